@@ -1,0 +1,94 @@
+package container
+
+import (
+	"time"
+)
+
+// Info is a snapshot of one container for inspect and list. Neither the engine nor a reader changes it once it was handed out.
+type Info struct {
+	ID      string // 64 hex digits
+	Name    string // without the leading slash
+	Created time.Time
+
+	Path string   // first word of the command line
+	Args []string // the rest of it
+
+	// Spec is what was asked, completed with the image's configuration (command, environment, user, labels …). Shared, read only.
+	Spec  *Spec
+	State State
+
+	ImageID      string // config digest
+	Platform     string // operating system, "linux"
+	Driver       string // "overlay2"
+	RestartCount int    // times the restart policy started it since the last start by a person
+
+	LogPath        string // "" where nothing is logged to a file
+	HostnamePath   string
+	HostsPath      string
+	ResolvConfPath string
+
+	AppArmorProfile string
+	ProcessLabel    string
+	MountLabel      string
+
+	Command    string // the command line for list, as Docker quotes it
+	ExecIDs    []string
+	SizeRw     *int64 // bytes of the writable layer; set only when asked for
+	SizeRootFs *int64 // bytes of everything; set only when asked for
+
+	Upper, Work string   // overlay directories of this container, for GraphDriver
+	Lower       []string // topmost first
+}
+
+// State is where a container stands.
+type State struct {
+	Status     Status
+	Running    bool // true as well while paused or restarting, as in Docker
+	Paused     bool
+	Restarting bool
+	OOMKilled  bool
+	Dead       bool
+	Pid        int // on the host; 0 when not running
+	ExitCode   int
+	Error      string // why the last start failed
+	StartedAt  time.Time
+	FinishedAt time.Time
+	// ManuallyStopped is set by stop and kill and keeps the restart policy from acting.
+	ManuallyStopped bool
+	// Signal that ended the process, 0 when it exited by itself.
+	Signal int
+	// Unknown: the process is gone and nobody saw its exit status (ExitCode is 255).
+	Unknown bool
+}
+
+// ExitStatus is what a waiter receives.
+type ExitStatus struct {
+	Code int
+	Err  string // set when the container could not be waited for or removed
+}
+
+// WaitCondition chooses the moment a waiter waits for.
+type WaitCondition string
+
+const (
+	WaitNotRunning WaitCondition = "not-running" // at once when it is not running
+	WaitNextExit   WaitCondition = "next-exit"
+	WaitRemoved    WaitCondition = "removed"
+)
+
+// Filters selects containers: name of the filter to its accepted values (any of them matches).
+// Known names: id name label label! status exited ancestor before since volume network publish expose health isolation is-task until.
+type Filters map[string][]string
+
+// Status is the one word for a container's state.
+type Status string
+
+const (
+	Created    Status = "created"
+	Running    Status = "running"
+	Paused     Status = "paused"
+	Restarting Status = "restarting"
+	Removing   Status = "removing"
+	Exited     Status = "exited"
+	Dead       Status = "dead"
+)

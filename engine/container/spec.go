@@ -1,0 +1,227 @@
+package container
+
+import "time"
+
+// Spec is what a container is asked to be. Zero values mean "not asked for"; slices distinguish nil (the default) from empty
+// (none at all) where a comment says so. A Spec is treated as immutable once a container was created from it.
+type Spec struct {
+	Image       string            `json:",omitzero"` // reference as the client gave it
+	ImageID     string            `json:",omitzero"` // config digest it resolved to, "sha256:…"; set by Create
+	Platform    string            `json:",omitzero"` // "os/arch[/variant]" asked for, "" the host's
+	Labels      map[string]string `json:",omitzero"`
+	Annotations map[string]string `json:",omitzero"`
+
+	Process    Process    `json:",omitzero"`
+	Hostname   string     `json:",omitzero"` // "" becomes the short id (or the host's name with the host's UTS namespace)
+	Domainname string     `json:",omitzero"`
+	Mounts     []Mount    `json:",omitzero"`
+	Namespaces Namespaces `json:",omitzero"`
+	Resources  Resources  `json:",omitzero"`
+	Security   Security   `json:",omitzero"`
+	Network    Network    `json:",omitzero"`
+	Log        Log        `json:",omitzero"`
+	Restart    Restart    `json:",omitzero"`
+	AutoRemove bool       `json:",omitzero"`
+
+	StopSignal  string `json:",omitzero"` // name or number; "" SIGTERM
+	StopTimeout *int   `json:",omitzero"` // seconds; nil 10; negative: wait for ever
+
+	OpenStdin    bool    `json:",omitzero"` // keep a stdin for attachers
+	StdinOnce    bool    `json:",omitzero"` // close stdin when the first attacher leaves
+	AttachStdin  bool    `json:",omitzero"`
+	AttachStdout bool    `json:",omitzero"`
+	AttachStderr bool    `json:",omitzero"`
+	ConsoleSize  [2]uint `json:",omitzero"` // rows, columns
+
+	Init    *bool  `json:",omitzero"` // run a reaping init as pid 1; nil: the engine's default
+	Runtime string `json:",omitzero"` // "" or the engine's own
+
+	// Carried for inspect and for commit; the engine of this build does not act on them.
+	Healthcheck     *Healthcheck        `json:",omitzero"`
+	OnBuild         []string            `json:",omitzero"`
+	Shell           []string            `json:",omitzero"`
+	Volumes         map[string]struct{} `json:",omitzero"` // anonymous volumes of the image's configuration
+	ExposedPorts    []string            `json:",omitzero"` // "80/tcp"
+	ContainerIDFile string              `json:",omitzero"`
+}
+
+// Process is the first process of a container. Entrypoint and Cmd follow Docker's rule: an Entrypoint given by the client
+// discards the image's Cmd; nil means "from the image", empty means "none".
+type Process struct {
+	Entrypoint  []string `json:",omitzero"`
+	Cmd         []string `json:",omitzero"`
+	ArgsEscaped bool     `json:",omitzero"` // Windows only; carried for inspect
+	Env         []string `json:",omitzero"` // "NAME=value"; a bare "NAME" removes it
+	WorkingDir  string   `json:",omitzero"` // "" the image's, else "/"
+	User        string   `json:",omitzero"` // "user", "uid", "user:group", "uid:gid"
+	GroupAdd    []string `json:",omitzero"` // names or numbers
+	TTY         bool     `json:",omitzero"`
+}
+
+// Mount is one thing mounted into a container.
+type Mount struct {
+	Type     string `json:",omitzero"` // "bind" or "tmpfs"
+	Source   string `json:",omitzero"` // absolute host path of a bind
+	Target   string `json:",omitzero"` // absolute path in the container
+	ReadOnly bool   `json:",omitzero"`
+
+	Propagation string `json:",omitzero"` // rprivate (default) private rshared shared rslave slave
+	Mode        string `json:",omitzero"` // options as typed after -v's second colon, for inspect ("ro,z")
+	Relabel     string `json:",omitzero"` // "" "z" (shared SELinux label) "Z" (private)
+	FromBinds   bool   `json:",omitzero"` // came from -v: a missing source directory is made; from --mount it is an error
+	FromTmpfs   bool   `json:",omitzero"` // came from --tmpfs rather than --mount type=tmpfs
+	Consistency string `json:",omitzero"` // carried for inspect
+
+	NonRecursive           bool `json:",omitzero"` // bind without the mounts beneath the source
+	CreateMountpoint       bool `json:",omitzero"` // --mount …,bind-create-src: make a missing source directory
+	ReadOnlyNonRecursive   bool `json:",omitzero"` // the mounts beneath a read-only bind stay writable
+	ReadOnlyForceRecursive bool `json:",omitzero"` // fail where the kernel cannot make them read-only (before Linux 5.12)
+
+	TmpfsSize    int64  `json:",omitzero"` // bytes; 0 the kernel's default
+	TmpfsMode    uint32 `json:",omitzero"` // permission bits; 0: 01777
+	TmpfsOptions string `json:",omitzero"` // mount options as typed with --tmpfs, comma separated
+}
+
+// Namespaces says with whom a container shares a kernel namespace: "" is the default (private, and for IPC what the engine was
+// configured with), "private", "host", "shareable" and "none" (IPC), "container:ID".
+type Namespaces struct {
+	PID    string `json:",omitzero"`
+	IPC    string `json:",omitzero"`
+	UTS    string `json:",omitzero"`
+	User   string `json:",omitzero"`
+	Cgroup string `json:",omitzero"`
+}
+
+// Resources are limits and weights. They are the part of a Spec that `docker update` may change while the container runs.
+type Resources struct {
+	Memory            int64  `json:",omitzero"` // bytes; 0 no limit
+	MemoryReservation int64  `json:",omitzero"` // bytes, soft limit
+	MemorySwap        int64  `json:",omitzero"` // bytes of memory and swap together; -1 unlimited swap; 0 twice Memory
+	MemorySwappiness  *int64 `json:",omitzero"` // 0-100, cgroup v1; nil or -1 the kernel's
+	KernelMemory      int64  `json:",omitzero"` // refused: the kernel dropped it in 5.4
+	KernelMemoryTCP   int64  `json:",omitzero"` // bytes, cgroup v1
+
+	NanoCPUs           int64  `json:",omitzero"` // 1e9 is one CPU
+	CPUShares          int64  `json:",omitzero"` // v1 scale, 2-262144, default 1024
+	CPUPeriod          int64  `json:",omitzero"` // µs
+	CPUQuota           int64  `json:",omitzero"` // µs per period
+	CPURealtimePeriod  int64  `json:",omitzero"` // µs, cgroup v1
+	CPURealtimeRuntime int64  `json:",omitzero"` // µs, cgroup v1
+	CpusetCpus         string `json:",omitzero"` // "0-2,7"
+	CpusetMems         string `json:",omitzero"`
+
+	PidsLimit *int64 `json:",omitzero"` // nil or 0 or -1: none
+
+	BlkioWeight          uint16           `json:",omitzero"` // 10-1000
+	BlkioWeightDevice    []WeightDevice   `json:",omitzero"`
+	BlkioDeviceReadBps   []ThrottleDevice `json:",omitzero"` // bytes per second
+	BlkioDeviceWriteBps  []ThrottleDevice `json:",omitzero"`
+	BlkioDeviceReadIOps  []ThrottleDevice `json:",omitzero"` // operations per second
+	BlkioDeviceWriteIOps []ThrottleDevice `json:",omitzero"`
+
+	OOMKillDisable *bool `json:",omitzero"` // cgroup v1
+	OOMScoreAdj    int   `json:",omitzero"` // -1000 to 1000
+
+	Ulimits           []Ulimit        `json:",omitzero"`
+	Devices           []Device        `json:",omitzero"`
+	DeviceCgroupRules []string        `json:",omitzero"` // "c 13:* rwm"
+	DeviceRequests    []DeviceRequest `json:",omitzero"` // --gpus and CDI; refused where no driver serves them
+	CgroupParent      string          `json:",omitzero"` // "" the engine's
+	ShmSize           int64           `json:",omitzero"` // bytes of /dev/shm; 0: 64 MiB
+}
+
+// WeightDevice is a proportional share of one block device.
+type WeightDevice struct {
+	Path   string
+	Weight uint16
+}
+
+// ThrottleDevice is a rate for one block device.
+type ThrottleDevice struct {
+	Path string
+	Rate uint64
+}
+
+// Ulimit is one resource limit, see getrlimit(2); -1 is unlimited.
+type Ulimit struct {
+	Name string // "nofile"
+	Soft int64
+	Hard int64
+}
+
+// Device is a host device, or a directory of them, made visible in the container.
+type Device struct {
+	Source      string // path on the host
+	Target      string // path in the container
+	Permissions string // of "rwm"
+}
+
+// DeviceRequest asks a device driver for devices. It is kept whole so that a refusal can name it.
+type DeviceRequest struct {
+	Driver       string
+	Count        int
+	DeviceIDs    []string
+	Capabilities [][]string
+	Options      map[string]string
+}
+
+// Security narrows or widens what the processes may do.
+type Security struct {
+	Privileged     bool              `json:",omitzero"`
+	CapAdd         []string          `json:",omitzero"` // with or without "CAP_"; "ALL"
+	CapDrop        []string          `json:",omitzero"`
+	SecurityOpt    []string          `json:",omitzero"` // "seccomp=JSON or unconfined", "apparmor=…", "label=…", "no-new-privileges"; profile files are read by the client
+	ReadonlyRootfs bool              `json:",omitzero"`
+	Sysctls        map[string]string `json:",omitzero"`
+	MaskedPaths    []string          `json:",omitzero"` // nil: the default list; empty: none
+	ReadonlyPaths  []string          `json:",omitzero"` // nil: the default list; empty: none
+	UsernsMode     string            `json:",omitzero"` // "" or "host"
+}
+
+// Network says which network the container lives in and what its resolver files hold.
+type Network struct {
+	Mode       string   `json:",omitzero"` // "none", "host", "container:ID"; "" and "default" are "bridge", refused until networks exist
+	DNS        []string `json:",omitzero"` // addresses
+	DNSSearch  []string `json:",omitzero"`
+	DNSOptions []string `json:",omitzero"`
+	ExtraHosts []string `json:",omitzero"` // "name:address"
+	MacAddress string   `json:",omitzero"`
+	Disabled   bool     `json:",omitzero"` // no interface but loopback, as Mode "none"
+}
+
+// Log chooses where output is kept.
+type Log struct {
+	Driver  string            `json:",omitzero"` // "" the engine's default; "json-file" or "none"
+	Options map[string]string `json:",omitzero"` // max-size, max-file, labels, labels-regex, env, env-regex, tag, mode, max-buffer-size
+}
+
+// Restart says when a stopped container is started again.
+type Restart struct {
+	Name       string `json:",omitzero"` // "" and "no", "always", "unless-stopped", "on-failure"
+	MaxRetries int    `json:",omitzero"` // on-failure only; 0 for ever
+}
+
+// Healthcheck is the image's or client's health test, kept for inspect.
+type Healthcheck struct {
+	Test          []string      `json:",omitzero"`
+	Interval      time.Duration `json:",omitzero"`
+	Timeout       time.Duration `json:",omitzero"`
+	StartPeriod   time.Duration `json:",omitzero"`
+	StartInterval time.Duration `json:",omitzero"`
+	Retries       int           `json:",omitzero"`
+}
+
+// ExecSpec is a further process asked for in a running container.
+type ExecSpec struct {
+	Cmd          []string `json:",omitzero"`
+	Env          []string `json:",omitzero"` // added to the container's
+	WorkingDir   string   `json:",omitzero"` // "" the container's
+	User         string   `json:",omitzero"` // "" the container's
+	Privileged   bool     `json:",omitzero"`
+	TTY          bool     `json:",omitzero"`
+	AttachStdin  bool     `json:",omitzero"`
+	AttachStdout bool     `json:",omitzero"`
+	AttachStderr bool     `json:",omitzero"`
+	DetachKeys   string   `json:",omitzero"`
+	ConsoleSize  [2]uint  `json:",omitzero"` // rows, columns
+}
