@@ -1,0 +1,78 @@
+package failpoint
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestOff(t *testing.T) {
+	if err := Hit("x"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestErrorEveryHitAndNth(t *testing.T) {
+	t.Cleanup(func() { Arm("") })
+	if err := Arm("a=error, b=error:2"); err != nil {
+		t.Fatal(err)
+	}
+	if Hit("a") == nil || Hit("a") == nil || Hit("c") != nil {
+		t.Error("a must fail every time, c never")
+	}
+	if Hit("b") != nil || Hit("b") == nil || Hit("b") != nil {
+		t.Error("b must fail the second time only")
+	}
+	Arm("")
+	if Hit("a") != nil {
+		t.Error("still armed")
+	}
+}
+
+func TestSleep(t *testing.T) {
+	t.Cleanup(func() { Arm("") })
+	synctest.Test(t, func(t *testing.T) {
+		if err := Arm("a=sleep:10s"); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if err := Hit("a"); err != nil || time.Since(start) != 10*time.Second {
+			t.Errorf("err %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestKill(t *testing.T) {
+	if os.Getenv("FAILPOINT_CHILD") != "" {
+		Arm(os.Getenv(Env))
+		Hit("die")
+		os.Exit(0)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
+	cmd.Env = append(os.Environ(), "FAILPOINT_CHILD=1", Env+"=die=kill")
+	cmd.Run()
+	if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
+		t.Errorf("child ended with %v, want SIGKILL", cmd.ProcessState)
+	}
+}
+
+func TestBadSpecs(t *testing.T) {
+	for _, s := range []string{"x", "=kill", "x=", "x=explode", "x=sleep", "x=sleep:fast", "x=sleep:-1s", "x=kill:0", "x=kill:a", "x=kill:1:2"} {
+		if err := Arm(s); err == nil || !strings.Contains(err.Error(), "failpoint") {
+			t.Errorf("%q accepted (%v)", s, err)
+		}
+	}
+	if armed.Load() != nil {
+		t.Error("a bad spec armed something")
+	}
+}
+
+func BenchmarkOff(b *testing.B) {
+	for b.Loop() {
+		Hit("x")
+	}
+}
