@@ -1,0 +1,107 @@
+package event
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func names(ctx context.Context, s *Subscription, n int) (got []string) {
+	for range n {
+		e, ok := s.Next(ctx)
+		if !ok {
+			return got
+		}
+		got = append(got, e.Action)
+	}
+	return got
+}
+
+func TestOrderSinceAndFilter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(nil)
+		start := time.Now()
+		b.Publish(Event{Type: "container", Action: "old"})
+		time.Sleep(time.Second)
+		b.Publish(Event{Type: "container", Action: "create"})
+		b.Publish(Event{Type: "image", Action: "load"})
+		s := b.Subscribe(t.Context(), start.Add(time.Second), time.Time{}, func(e Event) bool { return e.Type == "container" })
+		b.Publish(Event{Type: "container", Action: "start"})
+		if got := fmt.Sprint(names(t.Context(), s, 2)); got != "[create start]" {
+			t.Errorf("got %s", got)
+		}
+		now := b.Subscribe(t.Context(), time.Time{}, time.Time{}, nil)
+		b.Publish(Event{Action: "die"})
+		if got := fmt.Sprint(names(t.Context(), now, 1)); got != "[die]" {
+			t.Errorf("without since: %s", got)
+		}
+		s.Close()
+		now.Close()
+	})
+}
+
+func TestTimesNeverRepeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(nil)
+		for range 3 {
+			b.Publish(Event{Action: "x"})
+		}
+		s := b.Subscribe(t.Context(), time.Unix(1, 0), time.Time{}, nil)
+		defer s.Close()
+		last := time.Time{}
+		for range 3 {
+			e, _ := s.Next(t.Context())
+			if !e.Time.After(last) {
+				t.Errorf("%v after %v", e.Time, last)
+			}
+			last = e.Time
+		}
+	})
+}
+
+func TestEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(nil)
+		until := b.Subscribe(t.Context(), time.Time{}, time.Now().Add(time.Minute), nil)
+		b.Publish(Event{Action: "in"})
+		if got := fmt.Sprint(names(t.Context(), until, 5)); got != "[in]" {
+			t.Errorf("until: %s", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		byCtx := b.Subscribe(ctx, time.Time{}, time.Time{}, nil)
+		cancel()
+		if _, ok := byCtx.Next(t.Context()); ok {
+			t.Error("event after the context ended")
+		}
+		byBus := b.Subscribe(t.Context(), time.Time{}, time.Time{}, nil)
+		b.Publish(Event{Action: "last"})
+		b.Close()
+		b.Publish(Event{Action: "never"})
+		if got := fmt.Sprint(names(t.Context(), byBus, 5)); got != "[last]" {
+			t.Errorf("bus closed: %s", got)
+		}
+		if len(b.subs) != 0 {
+			t.Errorf("%d subscriptions left", len(b.subs))
+		}
+	})
+}
+
+func TestSlowListenerLosesOldest(t *testing.T) {
+	b := New(nil)
+	s := b.Subscribe(t.Context(), time.Time{}, time.Time{}, nil)
+	defer s.Close()
+	for i := range queueMax + 10 {
+		b.Publish(Event{Action: fmt.Sprint(i)})
+	}
+	if s.Lost() != 10 {
+		t.Errorf("lost %d", s.Lost())
+	}
+	if e, _ := s.Next(t.Context()); e.Action != "10" {
+		t.Errorf("first is %s", e.Action)
+	}
+	if len(b.past) != Kept {
+		t.Errorf("kept %d", len(b.past))
+	}
+}
