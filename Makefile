@@ -1,0 +1,86 @@
+# Berth's own commands. The two that matter to a stranger: make demo, make test.
+# Everything is pure Go (CGO_ENABLED=0) and static; what is built lands in bin/.
+
+export CGO_ENABLED := 0
+export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+# Every command declares main.version and main.commit and hands them down; nothing reads them from below.
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+ARCH    ?= amd64
+COUNT   ?= 1
+FUZZTIME ?= 20s
+
+COMMANDS := $(notdir $(wildcard cmd/*))
+REPORT   := go run ./test/report
+
+.DEFAULT_GOAL := build
+.PHONY: build cross check fmt vet lint floor test bench soak fuzz demo test-vm install uninstall clean help
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+build: ## static binaries for this machine into bin/
+	go build -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(COMMANDS))
+
+cross: ## linux/arm64 for everything, darwin and windows for berth, into bin/OS-ARCH/
+	GOOS=linux GOARCH=arm64 go build -ldflags '$(LDFLAGS)' -o bin/linux-arm64/ $(addprefix ./cmd/,$(COMMANDS))
+	GOOS=darwin GOARCH=arm64 go build -ldflags '$(LDFLAGS)' -o bin/darwin-arm64/ ./cmd/berth
+	GOOS=darwin GOARCH=amd64 go build -ldflags '$(LDFLAGS)' -o bin/darwin-amd64/ ./cmd/berth
+	GOOS=windows GOARCH=amd64 go build -ldflags '$(LDFLAGS)' -o bin/windows-amd64/ ./cmd/berth
+
+check: build cross floor fmt vet lint test ## what CI runs: build, floor test, format, vet, staticcheck, all tests
+
+fmt: ## complains about files that gofmt would change
+	@bad=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go' -not -path './.cache/*')); \
+	if [ -n "$$bad" ]; then echo "not as gofmt writes it:"; echo "$$bad"; exit 1; fi
+
+vet:
+	go vet ./...
+
+lint: .cache/bin/staticcheck ## staticcheck, at the version that test/tools/go.mod pins
+	.cache/bin/staticcheck ./...
+
+.cache/bin/staticcheck: test/tools/go.mod test/tools/go.sum
+	@mkdir -p .cache/bin
+	cd test/tools && go build -o ../../.cache/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+
+floor: ## the import rules of docs/house.md
+	go test -count=1 .
+
+test: build ## all tests; as root on Debian it first installs what they need
+	@test/need $$(cat test/packages)
+	@mkdir -p .cache
+	$(REPORT) -json .cache/test.json -count=$(COUNT) -timeout 20m ./...
+
+bench: build ## figures beside the budgets, paired with crun, runc, docker and podman where found
+	@test/need busybox-static crun runc
+	go run ./test/bench $(BENCH)
+
+soak: build ## the long variants of the crash and load tests
+	@test/need $$(cat test/packages)
+	BERTH_SOAK=1 $(REPORT) -count=1 -timeout 6h $(or $(PKG),./...)
+
+fuzz: ## every fuzz test for FUZZTIME
+	@test/fuzz $(FUZZTIME) $(PKG)
+
+demo: ## the main job, shown: builds, starts an engine of its own, runs real containers, cleans up
+	@test/demo/run
+
+test-vm: ## the tests in a virtual machine with pure cgroup v2 (ARCH=arm64 for the other one)
+	test/vm/run $(ARCH)
+
+install: ## binaries, systemd units, completion and a docker context; see install/install.sh
+	@# sudo often has no go on its PATH: then what make build left in bin/ is installed
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory build; fi
+	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' DOCKER='$(DOCKER)' install/install.sh
+
+uninstall: ## takes away what install put there; leaves /var/lib/berth alone
+	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' install/uninstall.sh
+
+clean:
+	rm -rf bin .cache
