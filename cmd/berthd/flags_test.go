@@ -1,0 +1,152 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// load parses args beside a daemon.json with that text; no file when it is empty.
+func load(t *testing.T, file string, args ...string) (config, error) {
+	t.Helper()
+	t.Setenv("DOCKER_CERT_PATH", "")
+	path := filepath.Join(t.TempDir(), "daemon.json")
+	if file != "" {
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config-file", path)
+	}
+	return parseFlags(args)
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := load(t, "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DataRoot != "/var/lib/berth" || c.ExecRoot != "/run/berth" || c.Pidfile != "/run/berth/berthd.pid" || c.ID != "" ||
+		len(c.Hosts) != 1 || c.Hosts[0] != "unix:///run/berth/berth.sock" || c.CgroupParent != "/berth" || c.Group != "docker" ||
+		c.LogDriver != "json-file" || c.DefaultShmSize != 64<<20 || c.DefaultIPCMode != "private" || c.CgroupDriver != "cgroupfs" ||
+		c.LogLevel != "info" || c.ShutdownTimeout != 15 || c.TLS || c.TLSInsecure {
+		t.Errorf("defaults: %+v", c)
+	}
+}
+
+func TestSecondEngineHasItsOwnNames(t *testing.T) {
+	c, err := load(t, "", "--data-root", "/srv/b", "--exec-root", "/run/b", "-H", "unix:///run/b/s", "-H", "tcp://127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// printf /srv/b | sha256sum
+	if c.ID != "f3d3e6" && len(c.ID) != 6 || c.CgroupParent != "/berth-"+c.ID || c.Pidfile != "/run/b/berthd.pid" || len(c.Hosts) != 2 {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestFileAndFlags(t *testing.T) {
+	for _, tt := range []struct {
+		name, file string
+		args       []string
+		check      func(config) bool
+		err        string
+	}{
+		{name: "file alone", file: `{"debug": true, "log-opts": {"max-size": "1m"}, "labels": ["a=b"], "hosts": ["unix:///x"], "default-shm-size": "8m",
+			"default-ulimits": {"nofile": {"Name": "nofile", "Soft": 1, "Hard": 2}}, "exec-opts": ["native.cgroupdriver=systemd"], "dns": ["1.1.1.1"], "live-restore": true}`,
+			check: func(c config) bool {
+				return c.Debug && c.LogOpts["max-size"] == "1m" && c.Labels[0] == "a=b" && c.Hosts[0] == "unix:///x" && c.DefaultShmSize == 8<<20 &&
+					c.DefaultUlimits[0].String() == "nofile=1:2" && c.CgroupDriver == "systemd" && c.DNS[0] == "1.1.1.1"
+			}},
+		{name: "flags alone", args: []string{"-D", "--log-opt", "max-size=1m", "--log-opt", "max-file=2", "--default-ulimit", "nofile=1:2", "--default-shm-size=8m", "--live-restore", "--iptables=false", "--bridge=none"},
+			check: func(c config) bool {
+				return c.Debug && len(c.LogOpts) == 2 && len(c.DefaultUlimits) == 1 && c.DefaultShmSize == 8<<20
+			}},
+		{name: "shm size as number", file: `{"default-shm-size": 4096}`, check: func(c config) bool { return c.DefaultShmSize == 4096 }},
+		{name: "empty file", file: " \n", check: func(c config) bool { return c.DataRoot == defaultDataRoot }},
+		{name: "byte order mark", file: "\xef\xbb\xbf{\"debug\":true}", check: func(c config) bool { return c.Debug }},
+		{name: "both", file: `{"labels": ["a=b"]}`, args: []string{"--label", "c=d"},
+			err: "the following directives are specified both as a flag and in the configuration file: labels: (from flag: [c=d], from file: [a=b])"},
+		{name: "unknown key", file: `{"zzz": 1, "yyy": 2}`, err: "the following directives don't match any configuration option: yyy, zzz"},
+		{name: "twice", file: `{"debug": true, "debug": false}`, err: "debug is there twice"},
+		{name: "bad json", file: `{"debug": tru}`, err: "invalid character"},
+		{name: "no object", file: `[]`, err: "cannot unmarshal array"},
+		{name: "null", file: `null`, err: "the file holds no JSON object"},
+		{name: "wrong type", file: `{"debug": "yes"}`, err: "debug: json: cannot unmarshal string"},
+		{name: "not in this build, file", file: `{"bip": "10.0.0.1/24"}`, err: "bip: there is no bridge network"},
+		{name: "not in this build, flag", args: []string{"--bip", "10.0.0.1/24"}, err: `"--bip" flag: there is no bridge network`},
+		{name: "not in this build, list", file: `{"registry-mirrors": ["https://m"]}`, err: "registry-mirrors: there is no pull"},
+		{name: "only in the file", file: `{"min-api-version": "1.40"}`, err: "min-api-version: the oldest API version"},
+		{name: "live-restore off", args: []string{"--live-restore=false"}, err: "containers always outlive the engine"},
+		{name: "other storage driver", args: []string{"-s", "btrfs"}, err: "only storage driver is overlay2"},
+		{name: "iptables on", args: []string{"--iptables"}, err: "no bridge network"},
+		{name: "unknown flag", args: []string{"--nope"}, err: "unknown flag: --nope"},
+		{name: "argument", args: []string{"run"}, err: "takes no arguments"},
+		{name: "bad host", args: []string{"-H", "127.0.0.1:1"}, err: "has no scheme"},
+		{name: "host of another kind", args: []string{"-H", "npipe://x"}, err: "unsupported proto 'npipe'"},
+		{name: "relative socket", args: []string{"-H", "unix://x"}, err: "must be absolute"},
+		{name: "bad level", args: []string{"-l", "loud"}, err: "must be one of debug, info"},
+		{name: "bad dns", args: []string{"--dns", "x"}, err: "not an ip address"},
+		{name: "bad exec-opt", args: []string{"--exec-opt", "a=b"}, err: "only native.cgroupdriver"},
+		{name: "bad ulimit", file: `{"default-ulimits": {"nofile": {"Name": "core"}}}`, err: `"nofile" names the limit "core"`},
+		{name: "tlsverify=false keeps TLS", args: []string{"--tlsverify=false"}, check: func(c config) bool { return c.TLS && !c.TLSVerify && !c.TLSInsecure }},
+		{name: "tls=false allows plain tcp", args: []string{"--tls=false"}, check: func(c config) bool { return !c.TLS && c.TLSInsecure }},
+		{name: "tlsverify in the file", file: `{"tlsverify": true}`, check: func(c config) bool {
+			return c.TLS && c.TLSVerify && filepath.Base(c.TLSCACert) == "ca.pem" && filepath.Dir(c.TLSKey) == filepath.Dir(c.ConfigFile)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := load(t, tt.file, tt.args...)
+			switch {
+			case tt.err == "" && err != nil:
+				t.Fatal(err)
+			case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)):
+				t.Fatalf("error %v, want %q", err, tt.err)
+			case tt.check != nil && !tt.check(c):
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
+func TestNamedFileMustExist(t *testing.T) {
+	_, err := parseFlags([]string{"--config-file", filepath.Join(t.TempDir(), "none")})
+	if err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestHelpNamesEveryOptionOfThisBuild(t *testing.T) {
+	for _, arg := range []string{"--help", "-h"} {
+		c, err := parseFlags([]string{arg})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range table(&config{}) {
+			if has := strings.Contains(c.Show, "--"+o.name+" "); o.name != "" && has == o.refused() {
+				t.Errorf("--%s in help: %v, refused: %v", o.name, has, o.refused())
+			}
+		}
+	}
+}
+
+func TestNoNameTwice(t *testing.T) {
+	flags, keys := map[string]bool{}, map[string]bool{}
+	for _, o := range table(&config{}) {
+		if o.name != "" && flags[o.name] || o.key != "" && keys[o.key] {
+			t.Errorf("%s / %s is there twice", o.name, o.key)
+		}
+		flags[o.name], keys[o.key] = true, true
+	}
+}
+
+// Whatever stands in daemon.json, reading it ends in values or in an error.
+func FuzzFile(f *testing.F) {
+	for _, s := range []string{`{}`, `{"hosts":["unix:///x"],"log-opts":{"a":"b"}}`, `{"default-ulimits":{"nofile":{"Hard":-1}}}`, `{"debug":null}`, `{"a":{"b":[]}}x`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c := config{}
+		_ = applyFile(data, table(&c), func(string) bool { return false })
+	})
+}
