@@ -67,6 +67,11 @@ func (b *Bus) Publish(e Event) {
 func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, match func(Event) bool) *Subscription {
 	s := &Subscription{bus: b, match: match, until: until, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !until.IsZero() {
+		s.timer = time.AfterFunc(until.Sub(b.now()), s.Close)
+	}
+	s.stop = context.AfterFunc(ctx, s.Close)
 	if !since.IsZero() {
 		for _, e := range b.past {
 			if !e.Time.Before(since) {
@@ -75,16 +80,10 @@ func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, match func(
 		}
 	}
 	if b.close {
-		close(s.ended)
+		s.end()
 	} else {
 		b.subs[s] = struct{}{}
 	}
-	b.mu.Unlock()
-
-	if !until.IsZero() {
-		s.timer = time.AfterFunc(until.Sub(b.now()), s.Close)
-	}
-	s.stop = context.AfterFunc(ctx, s.Close)
 	return s
 }
 
@@ -179,6 +178,7 @@ func (s *Subscription) Close() {
 func (s *Subscription) end() {
 	s.once.Do(func() {
 		close(s.ended)
+		s.stop()
 		if s.timer != nil {
 			s.timer.Stop()
 		}

@@ -1,0 +1,76 @@
+package container
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"berth/base/fault"
+	"berth/base/id"
+)
+
+// Version of the record format that this build writes. It reads this one and older.
+const Version = 1
+
+// Record is what the engine keeps on disk about one container: everything fixed at creation or changed by rename and update.
+// Where the container stands is not in it (see State).
+type Record struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+	Spec    *Spec     `json:"spec"` // completed with the image's configuration
+
+	Path     string   `json:"path"` // the command line, entrypoint and command joined
+	Args     []string `json:"args"`
+	ImageID  string   `json:"imageID"`
+	Platform string   `json:"platform"`
+	LogPath  string   `json:"logPath,omitempty"`
+	Cgroup   string   `json:"cgroup"` // cgroup path below each hierarchy's root, "/berth/ID"
+
+	AppArmorProfile string `json:"appArmorProfile,omitempty"`
+	ProcessLabel    string `json:"processLabel,omitempty"`
+	MountLabel      string `json:"mountLabel,omitempty"`
+}
+
+// Encode gives the record's file.
+func (r *Record) Encode() ([]byte, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "encoding the record of container %s", r.ID)
+	}
+	return append(b, '\n'), nil
+}
+
+// DecodeRecord reads a record's file. It refuses what is incomplete, of another container than wantID, or of a newer version.
+func DecodeRecord(b []byte, wantID string) (*Record, error) {
+	var r Record
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(&r); err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "reading the record of container %s", wantID)
+	}
+	switch {
+	case r.Version > Version:
+		return nil, fault.New(fault.Internal, "the record of container %s has version %d; this build reads up to %d: use the newer engine that wrote it", wantID, r.Version, Version)
+	case r.Version < 1, r.Spec == nil, r.Name == "", !id.Valid(r.ID):
+		return nil, fault.New(fault.Internal, "the record of container %s is incomplete", wantID)
+	case r.ID != wantID:
+		return nil, fault.New(fault.Internal, "the record of container %s names container %s", wantID, r.ID)
+	}
+	return &r, nil
+}
+
+// CommandLine joins path and arguments as list shows them: words with spaces are in single quotes.
+func (r *Record) CommandLine() string {
+	var b strings.Builder
+	b.WriteString(r.Path)
+	for _, a := range r.Args {
+		b.WriteByte(' ')
+		if strings.Contains(a, " ") {
+			a = "'" + a + "'"
+		}
+		b.WriteString(a)
+	}
+	return b.String()
+}
