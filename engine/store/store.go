@@ -1,0 +1,225 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/base/atomicfile"
+	"berth/base/fault"
+	"berth/base/id"
+	"berth/engine/container"
+)
+
+const (
+	recordFile = "container.json"
+	gonePrefix = ".gone-"
+)
+
+// Store is the containers' directory and their journals. Its methods may be called from many goroutines, but for one container by one
+// at a time.
+type Store struct {
+	dir  string // DATA-ROOT/containers
+	boot string
+	now  *journal // in EXEC-ROOT
+	disk *journal // in DATA-ROOT, behind by up to a second
+	late *behind
+	gone sync.Map // ids of containers removed since the last compaction
+	log  *slog.Logger
+}
+
+// execKept is how long an ended exec is remembered, so that a client may still ask for its exit code.
+const execKept = 10 * time.Minute
+
+// Standing is where a container stands.
+type Standing struct {
+	State        container.State `json:"state"`
+	RestartCount int             `json:"restarts,omitzero"`
+	RestartWait  time.Duration   `json:"wait,omitzero"` // the last wait before a restart by policy
+	Op           string          `json:"op,omitzero"`   // an operation that must be finished after a crash: "remove"
+}
+
+// Loaded is one container as found on disk.
+type Loaded struct {
+	Record   *container.Record
+	Standing Standing // State.Status is Created where nothing is known
+	Boot     string   // boot id in which the standing was written; "" if none was
+	Execs    []Exec
+}
+
+// Open reads everything. boot is the kernel's boot id. half lists ids of which there is a directory but no record: creations that a
+// crash cut off, to be swept by the caller, who knows what else belongs to them. A record that cannot be read is left alone and logged.
+func Open(dataRoot, execRoot, boot string, log *slog.Logger) (s *Store, all []Loaded, half []string, err error) {
+	s = &Store{dir: filepath.Join(dataRoot, "containers"), boot: boot, log: log}
+	if err := os.MkdirAll(s.dir, 0o710); err != nil {
+		return nil, nil, nil, fault.Wrap(fault.Internal, err, "making the containers' directory")
+	}
+	records, half, err := s.readRecords()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	nowPath, diskPath := filepath.Join(execRoot, "states.journal"), filepath.Join(dataRoot, "states.journal")
+	lines, err := readJournals(log, nowPath, diskPath)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	lines.keep(records)
+	if s.now, err = newJournal(nowPath, lines, false); err != nil {
+		return nil, nil, nil, err
+	}
+	if s.disk, err = newJournal(diskPath, lines, true); err != nil {
+		s.now.close()
+		return nil, nil, nil, err
+	}
+	s.late = newBehind(s.disk, s.compact, log)
+	for cid, r := range records {
+		l := Loaded{Record: r, Standing: Standing{State: container.State{Status: container.Created}}}
+		if at := lines.standings[cid]; at != nil {
+			l.Standing, l.Boot = *at.Standing, at.Boot
+		}
+		for _, e := range lines.execs {
+			if e.Exec.Container == cid {
+				l.Execs = append(l.Execs, *e.Exec)
+			}
+		}
+		all = append(all, l)
+	}
+	return s, all, half, nil
+}
+
+// Close brings everything to disk.
+func (s *Store) Close() error {
+	return errors.Join(s.late.close(), s.now.close(), s.disk.close())
+}
+
+// Dir is the container's directory.
+func (s *Store) Dir(cid string) string { return filepath.Join(s.dir, cid) }
+
+// MakeDir makes the container's directory, which claims its id. Without a record it is swept after a crash.
+func (s *Store) MakeDir(cid string) error {
+	return fault.Wrap(fault.Internal, os.Mkdir(s.Dir(cid), 0o710), "making the directory of container %s", cid)
+}
+
+// Create writes the first record of a container durably.
+func (s *Store) Create(r *container.Record) error {
+	if err := s.Write(r); err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Internal, atomicfile.SyncDir(s.dir), "recording container %s", r.ID)
+}
+
+// Write replaces the record durably.
+func (s *Store) Write(r *container.Record) error {
+	b, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Internal, atomicfile.Write(filepath.Join(s.Dir(r.ID), recordFile), b, 0o600), "recording container %s", r.ID)
+}
+
+// Remove makes the container not exist, durably, and then deletes its files. Removing twice is no error.
+func (s *Store) Remove(cid string) error {
+	gone := filepath.Join(s.dir, gonePrefix+cid)
+	if err := os.Rename(s.Dir(cid), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.Wrap(fault.Internal, err, "removing container %s", cid)
+	}
+	if err := atomicfile.SyncDir(s.dir); err != nil {
+		return fault.Wrap(fault.Internal, err, "removing container %s", cid)
+	}
+	s.late.drop(cid)
+	s.gone.Store(cid, struct{}{})
+	if err := os.RemoveAll(gone); err != nil {
+		s.log.Warn("files of a removed container stay until the next start", "container", cid, "error", err)
+	}
+	return nil
+}
+
+// Abandon removes the directory of a creation that did not get as far as a record.
+func (s *Store) Abandon(cid string) error {
+	return fault.Wrap(fault.Internal, os.RemoveAll(s.Dir(cid)), "removing the directory of container %s", cid)
+}
+
+// SetStanding notes where a container stands. It is there after a crash of the engine at once, after one of the machine within a second.
+func (s *Store) SetStanding(cid string, at Standing) error {
+	l, err := encode(line{ID: cid, Boot: s.boot, Standing: &at})
+	if err != nil {
+		return err
+	}
+	s.late.put(cid, l)
+	return s.now.append(l)
+}
+
+// SetExec notes an exec, for this boot only.
+func (s *Store) SetExec(e Exec) error {
+	l, err := encode(line{ID: e.ID, Boot: s.boot, Exec: &e})
+	if err != nil {
+		return err
+	}
+	return s.now.append(l)
+}
+
+// compact rewrites a journal that has grown to many times what it holds.
+func (s *Store) compact() {
+	useless := func(l line) bool {
+		owner := l.ID
+		if l.Exec != nil {
+			owner = l.Exec.Container
+			if !l.Exec.Running && time.Since(l.Time) > execKept {
+				return true
+			}
+		}
+		_, removed := s.gone.Load(owner)
+		return removed
+	}
+	if !s.now.bloated() && !s.disk.bloated() {
+		return
+	}
+	if err := errors.Join(s.now.compact(useless, false), s.disk.compact(useless, true)); err != nil {
+		s.log.Warn("cannot rewrite a journal; it goes on growing", "error", err)
+		return
+	}
+	s.gone.Clear()
+}
+
+func (s *Store) readRecords() (map[string]*container.Record, []string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, nil, fault.Wrap(fault.Internal, err, "reading the containers' directory")
+	}
+	records, half := map[string]*container.Record{}, []string(nil)
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, gonePrefix) {
+			if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
+				s.log.Warn("cannot delete what a removed container left", "path", filepath.Join(s.dir, name), "error", err)
+			}
+			continue
+		}
+		if !id.Valid(name) {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(s.dir, name, recordFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			half = append(half, name)
+			continue
+		}
+		var r *container.Record
+		if err == nil {
+			r, err = container.DecodeRecord(b, name)
+		}
+		if err != nil {
+			s.log.Error("a container cannot be loaded and is left as it is", "container", name, "error", err)
+			continue
+		}
+		records[name] = r
+		if err := atomicfile.Sweep(filepath.Join(s.dir, name)); err != nil {
+			s.log.Warn("cannot delete a left-over file", "container", name, "error", err)
+		}
+	}
+	return records, half, nil
+}

@@ -1,0 +1,232 @@
+package store
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"berth/base/atomicfile"
+	"berth/base/id"
+	"berth/engine/container"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+type roots struct{ data, exec string }
+
+func newRoots(t *testing.T) roots { return roots{t.TempDir(), t.TempDir()} }
+
+func (r roots) open(t *testing.T, boot string) (*Store, map[string]Loaded, []string) {
+	t.Helper()
+	s, all, half, err := Open(r.data, r.exec, boot, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	byID := map[string]Loaded{}
+	for _, l := range all {
+		byID[l.Record.ID] = l
+	}
+	return s, byID, half
+}
+
+func add(t *testing.T, s *Store) *container.Record {
+	t.Helper()
+	r := &container.Record{Version: container.Version, ID: id.New(), Name: "n", Created: time.Unix(1, 0).UTC(), Spec: &container.Spec{Image: "i"}}
+	if err := s.MakeDir(r.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Create(r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func running(pid int) Standing {
+	return Standing{State: container.State{Status: container.Running, Running: true, Pid: pid}, RestartCount: 2, RestartWait: time.Second}
+}
+
+// The engine is killed: no Close. Another one in the same boot knows everything.
+func TestSurvivesDeathOfTheEngine(t *testing.T) {
+	dirs := newRoots(t)
+	s, _, _ := dirs.open(t, "boot1")
+	a, b := add(t, s), add(t, s)
+	s.SetStanding(a.ID, running(1))
+	s.SetStanding(a.ID, running(2))
+	code := 3
+	s.SetExec(Exec{ID: "e", Container: a.ID, Running: true, Pid: 9})
+	s.SetExec(Exec{ID: "e", Container: a.ID, ExitCode: &code})
+	a.Name = "renamed"
+	if err := s.Write(a); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 2 { // opening twice changes nothing
+		s, all, half := dirs.open(t, "boot1")
+		if len(all) != 2 || len(half) != 0 {
+			t.Fatalf("%d containers, half %v", len(all), half)
+		}
+		if got := all[a.ID]; !reflect.DeepEqual(got.Record, a) || got.Standing != running(2) || got.Boot != "boot1" {
+			t.Errorf("%+v", got)
+		}
+		if got := all[a.ID].Execs; len(got) != 1 || got[0].Running || *got[0].ExitCode != 3 {
+			t.Errorf("%+v", got)
+		}
+		if got := all[b.ID]; got.Standing.State.Status != container.Created || got.Boot != "" {
+			t.Errorf("%+v", got)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The machine goes down and EXEC-ROOT is empty afterwards: the disk knows what was true a second before.
+func TestSurvivesReboot(t *testing.T) {
+	dirs := newRoots(t)
+	var a *container.Record
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _ := dirs.open(t, "boot1")
+		a = add(t, s)
+		before := atomicfile.Syncs()
+		s.SetStanding(a.ID, running(1))
+		s.SetStanding(a.ID, running(2))
+		if n := atomicfile.Syncs() - before; n != 0 {
+			t.Errorf("%d fsyncs on the path of a start", n)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := atomicfile.Syncs() - before; n != 1 {
+			t.Errorf("%d fsyncs for both, want 1", n)
+		}
+	})
+	os.RemoveAll(dirs.exec)
+	os.Mkdir(dirs.exec, 0o700)
+	_, all, _ := dirs.open(t, "boot2")
+	if got := all[a.ID]; got.Standing != running(2) || got.Boot != "boot1" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestCreateAndRemoveAreDurable(t *testing.T) {
+	dirs := newRoots(t)
+	s, _, _ := dirs.open(t, "b")
+	before := atomicfile.Syncs()
+	a := add(t, s)
+	if n := atomicfile.Syncs() - before; n != 3 {
+		t.Errorf("create: %d fsyncs, want the file's, its directory's and the parent's", n)
+	}
+	s.SetStanding(a.ID, Standing{Op: "remove", State: container.State{Status: container.Removing}})
+	before = atomicfile.Syncs()
+	for range 2 {
+		if err := s.Remove(a.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := atomicfile.Syncs() - before; n != 2 {
+		t.Errorf("two removals: %d fsyncs, want 2", n)
+	}
+	os.Mkdir(filepath.Join(dirs.data, "containers", gonePrefix+a.ID), 0o700) // killed before the files were deleted
+	_, all, half := dirs.open(t, "b")
+	left, _ := os.ReadDir(filepath.Join(dirs.data, "containers"))
+	if len(all) != 0 || len(half) != 0 || len(left) != 0 {
+		t.Errorf("%v %v %v", all, half, left)
+	}
+}
+
+func TestHalfCreatedAndUnreadable(t *testing.T) {
+	dirs := newRoots(t)
+	s, _, _ := dirs.open(t, "b")
+	half, sick, well := id.New(), add(t, s).ID, add(t, s).ID
+	s.MakeDir(half)
+	os.WriteFile(filepath.Join(s.Dir(half), ".tmp-container.json-1"), []byte("{"), 0o600)
+	os.WriteFile(filepath.Join(s.Dir(sick), recordFile), []byte("{"), 0o600)
+	s2, all, halves := dirs.open(t, "b")
+	if len(all) != 1 || all[well].Record == nil || fmt.Sprint(halves) != "["+half+"]" {
+		t.Errorf("%v %v", all, halves)
+	}
+	if err := s2.Abandon(half); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s2.Dir(sick)); err != nil {
+		t.Error("a container that cannot be read was deleted")
+	}
+}
+
+func TestTornAndForeignLines(t *testing.T) {
+	dirs := newRoots(t)
+	s, _, _ := dirs.open(t, "b")
+	a := add(t, s)
+	s.SetStanding(a.ID, running(7))
+	f, _ := os.OpenFile(filepath.Join(dirs.exec, "states.journal"), os.O_APPEND|os.O_WRONLY, 0)
+	f.WriteString("\x00\x00\n{}\n" + `{"id":"ghost","boot":"b","time":"2030-01-01T00:00:00Z","standing":{}}` + "\n" + `{"id":"` + a.ID + `","standing":{"sta`)
+	f.Close()
+	_, all, _ := dirs.open(t, "b")
+	if got := all[a.ID]; got.Standing != running(7) {
+		t.Errorf("%+v", got)
+	}
+	os.WriteFile(filepath.Join(dirs.data, "states.journal"), []byte(`{"format":"berth-states","version":2}`+"\n"), 0o600)
+	if _, _, _, err := Open(dirs.data, dirs.exec, "b", quiet()); err == nil || !strings.Contains(err.Error(), "version 2") {
+		t.Errorf("a newer journal: %v", err)
+	}
+}
+
+func TestCompaction(t *testing.T) {
+	dirs := newRoots(t)
+	s, _, _ := dirs.open(t, "b")
+	a, b := add(t, s), add(t, s)
+	var wg sync.WaitGroup
+	for _, r := range []*container.Record{a, b} {
+		wg.Go(func() {
+			for i := range 3000 {
+				s.SetStanding(r.ID, running(i))
+				if i%1000 == 999 {
+					s.compact() // while the other one writes
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s.Remove(b.ID)
+	s.compact()
+	for s.now.bloated() {
+		t.Fatal("still bloated")
+	}
+	text, _ := os.ReadFile(filepath.Join(dirs.exec, "states.journal"))
+	if strings.Count(string(text), "\n") > 2500 {
+		t.Errorf("%d lines", strings.Count(string(text), "\n"))
+	}
+	_, all, _ := dirs.open(t, "b")
+	if got := all[a.ID]; got.Standing != running(2999) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func FuzzJournal(f *testing.F) {
+	f.Add([]byte(`{"format":"berth-states","version":1}` + "\n" + `{"id":"x","boot":"b","time":"2030-01-01T00:00:00Z","standing":{"state":{"Status":"running"}}}` + "\n"))
+	f.Add([]byte(`{"id":"e","exec":{"id":"e","container":"x"}}` + "\n{"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ls := newLines()
+		readJournal(b, ls)
+		ls.keep(map[string]*container.Record{})
+		if len(ls.standings)+len(ls.execs) != 0 {
+			t.Error("kept what belongs to no record")
+		}
+	})
+}
+
+func BenchmarkSetStanding(b *testing.B) {
+	s, _, _, err := Open(b.TempDir(), b.TempDir(), "b", quiet())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		s.SetStanding("x", running(1))
+	}
+}
