@@ -1,0 +1,208 @@
+package launch
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/kernel/cgroup"
+	"berth/kernel/probe"
+	"berth/kernel/seccomp"
+)
+
+// Options are what a launch needs to know beside the OCI spec.
+type Options struct {
+	Overlay     *Overlay        // the root is this overlay; nil: spec.Root.Path
+	Cgroup      cgroup.Attach   // where the process is born; zero value: the launcher's own cgroup
+	Covered     bool            // clone from the launcher's empty mount namespace; no pivot_root
+	NoPivot     bool            // enter the root by moving its mount over "/" (initramfs hosts)
+	Gate        bool            // stop before execve until Process.Release
+	GateFifo    string          // stop before execve until somebody opens this fifo for reading
+	HookGates   HookGates       // points at which the child waits for StartHooked's hooks
+	Bundle      string          // absolute directory that relative paths of the spec start from
+	Seccomp     *seccomp.Filter // compiled beforehand; nil: compiled from spec.Linux.Seccomp
+	PreserveFDs int             // descriptors 3 to 3+n-1 stay open in the program
+	NewKeyring  bool            // give the process a session keyring of its own (keyrings(7))
+	Facts       probe.Features  // what the kernel can do
+
+	// IsFile says whether a bind's source is something else than a directory; nil asks the host.
+	IsFile func(path string) bool
+}
+
+// HookGates says which of StartHooked's hooks the child waits for.
+type HookGates struct{ BeforePivot, BeforeExec bool }
+
+// Overlay is a root made of layers (Documentation/filesystems/overlayfs.rst).
+type Overlay struct {
+	Lower       []string // topmost first
+	Upper, Work string   // empty: a read-only overlay
+	UserXattr   bool     // keep overlay's marks in user.* attributes (rootless)
+}
+
+// compiler is one compilation: a spec, what is known beside it, and the program as far as it is.
+type compiler struct {
+	s    *specs.Spec
+	o    Options
+	p    *Program
+	prep section
+	kid  section
+
+	joins    []join          // namespaces entered by path
+	private  uint64          // CLONE_NEW* flags of new namespaces
+	root     Slot            // the root's mount
+	proc     Slot            // the container's /proc as mounted by this program, or NoSlot
+	hostProc Slot            // the host's /proc: for files of the process itself
+	devpts   Slot            // the container's devpts, made by Prepare when there is a terminal
+	tty      Slot            // the terminal's slave end
+	trees    map[int]Slot    // spec.Mounts index → detached mount made by Prepare
+	nulls    []Slot          // one clone of the host's /dev/null for each masked path
+	nodes    map[string]Slot // device path → clone of the host's node, in a user namespace
+	v1Procs  []Slot
+}
+
+// Compile turns a spec into the Program that starts the container's first process. It touches
+// nothing; what it cannot express is an error of kind Invalid that names the field.
+func Compile(s *specs.Spec, o Options) (*Program, error) {
+	if s.Process == nil {
+		return nil, fault.New(fault.Invalid, "process: the spec describes no process")
+	}
+	if s.Linux == nil {
+		s2 := *s
+		s2.Linux, s = &specs.Linux{}, &s2
+	}
+	if o.IsFile == nil {
+		o.IsFile = isFile
+	}
+	c := newCompiler(s, o)
+	for _, phase := range []func() error{
+		c.namespaces, c.prepareCgroups, c.prepareRoot, c.prepareMounts, c.prepareTerminal,
+		c.begin, c.attachRoot, c.mounts, c.devices, c.sysctls, c.readonlyPaths, c.maskedPaths, c.enterRoot,
+		c.machine, c.terminal, c.settle, c.rootAttributes, c.become, c.exec,
+	} {
+		if err := phase(); err != nil {
+			return nil, err
+		}
+	}
+	return c.finish(), nil
+}
+
+func newCompiler(s *specs.Spec, o Options) *compiler {
+	p := &Program{Slots: append([]string(nil), fixedNames...), Listener: NoSlot, Clone: Clone{Cgroup: NoSlot, PidNS: NoSlot}}
+	c := &compiler{s: s, o: o, p: p, proc: NoSlot, devpts: NoSlot, tty: NoSlot, hostProc: NoSlot, root: NoSlot,
+		trees: map[int]Slot{}, nodes: map[string]Slot{}}
+	c.prep.p, c.kid.p = p, p
+	p.Owner = int(s.Process.User.UID)
+	if len(s.Process.Args) > 0 {
+		p.Args0 = s.Process.Args[0]
+	}
+	return c
+}
+
+func (c *compiler) finish() *Program {
+	c.p.Prepare, c.p.Child = c.prep.steps, c.kid.steps
+	return c.p
+}
+
+func isFile(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && !fi.IsDir()
+}
+
+// abs makes a path of the spec absolute: relative ones start at the bundle.
+func (c *compiler) abs(path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(c.o.Bundle, path)
+}
+
+// prepareCgroups opens the cgroups that the child is born into. On v2 clone3 puts it there. On v1 the
+// child writes 0 to each hierarchy's list itself: a write of another's pid takes a lock that costs a
+// whole RCU grace period.
+func (c *compiler) prepareCgroups() error {
+	if dir := c.o.Cgroup.V2Dir; dir != "" {
+		c.p.Clone.Cgroup = c.prep.open("cgroup", "open the container's cgroup "+dir, unix.SYS_OPENAT, atCwd, Str(dir),
+			Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
+		c.p.Clone.Flags |= unix.CLONE_INTO_CGROUP
+	}
+	for _, file := range c.o.Cgroup.V1Procs {
+		c.v1Procs = append(c.v1Procs, c.prep.open("procs:"+controllerOf(file), "open the container's cgroup "+filepath.Dir(file),
+			unix.SYS_OPENAT, atCwd, Str(file), Int(unix.O_WRONLY|unix.O_CLOEXEC), Int(0)))
+	}
+	return nil
+}
+
+// controllerOf names a v1 hierarchy by its mount point: /sys/fs/cgroup/memory/… is memory.
+func controllerOf(file string) string {
+	rest, _ := strings.CutPrefix(file, "/sys/fs/cgroup/")
+	name, _, _ := strings.Cut(rest, "/")
+	return name
+}
+
+// begin is the child's first part: cgroups, identity in a new user namespace, other namespaces.
+func (c *compiler) begin() error {
+	k := &c.kid
+	if c.p.Clone.Waits {
+		// The child holds a copy of our end; with it open, it would never see our death.
+		k.call("close the launcher's end of the socket", unix.SYS_CLOSE, Of(SlotSyncUp))
+	}
+	for _, procs := range c.v1Procs {
+		k.call("join the container's cgroup", unix.SYS_WRITE, Of(procs), Str("0"), Int(1))
+	}
+	if c.p.Clone.Maps != nil {
+		c.barrier(syncMaps, "wait for the user namespace's maps")
+	}
+	if err := c.join(); err != nil {
+		return err
+	}
+	if c.private&unix.CLONE_NEWUSER != 0 || c.joined(specs.UserNamespace) {
+		// Until it is root in there, the child owns nothing it is about to make.
+		k.call("become root of the user namespace", unix.SYS_SETRESGID, Int(0), Int(0), Int(0))
+		k.call("become root of the user namespace", unix.SYS_SETRESUID, Int(0), Int(0), Int(0))
+	}
+	if c.private&unix.CLONE_NEWCGROUP != 0 {
+		// Not a clone flag: the namespace's root is the cgroup its maker is in, and at clone time
+		// that is still the launcher's.
+		k.call("make a cgroup namespace", unix.SYS_UNSHARE, Int(unix.CLONE_NEWCGROUP))
+	}
+	k.call("start a session", unix.SYS_SETSID).expect(unix.EPERM, 0)
+	k.call("clear the umask", unix.SYS_UMASK, Int(0))
+	return nil
+}
+
+// barrier stops the child until the launcher has answered.
+func (c *compiler) barrier(message byte, what string) {
+	c.kid.call(what, unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{message}), Int(1))
+	c.kid.call(what, unix.SYS_READ, Of(SlotSync), Bytes(make([]byte, 8)), Int(1)).Positive = true
+}
+
+// openHow is struct open_how of openat2(2).
+func openHow(flags uint64, resolve uint64) Arg {
+	b := make([]byte, 24)
+	binary.LittleEndian.PutUint64(b, flags)
+	binary.LittleEndian.PutUint64(b[16:], resolve)
+	return Bytes(b)
+}
+
+const sizeofOpenHow = 24
+
+// inRoot opens a path inside the container's root, whatever links the image put there: ".." and
+// absolute links stay inside, and /proc's magic links are refused.
+func (c *compiler) inRoot(name, what, path string, flags uint64) Slot {
+	return c.kid.open(name, what, unix.SYS_OPENAT2, Of(c.root), Str(relative(path)),
+		openHow(flags|unix.O_CLOEXEC, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS), Int(sizeofOpenHow))
+}
+
+// relative is a container path as openat2 wants it below the root.
+func relative(path string) string {
+	path = strings.TrimPrefix(filepath.Clean("/"+path), "/")
+	if path == "" {
+		return "."
+	}
+	return path
+}

@@ -1,0 +1,216 @@
+package launch
+
+import (
+	"encoding/binary"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// An image is a Program laid out in memory for the child's loop: a shared anonymous mapping outside
+// the Go heap, so that the collector never looks at it and a forked child's results are visible.
+//
+//	header   0  address of the child's first entry
+//	         8  address of the slots
+//	        16  index of the entry that failed, -1 before
+//	        24  its errno
+//	entries 128 bytes each, Prepare's first, then Child's
+//	         0  system call number, negative: OpFail
+//	         8  six arguments of eight bytes
+//	        56  u32 mask: bit i says that argument i is a slot's index
+//	        60  i32 slot for the result, -1 none
+//	        64  i32 entries to skip on success
+//	        68  three pairs {u32 errno, i32 entries to skip}; errno 0 never matches
+//	        92  u32 flags, bit 0: a result of 0 is EPIPE
+//	        96  i64 result
+//	slots    eight bytes each
+//	data     strings and structures, each at a multiple of 8
+const (
+	headerSize = 64
+	entrySize  = 128
+
+	offSlotMask = 56
+	offOut      = 60
+	offOnOK     = 64
+	offRescue   = 68
+	offFlags    = 92
+	offResult   = 96
+)
+
+type image struct {
+	mem      []byte
+	base     uint64
+	prepared int // entries of Prepare
+	slots    int // offset of the slots
+	steps    []Step
+	fills    map[int]int // entry index*6+argument → offset of its data, where it has Fill
+}
+
+// load lays p out. The mapping must be closed.
+func load(p *Program) (*image, error) {
+	im := &image{prepared: len(p.Prepare)}
+	im.steps = make([]Step, 0, len(p.Prepare)+len(p.Child))
+	im.steps = append(append(im.steps, p.Prepare...), p.Child...)
+	im.slots = headerSize + entrySize*len(im.steps)
+	data := im.slots + 8*len(p.Slots)
+	size := data
+	for i := range im.steps {
+		for j := range im.steps[i].Args {
+			a := &im.steps[i].Args[j]
+			size += pad8(len(a.Data))
+			for _, ptr := range a.Ptrs {
+				size += pad8(len(ptr.To))
+			}
+		}
+	}
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes for the launch program: %w", size, err)
+	}
+	im.mem, im.base = mem, uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mem))))
+	le := binary.LittleEndian
+	le.PutUint64(mem[0:], im.base+headerSize+uint64(entrySize*im.prepared))
+	le.PutUint64(mem[8:], im.base+uint64(im.slots))
+	le.PutUint64(mem[16:], ^uint64(0))
+	at := data
+	put := func(b []byte) uint64 {
+		copy(mem[at:], b)
+		addr := im.base + uint64(at)
+		at += pad8(len(b))
+		return addr
+	}
+	for i := range im.steps {
+		im.entry(i, put, &at)
+	}
+	for i := range p.Slots {
+		im.set(Slot(i), -1)
+	}
+	return im, nil
+}
+
+// entry writes step i and its data.
+func (im *image) entry(i int, put func([]byte) uint64, at *int) {
+	le := binary.LittleEndian
+	st := &im.steps[i]
+	e := im.mem[headerSize+entrySize*i:][:entrySize]
+	le.PutUint64(e, uint64(int64(st.Nr)))
+	var mask uint32
+	for j := range st.Args {
+		a := &st.Args[j]
+		v := a.N
+		switch a.Kind {
+		case ArgSlot:
+			mask |= 1 << j
+		case ArgData:
+			off := *at
+			v = put(a.Data)
+			for _, ptr := range a.Ptrs {
+				le.PutUint64(im.mem[off+ptr.Off:], put(ptr.To))
+			}
+			if len(a.Fill) > 0 {
+				if im.fills == nil {
+					im.fills = map[int]int{}
+				}
+				im.fills[i*6+j] = off
+			}
+		}
+		le.PutUint64(e[8+8*j:], v)
+	}
+	le.PutUint32(e[offSlotMask:], mask)
+	le.PutUint32(e[offOut:], uint32(int32(st.Out)))
+	le.PutUint32(e[offOnOK:], uint32(int32(st.OnOK)))
+	for k, r := range st.OnErr {
+		le.PutUint32(e[offRescue+8*k:], uint32(r.Errno))
+		le.PutUint32(e[offRescue+4+8*k:], uint32(int32(r.Skip)))
+	}
+	if st.Positive {
+		le.PutUint32(e[offFlags:], 1)
+	}
+}
+
+func pad8(n int) int { return (n + 7) &^ 7 }
+
+func (im *image) close() { _ = unix.Munmap(im.mem) }
+
+// header is the address that the child's loop starts from.
+func (im *image) header() unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(im.mem)) }
+
+func (im *image) get(s Slot) int {
+	return int(int64(binary.LittleEndian.Uint64(im.mem[im.slots+8*int(s):])))
+}
+
+func (im *image) set(s Slot, v int) {
+	binary.LittleEndian.PutUint64(im.mem[im.slots+8*int(s):], uint64(int64(v)))
+}
+
+// failure gives the child's failed step and errno; ok is false when no step failed.
+func (im *image) failure() (step int, errno unix.Errno, ok bool) {
+	i := int64(binary.LittleEndian.Uint64(im.mem[16:]))
+	if i < 0 {
+		return 0, 0, false
+	}
+	return int(i), unix.Errno(binary.LittleEndian.Uint64(im.mem[24:])), true
+}
+
+// prepare runs Prepare's steps on the calling thread. It returns the index of the step that failed.
+func (im *image) prepare() (int, error) {
+	for i := 0; i < im.prepared; {
+		st := &im.steps[i]
+		r, err := im.run(i, st)
+		if err == nil {
+			if st.Out != NoSlot {
+				im.set(st.Out, r)
+			}
+			i += 1 + st.OnOK
+			continue
+		}
+		skip, ok := rescue(st, err)
+		if !ok {
+			return i, err
+		}
+		i += 1 + skip
+	}
+	return 0, nil
+}
+
+func rescue(st *Step, err error) (int, bool) {
+	for _, r := range st.OnErr {
+		if r.Errno == err {
+			return r.Skip, true
+		}
+	}
+	return 0, false
+}
+
+// run makes one call of Prepare.
+func (im *image) run(i int, st *Step) (int, error) {
+	if st.Nr < 0 {
+		return runOp(st)
+	}
+	le := binary.LittleEndian
+	e := im.mem[headerSize+entrySize*i:][:entrySize]
+	var a [6]uintptr
+	for j := range a {
+		v := le.Uint64(e[8+8*j:])
+		switch st.Args[j].Kind {
+		case ArgSlot:
+			v = uint64(int64(im.get(Slot(v))))
+		case ArgData:
+			for _, f := range st.Args[j].Fill {
+				le.PutUint64(im.mem[im.fills[i*6+j]+f.Off:], uint64(int64(im.get(f.Slot))))
+			}
+		}
+		a[j] = uintptr(v)
+	}
+	for {
+		r, _, err := unix.Syscall6(uintptr(st.Nr), a[0], a[1], a[2], a[3], a[4], a[5])
+		if err == unix.EINTR {
+			continue // the runtime's own preemption signals may land here
+		}
+		if err != 0 {
+			return -1, err
+		}
+		return int(r), nil
+	}
+}

@@ -1,0 +1,134 @@
+package launch
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+)
+
+var rlimits = map[string]int{
+	"RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_STACK": unix.RLIMIT_STACK,
+	"RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
+	"RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING,
+	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+}
+
+// limits sets resource limits and the badness that the OOM killer goes by. Raising a hard limit or
+// lowering the badness takes CAP_SYS_RESOURCE on the host.
+func (c *compiler) limits(p *specs.Process) error {
+	k := &c.kid
+	seen := map[string]bool{}
+	for _, l := range p.Rlimits {
+		n, ok := rlimits[l.Type]
+		if !ok {
+			return fault.New(fault.Invalid, "process.rlimits: invalid rlimit type %q", l.Type)
+		}
+		if seen[l.Type] {
+			return fault.New(fault.Invalid, "process.rlimits: %s is listed twice", l.Type)
+		}
+		seen[l.Type] = true
+		b := make([]byte, 16)
+		binary.LittleEndian.PutUint64(b, l.Soft)
+		binary.LittleEndian.PutUint64(b[8:], l.Hard)
+		k.call("set "+l.Type+" (raising a hard limit takes CAP_SYS_RESOURCE)", unix.SYS_PRLIMIT64, Int(0), Int(n), Bytes(b), Int(0))
+	}
+	if p.OOMScoreAdj != nil {
+		what := "set oom_score_adj to " + strconv.Itoa(*p.OOMScoreAdj) + " (lowering it takes CAP_SYS_RESOURCE)"
+		c.writeOwn("self/oom_score_adj", strconv.Itoa(*p.OOMScoreAdj), what)
+	}
+	return nil
+}
+
+// writeOwn writes a file of the child's own in the host's /proc: it is real whatever the container's is.
+func (c *compiler) writeOwn(file, text, what string) {
+	fd := c.kid.open("own", what, unix.SYS_OPENAT, Of(c.hostProc), Str(file), Int(unix.O_WRONLY|unix.O_CLOEXEC), Int(0))
+	c.kid.call(what, unix.SYS_WRITE, Of(fd), Str(text), Int(len(text)))
+}
+
+// label asks the security modules for the process's label after execve.
+func (c *compiler) label(p *specs.Process) {
+	if p.ApparmorProfile != "" {
+		c.writeOwn("self/attr/apparmor/exec", "exec "+p.ApparmorProfile, "apply apparmor profile "+p.ApparmorProfile)
+		// Kernels before 5.1 have no directory of AppArmor's own, but those are below the floor.
+	}
+	if p.SelinuxLabel != "" {
+		c.writeOwn("self/attr/exec", p.SelinuxLabel, "apply SELinux label "+p.SelinuxLabel)
+	}
+}
+
+// schedPolicies are sched(7)'s policies.
+var schedPolicies = map[specs.LinuxSchedulerPolicy]uint32{
+	"SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5, "SCHED_DEADLINE": 6,
+}
+
+var schedFlags = map[specs.LinuxSchedulerFlag]uint64{
+	"SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4, "SCHED_FLAG_KEEP_POLICY": 8,
+	"SCHED_FLAG_KEEP_PARAMS": 0x10, "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20, "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
+
+var ioClasses = map[specs.IOPriorityClass]int{"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+
+// scheduling sets CPU and I/O priorities, affinity, personality and memory policy.
+func (c *compiler) scheduling(p *specs.Process) error {
+	k := &c.kid
+	if s := p.Scheduler; s != nil {
+		attr, err := schedAttr(s)
+		if err != nil {
+			return err
+		}
+		k.call("set the scheduling policy", unix.SYS_SCHED_SETATTR, Int(0), Bytes(attr), Int(0))
+	}
+	if io := p.IOPriority; io != nil {
+		class, ok := ioClasses[io.Class]
+		if !ok || io.Priority < 0 || io.Priority > 7 {
+			return fault.New(fault.Invalid, "process.ioPriority: class %q priority %d: use IOPRIO_CLASS_RT, _BE or _IDLE and 0 to 7", io.Class, io.Priority)
+		}
+		const whoProcess, classShift = 1, 13
+		k.call("set the I/O priority", unix.SYS_IOPRIO_SET, Int(whoProcess), Int(0), Int(class<<classShift|io.Priority))
+	}
+	if l := c.s.Linux.Personality; l != nil {
+		domains := map[specs.LinuxPersonalityDomain]int{"LINUX": 0, "LINUX32": 8}
+		d, ok := domains[l.Domain]
+		if !ok {
+			return fault.New(fault.Invalid, "linux.personality.domain: %q is not LINUX or LINUX32", l.Domain)
+		}
+		if len(l.Flags) > 0 {
+			return fault.New(fault.Invalid, "linux.personality.flags: the runtime spec defines none")
+		}
+		k.call("set the personality", unix.SYS_PERSONALITY, Int(d))
+	}
+	return nil
+}
+
+// schedAttr is struct sched_attr of sched_setattr(2).
+func schedAttr(s *specs.Scheduler) ([]byte, error) {
+	policy, ok := schedPolicies[s.Policy]
+	if !ok {
+		return nil, fault.New(fault.Invalid, "process.scheduler.policy: invalid scheduler policy: %q", s.Policy)
+	}
+	var flags uint64
+	for _, f := range s.Flags {
+		bit, ok := schedFlags[f]
+		if !ok {
+			return nil, fault.New(fault.Invalid, "process.scheduler.flags: invalid scheduler flag: %q", f)
+		}
+		flags |= bit
+	}
+	if s.Nice < -20 || s.Nice > 19 {
+		return nil, fault.New(fault.Invalid, "process.scheduler.nice: %d is not between -20 and 19", s.Nice)
+	}
+	b, le := make([]byte, 48), binary.LittleEndian
+	le.PutUint32(b, 48)
+	le.PutUint32(b[4:], policy)
+	le.PutUint64(b[8:], flags)
+	le.PutUint32(b[16:], uint32(s.Nice))
+	le.PutUint32(b[20:], uint32(s.Priority))
+	le.PutUint64(b[24:], s.Runtime)
+	le.PutUint64(b[32:], s.Deadline)
+	le.PutUint64(b[40:], s.Period)
+	return b, nil
+}

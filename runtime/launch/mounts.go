@@ -1,0 +1,359 @@
+package launch
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/kernel/mount"
+	"berth/kernel/probe"
+)
+
+// prepareMounts clones the host paths that will be bound into the container while the host's paths
+// can still be named, as detached mounts with their final attributes.
+func (c *compiler) prepareMounts() error {
+	if c.private&unix.CLONE_NEWNS == 0 {
+		if len(c.s.Mounts) > 0 {
+			return fault.New(fault.Invalid, "mounts: mounts need a new mount namespace; this spec joins one")
+		}
+		return nil
+	}
+	for i := range c.s.Mounts {
+		m := &c.s.Mounts[i]
+		opts, err := mount.ParseOptions(m.Options)
+		if err != nil {
+			return fault.In(err, "mounts[%d] (%s)", i, m.Destination)
+		}
+		if err := c.checkMount(i, m, opts); err != nil {
+			return err
+		}
+		if isBind(m, opts) {
+			c.trees[i] = c.prepareBind(m, opts)
+		}
+	}
+	for range c.s.Linux.MaskedPaths {
+		c.nulls = append(c.nulls, c.cloneHost("null", "open the host's /dev/null", "/dev/null", false))
+	}
+	return c.prepareNodes()
+}
+
+func isBind(m *specs.Mount, opts mount.Options) bool {
+	return m.Type == "bind" || opts.Flags&unix.MS_BIND != 0
+}
+
+// procFiles are the paths in /proc that a mount may cover: files that programs such as lxcfs
+// virtualise. Everything else there decides about security (CVE-2019-16884).
+var procFiles = map[string]bool{
+	"/proc/cpuinfo": true, "/proc/diskstats": true, "/proc/meminfo": true, "/proc/stat": true, "/proc/swaps": true, "/proc/uptime": true,
+	"/proc/loadavg": true, "/proc/slabinfo": true, "/proc/sys/kernel/ns_last_pid": true, "/proc/sys/crypto/fips_enabled": true,
+}
+
+func (c *compiler) checkMount(i int, m *specs.Mount, opts mount.Options) error {
+	dest := filepath.Clean("/" + m.Destination)
+	if m.Destination == "" {
+		return fault.New(fault.Invalid, "mounts[%d].destination: must not be empty", i)
+	}
+	if strings.HasPrefix(dest, "/proc/") && !procFiles[dest] {
+		return fault.New(fault.Invalid, "%q cannot be mounted because it is inside /proc", dest)
+	}
+	if dest == "/proc" && m.Type != "proc" && !(isBind(m, opts) && filepath.Clean(m.Source) == "/proc") {
+		return fault.New(fault.Invalid, "%q cannot be mounted because it is not of type proc", dest)
+	}
+	if !isBind(m, opts) && m.Type == "" {
+		return fault.New(fault.Invalid, "mounts[%d] (%s): a type is needed, or the option bind", i, m.Destination)
+	}
+	return nil
+}
+
+// cloneHost makes a detached copy of a host path's mount.
+func (c *compiler) cloneHost(name, what, path string, recursive bool) Slot {
+	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return c.prep.open(name, what, unix.SYS_OPEN_TREE, atCwd, Str(path), Int(flags))
+}
+
+// prepareBind clones a bind's source. A clone of a shared mount would stay its peer, and the
+// container's mounts would appear on the host: without a propagation option it becomes a slave.
+func (c *compiler) prepareBind(m *specs.Mount, o mount.Options) Slot {
+	what := "bind " + c.abs(m.Source) + " on " + m.Destination
+	tree := c.cloneHost("tree:"+m.Destination, what, c.abs(m.Source), o.Flags&unix.MS_REC != 0)
+	if !c.o.Facts.Has(probe.MountSetattr) {
+		return tree // attributes follow after the attaching; see bindFallback
+	}
+	c.idmap(m, o, tree, what)
+	prop := uint64(unix.MS_SLAVE)
+	if len(o.Propagation) == 0 {
+		c.setPropagation(&c.prep, tree, what, prop, true)
+	}
+	for _, p := range o.Propagation {
+		c.setPropagation(&c.prep, tree, what, uint64(p)&^unix.MS_REC, uint64(p)&unix.MS_REC != 0)
+	}
+	if set, clear := bindAttributes(o); set|clear != 0 {
+		c.setAttr(&c.prep, tree, what, set, clear, false)
+	}
+	if o.RecSet|o.RecClear != 0 {
+		c.setAttr(&c.prep, tree, what, o.RecSet, o.RecClear, true)
+	}
+	return tree
+}
+
+// bindAttributes are the attributes that a bind's options change; the others stay the source's. The
+// access times are one field, which is cleared to be set.
+func bindAttributes(o mount.Options) (set, clear uint64) {
+	const times = unix.MS_NOATIME | unix.MS_RELATIME | unix.MS_STRICTATIME
+	set, clear = mount.Attributes(o.Flags), mount.Attributes(o.Cleared)
+	if (o.Flags|o.Cleared)&times != 0 {
+		clear = clear | unix.MOUNT_ATTR__ATIME
+	}
+	return set, clear
+}
+
+// idmap gives a bind its own view of file owners (mount_setattr(2), MOUNT_ATTR_IDMAP).
+func (c *compiler) idmap(m *specs.Mount, o mount.Options, tree Slot, what string) {
+	uids, gids := m.UIDMappings, m.GIDMappings
+	if len(uids) == 0 && (o.IDMap || o.IDMapRec) {
+		uids, gids = c.s.Linux.UIDMappings, c.s.Linux.GIDMappings
+	}
+	if len(uids) == 0 {
+		return
+	}
+	ns := c.prep.open("idmap:"+m.Destination, what, OpUserns, Str(mapText(uids)), Str(mapText(gids)))
+	attr := mountAttr(unix.MOUNT_ATTR_IDMAP, 0, 0)
+	attr.Fill = []Fill{{Off: 24, Slot: ns}}
+	c.prep.call(what, unix.SYS_MOUNT_SETATTR, Of(tree), Str(""), attrFlags(o.IDMapRec), attr, Int(sizeofMountAttr))
+}
+
+// mounts attaches and makes the spec's mounts in order.
+func (c *compiler) mounts() error {
+	if c.private&unix.CLONE_NEWNS == 0 {
+		return nil
+	}
+	for i := range c.s.Mounts {
+		m := &c.s.Mounts[i]
+		o, err := mount.ParseOptions(m.Options)
+		if err != nil {
+			return err
+		}
+		dest := filepath.Clean("/" + m.Destination)
+		switch {
+		case isBind(m, o):
+			c.bind(i, m, o, dest)
+		case m.Type == "proc":
+			c.procfs(m, o, dest)
+		case m.Type == "devpts" && c.devpts != NoSlot && dest == "/dev/pts":
+			c.move(c.devpts, "mount devpts on "+dest, c.target(dest, "mount devpts on "+dest, false))
+		case m.Type == "cgroup":
+			c.cgroupfs(m, o, dest)
+		default:
+			c.filesystem(m, o, dest)
+		}
+		if dest == "/dev" && !isBind(m, o) && m.Type == "tmpfs" {
+			// Devices come before the mounts below /dev, which may cover one of them.
+			if err := c.fillDev(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// target opens a mount's destination, which is made where it is missing: directories down to it, and
+// a file or directory at its end.
+func (c *compiler) target(dest, what string, file bool) Slot {
+	k := &c.kid
+	flags := uint64(unix.O_PATH)
+	t := c.inRoot("at:"+dest, what, dest, flags)
+	var there mark
+	k.onOK(&there)
+	k.steps[len(k.steps)-1].expect(unix.ENOENT, 0)
+	parts := strings.Split(relative(dest), "/")
+	parent := c.root
+	for i, name := range parts {
+		if i == len(parts)-1 && file {
+			k.call(what, unix.SYS_MKNODAT, Of(parent), Str(name), Int(unix.S_IFREG|0o755), Int(0)).expect(unix.EEXIST, 0)
+			break
+		}
+		k.call(what, unix.SYS_MKDIRAT, Of(parent), Str(name), Int(0o755)).expect(unix.EEXIST, 0)
+		if i < len(parts)-1 {
+			parent = c.inRoot("made", what, strings.Join(parts[:i+1], "/"), flags|unix.O_DIRECTORY)
+		}
+	}
+	k.call(what, unix.SYS_OPENAT2, Of(c.root), Str(relative(dest)), openHow(flags|unix.O_CLOEXEC, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS),
+		Int(sizeofOpenHow)).Out = t
+	k.here(&there)
+	return t
+}
+
+// move attaches a detached mount.
+func (c *compiler) move(tree Slot, what string, target Slot) {
+	c.kid.call(what, unix.SYS_MOVE_MOUNT, Of(tree), Str(""), Of(target), Str(""), Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
+}
+
+func (c *compiler) bind(i int, m *specs.Mount, o mount.Options, dest string) {
+	what := "bind " + c.abs(m.Source) + " on " + dest
+	c.move(c.trees[i], what, c.target(dest, what, c.o.IsFile(c.abs(m.Source))))
+	if !c.o.Facts.Has(probe.MountSetattr) {
+		c.bindFallback(o, dest, what)
+	}
+}
+
+// bindFallback sets a bind's attributes by path, as kernels before 5.12 want it. The path is looked up
+// from the container's root, which is private to the child until it calls execve.
+func (c *compiler) bindFallback(o mount.Options, dest, what string) {
+	props := o.Propagation
+	if len(props) == 0 {
+		props = []uintptr{unix.MS_SLAVE | unix.MS_REC}
+	}
+	at := c.inRoot("bound:"+dest, what, dest, unix.O_PATH)
+	path := func(flags uint64) {
+		c.kid.call(what, unix.SYS_FCHDIR, Of(at)).expect(unix.ENOTDIR, 1)
+		c.kid.call(what, unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(flags), Int(0))
+	}
+	for _, p := range props {
+		path(uint64(p))
+	}
+	if o.Flags&^(unix.MS_BIND|unix.MS_REC) != 0 {
+		path(uint64(o.Flags)&^unix.MS_REC | unix.MS_REMOUNT | unix.MS_BIND)
+	}
+}
+
+// filesystem mounts a fresh file system. The mount point is entered by descriptor and named ".", so
+// that no path is looked up twice.
+func (c *compiler) filesystem(m *specs.Mount, o mount.Options, dest string) {
+	what := "mount " + m.Type + " on " + dest
+	t := c.safeTarget(m.Type, dest, what)
+	source := m.Source
+	if source == "" {
+		source = m.Type
+	}
+	c.kid.call(what, unix.SYS_FCHDIR, Of(t))
+	c.kid.call(what, unix.SYS_MOUNT, Str(source), Str("."), Str(m.Type), Int(uint64(o.Flags)), dataArg(c.mapGroup(m.Type, o.Data)))
+	c.propagate(o, dest, what)
+}
+
+// safeTarget is target for file systems; sysfs must be where it says, not behind a link of the image.
+func (c *compiler) safeTarget(fstype, dest, what string) Slot {
+	if fstype == "sysfs" || fstype == "proc" {
+		return c.plainTarget(dest, what)
+	}
+	return c.target(dest, what, false)
+}
+
+// plainTarget opens a directory in the root that must not be reached through any link (CVE-2019-19921).
+func (c *compiler) plainTarget(dest, what string) Slot {
+	k := &c.kid
+	how := openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS)
+	t := k.open("at:"+dest, what, unix.SYS_OPENAT2, Of(c.root), Str(relative(dest)), how, Int(sizeofOpenHow))
+	var there mark
+	k.onOK(&there)
+	k.steps[len(k.steps)-1].expect(unix.ENOENT, 0)
+	k.call(what, unix.SYS_MKDIRAT, Of(c.root), Str(relative(dest)), Int(0o755)).expect(unix.EEXIST, 0)
+	k.call(what, unix.SYS_OPENAT2, Of(c.root), Str(relative(dest)), how, Int(sizeofOpenHow)).Out = t
+	k.here(&there)
+	return t
+}
+
+// procfs mounts proc and keeps the mount itself: paths in it are later opened beneath this
+// descriptor, which is the real thing whatever lies on the path /proc (CVE-2025-52881).
+func (c *compiler) procfs(m *specs.Mount, o mount.Options, dest string) {
+	k, what := &c.kid, "mount proc on "+dest
+	t := c.plainTarget(dest, what)
+	fs := k.open("procfs", what, unix.SYS_FSOPEN, Str("proc"), Int(unix.FSOPEN_CLOEXEC))
+	for _, d := range words(o.Data) {
+		key, value, has := strings.Cut(d, "=")
+		if has {
+			k.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(key), Str(value), Int(0))
+		} else {
+			k.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_FLAG), Str(key), Int(0), Int(0))
+		}
+	}
+	k.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
+	proc := k.open("proc", what, unix.SYS_FSMOUNT, Of(fs), Int(unix.FSMOUNT_CLOEXEC), Int(mount.Attributes(o.Flags)))
+	c.move(proc, what, t)
+	c.propagate(o, dest, what)
+	if dest == "/proc" {
+		c.proc = proc
+	}
+}
+
+// propagate sets the propagation of a mount just made, which only its own path names.
+func (c *compiler) propagate(o mount.Options, dest, what string) {
+	if len(o.Propagation) == 0 {
+		return
+	}
+	at := c.inRoot("top:"+dest, what, dest, unix.O_PATH|unix.O_DIRECTORY)
+	for _, p := range o.Propagation {
+		c.kid.call(what, unix.SYS_FCHDIR, Of(at))
+		c.kid.call(what, unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(uint64(p)), Int(0))
+	}
+}
+
+func dataArg(data string) Arg {
+	if data == "" {
+		return Int(0)
+	}
+	return Str(data)
+}
+
+// words are the file system's own options one by one.
+func words(data string) []string {
+	if data == "" {
+		return nil
+	}
+	return strings.Split(data, ",")
+}
+
+// mapGroup drops devpts' gid option where the user namespace has no such group: the mount would fail.
+func (c *compiler) mapGroup(fstype, data string) string {
+	if fstype != "devpts" || len(c.s.Linux.GIDMappings) == 0 {
+		return data
+	}
+	var out []string
+	for _, d := range words(data) {
+		if gid, ok := strings.CutPrefix(d, "gid="); ok && !mapped(c.s.Linux.GIDMappings, gid) {
+			continue
+		}
+		out = append(out, d)
+	}
+	return strings.Join(out, ",")
+}
+
+// cgroupfs shows the container its cgroups. On v2 that is a mount of its own; on v1 a tmpfs with the
+// container's directory of each hierarchy bound into it.
+func (c *compiler) cgroupfs(m *specs.Mount, o mount.Options, dest string) {
+	what := "mount cgroup on " + dest
+	if len(c.o.Cgroup.V1Procs) == 0 {
+		t := c.target(dest, what, false)
+		c.kid.call(what, unix.SYS_FCHDIR, Of(t))
+		c.kid.call(what, unix.SYS_MOUNT, Str("cgroup"), Str("."), Str("cgroup2"), Int(uint64(o.Flags)&^(unix.MS_REC|unix.MS_BIND)), Int(0))
+		return
+	}
+	k := &c.kid
+	t := c.target(dest, what, false)
+	k.call(what, unix.SYS_FCHDIR, Of(t))
+	k.call(what, unix.SYS_MOUNT, Str("tmpfs"), Str("."), Str("tmpfs"), Int(uint64(o.Flags)&^(unix.MS_REC|unix.MS_BIND|unix.MS_RDONLY)), Str("mode=755"))
+	top := c.inRoot("cgroups", what, dest, unix.O_PATH|unix.O_DIRECTORY)
+	for _, file := range c.o.Cgroup.V1Procs {
+		name := controllerOf(file)
+		tree := c.cloneHost("cgroup:"+name, what, filepath.Dir(file), false)
+		if c.o.Facts.Has(probe.MountSetattr) {
+			c.setAttr(&c.prep, tree, what, mount.Attributes(o.Flags), 0, false)
+		}
+		k.call(what, unix.SYS_MKDIRAT, Of(top), Str(name), Int(0o755))
+		k.call(what, unix.SYS_MOVE_MOUNT, Of(tree), Str(""), Of(top), Str(name), Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+		for _, alias := range strings.Split(name, ",") {
+			if alias != name {
+				k.call(what, unix.SYS_SYMLINKAT, Str(name), Of(top), Str(alias))
+			}
+		}
+	}
+	if o.Flags&unix.MS_RDONLY != 0 {
+		k.call(what, unix.SYS_FCHDIR, Of(top))
+		k.call(what, unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int((uint64(o.Flags)&^unix.MS_REC)|unix.MS_REMOUNT|unix.MS_BIND), Int(0))
+	}
+}

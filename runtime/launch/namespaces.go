@@ -1,0 +1,162 @@
+package launch
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/kernel/probe"
+)
+
+// join is a namespace of somebody else that the child enters.
+type join struct {
+	kind specs.LinuxNamespaceType
+	flag uint64
+	fd   Slot
+}
+
+var nsFlags = []struct {
+	kind specs.LinuxNamespaceType
+	flag uint64
+	file string
+}{
+	// The order of entering: the user namespace first, since it gives the right to the others,
+	// the mount namespace last, since it takes away the paths.
+	{specs.UserNamespace, unix.CLONE_NEWUSER, "user"},
+	{specs.PIDNamespace, unix.CLONE_NEWPID, "pid"},
+	{specs.NetworkNamespace, unix.CLONE_NEWNET, "net"},
+	{specs.IPCNamespace, unix.CLONE_NEWIPC, "ipc"},
+	{specs.UTSNamespace, unix.CLONE_NEWUTS, "uts"},
+	{specs.CgroupNamespace, unix.CLONE_NEWCGROUP, "cgroup"},
+	{specs.TimeNamespace, unix.CLONE_NEWTIME, "time"},
+	{specs.MountNamespace, unix.CLONE_NEWNS, "mnt"},
+}
+
+// namespaces sorts the spec's namespaces into new ones, which clone3 makes, and ones to be joined.
+func (c *compiler) namespaces() error {
+	asked := map[specs.LinuxNamespaceType]string{}
+	for _, ns := range c.s.Linux.Namespaces {
+		if _, twice := asked[ns.Type]; twice {
+			return fault.New(fault.Invalid, "linux.namespaces: %s is listed twice", ns.Type)
+		}
+		asked[ns.Type] = ns.Path
+	}
+	for _, n := range nsFlags {
+		path, ok := asked[n.kind]
+		delete(asked, n.kind)
+		switch {
+		case !ok:
+		case path == "":
+			c.private |= n.flag
+		default:
+			fd := c.prep.open(n.file+"ns", "open the "+string(n.kind)+" namespace "+path, unix.SYS_OPENAT, atCwd, Str(path),
+				Int(unix.O_RDONLY|unix.O_CLOEXEC), Int(0))
+			if n.kind == specs.PIDNamespace {
+				c.p.Clone.PidNS = fd
+				continue
+			}
+			c.joins = append(c.joins, join{n.kind, n.flag, fd})
+		}
+	}
+	for kind := range asked {
+		return fault.New(fault.Invalid, "linux.namespaces: unknown type %q", kind)
+	}
+	if c.private&unix.CLONE_NEWNS == 0 && !c.joined(specs.MountNamespace) {
+		return fault.New(fault.Invalid, "linux.namespaces: a container needs a mount namespace; add {\"type\": \"mount\"}")
+	}
+	c.p.Clone.Flags |= c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
+	c.p.Clone.Covered = c.o.Covered && c.mayCover()
+	if err := c.userMaps(); err != nil {
+		return err
+	}
+	if err := c.timeOffsets(); err != nil {
+		return err
+	}
+	c.p.Clone.Waits = c.p.Clone.Waits || c.o.Gate || c.o.GateFifo != "" || c.o.HookGates != HookGates{}
+	c.p.Clone.GateStops = c.o.Gate
+	c.hostProc = c.prep.open("host-proc", "open the host's /proc", unix.SYS_OPENAT, atCwd, Str("/proc"), Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
+	return nil
+}
+
+// mayCover says whether the empty mount namespace will do. A user namespace may mount proc and sysfs
+// only beside a fully visible one, hooks of the container look at the host's files, and propagation
+// of the root needs a parent mount that takes part.
+func (c *compiler) mayCover() bool {
+	prop := c.s.Linux.RootfsPropagation
+	return c.private&unix.CLONE_NEWNS != 0 && c.private&unix.CLONE_NEWUSER == 0 && !c.joined(specs.UserNamespace) &&
+		!c.o.HookGates.BeforePivot && (prop == "" || strings.HasSuffix(prop, "private"))
+}
+
+func (c *compiler) joined(kind specs.LinuxNamespaceType) bool {
+	for _, j := range c.joins {
+		if j.kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// join enters the namespaces of others.
+func (c *compiler) join() error {
+	for _, j := range c.joins {
+		c.kid.call("join the "+string(j.kind)+" namespace", unix.SYS_SETNS, Of(j.fd), Int(j.flag))
+	}
+	return nil
+}
+
+// userMaps asks the launcher to write the new user namespace's maps while the child waits.
+func (c *compiler) userMaps() error {
+	if c.private&unix.CLONE_NEWUSER == 0 {
+		if len(c.s.Linux.UIDMappings)+len(c.s.Linux.GIDMappings) > 0 && !c.joined(specs.UserNamespace) {
+			return fault.New(fault.Invalid, "linux.uidMappings: mappings need a user namespace; add {\"type\": \"user\"} to linux.namespaces")
+		}
+		return nil
+	}
+	if len(c.s.Linux.UIDMappings) == 0 || len(c.s.Linux.GIDMappings) == 0 {
+		return fault.New(fault.Invalid, "linux.uidMappings: a new user namespace needs uid and gid mappings")
+	}
+	c.p.Clone.Maps = &Maps{UID: mapText(c.s.Linux.UIDMappings), GID: mapText(c.s.Linux.GIDMappings)}
+	c.p.Clone.Waits = true
+	return nil
+}
+
+func mapText(ms []specs.LinuxIDMapping) string {
+	var b strings.Builder
+	for _, m := range ms {
+		fmt.Fprintf(&b, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
+	}
+	return b.String()
+}
+
+// timeOffsets hands a new time namespace to the launcher's thread; see Launcher.on.
+func (c *compiler) timeOffsets() error {
+	if c.private&unix.CLONE_NEWTIME == 0 {
+		if len(c.s.Linux.TimeOffsets) > 0 {
+			return fault.New(fault.Invalid, "linux.timeOffsets: offsets need a time namespace; add {\"type\": \"time\"} to linux.namespaces")
+		}
+		return nil
+	}
+	if why := c.o.Facts.Why(probe.TimeNamespace); why != "" {
+		return fault.New(fault.NotImplemented, "linux.namespaces: time: %s", why)
+	}
+	var lines []string
+	for clock, off := range c.s.Linux.TimeOffsets {
+		if clock != "monotonic" && clock != "boottime" {
+			return fault.New(fault.Invalid, "linux.timeOffsets: %q is no clock; use monotonic or boottime", clock)
+		}
+		lines = append(lines, fmt.Sprintf("%s %d %d\n", clock, off.Secs, off.Nanosecs))
+	}
+	sort.Strings(lines)
+	// An empty text would mean no time namespace at all.
+	if len(lines) == 0 {
+		lines = []string{"monotonic 0 0\n"}
+	}
+	c.p.Clone.TimeNS = strings.Join(lines, "")
+	c.p.Clone.Covered = false
+	c.p.Clone.Waits = true // timens(7): a vforked child shares the old clock page
+	return nil
+}

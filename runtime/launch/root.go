@@ -1,0 +1,179 @@
+package launch
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/kernel/probe"
+)
+
+// prepareRoot makes the root as a detached mount: an overlay of layers, or a clone of a directory.
+func (c *compiler) prepareRoot() error {
+	if c.o.Overlay != nil {
+		return c.prepareOverlay(c.o.Overlay)
+	}
+	if c.s.Root == nil || c.s.Root.Path == "" {
+		if c.private&unix.CLONE_NEWNS == 0 {
+			return nil // the joined mount namespace has one
+		}
+		return fault.New(fault.Invalid, "root.path: the spec names no root filesystem")
+	}
+	path := c.abs(c.s.Root.Path)
+	c.root = c.prep.open("root", "open the root filesystem "+path, unix.SYS_OPEN_TREE, atCwd, Str(path),
+		Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
+	c.setPropagation(&c.prep, c.root, "keep the root's mounts from the host", unix.MS_SLAVE, true)
+	return nil
+}
+
+// prepareOverlay assembles the layers. The upper directory must be an exact difference to the
+// lower ones, so the options that would turn entries into references are off.
+func (c *compiler) prepareOverlay(v *Overlay) error {
+	if len(v.Lower) == 0 {
+		return fault.New(fault.Invalid, "overlay: at least one lower layer is needed")
+	}
+	p, what := &c.prep, "mount the overlay"
+	fs := p.open("overlay", what, unix.SYS_FSOPEN, Str("overlay"), Int(unix.FSOPEN_CLOEXEC))
+	set := func(key, value string) {
+		p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(key), Str(value), Int(0))
+	}
+	if c.o.Facts.Has(probe.OverlayAppend) {
+		for _, dir := range v.Lower {
+			set("lowerdir+", dir)
+		}
+	} else {
+		set("lowerdir", strings.Join(escapeLayers(v.Lower), ":"))
+	}
+	if v.Upper != "" {
+		set("upperdir", v.Upper)
+		set("workdir", v.Work)
+	}
+	set("redirect_dir", "off")
+	set("metacopy", "off")
+	set("index", "off")
+	if v.UserXattr {
+		p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_FLAG), Str("userxattr"), Int(0), Int(0))
+	}
+	p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
+	c.root = p.open("root", what, unix.SYS_FSMOUNT, Of(fs), Int(unix.FSMOUNT_CLOEXEC), Int(0))
+	return nil
+}
+
+// escapeLayers protects the separators of the lowerdir option.
+func escapeLayers(dirs []string) []string {
+	out := make([]string, len(dirs))
+	for i, d := range dirs {
+		out[i] = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(d)
+	}
+	return out
+}
+
+// attachRoot puts the detached root into the child's mount namespace, on top of "/". Absolute paths
+// keep meaning the old root until enterRoot, since a process's root is not looked up.
+func (c *compiler) attachRoot() error {
+	if c.root == NoSlot || c.private&unix.CLONE_NEWNS == 0 {
+		return nil
+	}
+	k, what := &c.kid, "attach the root filesystem"
+	if !c.p.Clone.Covered {
+		k.call("keep the container's mounts from the host", unix.SYS_MOUNT, Int(0), Str("/"), Int(0), Int(unix.MS_REC|unix.MS_SLAVE), Int(0))
+	}
+	place := Str("/")
+	if c.o.HookGates.BeforePivot && c.s.Root != nil {
+		place = Str(c.abs(c.s.Root.Path)) // hooks look for it there
+	}
+	k.call(what, unix.SYS_MOVE_MOUNT, Of(c.root), Str(""), atCwd, place, Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	return nil
+}
+
+// enterRoot makes the attached root the process's "/". In the covered case nothing lies beneath but an
+// empty read-only directory, and chroot will do; otherwise pivot_root and the old root is taken away.
+func (c *compiler) enterRoot() error {
+	if c.root == NoSlot || c.private&unix.CLONE_NEWNS == 0 {
+		return nil
+	}
+	k, what := &c.kid, "enter the root filesystem"
+	if c.o.HookGates.BeforePivot {
+		c.barrier(syncPivot, "wait for the hooks")
+	}
+	switch {
+	case c.p.Clone.Covered:
+		k.call(what, unix.SYS_FCHDIR, Of(c.root))
+		k.call(what, unix.SYS_CHROOT, Str("."))
+	case c.o.NoPivot:
+		k.call(what, unix.SYS_FCHDIR, Of(c.root))
+		k.call(what, unix.SYS_MOUNT, Str("."), Str("/"), Int(0), Int(unix.MS_MOVE), Int(0)).expect(unix.EINVAL, 0)
+		k.call(what, unix.SYS_CHROOT, Str("."))
+	default:
+		old := k.open("old-root", what, unix.SYS_OPENAT, atCwd, Str("/"), Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
+		k.call(what, unix.SYS_FCHDIR, Of(c.root))
+		k.call(what, unix.SYS_PIVOT_ROOT, Str("."), Str("."))
+		k.call("leave the old root", unix.SYS_FCHDIR, Of(old))
+		k.call("leave the old root", unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(unix.MS_REC|unix.MS_SLAVE), Int(0))
+		k.call("leave the old root", unix.SYS_UMOUNT2, Str("."), Int(unix.MNT_DETACH))
+	}
+	k.call(what, unix.SYS_CHDIR, Str("/"))
+	return nil
+}
+
+var propagations = map[string]uint64{
+	"": 0, "private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE | unix.MS_REC, "slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE | unix.MS_REC,
+	"shared": unix.MS_SHARED, "rshared": unix.MS_SHARED | unix.MS_REC, "unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
+}
+
+// rootAttributes sets what the spec says of the root mount itself, once nothing has to be made in it.
+func (c *compiler) rootAttributes() error {
+	if c.root == NoSlot || c.private&unix.CLONE_NEWNS == 0 {
+		return nil
+	}
+	prop, ok := propagations[c.s.Linux.RootfsPropagation]
+	if !ok {
+		return fault.New(fault.Invalid, "linux.rootfsPropagation: %q is not one of private, slave, shared, unbindable and their r- forms", c.s.Linux.RootfsPropagation)
+	}
+	if prop != 0 {
+		c.kid.call("set the root's propagation", unix.SYS_MOUNT, Int(0), Str("/"), Int(0), Int(prop), Int(0))
+	}
+	if c.s.Root == nil || !c.s.Root.Readonly {
+		return nil
+	}
+	what := "make the root read-only"
+	if c.o.Facts.Has(probe.MountSetattr) {
+		c.setAttr(&c.kid, c.root, what, unix.MOUNT_ATTR_RDONLY, 0, false)
+		return nil
+	}
+	c.kid.call(what, unix.SYS_MOUNT, Int(0), Str("/"), Int(0), Int(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY), Int(0))
+	return nil
+}
+
+// mountAttr is struct mount_attr of mount_setattr(2).
+func mountAttr(set, clear, propagation uint64) Arg {
+	b := make([]byte, 32)
+	binary.LittleEndian.PutUint64(b, set)
+	binary.LittleEndian.PutUint64(b[8:], clear)
+	binary.LittleEndian.PutUint64(b[16:], propagation)
+	return Bytes(b)
+}
+
+const sizeofMountAttr = 32
+
+func attrFlags(recursive bool) Arg {
+	if recursive {
+		return Int(unix.AT_EMPTY_PATH | unix.AT_RECURSIVE)
+	}
+	return Int(unix.AT_EMPTY_PATH)
+}
+
+// setAttr changes the attributes of the mount behind a descriptor.
+func (c *compiler) setAttr(s *section, mnt Slot, what string, set, clear uint64, recursive bool) {
+	s.call(what, unix.SYS_MOUNT_SETATTR, Of(mnt), Str(""), attrFlags(recursive), mountAttr(set, clear, 0), Int(sizeofMountAttr))
+}
+
+// setPropagation changes the propagation of the mount behind a descriptor. Before Linux 5.12 a
+// detached mount cannot be changed; there the child's own mount(2) on "/" has to do.
+func (c *compiler) setPropagation(s *section, mnt Slot, what string, prop uint64, recursive bool) {
+	if c.o.Facts.Has(probe.MountSetattr) {
+		s.call(what, unix.SYS_MOUNT_SETATTR, Of(mnt), Str(""), attrFlags(recursive), mountAttr(0, 0, prop), Int(sizeofMountAttr))
+	}
+}

@@ -1,0 +1,108 @@
+package launch
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// on calls clone on the kind of thread that the Program needs and waits for it.
+//
+// A pid namespace to be joined, and a time namespace with offsets, are properties of the thread
+// that clones: it takes them on before and puts them off after. A thread that cannot is ended.
+func (l *Launcher) on(p *Program, clone func() error) error {
+	done := make(chan error, 1)
+	switch c := &p.Clone; {
+	case c.TimeNS != "":
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			done <- withTimeNS(c.TimeNS, clone)
+		}()
+	case c.Covered:
+		if l.covered == nil {
+			return fmt.Errorf("the program wants a covered root, but this launcher keeps no empty mount namespace")
+		}
+		l.covered <- func() { done <- clone() }
+	default:
+		runtime.LockOSThread()
+		err := clone()
+		runtime.UnlockOSThread()
+		return err
+	}
+	return <-done
+}
+
+// withTimeNS clones from a thread whose children get a new time namespace with the offsets
+// (time_namespaces(7)): offsets can only be written while the namespace has no member.
+func withTimeNS(offsets string, clone func() error) error {
+	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
+		return fmt.Errorf("make a time namespace: %w", err)
+	}
+	file := "/proc/" + strconv.Itoa(unix.Gettid()) + "/timens_offsets"
+	if err := os.WriteFile(file, []byte(offsets), 0); err != nil {
+		return fmt.Errorf("set the time namespace's offsets %q: %w", offsets, err)
+	}
+	return clone()
+}
+
+// coveredThread serves work on a thread whose mount namespace holds nothing but an empty read-only
+// root. A child cloned from it copies one mount instead of all of the host's, covers that one with
+// the container's root, and needs neither pivot_root, which walks every thread of the host, nor the
+// unmounting of an old root.
+func coveredThread(work <-chan func(), ready chan<- error) {
+	runtime.LockOSThread() // never unlocked
+	if err := emptyRoot(); err != nil {
+		ready <- err
+		return
+	}
+	ready <- nil
+	for f := range work {
+		f()
+	}
+}
+
+func emptyRoot() error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make all mounts private: %w", err)
+	}
+	// Any directory will do as the place: it vanishes with the old root.
+	if err := unix.Mount("berth", "/proc", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0,nr_inodes=1,mode=555"); err != nil {
+		return fmt.Errorf("mount the empty root: %w", err)
+	}
+	if err := unix.Chdir("/proc"); err != nil {
+		return fmt.Errorf("enter the empty root: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot into the empty root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("leave the old root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("enter the empty root: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("make the empty root read-only: %w", err)
+	}
+	return nil
+}
+
+// enterPidNS makes the calling thread's next children members of a pid namespace (setns(2); fd is a
+// namespace or a pidfd). leave undoes it; where that fails the thread must not be used again, so it
+// stays locked to its goroutine.
+func enterPidNS(fd, own int) (leave func(), err error) {
+	if err := unix.Setns(fd, unix.CLONE_NEWPID); err != nil {
+		return nil, &Error{Step: "join the pid namespace", Call: "setns(CLONE_NEWPID)", Errno: err.(unix.Errno)}
+	}
+	return func() {
+		if err := unix.Setns(own, unix.CLONE_NEWPID); err != nil {
+			runtime.LockOSThread()
+		}
+	}, nil
+}
