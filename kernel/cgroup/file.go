@@ -36,7 +36,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, 4096)
+	b := make([]byte, 0, 512) // nearly all are a line or two
 	for {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]

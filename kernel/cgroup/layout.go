@@ -59,25 +59,19 @@ func Detect() (Layout, error) { return DetectAt("") }
 // "" hierarchies are taken from root's /proc/self/mountinfo alone, so that ordinary directories can stand
 // for cgroup file systems in tests.
 func DetectAt(root string) (Layout, error) {
-	if root == "" {
-		var st unix.Statfs_t
-		if unix.Statfs(conventional, &st) == nil && int64(st.Type) == unix.CGROUP2_SUPER_MAGIC {
-			self, err := readFile("/proc/self/cgroup")
-			if err != nil {
-				return Layout{}, fault.Wrap(fault.Internal, err, "find this process's cgroups")
-			}
-			h := Hierarchy{V2: true, Dir: conventional, Own: ownPaths(self)["0"].path}
-			if h.Own == "" || h.Own == "/" || exists(h.Dir+h.Own) {
-				return finish([]Hierarchy{h})
-			}
-		}
-	}
-	self, err := readFile(root + "/proc/self/cgroup")
+	text, err := readFile(root + "/proc/self/cgroup")
 	if err != nil {
 		return Layout{}, fault.Wrap(fault.Internal, err, "find this process's cgroups")
 	}
+	self := ownPaths(text)
 	if root == "" {
-		if hs, ok := byConvention(self); ok {
+		var st unix.Statfs_t
+		if unix.Statfs(conventional, &st) == nil && int64(st.Type) == unix.CGROUP2_SUPER_MAGIC {
+			h := Hierarchy{V2: true, Dir: conventional, Own: ownV2(self)}
+			if h.Own == "" || h.Own == "/" || exists(h.Dir+h.Own) {
+				return finish([]Hierarchy{h})
+			}
+		} else if hs, ok := byConvention(self); ok {
 			return finish(hs)
 		}
 	}
@@ -161,71 +155,79 @@ func finish(hs []Hierarchy) (Layout, error) {
 	return l, nil
 }
 
-// own is a line of /proc/self/cgroup.
+// own is a line of /proc/self/cgroup, "id:controllers:path".
 type own struct {
+	v2          bool
 	controllers string // "cpu,cpuacct", "name=systemd", "" for v2
 	path        string
 }
 
-// ownPaths reads /proc/self/cgroup: a line is "id:controllers:path". The unified hierarchy's key is "0".
-func ownPaths(self []byte) map[string]own {
-	m := make(map[string]own, 16)
-	for line := range strings.SplitSeq(string(self), "\n") {
-		id, rest, ok := strings.Cut(line, ":")
+// ownPaths reads /proc/self/cgroup.
+func ownPaths(self []byte) []own {
+	list := make([]own, 0, 16)
+	for rest := string(self); rest != ""; {
+		var line string
+		line, rest, _ = strings.Cut(rest, "\n")
+		id, line, ok := strings.Cut(line, ":")
 		if !ok {
 			continue
 		}
-		controllers, p, ok := strings.Cut(rest, ":")
+		controllers, p, ok := strings.Cut(line, ":")
 		if !ok || len(p) == 0 || p[0] != '/' {
 			continue
 		}
-		key := controllers
-		if id == "0" && controllers == "" {
-			key = "0"
-		}
 		// A process outside its cgroup namespace's root sees "/../..": Clean keeps it inside.
-		m[key] = own{controllers, path.Clean(p)}
+		list = append(list, own{id == "0" && controllers == "", controllers, path.Clean(p)})
 	}
-	return m
+	return list
+}
+
+// ownV2 gives this process's path in the unified hierarchy, or "".
+func ownV2(list []own) string {
+	for i := range list {
+		if list[i].v2 {
+			return list[i].path
+		}
+	}
+	return ""
 }
 
 // byConvention looks for each hierarchy of this process at /sys/fs/cgroup/NAME, which costs one statfs
 // each whatever the number of mounts. It gives up (false) when a v1 one is elsewhere, or when a process's
 // own cgroup is not visible below its mount point: then only the mount table tells.
-func byConvention(self []byte) ([]Hierarchy, bool) {
-	var hs, v2 []Hierarchy
-	for line := range strings.SplitSeq(strings.TrimSuffix(string(self), "\n"), "\n") {
-		for key, o := range ownPaths([]byte(line)) {
-			h := Hierarchy{Own: o.path}
-			magic := int64(unix.CGROUP_SUPER_MAGIC)
-			switch {
-			case key == "0":
-				h.V2, h.Dir, magic = true, conventional+"/unified", unix.CGROUP2_SUPER_MAGIC
-			default:
-				h.Dir = conventional + "/" + strings.TrimPrefix(o.controllers, "name=")
-				h.Controllers = strings.Split(o.controllers, ",")
-			}
-			var st unix.Statfs_t
-			if unix.Statfs(h.Dir, &st) != nil || int64(st.Type) != magic {
-				return nil, false
-			}
-			if h.Own != "/" && unix.Access(h.Dir+h.Own, unix.F_OK) != nil {
-				return nil, false
-			}
-			if h.V2 {
-				v2 = append(v2, h)
-			} else {
-				hs = append(hs, h)
-			}
+func byConvention(list []own) ([]Hierarchy, bool) {
+	hs := make([]Hierarchy, 0, len(list))
+	for _, o := range list {
+		h := Hierarchy{V2: o.v2, Own: o.path}
+		magic := int64(unix.CGROUP_SUPER_MAGIC)
+		if o.v2 {
+			h.Dir, magic = conventional+"/unified", unix.CGROUP2_SUPER_MAGIC
+		} else {
+			h.Dir = conventional + "/" + strings.TrimPrefix(o.controllers, "name=")
+			h.Controllers = strings.Split(o.controllers, ",")
+		}
+		var st unix.Statfs_t
+		if unix.Statfs(h.Dir, &st) != nil || int64(st.Type) != magic {
+			return nil, false
+		}
+		if h.Own != "/" && !exists(h.Dir+h.Own) {
+			return nil, false
+		}
+		hs = append(hs, h)
+	}
+	for i := range hs {
+		if hs[i].V2 { // last
+			v2 := hs[i]
+			hs = append(append(hs[:i:i], hs[i+1:]...), v2)
+			break
 		}
 	}
-	return append(hs, v2...), len(hs) > 0
+	return hs, len(hs) > 1 || len(hs) == 1 && !hs[0].V2
 }
 
 // fromMounts takes the hierarchies from the mount table. Of several mounts of one hierarchy it takes the
 // first below /sys/fs/cgroup, else the first.
-func fromMounts(mounts, self []byte, root string) []Hierarchy {
-	paths := ownPaths(self)
+func fromMounts(mounts []byte, self []own, root string) []Hierarchy {
 	var hs []Hierarchy
 	var v2 *Hierarchy
 	seen := make(map[string]int)
@@ -235,15 +237,18 @@ func fromMounts(mounts, self []byte, root string) []Hierarchy {
 			continue
 		}
 		h := Hierarchy{V2: m.v2, Dir: root + m.dir}
-		key := "0"
-		if !m.v2 {
+		key := ""
+		if m.v2 {
+			h.Own = ownV2(self)
+		} else {
 			h.Controllers = v1Controllers(m.options)
 			if len(h.Controllers) == 0 {
 				continue
 			}
 			key = strings.Join(h.Controllers, ",")
+			h.Own = ownV1(self, h.Controllers[0])
 		}
-		h.Own = ownBelow(lookup(paths, key, h.Controllers), m.root)
+		h.Own = ownBelow(h.Own, m.root)
 		preferred := m.dir == conventional || strings.HasPrefix(m.dir, conventional+"/")
 		if m.v2 {
 			if v2 == nil || preferred && !strings.HasPrefix(v2.Dir, root+conventional) {
@@ -266,16 +271,12 @@ func fromMounts(mounts, self []byte, root string) []Hierarchy {
 	return hs
 }
 
-// lookup finds the own path of a v1 hierarchy; the two files may list its controllers in another order.
-func lookup(paths map[string]own, key string, controllers []string) string {
-	if o, ok := paths[key]; ok {
-		return o.path
-	}
-	if len(controllers) > 0 {
-		for _, o := range paths {
-			if slices.Contains(strings.Split(o.controllers, ","), controllers[0]) {
-				return o.path
-			}
+// ownV1 finds the own path in the v1 hierarchy that has the controller; the two files may list its
+// controllers in another order.
+func ownV1(list []own, controller string) string {
+	for _, o := range list {
+		if !o.v2 && slices.Contains(strings.Split(o.controllers, ","), controller) {
+			return o.path
 		}
 	}
 	return "/"

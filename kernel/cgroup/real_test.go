@@ -1,0 +1,297 @@
+package cgroup
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"berth/base/fault"
+)
+
+// These tests use the machine's own hierarchies, below /berth-test-PID.
+
+var counter atomic.Int64
+
+// real gives the machine's layout and a path of this test's own, removed at the end with what is in it.
+func real(t testing.TB) (Layout, string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: making cgroups")
+	}
+	l, err := Detect()
+	if err != nil {
+		t.Skip("needs cgroups: " + err.Error())
+	}
+	parent := "/berth-test-" + strconv.Itoa(os.Getpid())
+	t.Cleanup(func() {
+		if c, err := Open(l, parent); err == nil {
+			if err := c.Kill(); err != nil {
+				t.Errorf("clean up: %v", err)
+			}
+			if err := c.Remove(); err != nil {
+				t.Errorf("clean up: %v", err)
+			}
+		}
+	})
+	return l, parent + "/c" + strconv.FormatInt(counter.Add(1), 10)
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func apply(t testing.TB, l Layout, path string, r *specs.LinuxResources) *Cgroup {
+	t.Helper()
+	s, err := Plan(l, path, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Apply()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, s)
+	}
+	return c
+}
+
+// sleeper starts a process inside the cgroup, the way a launcher does on v1.
+func sleeper(t testing.TB, c *Cgroup, script string) *exec.Cmd {
+	t.Helper()
+	a := c.Attach()
+	var sh strings.Builder
+	for _, f := range a.V1Procs {
+		sh.WriteString("echo 0 >" + f + " || exit 9\n")
+	}
+	if a.V2Dir != "" {
+		sh.WriteString("echo 0 >" + a.V2Dir + "/cgroup.procs || exit 9\n")
+	}
+	cmd := exec.Command("/bin/sh", "-c", sh.String()+script)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return cmd
+}
+
+// eventually waits until ok, or fails the test.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("did not happen: %s", what)
+		}
+	}
+}
+
+func dockerLike() *specs.LinuxResources {
+	return &specs.LinuxResources{
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
+		Memory:  &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(128 << 20))},
+		CPU:     &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(50000)), Period: ptr(uint64(100000))},
+		Pids:    &specs.LinuxPids{Limit: ptr(int64(100))},
+	}
+}
+
+// needs skips where the machine has not the controller.
+func needs(t testing.TB, l Layout, controllers ...string) {
+	t.Helper()
+	for _, c := range controllers {
+		if l.Find(c) == nil {
+			t.Skipf("needs the cgroup controller %s", c)
+		}
+	}
+}
+
+func TestRealLimits(t *testing.T) {
+	l, path := real(t)
+	needs(t, l, "memory", "cpu", "pids")
+	c := apply(t, l, path, dockerLike())
+	want := map[string]string{
+		"memory memory.limit_in_bytes":       "67108864",
+		"memory memory.memsw.limit_in_bytes": "134217728",
+		"cpu cpu.shares":                     "512",
+		"cpu cpu.cfs_quota_us":               "50000",
+		"pids pids.max":                      "100",
+	}
+	if l.Mode == V2 {
+		want = map[string]string{
+			"memory memory.max":      "67108864",
+			"memory memory.swap.max": "67108864",
+			"cpu cpu.weight":         utoa(WeightFromShares(512)),
+			"cpu cpu.max":            "50000 100000",
+			"pids pids.max":          "100",
+		}
+	}
+	for key, v := range want {
+		controller, file, _ := strings.Cut(key, " ")
+		if got := trimmed(c.Dir(controller) + "/" + file); got != v {
+			t.Errorf("%s is %q, want %q", file, got, v)
+		}
+	}
+	cmd := sleeper(t, c, "exec sleep 100")
+	eventually(t, "the process is inside everywhere", func() bool {
+		for i := range l.Hierarchies {
+			if pids, err := readProcs(c.dirs[i]); err != nil || len(pids) != 1 || pids[0] != cmd.Process.Pid {
+				return false
+			}
+		}
+		return true
+	})
+	if pids, err := c.Procs(); err != nil || len(pids) != 1 || pids[0] != cmd.Process.Pid {
+		t.Errorf("processes %v %v, want %d", pids, err, cmd.Process.Pid)
+	}
+	if _, err := Plan(l, path, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := Plan(l, path, nil)
+	if _, err := s.Apply(); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("a second container in the same cgroup: %v", err)
+	}
+	if err := c.Remove(); !fault.Is(err, fault.Conflict) {
+		t.Errorf("removing a populated cgroup: %v", err)
+	}
+	c, err := Open(l, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("the process ended with %v", err)
+	}
+	if err := c.Remove(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Open(l, path); !fault.Is(err, fault.NotFound) {
+		t.Errorf("after Remove: %v", err)
+	}
+}
+
+func TestRealUndo(t *testing.T) {
+	l, path := real(t)
+	needs(t, l, "cpuset")
+	s, err := Plan(l, path, &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Apply()
+	if err == nil {
+		t.Fatal("CPU 4000 is accepted")
+	}
+	if !strings.Contains(err.Error(), "cpuset.cpus") || !strings.Contains(err.Error(), "4000") {
+		t.Errorf("the error does not name file and value: %v", err)
+	}
+	for _, h := range l.Hierarchies {
+		if dir := h.Place(l.Mode, path); exists(dir) {
+			t.Errorf("%s is left", dir)
+		}
+	}
+}
+
+func TestRealFreeze(t *testing.T) {
+	l, path := real(t)
+	c := apply(t, l, path, nil)
+	cmd := sleeper(t, c, "while :; do :; done")
+	eventually(t, "the process is inside", func() bool { p, _ := c.Procs(); return len(p) == 1 })
+	if err := c.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := c.Frozen(); !frozen || err != nil {
+		t.Errorf("frozen: %v %v", frozen, err)
+	}
+	cpu := func() string {
+		b, _ := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/stat")
+		f := strings.Fields(string(b))
+		return f[13] + " " + f[14]
+	}
+	before := cpu()
+	time.Sleep(50 * time.Millisecond)
+	if after := cpu(); after != before {
+		t.Errorf("a frozen process has run: %s, then %s", before, after)
+	}
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("Kill of a frozen cgroup does not kill")
+	}
+	if frozen, _ := c.Frozen(); frozen {
+		t.Error("still frozen after Kill")
+	}
+	if err := c.Remove(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Kill(); err != nil {
+		t.Errorf("Kill of a removed cgroup: %v", err)
+	}
+}
+
+// A tree of forking processes is killed as a whole.
+func TestRealKillTree(t *testing.T) {
+	l, path := real(t)
+	needs(t, l, "pids")
+	c := apply(t, l, path, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(40))}})
+	cmd := sleeper(t, c, "f() { while :; do sleep 0.01 & sleep 0.01; done 2>/dev/null; }; f & f & f & wait")
+	eventually(t, "a tree", func() bool { p, _ := c.Procs(); return len(p) > 5 })
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	eventually(t, "all gone", func() bool { p, _ := c.Procs(); return len(p) == 0 })
+	if err := c.Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkRealMakeRemove(b *testing.B) {
+	l, path := real(b)
+	needs(b, l, "memory", "cpu", "pids")
+	r := dockerLike()
+	for b.Loop() {
+		l, err := Detect()
+		if err != nil {
+			b.Fatal(err)
+		}
+		s, err := Plan(l, path, r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c, err := s.Apply()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Remove(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDetect(b *testing.B) {
+	for b.Loop() {
+		if _, err := Detect(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPlan(b *testing.B) {
+	l, err := Detect()
+	if err != nil {
+		b.Skip("needs cgroups")
+	}
+	r := dockerLike()
+	for b.Loop() {
+		if _, err := Plan(l, "/docker/0123456789", r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
