@@ -1,0 +1,248 @@
+package wire
+
+import (
+	"net"
+	"path"
+	"strings"
+
+	containertypes "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/sys/signal"
+
+	"berth/base/fault"
+)
+
+// shim brings the request to what it means at the client's API version: what came later is taken out, old defaults are put in.
+// See docs/CHANGELOG.md of Docker's API.
+func (r *CreateRequest) shim(v Version) (warnings []string) {
+	c, h := r.Config, &r.HostConfig
+	if len(r.Cmd) == 0 {
+		r.Cmd = nil // the image's
+	}
+	if len(r.Entrypoint) == 1 && r.Entrypoint[0] == "" {
+		r.Entrypoint = Words{} // --entrypoint "": neither the image's nor another
+	}
+	c.Cmd, c.Entrypoint = r.Cmd, r.Entrypoint
+	h.HostConfig.CapAdd, h.HostConfig.CapDrop = h.CapAdd, h.CapDrop
+	if h.NetworkMode == "" {
+		h.NetworkMode = network.NetworkDefault
+	}
+	if v < 25 {
+		h.AutoRemove = false // the client removes
+	}
+	if v < 40 {
+		if h.IpcMode.IsEmpty() {
+			h.IpcMode = containertypes.IPCModeShareable
+		}
+		h.KernelMemoryTCP = 0
+	}
+	if v >= 42 {
+		h.KernelMemory = 0
+	}
+	if v < 42 {
+		h.ConsoleSize = [2]uint{}
+	}
+	if v < 43 {
+		h.Annotations = nil
+	}
+	if v < 44 && c.Healthcheck != nil {
+		c.Healthcheck.StartInterval = 0
+	}
+	if v >= 52 {
+		h.KernelMemoryTCP = 0
+		r.MacAddress = ""
+	}
+	if v < 56 {
+		h.Umask = nil
+	}
+	for _, e := range r.NetworkingConfig.EndpointsConfig {
+		if e != nil && v < 48 {
+			e.GwPriority = 0
+		}
+		if e != nil && v < 44 {
+			e.MacAddress = nil
+		}
+	}
+	for i := range h.Mounts {
+		shimMount(&h.Mounts[i], v)
+	}
+	if h.PidsLimit != nil && *h.PidsLimit <= 0 {
+		h.PidsLimit = nil
+	}
+	if s := h.MemorySwappiness; s != nil && *s == -1 {
+		h.MemorySwappiness = nil
+	}
+	if h.NetworkMode.IsHost() && len(h.PortBindings) > 0 {
+		h.PortBindings = nil
+		warnings = append(warnings, "Published ports are discarded when using host network mode")
+	}
+	return warnings
+}
+
+func shimMount(m *mount.Mount, v Version) {
+	if b := m.BindOptions; b != nil {
+		if v < 40 {
+			b.NonRecursive = false
+		}
+		if v < 42 {
+			b.CreateMountpoint = false
+		}
+		if v < 44 {
+			b.ReadOnlyNonRecursive = false // all are
+		}
+	}
+	if v < 42 {
+		if m.Type != mount.TypeVolume {
+			m.VolumeOptions = nil
+		}
+		if m.Type != mount.TypeTmpfs {
+			m.TmpfsOptions = nil
+		}
+	}
+	if v < 46 && m.TmpfsOptions != nil {
+		m.TmpfsOptions.Options = nil
+	}
+}
+
+// check says in Docker's words what is wrong in itself with the request, whatever the build can do.
+func (r *CreateRequest) check(v Version) error {
+	c, h := r.Config, &r.HostConfig
+	bad := func(format string, args ...any) error { return fault.New(fault.Invalid, format, args...) }
+
+	if err := checkNetwork(c, h); err != nil {
+		return err
+	}
+	for _, m := range h.Mounts {
+		switch {
+		case v < 44 && m.BindOptions != nil && m.BindOptions.ReadOnlyForceRecursive:
+			return bad("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
+		case v < 45 && m.VolumeOptions != nil && m.VolumeOptions.Subpath != "":
+			return bad("VolumeOptions.Subpath needs API v1.45 or newer")
+		case v < 48 && m.Type == mount.TypeImage:
+			return bad("Mount type %q needs API v1.48 or newer", "Image")
+		}
+	}
+	if n := len(r.NetworkingConfig.EndpointsConfig); v < 44 && n > 1 {
+		return bad("Container cannot be created with multiple network endpoints: %s", strings.Join(sortedKeys(r.NetworkingConfig.EndpointsConfig), ", "))
+	}
+	if r.MacAddress != "" {
+		if v < 44 && !needsBridge(h.NetworkMode) {
+			return bad("conflicting options: mac-address and the network mode")
+		}
+	}
+	switch {
+	case !h.Isolation.IsValid():
+		return bad("invalid isolation (%s): linux only supports 'default'", h.Isolation)
+	case h.IOMaximumBandwidth != 0:
+		return bad("invalid option: QoS maximum bandwidth configuration is not supported on linux (HostConfig.IOMaximumBandwidth)")
+	case h.IOMaximumIOps != 0:
+		return bad("invalid option: QoS maximum IOPs configuration is not supported on linux (HostConfig.IOMaximumIOps)")
+	case h.CPURealtimePeriod != 0 && h.CPURealtimeRuntime > h.CPURealtimePeriod:
+		return bad("cpu real-time runtime cannot be higher than cpu real-time period")
+	case h.CPUShares < 0:
+		return bad("invalid CPU shares (%d): value must be a positive integer", h.CPUShares)
+	case !h.PidMode.Valid():
+		return bad("invalid PID mode: %s", h.PidMode)
+	case !h.IpcMode.Valid() || h.IpcMode.IsContainer() && h.IpcMode.Container() == "":
+		return bad("invalid IPC mode: %s", h.IpcMode)
+	case !h.UTSMode.Valid():
+		return bad("invalid UTS mode: %s", h.UTSMode)
+	case !h.UsernsMode.Valid():
+		return bad("invalid user namespace mode: %s", h.UsernsMode)
+	case !h.CgroupnsMode.Valid():
+		return bad("invalid cgroup namespace mode: %s", h.CgroupnsMode)
+	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
+		return bad("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
+	case h.ShmSize < 0:
+		return bad("SHM size can not be less than 0")
+	case h.AutoRemove && !h.RestartPolicy.IsNone():
+		return bad("can't create 'AutoRemove' container with restart policy")
+	}
+	if err := containertypes.ValidateRestartPolicy(h.RestartPolicy); err != nil {
+		return fault.Wrap(fault.Invalid, err, "")
+	}
+	if _, has := h.Annotations[""]; has {
+		return bad("invalid Annotations: the empty string is not permitted as an annotation key")
+	}
+	for _, u := range h.Ulimits {
+		if u != nil && u.Hard != -1 && (u.Soft == -1 || u.Soft > u.Hard) {
+			return bad("ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)
+		}
+	}
+	if err := checkHosts(h.ExtraHosts); err != nil {
+		return err
+	}
+	return checkProcess(c)
+}
+
+func checkProcess(c *containertypes.Config) error {
+	if c.WorkingDir != "" {
+		if !path.IsAbs(c.WorkingDir) {
+			return fault.New(fault.Invalid, "the working directory '%s' is invalid, it needs to be an absolute path", c.WorkingDir)
+		}
+		c.WorkingDir = path.Clean(c.WorkingDir)
+	}
+	if c.StopSignal != "" {
+		if _, err := signal.ParseSignal(c.StopSignal); err != nil {
+			return fault.New(fault.Invalid, "invalid signal: %s", c.StopSignal)
+		}
+	}
+	return checkEnv(c.Env)
+}
+
+func checkEnv(env []string) error {
+	for _, e := range env {
+		if e == "" || e[0] == '=' {
+			return fault.New(fault.Invalid, "invalid environment variable: %s", e)
+		}
+	}
+	return nil
+}
+
+// checkNetwork refuses settings that exclude each other.
+func checkNetwork(c *containertypes.Config, h *HostConfig) error {
+	conflict := func(text string) error { return fault.New(fault.Invalid, "conflicting options: %s", text) }
+	if h.UTSMode.IsHost() && c.Hostname != "" {
+		return conflict("hostname and the UTS mode")
+	}
+	if h.NetworkMode.IsHost() && len(h.Links) > 0 {
+		return conflict("host type networking can't be used with links. This would result in undefined behavior")
+	}
+	if !h.NetworkMode.IsContainer() && h.NetworkMode != "container" {
+		return nil
+	}
+	switch {
+	case h.NetworkMode.ConnectedContainer() == "":
+		return fault.New(fault.Invalid, "invalid network mode: invalid container format container:<name|id>")
+	case c.Hostname != "":
+		return conflict("hostname and the network mode")
+	case len(h.Links) > 0:
+		return conflict("container type network can't be used with links. This would result in undefined behavior")
+	case len(h.DNS) > 0:
+		return conflict("dns and the network mode")
+	case len(h.ExtraHosts) > 0:
+		return conflict("custom host-to-IP mapping and the network mode")
+	case len(h.PortBindings) > 0 || h.PublishAllPorts:
+		return conflict("port publishing and the container type network mode")
+	case len(c.ExposedPorts) > 0:
+		return conflict("port exposing and the container type network mode")
+	}
+	return nil
+}
+
+func checkHosts(hosts []string) error {
+	for _, h := range hosts {
+		name, address, ok := strings.Cut(h, ":")
+		if !ok || name == "" {
+			return fault.New(fault.Invalid, "bad format for add-host: %q", h)
+		}
+		if address == "host-gateway" {
+			return fault.New(fault.NotImplemented, "HostConfig.ExtraHosts %q: %s", h, noBridge)
+		}
+		if net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(address, "["), "]")) == nil {
+			return fault.New(fault.Invalid, "invalid IP address in add-host: %q", address)
+		}
+	}
+	return nil
+}

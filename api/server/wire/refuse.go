@@ -1,0 +1,169 @@
+package wire
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+
+	"github.com/docker/go-units"
+	containertypes "github.com/moby/moby/api/types/container"
+
+	"berth/base/fault"
+)
+
+// Why whole groups of fields are refused.
+const (
+	noBridge      = "no bridge network in this build; use --network none or host"
+	noHealth      = "health checks are not in this build"
+	noKernelLimit = "kernel memory limits were dropped by Linux 5.4 and by Docker's API 1.42"
+	notLinux      = "it is an option of Windows"
+)
+
+// refuse names the first field that is set and that this build does not honour. What the build cannot do yet is NotImplemented;
+// what makes no sense on Linux is Invalid.
+func (r *CreateRequest) refuse(v Version) error {
+	c, h := r.Config, &r.HostConfig
+	if needsBridge(h.NetworkMode) && !c.NetworkDisabled {
+		if h.NetworkMode.IsDefault() || h.NetworkMode.IsBridge() {
+			return fault.New(fault.NotImplemented, noBridge)
+		}
+		return fault.New(fault.NotImplemented, "HostConfig.NetworkMode %q: %s", h.NetworkMode, noBridge)
+	}
+	for _, f := range []struct {
+		set  bool
+		name string
+		kind fault.Kind
+		why  string
+	}{
+		{c.Healthcheck != nil && !noCheck(c.Healthcheck), "Healthcheck", fault.NotImplemented, noHealth},
+		{len(c.Volumes) > 0, "Volumes", fault.NotImplemented, noVolumes},
+		{r.MacAddress != "", "MacAddress", fault.NotImplemented, noBridge},
+
+		{len(h.PortBindings) > 0, "HostConfig.PortBindings", fault.NotImplemented, noBridge},
+		{h.PublishAllPorts, "HostConfig.PublishAllPorts", fault.NotImplemented, noBridge},
+		{len(h.Links) > 0, "HostConfig.Links", fault.NotImplemented, noBridge},
+		{h.VolumeDriver != "", "HostConfig.VolumeDriver", fault.NotImplemented, noVolumes},
+		{len(h.VolumesFrom) > 0, "HostConfig.VolumesFrom", fault.NotImplemented, noVolumes},
+		{h.Cgroup != "", "HostConfig.Cgroup", fault.NotImplemented, "containers have a cgroup of their own"},
+		{len(h.StorageOpt) > 0, "HostConfig.StorageOpt", fault.NotImplemented, "overlay2 takes no options in this build"},
+		{!builtinRuntime(h.Runtime), "HostConfig.Runtime", fault.Invalid, "unknown or invalid runtime name: " + h.Runtime},
+		{h.Umask != nil, "HostConfig.Umask", fault.NotImplemented, "the umask of a container cannot be chosen in this build"},
+		{len(h.DeviceRequests) > 0, "HostConfig.DeviceRequests", fault.NotImplemented, "no device driver (GPU, CDI) is in this build"},
+		{h.KernelMemory != 0, "HostConfig.KernelMemory", fault.NotImplemented, noKernelLimit},
+		{h.KernelMemoryTCP != 0, "HostConfig.KernelMemoryTCP", fault.NotImplemented, "TCP buffers cannot be limited apart in this build"},
+		{h.CPUCount != 0, "HostConfig.CpuCount", fault.Invalid, notLinux},
+		{h.CPUPercent != 0, "HostConfig.CpuPercent", fault.Invalid, notLinux},
+	} {
+		if f.set {
+			return fault.New(f.kind, "%s: %s", f.name, f.why)
+		}
+	}
+	for _, name := range sortedKeys(r.NetworkingConfig.EndpointsConfig) {
+		at := fmt.Sprintf("NetworkingConfig.EndpointsConfig[%q]", name)
+		if name != h.NetworkMode.NetworkName() || h.NetworkMode.IsContainer() {
+			return fault.New(fault.NotImplemented, "%s: %s", at, noBridge)
+		}
+		if field := firstSet(reflect.ValueOf(r.NetworkingConfig.EndpointsConfig[name]), at); field != "" {
+			return fault.New(fault.NotImplemented, "%s: %s", field, noBridge)
+		}
+	}
+	return CheckLog(h.LogConfig.Type, h.LogConfig.Config)
+}
+
+// noCheck reports whether a health check asks for none, or for what the image says.
+func noCheck(h *containertypes.HealthConfig) bool {
+	rest := *h
+	rest.Test = nil
+	return (len(h.Test) == 0 || h.Test[0] == "NONE") && firstSet(reflect.ValueOf(rest), "") == ""
+}
+
+// builtinRuntime reports whether a runtime's name means the built-in one. Docker's own names for its default count too, so that a
+// container can be made again from what Docker's inspect said.
+func builtinRuntime(name string) bool {
+	return slices.Contains([]string{"", "berth", "runc", "io.containerd.runc.v2"}, name)
+}
+
+// firstSet names the first field beneath v that is not empty; "" when all are.
+func firstSet(v reflect.Value, at string) string {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			return ""
+		}
+		return firstSet(v.Elem(), at)
+	case reflect.Slice, reflect.Map:
+		if v.Len() == 0 {
+			return ""
+		}
+		return at
+	case reflect.Struct:
+		if v.NumField() == 0 || !v.Type().Field(0).IsExported() {
+			break // an opaque value, as netip.Addr
+		}
+		for i := range v.NumField() {
+			if f := firstSet(v.Field(i), at+"."+v.Type().Field(i).Name); f != "" {
+				return f
+			}
+		}
+		return ""
+	}
+	if v.IsZero() {
+		return ""
+	}
+	return at
+}
+
+// CheckLog refuses a log driver or an option of it that the build has not, and values that are wrong.
+func CheckLog(driver string, options map[string]string) error {
+	switch driver {
+	case "", "json-file":
+	case "none":
+		for _, k := range sortedKeys(options) {
+			return fault.New(fault.Invalid, "unknown log opt '%s' for none log driver", k)
+		}
+		return nil
+	case "local", "syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs":
+		return fault.New(fault.NotImplemented, "the log driver %q is not in this build; use json-file or none", driver)
+	default:
+		return fault.New(fault.Invalid, "logger: no log driver named '%s' is registered", driver)
+	}
+	for _, k := range sortedKeys(options) {
+		if err := checkLogOption(k, options[k]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkLogOption(key, value string) error {
+	switch key {
+	case "max-size":
+		if n, err := units.FromHumanSize(value); value != "-1" && (err != nil || n <= 0) {
+			return fault.New(fault.Invalid, "invalid value for max-size: %q is no positive size", value)
+		}
+	case "max-file":
+		if n, err := strconv.Atoi(value); err != nil || n < 1 {
+			return fault.New(fault.Invalid, "max-file cannot be less than 1")
+		}
+	case "labels", "labels-regex", "env", "env-regex", "tag":
+	case "mode":
+		if value != "" && value != "blocking" {
+			if value != "non-blocking" {
+				return fault.New(fault.Invalid, "logger: logging mode not supported: %s", value)
+			}
+			return fault.New(fault.NotImplemented, "log opt mode=non-blocking is not in this build")
+		}
+	case "max-buffer-size":
+		return fault.New(fault.NotImplemented, "log opt max-buffer-size needs mode=non-blocking, which is not in this build")
+	case "compress":
+		if on, err := strconv.ParseBool(value); err != nil || on {
+			return fault.New(fault.NotImplemented, "log opt compress: rotated logs are not compressed in this build")
+		}
+	case "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress":
+		return fault.New(fault.Invalid, "log opt %s is for drivers that cannot read back", key)
+	default:
+		return fault.New(fault.Invalid, "unknown log opt '%s' for json-file log driver", key)
+	}
+	return nil
+}
