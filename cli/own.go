@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/docker/cli/cli"
+	"github.com/docker/cli/cli/command"
+	"github.com/docker/cli/cli/version"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+)
+
+// ownCommands are the top-level words that docker/cli has not, or that cli/tree leaves out.
+var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
+	"explain": newExplain,
+	"stack":   newStack,
+}
+
+// extend adds to one of Docker's commands what only Berth has.
+func extend(c *cobra.Command, d *command.DockerCli) {
+	switch c.Name() {
+	case "run":
+		c.RunE = unreachableIs125(c.RunE)
+	case "container":
+		for _, sub := range c.Commands() {
+			extend(sub, d)
+		}
+	case "info":
+		extendInfo(c, d)
+	case "system":
+		c.Short = "Manage Berth"
+		for _, sub := range c.Commands() {
+			if sub.Name() == "info" {
+				extendInfo(sub, d)
+			}
+		}
+		c.AddCommand(newShutdown(d), newCheck(d))
+	}
+}
+
+// unreachableIs125 keeps run's documented promise that 125 means Docker itself failed: the library, which
+// asks the engine's system before it creates anything, lets the plain error of that first request through.
+func unreachableIs125(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := run(cmd, args)
+		if client.IsErrConnectionFailed(err) {
+			return cli.StatusError{
+				Cause:      err,
+				Status:     fmt.Sprintf("docker: %v\n\nRun 'docker run --help' for more information", err),
+				StatusCode: 125,
+			}
+		}
+		return err
+	}
+}
+
+// versionLine is what berth --version prints after "Berth version".
+func versionLine() string {
+	return version.Version + ", build " + version.GitCommit
+}

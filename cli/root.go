@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+
+	"berth/cli/tree"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/cli/cli"
+	"github.com/docker/cli/cli-plugins/manager"
+	"github.com/docker/cli/cli/command"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+)
+
+// run is one command line: global flags, the engine's place, the command.
+func run(ctx context.Context, d *command.DockerCli, args []string) error {
+	root := newRoot(d)
+	opts, help := cli.SetupRootCommand(root)
+	dress(root, help, d)
+	top := cli.NewTopLevelCommand(root, d, opts, root.Flags())
+	top.SetArgs(args)
+	_, rest, err := top.HandleGlobalFlags()
+	if err != nil {
+		return err
+	}
+	from, err := locate(d, opts, func() error { return top.Initialize() })
+	if err != nil {
+		return err
+	}
+	if !addOnly(root, d, rest) {
+		addAll(root, d)
+		if completing(rest) {
+			// Completion must never start an engine: it only looks.
+			if err := manager.AddPluginCommandStubs(d, root); err != nil {
+				return err
+			}
+		} else if ran, err := runPlugin(ctx, d, root, rest, from); ran {
+			return err
+		}
+	}
+	root.SetArgs(rest)
+	return root.ExecuteContext(ctx)
+}
+
+func newRoot(d *command.DockerCli) *cobra.Command {
+	root := &cobra.Command{
+		Use:                   "berth [OPTIONS] COMMAND [ARG...]",
+		Short:                 "A container platform: run, build, ship and watch containers",
+		SilenceUsage:          true,
+		SilenceErrors:         true,
+		TraverseChildren:      true,
+		DisableFlagsInUseLine: true,
+		CompletionOptions:     cobra.CompletionOptions{HiddenDefaultCmd: true},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return command.ShowHelp(d.Err())(cmd, args)
+			}
+			return fmt.Errorf("berth: unknown command: berth %s\n\nRun 'berth --help' for more information", args[0])
+		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return supported(cmd, d) },
+	}
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	root.SetIn(d.In())
+	root.SetOut(d.Out())
+	root.SetErr(d.Err())
+	return root
+}
+
+// dress puts our words on what cli.SetupRootCommand prepared.
+func dress(root, help *cobra.Command, d *command.DockerCli) {
+	b := versionLine()
+	root.Version = b
+	root.SetVersionTemplate("Berth version {{.Version}}\n")
+	root.Flags().BoolP("version", "v", false, "Print version information and quit")
+	root.Annotations["additionalHelp"] = "Docker's commands, flags and output are Docker's. What only Berth has: explain, info --kernel, system check, system shutdown."
+	if f := root.Flags().Lookup("context"); f != nil {
+		f.Usage = `Name of the context to use to connect to the daemon (overrides ` + envHost + `, ` + client.EnvOverrideHost + ` and the default context set with "berth context use")`
+	}
+	if f := root.Flags().Lookup("host"); f != nil {
+		f.Usage = `Engine to connect to (default: ` + envHost + `, ` + client.EnvOverrideHost + `, the context, else Berth's own socket)`
+	}
+	ownHelp := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if aliases := cmd.Annotations["aliases"]; aliases != "" {
+			cmd.Annotations["aliases"] = ourAliases(aliases)
+		}
+		if !cmd.HasParent() {
+			// A broken plugin is told by `berth info`; help goes on without it.
+			_ = manager.AddPluginCommandStubs(d, cmd)
+			if bake, _, err := cmd.Find([]string{"bake"}); err == nil && bake != cmd {
+				bake.Hidden = !hasCommand(cmd, "buildx")
+			}
+		}
+		ownHelp(cmd, args)
+	})
+	_ = root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		list, err := d.ContextStore().List()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var names []string
+		for _, c := range list {
+			names = append(names, c.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
+	_ = root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(
+		[]string{"debug", "info", "warn", "error", "fatal"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func hasCommand(root *cobra.Command, name string) bool {
+	return slices.ContainsFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == name })
+}
+
+// addOnly adds the one command that args name and reports whether it did. It is false for help,
+// completion, plugins and words nobody knows: they want to see the whole tree.
+func addOnly(root *cobra.Command, d *command.DockerCli, args []string) bool {
+	if len(args) == 0 {
+		return root.Flags().Changed("version")
+	}
+	if own, ok := ownCommands[args[0]]; ok {
+		root.AddCommand(own(d))
+		return true
+	}
+	c := tree.Only(d, args[0])
+	if c == nil {
+		return false
+	}
+	extend(c, d)
+	root.AddCommand(c)
+	return true
+}
+
+// addAll adds every command there is.
+func addAll(root *cobra.Command, d *command.DockerCli) {
+	for _, c := range tree.All(d) {
+		extend(c, d)
+		root.AddCommand(c)
+	}
+	for _, own := range ownCommands {
+		root.AddCommand(own(d))
+	}
+}
+
+func completing(args []string) bool {
+	return len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
+}
+
+// runPlugin runs `docker-WORD` from Docker's plugin directories when no command is called WORD. It
+// reports whether there was one.
+func runPlugin(ctx context.Context, d *command.DockerCli, root *cobra.Command, args []string, from origin) (bool, error) {
+	if len(args) == 0 || hasCommand(root, args[0]) || args[0] == "help" || args[0] == "completion" {
+		return false, nil
+	}
+	cmd, err := manager.PluginRunCommand(d, args[0], root)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return true, err
+	}
+	if from == byBerth || from == byDefault { // what a plugin could not find out by itself
+		cmd.Env = append(cmd.Env, client.EnvOverrideHost+"="+d.DockerEndpoint().Host)
+	}
+	if err := cmd.Start(); err != nil {
+		return true, err
+	}
+	// On a terminal the signal reached the plugin too; elsewhere we pass it on.
+	ended := context.AfterFunc(ctx, func() {
+		if !d.Out().IsTerminal() {
+			_ = cmd.Process.Signal(os.Interrupt)
+		}
+	})
+	defer ended()
+	var exit *exec.ExitError
+	if err := cmd.Wait(); errors.As(err, &exit) {
+		return true, cli.StatusError{StatusCode: exit.ExitCode()}
+	} else if err != nil {
+		return true, err
+	}
+	return true, nil
+}

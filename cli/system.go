@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+
+	"berth/cli/daemon"
+
+	"github.com/docker/cli/cli"
+	"github.com/docker/cli/cli/command"
+	"github.com/spf13/cobra"
+)
+
+func newShutdown(d *command.DockerCli) *cobra.Command {
+	var timeout int
+	cmd := &cobra.Command{
+		Use:   "shutdown [OPTIONS]",
+		Short: "Stop every container, the engine and its keeper",
+		Long: "Stop every container as `berth stop` does, then the engine and the keeper. Stopping or killing the\n" +
+			"engine alone (systemctl stop berth, kill) leaves containers running: this is what ends them too.",
+		Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if d.DockerEndpoint().Host == "unix://"+daemon.Socket && daemon.Absent() {
+				fmt.Fprintf(d.Err(), "berth: no engine listens on %s\n", daemon.Socket)
+				return nil
+			}
+			path := "/shutdown"
+			if cmd.Flags().Changed("time") {
+				path += fmt.Sprintf("?t=%d", timeout)
+			}
+			return newRemote(d.Client()).call(cmd.Context(), "berth system shutdown", http.MethodPost, path, nil, nil)
+		},
+		DisableFlagsInUseLine: true,
+	}
+	cmd.Flags().IntVarP(&timeout, "time", "t", 10, "Seconds to wait for each container before killing it")
+	return cmd
+}
+
+func newCheck(d *command.DockerCli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check [OPTIONS]",
+		Short: "Say what this machine has and lacks for containers",
+		Long:  "Say what this machine's kernel has and lacks for containers, and what Berth does where it lacks something.\nIt runs `berthd system check`, which it finds beside itself or on PATH, and needs no engine.",
+		// berthd reads its own flags, --data-root for example.
+		DisableFlagParsing:    true,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, a := range args {
+				if a == "-h" || a == "--help" {
+					return cmd.Help()
+				}
+			}
+			return runDaemon(append([]string{"system", "check"}, args...))
+		},
+	}
+}
+
+// runDaemon runs berthd in our place for what the command line does not link.
+func runDaemon(args []string) error {
+	path, err := daemon.Find("berthd")
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	var exit *exec.ExitError
+	if err := cmd.Run(); errors.As(err, &exit) {
+		return cli.StatusError{StatusCode: exit.ExitCode()}
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
