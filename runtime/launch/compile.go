@@ -60,7 +60,8 @@ type compiler struct {
 	devpts   Slot            // the container's devpts, made by Prepare when there is a terminal
 	tty      Slot            // the terminal's slave end
 	trees    map[int]Slot    // spec.Mounts index → detached mount made by Prepare
-	nulls    []Slot          // one clone of the host's /dev/null for each masked path
+	null     Slot            // this program's own /dev/null, which masks files
+	nulls    []Slot          // where /dev is not its own: a clone of the host's for each masked path
 	nodes    map[string]Slot // device path → clone of the host's node, in a user namespace
 	v1Procs  []Slot
 }
@@ -93,9 +94,10 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 
 func newCompiler(s *specs.Spec, o Options) *compiler {
 	p := &Program{Slots: append([]string(nil), fixedNames...), Listener: NoSlot, Clone: Clone{Cgroup: NoSlot, PidNS: NoSlot}}
-	c := &compiler{s: s, o: o, p: p, proc: NoSlot, devpts: NoSlot, tty: NoSlot, hostProc: NoSlot, root: NoSlot,
+	c := &compiler{s: s, o: o, p: p, proc: NoSlot, devpts: NoSlot, tty: NoSlot, hostProc: NoSlot, root: NoSlot, null: NoSlot,
 		trees: map[int]Slot{}, nodes: map[string]Slot{}}
 	c.prep.p, c.kid.p = p, p
+	c.prep.steps, c.kid.steps = make([]Step, 0, 64), make([]Step, 0, 256)
 	p.Owner = int(s.Process.User.UID)
 	if len(s.Process.Args) > 0 {
 		p.Args0 = s.Process.Args[0]

@@ -90,6 +90,10 @@ func (c *compiler) fillDev() error {
 			return err
 		}
 	}
+	if len(c.s.Linux.MaskedPaths) > 0 {
+		c.null = k.open("null", "open /dev/null", unix.SYS_OPENAT2, Of(dev), Str("null"),
+			openHow(unix.O_PATH|unix.O_CLOEXEC, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS), Int(sizeofOpenHow))
+	}
 	for _, l := range devLinks {
 		k.call("link /dev/"+l[1], unix.SYS_SYMLINKAT, Str(l[0]), Of(dev), Str(l[1])).expect(unix.EEXIST, 0)
 	}

@@ -45,7 +45,12 @@ func (p *Program) Encode() []byte {
 	return e.b
 }
 
-type encoder struct{ b []byte }
+// encoder numbers the data it has written from 1; a repetition is its number, new data are 0 and the
+// bytes.
+type encoder struct {
+	b    []byte
+	seen map[*Data]int
+}
 
 func (e *encoder) uint(n uint64)  { e.b = binary.AppendUvarint(e.b, n) }
 func (e *encoder) int(n int64)    { e.b = binary.AppendVarint(e.b, n) }
@@ -97,14 +102,23 @@ func (e *encoder) arg(a *Arg) {
 		e.uint(a.N)
 		return
 	}
-	e.bytes(a.Data)
-	e.uint(uint64(len(a.Ptrs)))
-	for _, p := range a.Ptrs {
+	if n, shared := e.seen[a.D]; shared {
+		e.uint(uint64(n))
+		return
+	}
+	if e.seen == nil {
+		e.seen = map[*Data]int{}
+	}
+	e.seen[a.D] = len(e.seen) + 1
+	e.uint(0)
+	e.bytes(a.D.Bytes)
+	e.uint(uint64(len(a.D.Ptrs)))
+	for _, p := range a.D.Ptrs {
 		e.uint(uint64(p.Off))
 		e.bytes(p.To)
 	}
-	e.uint(uint64(len(a.Fill)))
-	for _, f := range a.Fill {
+	e.uint(uint64(len(a.D.Fill)))
+	for _, f := range a.D.Fill {
 		e.uint(uint64(f.Off))
 		e.int(int64(f.Slot))
 	}
@@ -145,8 +159,9 @@ func Decode(b []byte) (*Program, error) {
 }
 
 type decoder struct {
-	b   []byte
-	err error
+	b    []byte
+	data []*Data
+	err  error
 }
 
 func (d *decoder) fail(err error) {
@@ -276,30 +291,43 @@ func (d *decoder) arg(p *Program, prepare bool) Arg {
 			d.fail(errors.New("an argument's slot is out of range"))
 		}
 	case ArgData:
-		a.Data = d.bytes()
-		for range d.count() {
-			a.Ptrs = append(a.Ptrs, Ptr{d.offset(&a), d.bytes()})
-		}
-		for range d.count() {
-			a.Fill = append(a.Fill, Fill{d.offset(&a), d.slot(p)})
-			if !prepare || a.Fill[len(a.Fill)-1].Slot == NoSlot {
-				d.fail(errors.New("a structure is filled where it cannot be"))
-			}
-		}
-		if d.err == nil && len(a.Data) == 0 {
-			d.fail(errors.New("a pointer points to nothing"))
-		}
+		a.D = d.pointed(p, prepare)
 	default:
 		d.fail(errors.New("an argument is of an unknown kind"))
 	}
 	return a
 }
 
-func (d *decoder) offset(a *Arg) int {
-	v := d.uint()
-	if v%8 != 0 || v+8 > uint64(len(a.Data)) || v > uint64(len(a.Data)) {
+// pointed reads data, or a reference to data read before.
+func (d *decoder) pointed(p *Program, prepare bool) *Data {
+	if n := d.uint(); n > uint64(len(d.data)) {
+		d.fail(errors.New("an argument refers to data that is not there"))
+		return &Data{}
+	} else if n > 0 {
+		return d.data[n-1]
+	}
+	v := &Data{Bytes: d.bytes()}
+	for range d.count() {
+		v.Ptrs = append(v.Ptrs, Ptr{d.offset(v), d.bytes()})
+	}
+	for range d.count() {
+		v.Fill = append(v.Fill, Fill{d.offset(v), d.slot(p)})
+		if !prepare || v.Fill[len(v.Fill)-1].Slot == NoSlot {
+			d.fail(errors.New("a structure is filled where it cannot be"))
+		}
+	}
+	if d.err == nil && len(v.Bytes) == 0 {
+		d.fail(errors.New("a pointer points to nothing"))
+	}
+	d.data = append(d.data, v)
+	return v
+}
+
+func (d *decoder) offset(v *Data) int {
+	off := d.uint()
+	if off%8 != 0 || off > uint64(len(v.Bytes)) || off+8 > uint64(len(v.Bytes)) {
 		d.fail(errors.New("a pointer is outside its structure"))
 		return 0
 	}
-	return int(v)
+	return int(off)
 }

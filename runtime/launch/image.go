@@ -44,7 +44,7 @@ type image struct {
 	prepared int // entries of Prepare
 	slots    int // offset of the slots
 	steps    []Step
-	fills    map[int]int // entry index*6+argument → offset of its data, where it has Fill
+	placed   map[*Data]int // offset of each piece of data; what it points to follows it
 }
 
 // load lays p out. The mapping must be closed.
@@ -54,16 +54,7 @@ func load(p *Program) (*image, error) {
 	im.steps = append(append(im.steps, p.Prepare...), p.Child...)
 	im.slots = headerSize + entrySize*len(im.steps)
 	data := im.slots + 8*len(p.Slots)
-	size := data
-	for i := range im.steps {
-		for j := range im.steps[i].Args {
-			a := &im.steps[i].Args[j]
-			size += pad8(len(a.Data))
-			for _, ptr := range a.Ptrs {
-				size += pad8(len(ptr.To))
-			}
-		}
-	}
+	size := data + im.place(data)
 	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes for the launch program: %w", size, err)
@@ -73,15 +64,17 @@ func load(p *Program) (*image, error) {
 	le.PutUint64(mem[0:], im.base+headerSize+uint64(entrySize*im.prepared))
 	le.PutUint64(mem[8:], im.base+uint64(im.slots))
 	le.PutUint64(mem[16:], ^uint64(0))
-	at := data
-	put := func(b []byte) uint64 {
-		copy(mem[at:], b)
-		addr := im.base + uint64(at)
-		at += pad8(len(b))
-		return addr
+	for d, at := range im.placed {
+		copy(mem[at:], d.Bytes)
+		to := at + pad8(len(d.Bytes))
+		for _, ptr := range d.Ptrs {
+			copy(mem[to:], ptr.To)
+			le.PutUint64(mem[at+ptr.Off:], im.base+uint64(to))
+			to += pad8(len(ptr.To))
+		}
 	}
 	for i := range im.steps {
-		im.entry(i, put, &at)
+		im.entry(i)
 	}
 	for i := range p.Slots {
 		im.set(Slot(i), -1)
@@ -89,8 +82,31 @@ func load(p *Program) (*image, error) {
 	return im, nil
 }
 
-// entry writes step i and its data.
-func (im *image) entry(i int, put func([]byte) uint64, at *int) {
+// place gives every piece of data its offset, shared ones only one, and tells their size together.
+func (im *image) place(from int) int {
+	im.placed = make(map[*Data]int, 2*len(im.steps))
+	at := from
+	for i := range im.steps {
+		for j := range im.steps[i].Args {
+			d := im.steps[i].Args[j].D
+			if d == nil {
+				continue
+			}
+			if _, shared := im.placed[d]; shared {
+				continue
+			}
+			im.placed[d] = at
+			at += pad8(len(d.Bytes))
+			for _, ptr := range d.Ptrs {
+				at += pad8(len(ptr.To))
+			}
+		}
+	}
+	return at - from
+}
+
+// entry writes step i.
+func (im *image) entry(i int) {
 	le := binary.LittleEndian
 	st := &im.steps[i]
 	e := im.mem[headerSize+entrySize*i:][:entrySize]
@@ -103,17 +119,7 @@ func (im *image) entry(i int, put func([]byte) uint64, at *int) {
 		case ArgSlot:
 			mask |= 1 << j
 		case ArgData:
-			off := *at
-			v = put(a.Data)
-			for _, ptr := range a.Ptrs {
-				le.PutUint64(im.mem[off+ptr.Off:], put(ptr.To))
-			}
-			if len(a.Fill) > 0 {
-				if im.fills == nil {
-					im.fills = map[int]int{}
-				}
-				im.fills[i*6+j] = off
-			}
+			v = im.base + uint64(im.placed[a.D])
 		}
 		le.PutUint64(e[8+8*j:], v)
 	}
@@ -197,8 +203,9 @@ func (im *image) run(i int, st *Step) (int, error) {
 		case ArgSlot:
 			v = uint64(int64(im.get(Slot(v))))
 		case ArgData:
-			for _, f := range st.Args[j].Fill {
-				le.PutUint64(im.mem[im.fills[i*6+j]+f.Off:], uint64(int64(im.get(f.Slot))))
+			d := st.Args[j].D
+			for _, f := range d.Fill {
+				le.PutUint64(im.mem[im.placed[d]+f.Off:], uint64(int64(im.get(f.Slot))))
 			}
 		}
 		a[j] = uintptr(v)

@@ -34,8 +34,11 @@ func (c *compiler) prepareMounts() error {
 			c.trees[i] = c.prepareBind(m, opts)
 		}
 	}
-	for range c.s.Linux.MaskedPaths {
-		c.nulls = append(c.nulls, c.cloneHost("null", "open the host's /dev/null", "/dev/null", false))
+	if !c.ownsDev() {
+		// A detached mount can be cloned since 6.15 only, so one for each.
+		for range c.s.Linux.MaskedPaths {
+			c.nulls = append(c.nulls, c.cloneHost("null", "open the host's /dev/null", "/dev/null", false))
+		}
 	}
 	return c.prepareNodes()
 }
@@ -124,7 +127,7 @@ func (c *compiler) idmap(m *specs.Mount, o mount.Options, tree Slot, what string
 	}
 	ns := c.prep.open("idmap:"+m.Destination, what, OpUserns, Str(mapText(uids)), Str(mapText(gids)))
 	attr := mountAttr(unix.MOUNT_ATTR_IDMAP, 0, 0)
-	attr.Fill = []Fill{{Off: 24, Slot: ns}}
+	attr.D.Fill = []Fill{{Off: 24, Slot: ns}}
 	c.prep.call(what, unix.SYS_MOUNT_SETATTR, Of(tree), Str(""), attrFlags(o.IDMapRec), attr, Int(sizeofMountAttr))
 }
 

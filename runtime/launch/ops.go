@@ -12,7 +12,7 @@ func runOp(st *Step) (int, error) {
 	if st.Nr == OpFail {
 		return -1, unix.Errno(st.Args[0].N)
 	}
-	text := func(a *Arg) string { return strings.TrimSuffix(string(a.Data), "\x00") }
+	text := func(a *Arg) string { return strings.TrimSuffix(string(a.D.Bytes), "\x00") }
 	return userNamespace(text(&st.Args[0]), text(&st.Args[1]))
 }
 

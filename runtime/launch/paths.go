@@ -28,9 +28,9 @@ func (c *compiler) skipMissing(m *mark) {
 	c.kid.onErr(m, unix.ENOTDIR)
 }
 
-// maskedPaths hides files behind the host's /dev/null and directories behind an empty read-only tmpfs.
-// The /dev/null is a clone that Prepare made: the container's own could have been replaced
-// (CVE-2025-31133).
+// maskedPaths hides files behind /dev/null and directories behind an empty read-only tmpfs. The
+// /dev/null is the node that this program has just made in a fresh file system, held by descriptor, or
+// a clone of the host's: by its path, it could have been replaced by then (CVE-2025-31133).
 func (c *compiler) maskedPaths() error {
 	if c.private&unix.CLONE_NEWNS == 0 {
 		return nil // the namespace joined was masked by whoever made it
@@ -40,14 +40,23 @@ func (c *compiler) maskedPaths() error {
 		if err := absolute("linux.maskedPaths", path); err != nil {
 			return err
 		}
-		var done mark
+		var done, file mark
+		dir := c.inside("mask:"+path, what, path, unix.O_PATH|unix.O_DIRECTORY)
+		k.onErr(&done, unix.ENOENT)
+		k.onErr(&file, unix.ENOTDIR)
+		k.call(what, unix.SYS_FCHDIR, Of(dir))
+		k.call(what, unix.SYS_MOUNT, Str("tmpfs"), Str("."), Str("tmpfs"), Int(unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), Str("size=0,nr_inodes=2"))
+		k.onOK(&done)
+		k.here(&file)
 		t := c.inside("mask:"+path, what, path, unix.O_PATH)
 		c.skipMissing(&done)
-		c.move(c.nulls[i], what, t)
-		k.onOK(&done)
-		k.steps[len(k.steps)-1].expect(unix.EINVAL, 0) // a file does not go on a directory (do_move_mount)
-		k.call(what, unix.SYS_FCHDIR, Of(t))
-		k.call(what, unix.SYS_MOUNT, Str("tmpfs"), Str("."), Str("tmpfs"), Int(unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), Str("size=0,nr_inodes=2"))
+		null := NoSlot
+		if c.ownsDev() {
+			null = k.open("null-clone", what, unix.SYS_OPEN_TREE, Of(c.null), Str(""), Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH))
+		} else {
+			null = c.nulls[i]
+		}
+		c.move(null, what, t)
 		k.here(&done)
 	}
 	return nil

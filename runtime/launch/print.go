@@ -102,7 +102,7 @@ func (p *Program) arg(a *Arg, kind rune) string {
 	case ArgSlot:
 		return p.slot(Slot(a.N))
 	case ArgData:
-		return p.data(a, kind)
+		return p.data(a.D, kind)
 	}
 	if f := numbers[kind]; f != nil {
 		return f(a.N)
@@ -111,52 +111,52 @@ func (p *Program) arg(a *Arg, kind rune) string {
 }
 
 // data prints what a pointer points to.
-func (p *Program) data(a *Arg, kind rune) string {
+func (p *Program) data(a *Data, kind rune) string {
 	le := binary.LittleEndian
 	switch {
 	case kind == 's':
-		return strconv.Quote(strings.TrimSuffix(string(a.Data), "\x00"))
+		return strconv.Quote(strings.TrimSuffix(string(a.Bytes), "\x00"))
 	case kind == 'v':
 		ss := make([]string, len(a.Ptrs))
 		for i, ptr := range a.Ptrs {
 			ss[i] = strconv.Quote(strings.TrimSuffix(string(ptr.To), "\x00"))
 		}
 		return "[" + strings.Join(ss, ", ") + "]"
-	case kind == 'H' && len(a.Data) == 24: // struct open_how
-		s := openFlags(le.Uint64(a.Data))
-		if mode := le.Uint64(a.Data[8:]); mode != 0 {
+	case kind == 'H' && len(a.Bytes) == 24: // struct open_how
+		s := openFlags(le.Uint64(a.Bytes))
+		if mode := le.Uint64(a.Bytes[8:]); mode != 0 {
 			s += fmt.Sprintf(", 0%o", mode)
 		}
-		return "{" + s + ", " + bits(le.Uint64(a.Data[16:]), resolveBits) + "}"
-	case kind == 'A' && len(a.Data) == 32: // struct mount_attr
-		s := "set=" + bits(le.Uint64(a.Data), attrBits)
-		if clr := le.Uint64(a.Data[8:]); clr != 0 {
+		return "{" + s + ", " + bits(le.Uint64(a.Bytes[16:]), resolveBits) + "}"
+	case kind == 'A' && len(a.Bytes) == 32: // struct mount_attr
+		s := "set=" + bits(le.Uint64(a.Bytes), attrBits)
+		if clr := le.Uint64(a.Bytes[8:]); clr != 0 {
 			s += ", clear=" + bits(clr, attrBits)
 		}
-		if prop := le.Uint64(a.Data[16:]); prop != 0 {
+		if prop := le.Uint64(a.Bytes[16:]); prop != 0 {
 			s += ", " + bits(prop, mountBits)
 		}
 		for _, f := range a.Fill {
 			s += ", userns=" + p.slot(f.Slot)
 		}
 		return "{" + s + "}"
-	case kind == 'R' && len(a.Data) == 16: // struct rlimit64
-		return "{" + limit(le.Uint64(a.Data)) + ", " + limit(le.Uint64(a.Data[8:])) + "}"
-	case kind == 'C' && len(a.Data) == 24: // struct __user_cap_data_struct[2]
-		pair := func(lo, hi int) uint64 { return uint64(le.Uint32(a.Data[lo:])) | uint64(le.Uint32(a.Data[hi:]))<<32 }
+	case kind == 'R' && len(a.Bytes) == 16: // struct rlimit64
+		return "{" + limit(le.Uint64(a.Bytes)) + ", " + limit(le.Uint64(a.Bytes[8:])) + "}"
+	case kind == 'C' && len(a.Bytes) == 24: // struct __user_cap_data_struct[2]
+		pair := func(lo, hi int) uint64 { return uint64(le.Uint32(a.Bytes[lo:])) | uint64(le.Uint32(a.Bytes[hi:]))<<32 }
 		return fmt.Sprintf("{effective=%#x, permitted=%#x, inheritable=%#x}", pair(0, 12), pair(4, 16), pair(8, 20))
 	case kind == 'F': // struct sock_fprog
-		return fmt.Sprintf("{%d instructions}", le.Uint16(a.Data))
+		return fmt.Sprintf("{%d instructions}", le.Uint16(a.Bytes))
 	case kind == 'G': // gid_t[]
 		var ss []string
-		for i := 0; i+4 <= len(a.Data); i += 4 {
-			ss = append(ss, strconv.FormatUint(uint64(le.Uint32(a.Data[i:])), 10))
+		for i := 0; i+4 <= len(a.Bytes); i += 4 {
+			ss = append(ss, strconv.FormatUint(uint64(le.Uint32(a.Bytes[i:])), 10))
 		}
 		return "[" + strings.Join(ss, ", ") + "]"
 	case kind == 'b':
 		return "buf"
 	}
-	return fmt.Sprintf("{%d bytes}", len(a.Data))
+	return fmt.Sprintf("{%d bytes}", len(a.Bytes))
 }
 
 func limit(n uint64) string {

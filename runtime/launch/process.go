@@ -227,8 +227,9 @@ func (c *compiler) install(f *seccomp.Filter) {
 	if f == nil || len(f.Code) == 0 {
 		return
 	}
-	prog := Arg{Kind: ArgData, Data: make([]byte, 16), Ptrs: []Ptr{{Off: 8, To: f.Code}}}
-	binary.LittleEndian.PutUint16(prog.Data, uint16(len(f.Code)/8))
+	prog := Bytes(make([]byte, 16))
+	prog.D.Ptrs = []Ptr{{Off: 8, To: f.Code}}
+	binary.LittleEndian.PutUint16(prog.D.Bytes, uint16(len(f.Code)/8))
 	st := c.kid.call("install the seccomp filter", unix.SYS_SECCOMP, Int(unix.SECCOMP_SET_MODE_FILTER), Int(f.Flags), prog)
 	if f.Notify {
 		// The descriptor exists in the child only and goes at execve: the launcher fetches a copy.

@@ -100,9 +100,14 @@ const maxRescues = 3
 type Arg struct {
 	Kind ArgKind
 	N    uint64 // the number, or the slot
-	Data []byte // the bytes pointed to; strings end in NUL
-	Ptrs []Ptr  // pointers inside Data
-	Fill []Fill // slot contents to copy into Data before the call (Prepare only)
+	D    *Data  // what is pointed to
+}
+
+// Data is what a pointer argument points to. Steps may share it.
+type Data struct {
+	Bytes []byte // strings end in NUL; never empty
+	Ptrs  []Ptr  // pointers inside Bytes
+	Fill  []Fill // slot contents to copy into Bytes before the call (Prepare only)
 }
 
 // ArgKind tells the three sorts of argument apart.
@@ -115,13 +120,13 @@ const (
 	ArgData
 )
 
-// Ptr says that the eight bytes of Data at Off hold the address of To.
+// Ptr says that the eight bytes at Off hold the address of To.
 type Ptr struct {
 	Off int
 	To  []byte
 }
 
-// Fill says that the eight bytes of Data at Off hold the slot's content.
+// Fill says that the eight bytes at Off hold the slot's content.
 type Fill struct {
 	Off  int
 	Slot Slot
@@ -133,14 +138,14 @@ func Int[T ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr](n T) A
 }
 
 // Str is a path or other string as an argument.
-func Str(s string) Arg { return Arg{Kind: ArgData, Data: append([]byte(s), 0)} }
+func Str(s string) Arg { return Bytes(append([]byte(s), 0)) }
 
 // Bytes is a structure as an argument. Empty data still has an address.
 func Bytes(b []byte) Arg {
 	if len(b) == 0 {
 		b = []byte{0}
 	}
-	return Arg{Kind: ArgData, Data: b}
+	return Arg{Kind: ArgData, D: &Data{Bytes: b}}
 }
 
 // Of is a slot's content as an argument.
@@ -151,9 +156,9 @@ var atCwd = Arg{Kind: ArgInt, N: ^uint64(99)}
 
 // vector is a NULL-terminated array of strings, as execve wants it.
 func vector(ss []string) Arg {
-	a := Arg{Kind: ArgData, Data: make([]byte, 8*(len(ss)+1))}
+	a := Bytes(make([]byte, 8*(len(ss)+1)))
 	for i, s := range ss {
-		a.Ptrs = append(a.Ptrs, Ptr{Off: 8 * i, To: append([]byte(s), 0)})
+		a.D.Ptrs = append(a.D.Ptrs, Ptr{Off: 8 * i, To: append([]byte(s), 0)})
 	}
 	return a
 }

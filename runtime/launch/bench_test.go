@@ -1,0 +1,57 @@
+package launch
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/kernel/probe"
+)
+
+// BenchmarkStart measures a whole container: overlay, mounts, masks, capabilities; from the finished
+// program to the reaped process. Its time to execve is reported beside it.
+func BenchmarkStart(b *testing.B) {
+	root := busyboxRoot(b)
+	dir := b.TempDir()
+	must(b, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	for _, covered := range []bool{false, true} {
+		b.Run(map[bool]string{false: "pivot", true: "covered"}[covered], func(b *testing.B) {
+			l, err := NewLauncher(covered)
+			must(b, err)
+			defer l.Close()
+			upper, work := filepath.Join(dir, b.Name(), "u"), filepath.Join(dir, b.Name(), "w")
+			must(b, os.MkdirAll(upper, 0o755))
+			must(b, os.MkdirAll(work, 0o755))
+			s := plainSpec("", "true")
+			s.Root = &specs.Root{}
+			s.Process.NoNewPrivileges = true
+			p, err := Compile(s, Options{Covered: covered, Facts: probe.Host(), Overlay: &Overlay{Lower: []string{root}, Upper: upper, Work: work}})
+			must(b, err)
+			null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+			must(b, err)
+			defer null.Close()
+			fd := int(null.Fd())
+			for b.Loop() {
+				proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+				must(b, err)
+				wait(b, proc)
+			}
+		})
+	}
+}
+
+// BenchmarkCompile measures the deciding half.
+func BenchmarkCompile(b *testing.B) {
+	s := plainSpec("/nowhere", "true")
+	o := Options{Facts: probe.Host(), IsFile: func(string) bool { return false }}
+	b.ReportAllocs()
+	for b.Loop() {
+		p, err := Compile(s, o)
+		must(b, err)
+		_ = p.Encode()
+	}
+}

@@ -1,0 +1,54 @@
+package launch
+
+import (
+	"bytes"
+	"testing"
+
+	"berth/kernel/probe"
+)
+
+// FuzzDecode: whatever bytes arrive, Decode answers with an error or with a Program that can be laid
+// out and printed, and that encodes to something that decodes to the same.
+func FuzzDecode(f *testing.F) {
+	for _, g := range goldens {
+		s := plainSpec("/bundle/rootfs", "nginx")
+		o := Options{Facts: probe.AssumeVersion(6, 12), IsFile: func(string) bool { return false }}
+		g.specs(s, &o)
+		p, err := Compile(s, o)
+		must(f, err)
+		f.Add(p.Encode())
+	}
+	f.Add([]byte{formatVersion})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := Decode(b)
+		if err != nil {
+			return
+		}
+		again, err := Decode(p.Encode())
+		must(t, err)
+		if again.String() != p.String() || !bytes.Equal(again.Encode(), p.Encode()) {
+			t.Fatal("encoding does not round-trip")
+		}
+		im, err := load(p)
+		must(t, err)
+		im.close()
+	})
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	p, err := Compile(plainSpec("/r", "true"), Options{Facts: probe.AssumeVersion(6, 12), IsFile: func(string) bool { return false }})
+	must(t, err)
+	good := p.Encode()
+	for cut := 0; cut < len(good); cut += 7 {
+		if _, err := Decode(good[:cut]); err == nil {
+			t.Fatalf("a program cut at byte %d of %d is accepted", cut, len(good))
+		}
+	}
+	if _, err := Decode(append(bytes.Clone(good), 0)); err == nil {
+		t.Error("a trailing byte is accepted")
+	}
+	good[0]++
+	if _, err := Decode(good); err == nil {
+		t.Error("an unknown format is accepted")
+	}
+}
