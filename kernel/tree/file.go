@@ -125,3 +125,19 @@ func (f *File) NextData(off int64) (start, end int64, ok bool, err error) {
 	}
 	return start, end, true, nil
 }
+
+// WriteAt writes at an offset, all or an error.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pwrite(f.fd, p[done:], off+int64(done))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return done, wrap("write", f.name, err)
+		}
+		done += n
+	}
+	return done, nil
+}

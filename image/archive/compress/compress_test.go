@@ -1,0 +1,205 @@
+package compress
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"os/exec"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	"github.com/ulikunitz/xz"
+
+	"berth/base/fault"
+)
+
+func data(n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewSource(1))
+	for i := range b {
+		b[i] = "abcdefgh"[r.Intn(8)]
+	}
+	return b
+}
+
+func pack(t testing.TB, kind Kind, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	var w io.WriteCloser
+	var err error
+	switch kind {
+	case None:
+		return b
+	case Gzip:
+		w = gzip.NewWriter(&out)
+	case Zstd:
+		w, err = zstd.NewWriter(&out)
+	case Xz:
+		w, err = xz.NewWriter(&out)
+	case Bzip2:
+		cmd := exec.Command("bzip2")
+		cmd.Stdin = bytes.NewReader(b)
+		p, err := cmd.Output()
+		if err != nil {
+			return nil
+		}
+		return p
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(b)
+	w.Close()
+	return out.Bytes()
+}
+
+func TestEveryKind(t *testing.T) {
+	for _, kind := range []Kind{None, Gzip, Zstd, Xz, Bzip2} {
+		for _, size := range []int{0, 1, 100, chunkSize, 3*chunkSize + 17, 20 * chunkSize} {
+			want := data(size)
+			packed := pack(t, kind, want)
+			if packed == nil {
+				t.Log("needs the program bzip2")
+				continue
+			}
+			s, err := NewStream(iotest.HalfReader(bytes.NewReader(packed)), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []byte
+			for {
+				b, err := s.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, b...)
+			}
+			d, n, err := s.Digest()
+			if err != nil || !bytes.Equal(got, want) || n != int64(size) || d != digest.FromBytes(want) {
+				t.Errorf("%q %d: %d bytes, %s %d %v", kind, size, len(got), d, n, err)
+			}
+			if s.Kind() != kind && size > 0 {
+				t.Errorf("%q taken for %q", kind, s.Kind())
+			}
+			s.Close()
+			s.Close()
+		}
+	}
+}
+
+func TestBrokenDataIsInvalidAndCutDataIsNot(t *testing.T) {
+	for _, kind := range []Kind{Gzip, Zstd, Xz} {
+		good := pack(t, kind, data(2*chunkSize))
+		bad := bytes.Clone(good)
+		for i := len(bad) / 2; i < len(bad)/2+40; i++ {
+			bad[i] ^= 0x55
+		}
+		if err := drain(bytes.NewReader(bad)); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s damaged: %v", kind, err)
+		}
+		if err := drain(bytes.NewReader(good[:len(good)/2])); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s cut: %v", kind, err)
+		}
+		lost := errors.New("connection lost")
+		if err := drain(io.MultiReader(bytes.NewReader(good[:len(good)/2]), iotest.ErrReader(lost))); !errors.Is(err, lost) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+func drain(r io.Reader) error {
+	s, err := NewStream(r, "")
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for {
+		if _, err := s.Next(); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func TestCloseEarly(t *testing.T) {
+	for range 50 {
+		s, err := NewStream(bytes.NewReader(data(30*chunkSize)), digest.SHA512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Next()
+		s.Next()
+		if _, _, err := s.Digest(); err == nil {
+			t.Error("a digest of half a stream")
+		}
+		s.Close()
+	}
+}
+
+func TestMultistreamGzip(t *testing.T) {
+	b := append(pack(t, Gzip, []byte("one")), pack(t, Gzip, []byte("two"))...)
+	r, _, err := NewReader(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || string(got) != "onetwo" {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
+func TestHugeXzDictionaryIsRefused(t *testing.T) {
+	b := pack(t, Xz, []byte("hello"))
+	at := bytes.IndexByte(b[14:40], 0x21) + 14
+	b[at+2] = 40
+	if _, _, err := NewReader(bytes.NewReader(b)); err == nil || !strings.Contains(err.Error(), "dictionary larger") {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	for _, kind := range []Kind{None, Gzip, Zstd, Xz, Bzip2} {
+		f.Add(pack(f, kind, data(1000)))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, _, err := NewReader(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		defer r.Close()
+		io.CopyN(io.Discard, r, 4<<20)
+	})
+}
+
+func BenchmarkStream(b *testing.B) {
+	raw := data(32 << 20)
+	for _, kind := range []Kind{None, Gzip, Zstd} {
+		packed := pack(b, kind, raw)
+		b.Run(fmt.Sprintf("kind=%s", kind), func(b *testing.B) {
+			b.SetBytes(int64(len(raw)))
+			for b.Loop() {
+				if err := drain(bytes.NewReader(packed)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("sha256", func(b *testing.B) {
+		b.SetBytes(int64(len(raw)))
+		for b.Loop() {
+			sha256.Sum256(raw)
+		}
+	})
+}
