@@ -1,0 +1,148 @@
+package idmap
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+)
+
+// Write gives a process that was just born into a new user namespace its mapping, by /proc/PID/uid_map
+// and gid_map. Each can be written once. A writer without CAP_SETGID in the parent namespace may map one
+// group only, its own, and only after setgroups is denied; that is done for it.
+func Write(pid int, p Pair) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
+	dir := "/proc/" + strconv.Itoa(pid)
+	if err := put(dir+"/uid_map", p.Users.Proc()); err != nil {
+		return writeError(err, "user ids", p.Users)
+	}
+	err := put(dir+"/gid_map", p.Groups.Proc())
+	if err == unix.EPERM {
+		if err = put(dir+"/setgroups", "deny"); err == nil {
+			err = put(dir+"/gid_map", p.Groups.Proc())
+		}
+	}
+	if err != nil {
+		return writeError(err, "group ids", p.Groups)
+	}
+	return nil
+}
+
+func put(file, text string) error {
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(text))
+	return err
+}
+
+func writeError(err error, what string, m Map) error {
+	switch err {
+	case unix.EPERM:
+		return fault.Wrap(fault.Forbidden, err, "map %s %v: this user may map only its own id: use newuidmap and newgidmap with ranges in /etc/subuid and /etc/subgid", what, m)
+	case unix.EINVAL:
+		return fault.Wrap(fault.Invalid, err, "map %s %v: the host ids must be mapped in this process's own user namespace", what, m)
+	case unix.ENOENT, unix.ESRCH:
+		return fault.Wrap(fault.NotFound, err, "map %s: the process has ended", what)
+	}
+	return fault.Wrap(fault.Internal, err, "map %s %v", what, m)
+}
+
+// WriteByHelpers is Write through the set-uid programs newuidmap and newgidmap, which let an ordinary user
+// map the subordinate ids that it owns.
+func WriteByHelpers(pid int, p Pair) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
+	for _, h := range [...]struct {
+		name string
+		m    Map
+	}{{"newuidmap", p.Users}, {"newgidmap", p.Groups}} {
+		if err := run(h.name, append([]string{strconv.Itoa(pid)}, strings.Fields(h.m.Proc())...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func run(name string, args []string) error {
+	path := ""
+	for _, dir := range [...]string{"/usr/bin/", "/bin/", "/usr/local/bin/", "/usr/sbin/"} {
+		if unix.Access(dir+name, unix.X_OK) == nil {
+			path = dir + name
+			break
+		}
+	}
+	if path == "" {
+		return fault.New(fault.NotImplemented, "%s is not installed: apt-get install uidmap", name)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "run %s", name)
+	}
+	defer r.Close()
+	p, err := os.StartProcess(path, append([]string{name}, args...), &os.ProcAttr{Files: []*os.File{nil, w, w}})
+	w.Close()
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "run %s", name)
+	}
+	said := make([]byte, 512)
+	n, _ := r.Read(said)
+	st, err := p.Wait()
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "run %s", name)
+	}
+	if !st.Success() {
+		return fault.New(fault.Forbidden, "%s: %s", name, strings.TrimSpace(string(said[:n])))
+	}
+	return nil
+}
+
+// Namespace gives a descriptor of a new user namespace that has the mapping and no process in it, for
+// mount.IDMap. The kernel makes a namespace only around a process, so one is made and ended before it
+// runs anything.
+func Namespace(p Pair) (int, error) {
+	if err := p.Check(); err != nil {
+		return -1, err
+	}
+	// The child is traced and so stops at its execve, before the first instruction of any program. The
+	// tracer is a thread: it must be the one that ends it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	proc, err := os.StartProcess("/proc/self/exe", []string{"idmap"}, &os.ProcAttr{
+		Sys: &syscall.SysProcAttr{
+			Cloneflags:                 syscall.CLONE_NEWUSER,
+			UidMappings:                p.Users.sys(),
+			GidMappings:                p.Groups.sys(),
+			GidMappingsEnableSetgroups: true,
+			Ptrace:                     true,
+			Pdeathsig:                  syscall.SIGKILL,
+		},
+	})
+	if err != nil {
+		return -1, fault.Wrap(fault.Internal, err, "make a user namespace for %s", p.Key())
+	}
+	defer func() {
+		_ = proc.Kill()
+		_, _ = proc.Wait()
+	}()
+	fd, err := unix.Open("/proc/"+strconv.Itoa(proc.Pid)+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return fd, fault.Wrap(fault.Internal, err, "make a user namespace for %s", p.Key())
+}
+
+func (m Map) sys() []syscall.SysProcIDMap {
+	list := make([]syscall.SysProcIDMap, len(m))
+	for i, r := range m {
+		list[i] = syscall.SysProcIDMap{ContainerID: int(r.Inside), HostID: int(r.Outside), Size: int(r.Size)}
+	}
+	return list
+}
