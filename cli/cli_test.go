@@ -20,6 +20,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+var testProgram = program{name: "berth", version: "1.2.3, build 4f2a", title: "Berth"}
+
 func TestNamedBy(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -76,8 +78,8 @@ func TestExitCodes(t *testing.T) {
 		if got := exitCode(c.err); got != c.want {
 			t.Errorf("%v: code %d, want %d", c.err, got, c.want)
 		}
-		if says := message(c.err) != ""; says != c.says {
-			t.Errorf("%v: message %q", c.err, message(c.err))
+		if says := testProgram.message(c.err) != ""; says != c.says {
+			t.Errorf("%v: message %q", c.err, testProgram.message(c.err))
 		}
 	}
 }
@@ -151,8 +153,8 @@ func berth(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = run(context.Background(), d, append([]string{"--config", t.TempDir()}, args...))
-	if text := message(err); text != "" {
+	err = testProgram.run(context.Background(), d, append([]string{"--config", t.TempDir()}, args...))
+	if text := testProgram.message(err); text != "" {
 		fmt.Fprintln(&errs, text)
 	}
 	return out.String(), errs.String(), exitCode(err)
@@ -217,8 +219,8 @@ func TestWordsOfTheRoot(t *testing.T) {
 		code      int
 		out, errs string // contained
 	}{
-		{[]string{"--version"}, 0, "Berth version ", ""},
-		{[]string{"-v"}, 0, "Berth version ", ""},
+		{[]string{"--version"}, 0, "Berth version 1.2.3, build 4f2a\n", ""},
+		{[]string{"-v"}, 0, "Berth version 1.2.3, build 4f2a\n", ""},
 		{[]string{"--help"}, 0, "Usage:  berth [OPTIONS] COMMAND", ""},
 		{nil, 0, "", "Usage:  berth [OPTIONS] COMMAND"},
 		{[]string{"run", "--help"}, 0, "Usage:  berth run [OPTIONS] IMAGE", ""},
@@ -240,6 +242,25 @@ func TestWordsOfTheRoot(t *testing.T) {
 		if code != c.code || !strings.Contains(out, c.out) || !strings.Contains(errs, c.errs) {
 			t.Errorf("berth %v: code %d, stdout %.300q, stderr %.300q; want %d, %q, %q", c.args, code, out, errs, c.code, c.out, c.errs)
 		}
+	}
+}
+
+func TestCalledDockerItSpeaksAsDocker(t *testing.T) {
+	var out, errs bytes.Buffer
+	d, err := command.NewDockerCli(command.WithOutputStream(&out), command.WithErrorStream(&errs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := program{name: "docker", version: "29.8.2, build berth-4f2a", title: "Docker"}
+	if err := p.run(context.Background(), d, []string{"--config", t.TempDir(), "--version"}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "Docker version 29.8.2, build berth-4f2a\n"; out.String() != want {
+		t.Errorf("got %q, want %q", &out, want)
+	}
+	err = p.run(context.Background(), d, []string{"--config", t.TempDir(), "frobnicate"})
+	if got := p.message(err); !strings.HasPrefix(got, "docker: unknown command: docker frobnicate") {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -21,10 +24,15 @@ type Build struct {
 	Version, Commit string
 }
 
-// Main runs one command line (args without the program's name) and gives the exit code: what the
+// Main runs one command line, args[0] being the program's name, and gives the exit code: what the
 // command says, as with Docker 125 when it could not be run, 126 and 127 when the program in the
-// container could not be started, 128+n after a signal.
+// container could not be started, 128+n after a signal. Called by the name docker it is docker, in
+// its own words too.
 func Main(b Build, args []string) int {
+	p := program{name: "berth", version: b.Version + ", build " + b.Commit, title: "Berth"}
+	if strings.TrimSuffix(filepath.Base(args[0]), ".exe") == "docker" {
+		p = program{name: "docker", version: libraryVersion() + ", build berth-" + b.Commit, title: "Docker"}
+	}
 	version.PlatformName, version.Version, version.GitCommit = "Berth", b.Version, b.Commit
 	version.BuildTime = "reproducibly"
 
@@ -40,14 +48,36 @@ func Main(b Build, args []string) int {
 	}
 	logrus.SetOutput(d.Err()) // the library's warnings
 
-	err = run(ctx, d, args)
+	err = p.run(ctx, d, args[1:])
 	if errdefs.IsCanceled(err) {
 		err = context.Cause(ctx) // the signal, where one was the reason
 	}
-	if text := message(err); text != "" {
+	if text := p.message(err); text != "" {
 		fmt.Fprintln(d.Err(), text)
 	}
 	return exitCode(err)
+}
+
+// A program is who we say we are.
+type program struct {
+	name    string // berth, or docker when called by that name
+	version string // what --version prints after the title
+	title   string
+}
+
+// libraryVersion is the version of docker/cli that is built in: the one whose commands, flags and
+// output these are. Tools that parse `docker --version` compare it with Docker's releases.
+func libraryVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "0.0.0"
+	}
+	for _, m := range info.Deps {
+		if m.Path == "github.com/docker/cli" {
+			return strings.TrimSuffix(strings.TrimPrefix(m.Version, "v"), "+incompatible")
+		}
+	}
+	return "0.0.0"
 }
 
 // A signalled is the reason of a context that a signal ended.
@@ -79,10 +109,13 @@ func untilSignalled(ctx context.Context) (context.Context, func()) {
 }
 
 // message is what the user reads of err; "" when it says nothing he does not know.
-func message(err error) string {
+func (p program) message(err error) string {
 	var s signalled
 	if err == nil || errors.As(err, &s) {
 		return ""
+	}
+	if p.name == "docker" {
+		return err.Error()
 	}
 	return ourWords(err.Error())
 }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
-	"github.com/docker/cli/cli/version"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
@@ -52,9 +51,4 @@ func unreachableIs125(run func(*cobra.Command, []string) error) func(*cobra.Comm
 		}
 		return err
 	}
-}
-
-// versionLine is what berth --version prints after "Berth version".
-func versionLine() string {
-	return version.Version + ", build " + version.GitCommit
 }

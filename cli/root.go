@@ -19,10 +19,10 @@ import (
 )
 
 // run is one command line: global flags, the engine's place, the command.
-func run(ctx context.Context, d *command.DockerCli, args []string) error {
-	root := newRoot(d)
-	opts, help := cli.SetupRootCommand(root)
-	dress(root, help, d)
+func (p program) run(ctx context.Context, d *command.DockerCli, args []string) error {
+	root := p.newRoot(d)
+	opts, _ := cli.SetupRootCommand(root)
+	p.dress(root, d)
 	top := cli.NewTopLevelCommand(root, d, opts, root.Flags())
 	top.SetArgs(args)
 	_, rest, err := top.HandleGlobalFlags()
@@ -48,9 +48,9 @@ func run(ctx context.Context, d *command.DockerCli, args []string) error {
 	return root.ExecuteContext(ctx)
 }
 
-func newRoot(d *command.DockerCli) *cobra.Command {
+func (p program) newRoot(d *command.DockerCli) *cobra.Command {
 	root := &cobra.Command{
-		Use:                   "berth [OPTIONS] COMMAND [ARG...]",
+		Use:                   p.name + " [OPTIONS] COMMAND [ARG...]",
 		Short:                 "A container platform: run, build, ship and watch containers",
 		SilenceUsage:          true,
 		SilenceErrors:         true,
@@ -61,7 +61,7 @@ func newRoot(d *command.DockerCli) *cobra.Command {
 			if len(args) == 0 {
 				return command.ShowHelp(d.Err())(cmd, args)
 			}
-			return fmt.Errorf("berth: unknown command: berth %s\n\nRun 'berth --help' for more information", args[0])
+			return fmt.Errorf("%[1]s: unknown command: %[1]s %[2]s\n\nRun '%[1]s --help' for more information", p.name, args[0])
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return supported(cmd, d) },
 	}
@@ -73,10 +73,9 @@ func newRoot(d *command.DockerCli) *cobra.Command {
 }
 
 // dress puts our words on what cli.SetupRootCommand prepared.
-func dress(root, help *cobra.Command, d *command.DockerCli) {
-	b := versionLine()
-	root.Version = b
-	root.SetVersionTemplate("Berth version {{.Version}}\n")
+func (p program) dress(root *cobra.Command, d *command.DockerCli) {
+	root.Version = p.version
+	root.SetVersionTemplate(p.title + " version {{.Version}}\n")
 	root.Flags().BoolP("version", "v", false, "Print version information and quit")
 	root.Annotations["additionalHelp"] = "Docker's commands, flags and output are Docker's. What only Berth has: explain, info --kernel, system check, system shutdown."
 	if f := root.Flags().Lookup("context"); f != nil {
@@ -87,7 +86,7 @@ func dress(root, help *cobra.Command, d *command.DockerCli) {
 	}
 	ownHelp := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
-		if aliases := cmd.Annotations["aliases"]; aliases != "" {
+		if aliases := cmd.Annotations["aliases"]; aliases != "" && p.name != "docker" {
 			cmd.Annotations["aliases"] = ourAliases(aliases)
 		}
 		if !cmd.HasParent() {

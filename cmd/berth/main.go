@@ -14,5 +14,5 @@ var (
 )
 
 func main() {
-	os.Exit(cli.Main(cli.Build{Version: version, Commit: commit}, os.Args[1:]))
+	os.Exit(cli.Main(cli.Build{Version: version, Commit: commit}, os.Args))
 }

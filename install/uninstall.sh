@@ -1,0 +1,31 @@
+#!/bin/sh
+# uninstall.sh: takes away what install.sh put there. Containers, images and their data (/var/lib/berth)
+# stay; a keeper with running containers is left alone, as are the containers.
+set -eu
+PREFIX=${PREFIX:-/usr/local}
+DESTDIR=${DESTDIR:-}
+say() { echo "uninstall: $*"; }
+
+if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
+  systemctl disable --now berth.socket berth.service berth-keeper.service 2>/dev/null || true
+fi
+if [ -z "$DESTDIR" ] || [ -n "${DOCKER_CONFIG:-}" ]; then
+  env -u DOCKER_HOST -u DOCKER_CONTEXT "$DESTDIR$PREFIX/bin/berth" context rm -f berth >/dev/null 2>&1 || true
+fi
+if [ "$(readlink "$DESTDIR$PREFIX/bin/docker" 2>/dev/null)" = berth ]; then
+  rm -f "$DESTDIR$PREFIX/bin/docker"
+fi
+if [ -e "$DESTDIR$PREFIX/lib/tmpfiles.d/berth-docker.conf" ]; then
+  rm -f "$DESTDIR$PREFIX/lib/tmpfiles.d/berth-docker.conf"
+  if [ -z "$DESTDIR" ] && [ "$(readlink /run/docker.sock 2>/dev/null)" = /run/berth/berth.sock ]; then
+    rm -f /run/docker.sock
+  fi
+fi
+for f in bin/berth bin/berthd bin/berth-keeper bin/berth-oci \
+  lib/systemd/system/berth.socket lib/systemd/system/berth.service lib/systemd/system/berth-keeper.service \
+  share/bash-completion/completions/berth share/zsh/site-functions/_berth share/fish/vendor_completions.d/berth.fish; do
+  rm -f "$DESTDIR$PREFIX/$f"
+done
+rm -rf "$DESTDIR$PREFIX/share/doc/berth"
+[ -n "$DESTDIR" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
+say "done; /var/lib/berth was left as it is"
