@@ -232,3 +232,8 @@ func Unsupported(err error) bool { return errors.Is(err, unix.ENOTSUP) }
 
 // Denied reports whether err says that the process may not do it.
 func Denied(err error) bool { return errors.Is(err, fs.ErrPermission) }
+
+// BadPath reports whether err says that a path itself is impossible: too long, too many links, through something that is no directory.
+func BadPath(err error) bool {
+	return errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.ENOTDIR)
+}
