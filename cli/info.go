@@ -9,18 +9,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// A facility is one thing newer kernels have, as GET /berth/v1/kernel tells it.
+// A facility is one thing that newer kernels have, as GET /berth/v1/kernel tells it.
 type facility struct {
-	Name   string
-	Since  string // the kernel version that brought it
-	Have   bool
-	Detail string // what is used instead, or how it was found
+	Name  string
+	Has   bool
+	Since string // the Linux version that brought it
+	Why   string // what Berth does without it
 }
 
 type kernelReport struct {
 	Release    string
-	Floor      string
-	Cgroup     string
 	Facilities []facility
 }
 
@@ -42,15 +40,15 @@ func extendInfo(c *cobra.Command, d *command.DockerCli) {
 }
 
 func printKernel(d *command.DockerCli, r kernelReport) error {
-	fmt.Fprintf(d.Out(), "Linux %s (Berth needs %s or newer), cgroup %s\n\n", r.Release, r.Floor, r.Cgroup)
+	fmt.Fprintf(d.Out(), "Linux %s\n\n", r.Release)
 	w := tabwriter.NewWriter(d.Out(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FACILITY\tSINCE\tHERE\tNOTE")
+	fmt.Fprintln(w, "FACILITY\tSINCE\tHERE\tWITHOUT IT")
 	for _, f := range r.Facilities {
 		here := "no"
-		if f.Have {
+		if f.Has {
 			here = "yes"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, f.Since, here, f.Detail)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, f.Since, here, f.Why)
 	}
 	return w.Flush()
 }

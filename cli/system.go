@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,28 +17,38 @@ import (
 )
 
 func newShutdown(d *command.DockerCli) *cobra.Command {
-	var timeout int
-	cmd := &cobra.Command{
-		Use:   "shutdown [OPTIONS]",
+	return &cobra.Command{
+		Use:   "shutdown",
 		Short: "Stop every container, the engine and its keeper",
-		Long: "Stop every container as `berth stop` does, then the engine and the keeper. Stopping or killing the\n" +
-			"engine alone (systemctl stop berth, kill) leaves containers running: this is what ends them too.",
+		Long: "Stop every container as `berth stop` does, then the engine and the keeper, and wait for it. Stopping\n" +
+			"or killing the engine alone (systemctl stop berth, kill) leaves containers running: this ends them too.",
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if d.DockerEndpoint().Host == "unix://"+daemon.Socket && daemon.Absent() {
 				fmt.Fprintf(d.Err(), "berth: no engine listens on %s\n", daemon.Socket)
 				return nil
 			}
-			path := "/shutdown"
-			if cmd.Flags().Changed("time") {
-				path += fmt.Sprintf("?t=%d", timeout)
-			}
-			return newRemote(d.Client()).call(cmd.Context(), "berth system shutdown", http.MethodPost, path, nil, nil)
+			return shutdown(cmd.Context(), d)
 		},
 		DisableFlagsInUseLine: true,
 	}
-	cmd.Flags().IntVarP(&timeout, "time", "t", 10, "Seconds to wait for each container before killing it")
-	return cmd
+}
+
+// shutdown asks the engine to end and waits until it has. A connection that says nothing ends with the
+// process that accepted it; asking anew instead would wake the engine where systemd listens for it.
+func shutdown(ctx context.Context, d *command.DockerCli) error {
+	watch, err := d.Client().Dialer()(ctx)
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+	if err := newRemote(d.Client()).call(ctx, "berth system shutdown", http.MethodPost, "/shutdown", nil, nil); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { watch.Close() })
+	defer stop()
+	_, _ = io.Copy(io.Discard, watch) // an error is an end too
+	return ctx.Err()
 }
 
 func newCheck(d *command.DockerCli) *cobra.Command {

@@ -111,10 +111,10 @@ func TestTheNameDocker(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		name          string
-		there         []string
-		name2, socket bool // what we may take
-		says          string
+		name         string
+		there        []string
+		link, socket bool // what we may take
+		says         string
 	}{
 		{"nothing is there", nil, true, true, "docker is berth"},
 		{"docker's command line alone", []string{"/usr/bin/docker"}, false, true, "/usr/bin/docker stays"},
