@@ -15,6 +15,7 @@ import (
 // removed on failure.
 func (s Setup) Apply() (*Cgroup, error) {
 	a := applier{setup: &s}
+	defer a.file.close()
 	for i := range s.Steps {
 		if err := a.do(&s.Steps[i]); err != nil {
 			a.undo()
@@ -40,7 +41,7 @@ type applier struct {
 	skipped []string         // Lenient: the container's directories that could not be made
 	enable  map[string]error // why a directory lacks a controller, for the error of a later write
 	later   []*Step          // refused for now
-	failed  []error          // why, one for each of later
+	file    openFile
 }
 
 func (a *applier) do(s *Step) error {
@@ -68,9 +69,9 @@ func (a *applier) do(s *Step) error {
 		}
 		return nil
 	}
-	err := s.write()
+	err := s.write(&a.file)
 	if err == unix.EINVAL && s.Retry {
-		a.later, a.failed = append(a.later, s), append(a.failed, err)
+		a.later = append(a.later, s)
 		return nil
 	}
 	if err != nil {
@@ -85,7 +86,7 @@ func (a *applier) again() error {
 		todo := a.later
 		a.later = nil
 		for i, s := range todo {
-			switch err := s.write(); {
+			switch err := s.write(&a.file); {
 			case err == unix.EINVAL:
 				a.later = append(a.later, todo[i])
 			case err != nil:
@@ -100,19 +101,45 @@ func (a *applier) again() error {
 }
 
 // write writes the value, under the other name where the kernel has that one.
-func (s *Step) write() error {
-	err := writeFile(s.Dir+"/"+s.File, s.Value)
+func (s *Step) write(f *openFile) error {
+	err := f.write(s.Dir, s.File, s.Value)
 	if err == unix.ENOENT && s.Or != "" {
 		value := s.Value
 		if s.OrValue != "" {
 			value = s.OrValue
 		}
-		err = writeFile(s.Dir+"/"+s.Or, value)
+		err = f.write(s.Dir, s.Or, value)
 	}
 	if err == unix.ENOENT && s.Optional && exists(s.Dir) {
 		return nil
 	}
 	return err
+}
+
+// openFile keeps the file of the last write open for the next: v1's device rules are a dozen writes to one
+// file, each a write of its own.
+type openFile struct {
+	dir, name string
+	fd        int // valid when name is not ""
+}
+
+func (f *openFile) write(dir, name, value string) error {
+	if f.name != name || f.dir != dir {
+		f.close()
+		fd, err := open(dir+"/"+name, unix.O_WRONLY)
+		if err != nil {
+			return err
+		}
+		f.dir, f.name, f.fd = dir, name, fd
+	}
+	return writeAll(f.fd, value)
+}
+
+func (f *openFile) close() {
+	if f.name != "" {
+		unix.Close(f.fd)
+		f.name = ""
+	}
 }
 
 // mkdir makes the container's directory. Parents may come and go while other containers start and fail,

@@ -17,6 +17,7 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 		return err
 	}
 	a := applier{setup: &s}
+	defer a.file.close()
 	var before []Step
 	for i := range s.Steps {
 		step := &s.Steps[i]
@@ -34,7 +35,7 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 		return nil
 	}
 	for i := len(before) - 1; i >= 0; i-- {
-		_ = before[i].write()
+		_ = before[i].write(&a.file)
 	}
 	return err
 }
