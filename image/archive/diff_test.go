@@ -64,7 +64,7 @@ func TestDiffWritesWhiteoutsBack(t *testing.T) {
 	if err := Diff(context.Background(), d, &b, WriteOptions{Whiteouts: Overlay}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"0 .wh.gone", "5 dir/", "0 dir/f = hi", "1 h -> dir/f", "2 l -> /x", "3 null", "5 opq/", "0 opq/.wh..wh..opq"}
+	want := []string{"5 dir/", "0 dir/f = hi", "0 .wh.gone", "1 h -> dir/f", "2 l -> /x", "3 null", "5 opq/", "0 opq/.wh..wh..opq"}
 	if got := names(t, b.Bytes()); !slices.Equal(got, want) {
 		t.Errorf("\n got %q\nwant %q", got, want)
 	}
