@@ -149,20 +149,18 @@ func controllerOf(file string) string {
 // begin is the child's first part: cgroups, identity in a new user namespace, other namespaces.
 func (c *compiler) begin() error {
 	k := &c.kid
-	if c.p.Clone.Waits {
-		// The child holds a copy of our end; with it open, it would never see our death.
-		k.call("close the launcher's end of the socket", unix.SYS_CLOSE, Of(SlotSyncUp))
+	// Nobody in a pid namespace that the child joins may look into it: it holds the host's descriptors.
+	if c.private&unix.CLONE_NEWUSER == 0 { // there is nobody in a new one yet, and its root must own its /proc/self
+		k.call("hide from the container", unix.SYS_PRCTL, Int(unix.PR_SET_DUMPABLE), Int(0), Int(0), Int(0), Int(0))
 	}
 	for _, procs := range c.v1Procs {
 		k.call("join the container's cgroup", unix.SYS_WRITE, Of(procs), Str("0"), Int(1))
 	}
-	if c.p.Clone.Maps != nil {
-		c.barrier(syncMaps, "wait for the user namespace's maps")
-	}
+	c.own(c.s.Process)
 	if err := c.join(); err != nil {
 		return err
 	}
-	if c.private&unix.CLONE_NEWUSER != 0 || c.joined(specs.UserNamespace) {
+	if c.joined(specs.UserNamespace) {
 		// Until it is root in there, the child owns nothing it is about to make.
 		k.call("become root of the user namespace", unix.SYS_SETRESGID, Int(0), Int(0), Int(0))
 		k.call("become root of the user namespace", unix.SYS_SETRESUID, Int(0), Int(0), Int(0))

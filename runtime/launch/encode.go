@@ -285,7 +285,10 @@ func (d *decoder) arg(p *Program, prepare bool) Arg {
 	switch a.Kind {
 	case ArgInt:
 		a.N = d.uint()
-	case ArgSlot:
+	case ArgSlot, ArgSlotAddress:
+		if a.Kind == ArgSlotAddress && prepare {
+			d.fail(errors.New("a slot's address is used where it has none"))
+		}
 		a.N = d.uint()
 		if a.N >= uint64(len(p.Slots)) {
 			d.fail(errors.New("an argument's slot is out of range"))

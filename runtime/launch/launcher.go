@@ -36,9 +36,9 @@ type Process struct {
 	PidFD    int // pidfd_open(2) descriptor, the caller's to close
 	Console  int // the pty master, the caller's to close; -1 without a terminal
 	Listener int // the seccomp listener, the caller's to close; -1 without one
-	gate     int // the launcher's end of the sync socket while the child waits, else -1
-	image    *image
-	prog     *Program
+
+	gate int // the launcher's end of the sync socket while the child waits, else -1
+	prog *Program
 }
 
 // Error says which step of a launch failed.
@@ -97,16 +97,13 @@ func (l *Launcher) Start(p *Program, io Stdio) (*Process, error) {
 // io stay the caller's. When it fails nothing is left: no process, no descriptor, no mount; the
 // error is an *Error where a step failed.
 func (l *Launcher) StartHooked(p *Program, io Stdio, hooks Hooks) (*Process, error) {
-	im, err := load(p)
-	if err != nil {
-		return nil, err
+	s := &start{p: p, io: io, hooks: hooks, sync: [2]int{-1, -1}, ownPidNS: -1, program: -1, pidfd: -1}
+	s.slots = make([]int, len(p.Slots))
+	for i := range s.slots {
+		s.slots[i] = -1
 	}
-	s := &start{p: p, im: im, io: io, hooks: hooks, gate: -1, childEnd: -1, ownPidNS: -1}
 	proc, err := s.run(l)
-	s.closeSlots(err != nil)
-	if err != nil || proc.gate < 0 {
-		im.close()
-	}
+	s.close(err != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -115,68 +112,71 @@ func (l *Launcher) StartHooked(p *Program, io Stdio, hooks Hooks) (*Process, err
 
 // start is one launch under way.
 type start struct {
-	p        *Program
-	im       *image
-	io       Stdio
-	hooks    Hooks
-	gate     int // our end of the sync socket
-	childEnd int
-	pid      int
-	pidfd    int32
+	p       *Program
+	io      Stdio
+	hooks   Hooks
+	slots   []int
+	sync    [2]int // socket to the child: our end, the child's
+	program int    // the child's program
+	birth   []byte // the table that executes it
+	pid     int
+	pidfd   int32
 
 	ownPidNS int // the launcher's own pid namespace, to return to, or -1
 }
 
 func (s *start) run(l *Launcher) (*Process, error) {
 	s.fillStdio()
-	if s.p.Clone.Waits {
-		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return nil, fmt.Errorf("make the socket to the container's first process: %w", err)
-		}
-		s.gate, s.childEnd = pair[0], pair[1]
-		s.im.set(SlotSyncUp, pair[0])
-		s.im.set(SlotSync, pair[1])
+	var err error
+	if s.sync, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("make the socket to the container's first process: %w", err)
 	}
-	if i, err := s.im.prepare(); err != nil {
-		return nil, s.stepError(i, err)
-	}
-	if s.p.Clone.PidNS != NoSlot {
-		fd, err := unix.Open("/proc/self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, fmt.Errorf("open the launcher's own pid namespace: %w", err)
-		}
-		defer unix.Close(fd)
-		s.ownPidNS = fd
+	s.slots[SlotSync] = s.sync[1]
+	if i, err := prepare(s.p.Prepare, s.slots); err != nil {
+		return nil, s.stepError(&s.p.Prepare[i], err)
 	}
 	if err := s.terminalSize(); err != nil {
 		return nil, err
 	}
+	if s.program, err = program(layout(s.p.Child, s.slots, s.sync[1], tableAddr)); err != nil {
+		return nil, err
+	}
+	if s.p.Clone.PidNS != NoSlot {
+		if s.ownPidNS, err = unix.Open("/proc/self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return nil, fmt.Errorf("open the launcher's own pid namespace: %w", err)
+		}
+	}
 	if err := l.on(s.p, s.clone); err != nil {
 		return nil, err
 	}
-	console := -1
+	proc := &Process{PID: s.pid, PidFD: int(s.pidfd), Console: -1, Listener: -1, gate: -1, prog: s.p}
 	if s.p.Terminal {
-		console = s.im.get(SlotConsole)
+		proc.Console = s.slots[SlotConsole]
 	}
-	proc := &Process{PID: s.pid, PidFD: int(s.pidfd), Console: console, Listener: -1, gate: -1, image: s.im, prog: s.p}
-	if !s.p.Clone.Waits {
-		return proc, s.vforked()
+	if err := s.serve(proc); err != nil {
+		_ = unix.PidfdSendSignal(int(s.pidfd), unix.SIGKILL, nil, 0)
+		reap(s.pid)
+		closeFD(int(s.pidfd))
+		closeFD(proc.Listener)
+		return nil, err
 	}
-	return proc, s.forked(proc)
+	return proc, nil
 }
 
 // fillStdio puts the streams into their slots, and notes those whose owner should become the
 // container's user: never a device that others use, such as the host's /dev/null.
 func (s *start) fillStdio() {
-	for i, fd := range []int{s.io.In, s.io.Out, s.io.Err} {
-		s.im.set(SlotIn+Slot(i), fd)
+	for i, fd := range [...]int{s.io.In, s.io.Out, s.io.Err} {
+		s.slots[SlotIn+Slot(i)] = fd
+		if fd > 2 {
+			s.slots[SlotHighIn+Slot(i)] = fd
+		}
 		var st unix.Stat_t
 		if s.p.Owner == 0 || unix.Fstat(fd, &st) != nil || st.Uid == uint32(s.p.Owner) {
 			continue
 		}
 		if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFIFO || kind == unix.S_IFSOCK || isTerminal(st) {
-			s.im.set(SlotOwnIn+Slot(i), fd)
+			s.slots[SlotOwnIn+Slot(i)] = fd
 		}
 	}
 }
@@ -192,13 +192,14 @@ func (s *start) terminalSize() error {
 		return nil
 	}
 	ws := &unix.Winsize{Row: s.io.Rows, Col: s.io.Cols}
-	if err := unix.IoctlSetWinsize(s.im.get(SlotConsole), unix.TIOCSWINSZ, ws); err != nil {
+	if err := unix.IoctlSetWinsize(s.slots[SlotConsole], unix.TIOCSWINSZ, ws); err != nil {
 		return fmt.Errorf("set the terminal's size to %d×%d: %w", s.io.Rows, s.io.Cols, err)
 	}
 	return nil
 }
 
-// clone makes the child. It runs on the thread that the Program asks for.
+// clone makes the child and returns when it executes its program. It runs on the thread that the
+// Program asks for.
 func (s *start) clone() error {
 	c := &s.p.Clone
 	args := &cloneArgs{
@@ -207,21 +208,26 @@ func (s *start) clone() error {
 		exitSignal: uint64(unix.SIGCHLD),
 	}
 	if c.Flags&unix.CLONE_INTO_CGROUP != 0 {
-		args.cgroup = uint64(s.im.get(c.Cgroup))
+		args.cgroup = uint64(s.slots[c.Cgroup])
 	}
 	if c.PidNS != NoSlot {
-		leave, err := enterPidNS(s.im.get(c.PidNS), s.ownPidNS)
+		leave, err := enterPidNS(s.slots[c.PidNS], s.ownPidNS)
 		if err != nil {
 			return err
 		}
 		defer leave()
 	}
 	run := cloneRun
-	if !c.Waits {
+	// A child that shares our memory stays in our time namespace (time_namespaces(7)); one that has to wait
+	// for its maps would hold this thread.
+	if c.TimeNS == "" && c.Maps == nil {
 		args.flags |= unix.CLONE_VM | unix.CLONE_VFORK
 		run = cloneBlocking
 	}
-	pid, errno := run(unsafe.Pointer(args), unsafe.Sizeof(*args), s.im.header())
+	if err := s.birthTable(); err != nil {
+		return err
+	}
+	pid, errno := run(unsafe.Pointer(args), unsafe.Sizeof(*args), unsafe.Pointer(unsafe.SliceData(s.birth)))
 	runtime.KeepAlive(s)
 	if errno != 0 {
 		return &Error{Step: "create the container's first process", Call: "clone3(" + cloneFlags(c.Flags) + ")", Errno: unix.Errno(errno)}
@@ -230,63 +236,116 @@ func (s *start) clone() error {
 	return nil
 }
 
-// vforked is called when the child has left our memory: it runs the program, or it has failed.
-func (s *start) vforked() error {
-	i, errno, failed := s.im.failure()
-	if !failed {
-		return nil
+// birthTable is what the child does while it is still in our program: it lets the descriptors of its own
+// survive, all others close themselves, and executes it. The table is shared with a forked child too,
+// so that its failure can be seen.
+func (s *start) birthTable() error {
+	var b section
+	seen := map[int]bool{}
+	for slot, fd := range s.slots {
+		if fd > 2 && Slot(slot) != SlotConsole && !seen[fd] {
+			seen[fd] = true
+			b.call("keep a descriptor", unix.SYS_FCNTL, Int(fd), Int(unix.F_SETFD), Int(0)).expect(unix.EBADF, 0)
+		}
 	}
-	s.reap()
-	return s.stepError(s.im.prepared+i, errno)
+	if s.p.Clone.Maps != nil {
+		// execve takes all capabilities from a user that has no name in the new namespace.
+		what := "become root of the user namespace"
+		b.call(what, unix.SYS_WRITE, Int(s.sync[1]), Bytes([]byte{syncMaps}), Int(1))
+		b.call(what, unix.SYS_READ, Int(s.sync[1]), Bytes(make([]byte, 8)), Int(1)).Positive = true
+		b.call(what, unix.SYS_SETRESGID, Int(0), Int(0), Int(0))
+		b.call(what, unix.SYS_SETRESUID, Int(0), Int(0), Int(0))
+	}
+	b.call("execute the launch program", unix.SYS_EXECVEAT, Int(s.program), Str(""), vector([]string{"berth-start"}), vector(nil), Int(unix.AT_EMPTY_PATH)).
+		expect(unix.ENOENT, 0)
+	b.call("execute the launch program", OpFail, Int(int(unix.ENOEXEC)))
+	l := newPlacing(b.steps, nil)
+	var err error
+	if s.birth, err = unix.Mmap(-1, 0, l.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE); err != nil {
+		return fmt.Errorf("map %d bytes for the container's birth: %w", l.size, err)
+	}
+	l.mem = s.birth
+	l.write(b.steps, nil, -1, uint64(address(s.birth)))
+	return nil
 }
 
-// The child's messages on the sync socket, one byte each; the launcher answers with the same byte.
-// A gate (Ready) is answered by Process.Release.
+// The child's messages on the sync socket: one byte at a barrier, which the launcher answers with the
+// same byte (syncReady is answered by Process.Release), or the sixteen bytes of a failure. The end of
+// the messages means that execve has closed the child's end.
 const (
 	syncMaps     = 'm'
 	syncPivot    = 'p'
 	syncExec     = 'e'
 	syncReady    = 'r'
 	syncListener = 'n'
+
+	failureSize = 16
 )
 
-// forked serves a child that waits, until it is at its gate or has called execve.
-func (s *start) forked(proc *Process) error {
-	// From here on the image is the child's too: its slots must not change.
-	_ = unix.Close(s.childEnd)
-	s.childEnd = -1
-	buf := make([]byte, 1)
+// serve answers the child until it is at its gate or has called execve.
+func (s *start) serve(proc *Process) error {
+	// With our copy of the child's end open we would never see it close.
+	closeFD(s.sync[1])
+	s.sync[1] = -1
 	for {
-		n, err := unix.Read(s.gate, buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return s.vforked() // end of file: execve closed it, or the child is gone
-		}
-		if buf[0] == syncReady {
-			proc.gate, s.gate = s.gate, -1
+		message, err := receive(s.sync[0])
+		switch {
+		case err != nil:
+			return fmt.Errorf("hear from the container's first process: %w", err)
+		case len(message) == 0:
+			return s.birthFailure()
+		case len(message) == failureSize:
+			return s.failure(message)
+		case message[0] == syncReady:
+			proc.gate, s.sync[0] = s.sync[0], -1
 			return nil
 		}
-		if err := s.answer(buf[0], proc); err != nil {
-			_ = unix.Kill(s.pid, unix.SIGKILL)
-			s.reap()
+		if err := s.answer(message[0], proc); err != nil {
 			return err
 		}
-		if _, err := unix.Write(s.gate, buf); err != nil {
-			return s.vforked()
+		if _, err := unix.Write(s.sync[0], message); err != nil && err != unix.EPIPE {
+			return fmt.Errorf("answer the container's first process: %w", err)
 		}
 	}
 }
 
-func (s *start) answer(b byte, proc *Process) error {
-	switch b {
-	case syncListener:
-		fd, _, errno := unix.Syscall(unix.SYS_PIDFD_GETFD, uintptr(s.pidfd), uintptr(s.im.get(s.p.Listener)), 0)
-		if errno != 0 {
-			return fmt.Errorf("fetch the seccomp listener from the container: %w", errno)
+// failure finds the step that a message tells of.
+func (s *start) failure(message []byte) error {
+	i, errno := failureOf(message)
+	if i < 0 || i >= len(s.p.Child) {
+		return fmt.Errorf("start the container: step %d of %d failed: %w", i, len(s.p.Child), errno)
+	}
+	return s.stepError(&s.p.Child[i], errno)
+}
+
+// birthFailure is the error of a child that could not execute its program at all.
+func (s *start) birthFailure() error {
+	i, errno := failureOf(s.birth[offFailed:])
+	if i < 0 {
+		return nil
+	}
+	return fmt.Errorf("execute the launch program (call %d of the birth): %w", i, errno)
+}
+
+// receive reads one message; none at the end.
+func receive(fd int) ([]byte, error) {
+	buf := make([]byte, failureSize)
+	for {
+		n, err := unix.Read(fd, buf)
+		if err == unix.EINTR {
+			continue
 		}
-		proc.Listener = int(fd)
+		if err == unix.ECONNRESET { // the child ended with an answer unread
+			return nil, nil
+		}
+		return buf[:max(n, 0)], err
+	}
+}
+
+func (s *start) answer(message byte, proc *Process) error {
+	switch message {
+	case syncListener:
+		return s.fetchListener(proc)
 	case syncMaps:
 		return writeMaps(s.pid, s.p.Clone.Maps)
 	case syncPivot:
@@ -319,27 +378,29 @@ func writeMaps(pid int, m *Maps) error {
 	return errors.Join(write("uid_map", m.UID), write("gid_map", m.GID))
 }
 
-func (s *start) reap() {
-	var ws unix.WaitStatus
+func reap(pid int) {
 	for {
-		if _, err := unix.Wait4(s.pid, &ws, 0, nil); err != unix.EINTR {
-			break
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return
 		}
 	}
-	_ = unix.Close(int(s.pidfd))
 }
 
-// closeSlots closes what Prepare opened. Detached mounts are taken down by their last close.
-func (s *start) closeSlots(failed bool) {
+// close closes what the launch has opened. Detached mounts are taken down by their last close.
+func (s *start) close(failed bool) {
 	for i := range s.p.Prepare {
 		out := s.p.Prepare[i].Out
-		if out == NoSlot || out == SlotConsole && !failed {
-			continue
+		if out != NoSlot && (out != SlotConsole || failed) {
+			closeFD(s.slots[out])
+			s.slots[out] = -1
 		}
-		closeFD(s.im.get(out))
 	}
-	closeFD(s.childEnd)
-	closeFD(s.gate)
+	if s.birth != nil {
+		_ = unix.Munmap(s.birth)
+	}
+	for _, fd := range []int{s.sync[0], s.sync[1], s.program, s.ownPidNS} {
+		closeFD(fd)
+	}
 }
 
 func closeFD(fd int) {
@@ -348,13 +409,12 @@ func closeFD(fd int) {
 	}
 }
 
-// stepError describes a failed step; the index counts Prepare's steps first.
-func (s *start) stepError(i int, err error) error {
+// stepError describes a failed step.
+func (s *start) stepError(st *Step, err error) error {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
-		return fmt.Errorf("%s: %w", s.im.steps[i].What, err)
+		return fmt.Errorf("%s: %w", st.What, err)
 	}
-	st := &s.im.steps[i]
 	return &Error{Step: st.What, Call: s.p.call(st), Errno: errno, Exec: st.isExec(), Arg0: s.p.Args0}
 }
 
@@ -367,24 +427,19 @@ func (p *Process) Release() error {
 	if p.gate < 0 {
 		return errors.New("the process is not waiting at a gate")
 	}
-	defer func() {
-		_ = unix.Close(p.gate)
-		p.gate = -1
-		p.image.close()
-	}()
-	if _, err := unix.Write(p.gate, []byte{syncReady}); err != nil {
+	gate := p.gate
+	p.gate = -1
+	defer unix.Close(gate)
+	if _, err := unix.Write(gate, []byte{syncReady}); err != nil {
 		return fmt.Errorf("open the gate: %w", err)
 	}
-	buf := make([]byte, 1)
-	for {
-		if _, err := unix.Read(p.gate, buf); err != unix.EINTR {
-			break
-		}
+	message, err := receive(gate)
+	if err != nil {
+		return fmt.Errorf("hear from the container's first process: %w", err)
 	}
-	i, errno, failed := p.image.failure()
-	if !failed {
+	if len(message) != failureSize {
 		return nil
 	}
-	st := &p.prog.Child[i]
-	return &Error{Step: st.What, Call: p.prog.call(st), Errno: errno, Exec: st.isExec(), Arg0: p.prog.Args0}
+	s := start{p: p.prog}
+	return s.failure(message)
 }

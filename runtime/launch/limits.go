@@ -17,8 +17,7 @@ var rlimits = map[string]int{
 	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
 }
 
-// limits sets resource limits and the badness that the OOM killer goes by. Raising a hard limit or
-// lowering the badness takes CAP_SYS_RESOURCE on the host.
+// limits sets resource limits. Raising a hard limit takes CAP_SYS_RESOURCE on the host.
 func (c *compiler) limits(p *specs.Process) error {
 	k := &c.kid
 	seen := map[string]bool{}
@@ -36,10 +35,6 @@ func (c *compiler) limits(p *specs.Process) error {
 		binary.LittleEndian.PutUint64(b[8:], l.Hard)
 		k.call("set "+l.Type+" (raising a hard limit takes CAP_SYS_RESOURCE)", unix.SYS_PRLIMIT64, Int(0), Int(n), Bytes(b), Int(0))
 	}
-	if p.OOMScoreAdj != nil {
-		what := "set oom_score_adj to " + strconv.Itoa(*p.OOMScoreAdj) + " (lowering it takes CAP_SYS_RESOURCE)"
-		c.writeOwn("self/oom_score_adj", strconv.Itoa(*p.OOMScoreAdj), what)
-	}
 	return nil
 }
 
@@ -49,11 +44,15 @@ func (c *compiler) writeOwn(file, text, what string) {
 	c.kid.call(what, unix.SYS_WRITE, Of(fd), Str(text), Int(len(text)))
 }
 
-// label asks the security modules for the process's label after execve.
-func (c *compiler) label(p *specs.Process) {
+// own writes the child's own files in the host's /proc, while it still is the host's root: the badness
+// that the OOM killer goes by, and the label that the security modules give it at execve.
+func (c *compiler) own(p *specs.Process) {
+	if p.OOMScoreAdj != nil {
+		what := "set oom_score_adj to " + strconv.Itoa(*p.OOMScoreAdj) + " (lowering it takes CAP_SYS_RESOURCE)"
+		c.writeOwn("self/oom_score_adj", strconv.Itoa(*p.OOMScoreAdj), what)
+	}
 	if p.ApparmorProfile != "" {
 		c.writeOwn("self/attr/apparmor/exec", "exec "+p.ApparmorProfile, "apply apparmor profile "+p.ApparmorProfile)
-		// Kernels before 5.1 have no directory of AppArmor's own, but those are below the floor.
 	}
 	if p.SelinuxLabel != "" {
 		c.writeOwn("self/attr/exec", p.SelinuxLabel, "apply SELinux label "+p.SelinuxLabel)

@@ -23,8 +23,6 @@ func userNamespace(uids, gids string) (int, error) {
 	p := &Program{Slots: append([]string(nil), fixedNames...), Listener: NoSlot,
 		Clone: Clone{Flags: unix.CLONE_NEWUSER, Cgroup: NoSlot, PidNS: NoSlot, Waits: true, Maps: &Maps{UID: uids, GID: gids}}}
 	c := &compiler{p: p, kid: section{p: p}}
-	c.kid.call("wait", unix.SYS_CLOSE, Of(SlotSyncUp))
-	c.barrier(syncMaps, "wait for the maps")
 	c.barrier(syncReady, "wait for the end")
 	c.kid.call("end", OpFail, Int(int(unix.ECANCELED)))
 	p.Child = c.kid.steps

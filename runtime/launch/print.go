@@ -67,12 +67,12 @@ func (p *Program) cloneLine() string {
 			notes = append(notes, "setgroups=deny")
 		}
 	}
-	how := "vfork"
-	if c.Waits {
-		how = "fork, waits"
-	}
+	how := "pivot"
 	if c.Covered {
-		how += ", covered"
+		how = "covered"
+	}
+	if c.Waits {
+		how += ", waits"
 	}
 	return strings.TrimSpace(fmt.Sprintf("clone3(%s) [%s] %s", cloneFlags(c.Flags), how, strings.Join(notes, " ")))
 }
@@ -101,6 +101,8 @@ func (p *Program) arg(a *Arg, kind rune) string {
 	switch a.Kind {
 	case ArgSlot:
 		return p.slot(Slot(a.N))
+	case ArgSlotAddress:
+		return "&" + p.slot(Slot(a.N))
 	case ArgData:
 		return p.data(a.D, kind)
 	}

@@ -42,7 +42,6 @@ func (c *compiler) settle() error {
 	if err := c.limits(p); err != nil {
 		return err
 	}
-	c.label(p)
 	c.stdio(p)
 	if c.o.NewKeyring {
 		c.kid.call("join a session keyring", unix.SYS_KEYCTL, Int(unix.KEYCTL_JOIN_SESSION_KEYRING), Int(0)).
@@ -62,6 +61,7 @@ func (c *compiler) become() error {
 		// Without no_new_privs only CAP_SYS_ADMIN may install a filter, so before it is lost.
 		c.install(filter)
 	}
+	c.drop()
 	if err := c.identity(p); err != nil {
 		return err
 	}
@@ -90,8 +90,23 @@ func (c *compiler) stdio(p *specs.Process) {
 		k.call(what, unix.SYS_DUP3, Of(s), Int(i), Int(0)).expect(unix.EINVAL, 0) // EINVAL: already there
 	}
 	first := 3 + c.o.PreserveFDs
-	if c.o.Facts.Has(probe.CloseRangeExec) { // else the launcher has marked them
-		k.call("keep the launcher's descriptors from the program", unix.SYS_CLOSE_RANGE, Int(first), Int(^uint32(0)), Int(unix.CLOSE_RANGE_CLOEXEC))
+	what = "keep the launcher's descriptors from the program"
+	if c.o.Facts.Has(probe.CloseRangeExec) {
+		k.call(what, unix.SYS_CLOSE_RANGE, Int(first), Int(^uint32(0)), Int(unix.CLOSE_RANGE_CLOEXEC))
+		return
+	}
+	for _, s := range []Slot{SlotSync, SlotHighIn, SlotHighOut, SlotHighErr} {
+		k.call(what, unix.SYS_FCNTL, Of(s), Int(unix.F_SETFD), Int(unix.FD_CLOEXEC)).expect(unix.EBADF, 0)
+	}
+}
+
+// drop closes what Prepare opened, before the child becomes somebody whom the container's other
+// processes may trace: with the host's /proc or root in hand they would be out (CVE-2024-21626).
+func (c *compiler) drop() {
+	for i := range c.prep.steps {
+		if out := c.prep.steps[i].Out; out != NoSlot && out != SlotConsole {
+			c.kid.call("drop the host's descriptors", unix.SYS_CLOSE, Of(out))
+		}
 	}
 }
 
@@ -235,7 +250,9 @@ func (c *compiler) install(f *seccomp.Filter) {
 		// The descriptor exists in the child only and goes at execve: the launcher fetches a copy.
 		st.Out = c.p.newSlot("seccomp-listener")
 		c.p.Listener = st.Out
-		c.barrier(syncListener, "hand over the seccomp listener")
+		c.kid.call("hand over the seccomp listener", unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{syncListener}), Int(1))
+		c.kid.call("hand over the seccomp listener", unix.SYS_WRITE, Of(SlotSync), Arg{Kind: ArgSlotAddress, N: uint64(st.Out)}, Int(8))
+		c.kid.call("hand over the seccomp listener", unix.SYS_READ, Of(SlotSync), Bytes(make([]byte, 8)), Int(1)).Positive = true
 	}
 }
 
@@ -319,6 +336,10 @@ func (c *compiler) gate() {
 		return
 	}
 	k.call(what, unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{syncReady}), Int(1))
-	fifo := k.open("fifo", what, unix.SYS_OPENAT, Of(c.gateDir()), Str(fifoName(c.o.GateFifo)), Int(unix.O_WRONLY|unix.O_CLOEXEC), Int(0))
+	dir := c.gateDir()
+	if !c.o.Facts.Has(probe.CloseRangeExec) {
+		k.call(what, unix.SYS_FCNTL, Of(dir), Int(unix.F_SETFD), Int(unix.FD_CLOEXEC))
+	}
+	fifo := k.open("fifo", what, unix.SYS_OPENAT, Of(dir), Str(fifoName(c.o.GateFifo)), Int(unix.O_WRONLY|unix.O_CLOEXEC), Int(0))
 	k.call(what, unix.SYS_WRITE, Of(fifo), Str("0"), Int(1))
 }

@@ -29,7 +29,7 @@ type Program struct {
 type Clone struct {
 	Flags     uint64 // CLONE_NEW* and CLONE_INTO_CGROUP; how memory is shared is the launcher's matter
 	Cgroup    Slot   // directory descriptor for CLONE_INTO_CGROUP
-	Waits     bool   // the child stops on the way (gate, maps, hooks): it is forked instead of vforked
+	Waits     bool   // the child stops on the way (gate, maps, hooks) for the launcher
 	Maps      *Maps  // identity maps to write once the child exists
 	Covered   bool   // clone from the launcher's empty mount namespace
 	PidNS     Slot   // pid namespace to enter before the clone (children only), or NoSlot
@@ -56,15 +56,16 @@ const (
 	SlotErr                 // becomes descriptor 2
 	SlotConsole             // the pty master, made by Prepare
 	SlotSync                // the child's end of the socket to the launcher
-	SlotSyncUp              // the launcher's end: closed by the child
-	SlotOwnIn               // SlotIn when its owner should change, else -1
+	SlotOwnIn               // SlotIn when its owner should become the program's user, else -1
 	SlotOwnOut
 	SlotOwnErr
-	SlotGroup // winsize memory is not a slot; reserved so that numbering stays stable
+	SlotHighIn // SlotIn when it is above 2, else -1
+	SlotHighOut
+	SlotHighErr
 	fixedSlots
 )
 
-var fixedNames = []string{"stdin", "stdout", "stderr", "console", "sync", "sync-up", "own-stdin", "own-stdout", "own-stderr", "reserved"}
+var fixedNames = []string{"stdin", "stdout", "stderr", "console", "sync", "own-stdin", "own-stdout", "own-stderr", "high-stdin", "high-stdout", "high-stderr"}
 
 // Step is one system call and what follows from its result.
 type Step struct {
@@ -118,6 +119,7 @@ const (
 	ArgInt ArgKind = iota
 	ArgSlot
 	ArgData
+	ArgSlotAddress // where the slot's eight bytes are (Child only)
 )
 
 // Ptr says that the eight bytes at Off hold the address of To.

@@ -113,6 +113,7 @@ func (c *compiler) enterRoot() error {
 		k.call("leave the old root", unix.SYS_FCHDIR, Of(old))
 		k.call("leave the old root", unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(unix.MS_REC|unix.MS_SLAVE), Int(0))
 		k.call("leave the old root", unix.SYS_UMOUNT2, Str("."), Int(unix.MNT_DETACH))
+		k.call("leave the old root", unix.SYS_CLOSE, Of(old))
 	}
 	k.call(what, unix.SYS_CHDIR, Str("/"))
 	return nil
