@@ -13,15 +13,20 @@
 //	Prepare: open cgroups, assemble the overlay,
 //	  clone host paths as detached mounts,
 //	  make the terminal
-//	clone3 ──────────────────────────────────────▶ join cgroups and namespaces
-//	  (waits in the kernel until execve: vfork,    attach root, mount, make devices, mask
-//	   or on a socket when the child must wait)    pivot or chroot, limits, identity, seccomp
-//	◀──────────────────────────────────────────── execve, or {step, errno} and exit
+//	lay the table out as a program in memory
+//	clone3 ──────────────────────────────────────▶ keep the descriptors of the table
+//	  (waits in the kernel until execveat)         execveat the program in memory
+//	◀────────────────────────────────────────────
+//	serve the socket until its end                 join cgroups and namespaces
+//	                                               attach root, mount, make devices, mask
+//	                                               pivot or chroot, limits, identity, seccomp
+//	◀──────────────────────────────────────────── execve closes the socket, or {step, errno} comes through it
 //
-// The child never runs Go: after clone3 a short loop of assembly walks the table. A step may
-// skip the next ones on success or on an expected errno; there is no other control flow. That
-// is what makes a start cheap: no second process image, no page-table copy, no runtime start-up,
-// and nothing of the launcher's memory is written.
+// The child never runs Go: a short loop of assembly walks the table, at first in the launcher's memory,
+// then as the whole text of a program that was written for this one child (elf.go says why). A step
+// may skip the next ones on success or on an expected errno; there is no other control flow. That is
+// what makes a start cheap: no runtime start-up, no page-table copy, and nothing of the launcher's is
+// in reach of the container.
 //
 // Words: a step is one system call; a slot holds a result (usually a descriptor) for later steps;
 // a gate is where a child waits to be told to go on; covered is the way of entering a root by
