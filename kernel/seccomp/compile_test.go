@@ -328,6 +328,13 @@ func TestNumbers(t *testing.T) {
 	if _, ok := Number(specs.ArchX86_64, "socketcall"); ok {
 		t.Error("x86_64 has no socketcall")
 	}
+	for _, row := range numbers {
+		for _, n := range row {
+			if n >= tableSize || n < -privateSize {
+				t.Fatalf("number %d does not fit callTable", n)
+			}
+		}
+	}
 	for i := range nameCount {
 		if name := nameText[nameStart[i]:nameStart[i+1]]; nameIndex(name) != i {
 			t.Errorf("%q is not found where it stands", name)

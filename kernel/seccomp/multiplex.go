@@ -23,22 +23,22 @@ const (
 	ipcSelector    = 0xffff
 )
 
-// multiplexed adds to the ABI's calls what the profile's rules for socket and IPC calls mean for
+// multiplexed adds to an ABI's verdicts what the profile's rules for socket and IPC calls mean for
 // socketcall(2) and ipc(2).
-func (c *compiler) multiplexed(b *abi, calls []numberedCall) []numberedCall {
-	calls = c.multiplex(b, calls, "socketcall", socketCalls[:], socketSelector)
-	return c.multiplex(b, calls, "ipc", ipcCalls[:], ipcSelector)
+func (c *compiler) multiplexed(b *abi, t *callTable) {
+	c.multiplex(b, t, "socketcall", socketCalls[:], socketSelector)
+	c.multiplex(b, t, "ipc", ipcCalls[:], ipcSelector)
 }
 
-func (c *compiler) multiplex(b *abi, calls []numberedCall, through string, members []muxed, mask uint64) []numberedCall {
+func (c *compiler) multiplex(b *abi, t *callTable, through string, members []muxed, mask uint64) {
 	n := nameIndex(through)
 	nr, ok := b.number(n)
 	if !ok {
-		return calls
+		return
 	}
 	own := c.calls[n]
 	if own != byDefault && c.verdicts[own].rules == nil {
-		return calls // the profile decides on the whole of it
+		return // the profile decides on the whole of it
 	}
 	var rules []rule
 	for _, m := range members {
@@ -53,8 +53,7 @@ func (c *compiler) multiplex(b *abi, calls []numberedCall, through string, membe
 			}
 		}
 	}
-	if len(rules) == 0 {
-		return calls
+	if len(rules) > 0 {
+		c.put(t, b, nr, c.intern(verdict{rules: rules, action: c.verdicts[byDefault].action, order: rules[0].order}))
 	}
-	return append(calls, numberedCall{nr, c.intern(verdict{rules: rules, action: c.verdicts[byDefault].action, order: rules[0].order})})
 }

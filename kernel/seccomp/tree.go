@@ -1,9 +1,6 @@
 package seccomp
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // span is a range of numbers with one verdict; it ends where the next begins.
 type span struct {
@@ -22,7 +19,7 @@ func (c *compiler) tree(a *asm, audit uint32) target {
 
 // spans gives the verdicts of all numbers of an audit architecture, in order.
 func (c *compiler) spans(audit uint32) []span {
-	var out []span
+	out := make([]span, 0, 256)
 	add := func(first uint32, v uint16, b *abi) {
 		if c.verdicts[v].rules == nil {
 			b = nil
@@ -108,10 +105,28 @@ type numberedCall struct {
 	verdict uint16
 }
 
+// Places in callTable: table numbers first, arm's private calls behind them.
+const (
+	tableSize   = 768
+	privateSize = 8
+)
+
+// callTable has the verdict on each number of an ABI.
+type callTable [tableSize + privateSize]uint16
+
+// put gives a number its verdict; two names can stand for one number.
+func (c *compiler) put(t *callTable, b *abi, nr uint32, v uint16) {
+	at := nr - b.base
+	if at >= armPrivate {
+		at = at - armPrivate + tableSize
+	}
+	t[at] = c.join(t[at], v)
+}
+
 // numbered gives the ABI's calls that have a verdict, by number, and the highest number the profile
 // names (0: none; arm's private calls do not count).
 func (c *compiler) numbered(b *abi) (calls []numberedCall, highest uint32) {
-	calls = make([]numberedCall, 0, nameCount)
+	var table callTable
 	for i := range c.calls {
 		if !c.named[i] {
 			continue
@@ -124,20 +139,21 @@ func (c *compiler) numbered(b *abi) (calls []numberedCall, highest uint32) {
 			highest = nr
 		}
 		if v := c.calls[i]; v != byDefault {
-			calls = append(calls, numberedCall{nr, v})
+			c.put(&table, b, nr, v)
 		}
 	}
-	calls = c.multiplexed(b, calls)
-	slices.SortFunc(calls, func(x, y numberedCall) int { return cmp.Compare(x.nr, y.nr) })
-	out := calls[:0]
-	for _, call := range calls {
-		if n := len(out); n > 0 && out[n-1].nr == call.nr { // two names of one call
-			out[n-1].verdict = c.join(out[n-1].verdict, call.verdict)
-			continue
+	c.multiplexed(b, &table)
+	calls = make([]numberedCall, 0, len(table))
+	for at, v := range table {
+		switch {
+		case v == byDefault:
+		case at < tableSize:
+			calls = append(calls, numberedCall{b.base + uint32(at), v})
+		default:
+			calls = append(calls, numberedCall{armPrivate + uint32(at-tableSize), v})
 		}
-		out = append(out, call)
 	}
-	return out, highest
+	return calls, highest
 }
 
 // leaves emits the argument tests and gives each span's target.
