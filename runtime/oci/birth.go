@@ -1,0 +1,266 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/base/failpoint"
+	"berth/base/fault"
+	"berth/kernel/cgroup"
+	"berth/kernel/process"
+	"berth/runtime/launch"
+)
+
+// birth is one container on its way from a bundle to a process: what create and run have in common.
+type birth struct {
+	t      *tool
+	f      *flagSet
+	c      *container
+	cfg    *configuration
+	bundle string
+	// wait: the program does not run before `start` (create)
+	wait   bool
+	detach bool // we do not stay until the end (create, run --detach)
+
+	cg     *cgroup.Cgroup // nil without cgroups
+	scope  scope          // systemd's unit, or nothing
+	proc   *launch.Process
+	hooked bool // a hook was run: poststop hooks are due even if the birth fails
+}
+
+// give makes the container and its process. On an error nothing is left of it.
+func (b *birth) give() (err error) {
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			b.undo()
+		}
+	}()
+	if err := b.cgroups(); err != nil {
+		return err
+	}
+	_ = failpoint.Hit("oci-cgroup-made")
+	if b.wait {
+		if err := b.c.makeFifo(b.cfg.Spec); err != nil {
+			return err
+		}
+	}
+	if err := b.launch(); err != nil {
+		return unable(err)
+	}
+	_ = failpoint.Hit("oci-launched")
+	if err := b.remember(b.proc.PID); err != nil {
+		return err
+	}
+	if err := b.handOver(); err != nil {
+		return err
+	}
+	if path := b.f.text("pid-file"); path != "" {
+		return writePIDFile(path, b.proc.PID)
+	}
+	return nil
+}
+
+// unable puts a failed launch into the words that docker and podman look for.
+func unable(err error) error {
+	return fmt.Errorf("unable to start container process: %w", describe(err))
+}
+
+// prepare reads and checks everything, then makes the container's directory.
+func (b *birth) prepare() error {
+	dir := b.f.text("bundle")
+	var err error
+	if b.bundle, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if b.cfg, err = loadConfig(b.bundle + "/" + configFile); err != nil {
+		return err
+	}
+	id := b.f.arg(0)
+	if err := checkID(id); err != nil {
+		return err
+	}
+	if err := b.checkTerminal(); err != nil {
+		return err
+	}
+	if err := checkSpec(b.cfg.Spec, b.bundle); err != nil {
+		return err
+	}
+	if b.c, err = b.t.newContainer(id); err != nil {
+		return err
+	}
+	if err := writeFile(b.c.dir+"/"+configFile, b.cfg.text, 0o600); err != nil {
+		_ = b.c.remove()
+		return err
+	}
+	s := b.cfg.Spec
+	b.c.rec = &record{
+		Version: recordVersion, OCIVersion: s.Version, ID: id, Bundle: b.bundle, Rootfs: rootPath(s, b.bundle),
+		Created: time.Now(), ConfigHash: hashText(b.cfg.text), Annotations: s.Annotations,
+		PIDNS: ownNamespace(s, specs.PIDNamespace), Systemd: b.t.systemd,
+	}
+	return nil
+}
+
+// checkTerminal refuses combinations of flags and process.terminal in which nobody would hold the
+// terminal's other end.
+func (b *birth) checkTerminal() error {
+	p := b.cfg.Spec.Process
+	return checkConsole(p != nil && p.Terminal, b.detach, b.f.text("console-socket"))
+}
+
+func checkConsole(terminal, detach bool, socket string) error {
+	switch {
+	case detach && terminal && socket == "":
+		return fault.New(fault.Invalid, "cannot allocate tty if runc will detach without setting console socket")
+	case socket != "" && !(detach && terminal):
+		return fault.New(fault.Invalid, "cannot use console socket if runc will not detach or allocate tty")
+	}
+	return nil
+}
+
+// launch compiles the configuration and starts the process.
+func (b *birth) launch() error {
+	s := b.cfg.Spec
+	filter, err := b.t.filter(b.cfg)
+	if err != nil {
+		return err
+	}
+	extra, err := b.t.extraFiles(s.Process, int(b.f.int("preserve-fds")))
+	if err != nil {
+		return err
+	}
+	o := launch.Options{
+		Bundle: b.bundle, Seccomp: filter, NoPivot: b.f.bool("no-pivot"), NewKeyring: !b.f.bool("no-new-keyring"), PreserveFDs: extra,
+	}
+	if b.cg != nil {
+		o.Cgroup = b.cg.Attach()
+	}
+	if b.wait {
+		o.GateFifo = b.c.dir + "/" + fifoFile
+	}
+	beforePivot := len(prestart.hooks(s))+len(createRuntime.hooks(s))+len(createContainer.hooks(s))+len(s.Linux.NetDevices) > 0
+	beforeExec := !b.wait && len(startContainer.hooks(s)) > 0
+	o.HookGates = launch.HookGates{BeforePivot: beforePivot, BeforeExec: beforeExec}
+	p, err := launch.Compile(s, o)
+	if err != nil {
+		return err
+	}
+	l, err := launch.NewLauncher(false)
+	if err != nil {
+		return err
+	}
+	io := launch.Stdio{In: 0, Out: 1, Err: 2, Rows: rows(s.Process), Cols: columns(s.Process)}
+	b.proc, err = l.StartHooked(p, io, launch.Hooks{BeforePivot: b.beforePivot, BeforeExec: b.beforeExec})
+	return err
+}
+
+// beforePivot is called while the container's namespaces exist and its root is not entered yet.
+func (b *birth) beforePivot(pid int) error {
+	s := b.cfg.Spec
+	if err := moveNetDevices(s.Linux.NetDevices, pid); err != nil {
+		return err
+	}
+	// Hooks may ask us for the container's state.
+	if err := b.remember(pid); err != nil {
+		return err
+	}
+	b.hooked = true
+	state := stateJSON(b.c.rec, creating, pid)
+	for _, kind := range [...]hookKind{prestart, createRuntime} {
+		if err := b.t.runHooks(kind, kind.hooks(s), state, inRuntime(b.bundle)); err != nil {
+			return err
+		}
+	}
+	state = stateJSON(b.c.rec, creating, pidInside(pid))
+	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, pid, false))
+}
+
+// beforeExec is called (run only) while the process is ready to execute the user's program.
+func (b *birth) beforeExec(pid int) error {
+	if err := b.remember(pid); err != nil {
+		return err
+	}
+	b.hooked = true
+	return b.t.runStartContainer(b.c, b.cfg.Spec, pid)
+}
+
+// runStartContainer runs the hooks that belong inside the container, right before its program.
+func (t *tool) runStartContainer(c *container, s *specs.Spec, pid int) error {
+	hooks := startContainer.hooks(s)
+	if len(hooks) == 0 {
+		return nil
+	}
+	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(s, pid, true))
+}
+
+// remember writes state.json. It is called once the process exists, and again only if that changed.
+func (b *birth) remember(pid int) error {
+	if b.c.rec.PID == pid {
+		return nil
+	}
+	start, err := process.StartTicks(pid)
+	if err != nil {
+		return err
+	}
+	b.c.rec.PID, b.c.rec.StartTime = pid, start
+	return b.c.save()
+}
+
+// undo takes everything back after a failure.
+func (b *birth) undo() {
+	if b.proc != nil {
+		_ = unix.Kill(b.proc.PID, unix.SIGKILL)
+		_, _ = reap(b.proc.PID)
+		b.closeProcess()
+	}
+	if err := b.c.destroy(b.cg); err != nil {
+		b.t.log.Warn("clean up after a failure", "error", err.Error())
+	}
+	if b.hooked {
+		b.t.runPoststop(b.c.rec, b.cfg.Spec)
+	}
+}
+
+// closeProcess drops the descriptors that belong to the process.
+func (b *birth) closeProcess() {
+	for _, fd := range [...]int{b.proc.PidFD, b.proc.Console, b.proc.Listener} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// makeFifo makes the file at which the process will wait for `start`. The container's root user, who
+// opens it, need not be ours.
+func (c *container) makeFifo(s *specs.Spec) error {
+	path := c.dir + "/" + fifoFile
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return &os.PathError{Op: "mkfifo", Path: path, Err: err}
+	}
+	if err := unix.Chmod(path, 0o622); err != nil { // whatever the umask said
+		return &os.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return nil
+}
+
+// runPoststop runs the hooks that come after a container's end. Their failures are told and change nothing.
+func (t *tool) runPoststop(rec *record, s *specs.Spec) {
+	hooks := poststop.hooks(s)
+	if len(hooks) == 0 {
+		return
+	}
+	state := stateJSON(rec, stopped, 0)
+	for i := range hooks {
+		if err := runHook(&hooks[i], state, inRuntime(rec.Bundle)); err != nil {
+			t.log.Warn(fmt.Sprintf("error running poststop hook #%d: %v", i, err))
+		}
+	}
+}

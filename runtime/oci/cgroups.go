@@ -1,0 +1,139 @@
+package oci
+
+import (
+	"path/filepath"
+	"strings"
+
+	"berth/base/fault"
+	"berth/kernel/cgroup"
+)
+
+// scope is a unit of systemd that holds the container's cgroup; the zero value is none.
+type scope struct {
+	unit string
+	user bool
+}
+
+// cgroups makes the container's cgroup, unless we are rootless and may not.
+func (b *birth) cgroups() error {
+	if b.t.systemd {
+		return b.systemdCgroup()
+	}
+	path := b.cfg.Spec.Linux.CgroupsPath
+	if path == "" {
+		path = b.c.id // below our own cgroup, so that delegated trees are not left
+	}
+	cg, err := b.t.makeCgroup(path, b.cfg, b.cfg.Spec.Linux.CgroupsPath == "")
+	if err != nil || cg == nil {
+		return err
+	}
+	b.cg, b.c.rec.Cgroup = cg, path
+	if path[0] != '/' {
+		b.c.rec.Own = ownCgroups(cg.Layout())
+	}
+	return nil
+}
+
+// ownCgroups gives our own cgroup in each hierarchy, by the hierarchy's controllers ("" on v2).
+func ownCgroups(l cgroup.Layout) map[string]string {
+	own := make(map[string]string, len(l.Hierarchies))
+	for i := range l.Hierarchies {
+		own[hierarchyKey(&l.Hierarchies[i])] = l.Hierarchies[i].Own
+	}
+	return own
+}
+
+func hierarchyKey(h *cgroup.Hierarchy) string {
+	if h.V2 {
+		return ""
+	}
+	return strings.Join(h.Controllers, ",")
+}
+
+// makeCgroup makes a cgroup with the configuration's limits. nil without an error: this user may make
+// none, and the configuration did not ask for a certain one.
+func (t *tool) makeCgroup(path string, cfg *configuration, optional bool) (*cgroup.Cgroup, error) {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return nil, err
+	}
+	plan, err := cgroup.Plan(layout, path, cfg.Spec.Linux.Resources)
+	if err != nil {
+		return nil, err
+	}
+	cg, err := plan.Apply()
+	if err == nil || !fault.Is(err, fault.Forbidden) || !t.rootless() {
+		return cg, err
+	}
+	plan.Lenient = true
+	cg, err = plan.Apply()
+	if err != nil && optional && fault.Is(err, fault.NotFound) {
+		return nil, nil // not one hierarchy let us
+	}
+	return cg, err
+}
+
+// cgroup finds the container's cgroup again; nil without an error when it has none.
+func (c *container) cgroup() (*cgroup.Cgroup, error) {
+	if c.rec.Cgroup == "" {
+		return nil, nil
+	}
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return nil, err
+	}
+	for i := range layout.Hierarchies {
+		h := &layout.Hierarchies[i]
+		if own, ok := c.rec.Own[hierarchyKey(h)]; ok {
+			h.Own = own
+		}
+	}
+	return cgroup.Open(layout, c.rec.Cgroup)
+}
+
+// mustCgroup is cgroup for commands that can do nothing without one.
+func (c *container) mustCgroup(doing string) (*cgroup.Cgroup, error) {
+	cg, err := c.cgroup()
+	if err == nil && cg == nil {
+		err = fault.New(fault.Conflict, "cannot %s container %s: it was made without a cgroup", doing, c.id)
+	}
+	return cg, err
+}
+
+// destroy removes what a container without processes still holds: its cgroup, then its directory.
+// A container that never got as far as state.json is told by its configuration where the cgroup is.
+func (c *container) destroy(cg *cgroup.Cgroup) error {
+	if cg == nil && c.rec == nil {
+		cg = c.plannedCgroup()
+	}
+	if cg != nil {
+		if err := cg.Remove(); err != nil {
+			return err
+		}
+	}
+	if c.rec != nil && c.rec.Scope != "" {
+		c.tool.stopScope(scope{c.rec.Scope, c.rec.UserScope})
+	}
+	return c.remove()
+}
+
+// plannedCgroup is where a create that was interrupted may have made the cgroup.
+func (c *container) plannedCgroup() *cgroup.Cgroup {
+	cfg, err := c.config()
+	if err != nil || c.tool.systemd {
+		return nil
+	}
+	path := cfg.Spec.Linux.CgroupsPath
+	if path == "" {
+		path = c.id
+	}
+	layout, err := cgroup.Detect()
+	if err != nil || filepath.Clean("/"+path) == "/" {
+		return nil
+	}
+	cg, err := cgroup.Open(layout, path)
+	if err != nil {
+		return nil
+	}
+	return cg
+}

@@ -1,0 +1,234 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/runtime/oci/config"
+)
+
+// configuration is a config.json together with its text.
+type configuration struct {
+	*config.Config
+	text []byte
+}
+
+// loadConfig reads a config.json.
+func loadConfig(path string) (*configuration, error) {
+	text, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "JSON specification file %s not found", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := config.Parse(text)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "%s", path)
+	}
+	if parsed.Spec.Linux == nil {
+		parsed.Spec.Linux = &specs.Linux{}
+	}
+	return &configuration{Config: parsed, text: text}, nil
+}
+
+// checkSpec refuses configurations that the specification forbids or that cannot be meant, before
+// anything is made. Each complaint names the member.
+func checkSpec(s *specs.Spec, bundle string) error {
+	if err := checkVersion(s.Version); err != nil {
+		return err
+	}
+	if s.Process == nil {
+		return fault.New(fault.Invalid, "process property must not be empty")
+	}
+	if err := checkProcess(s.Process); err != nil {
+		return err
+	}
+	if s.Root == nil || s.Root.Path == "" {
+		return fault.New(fault.Invalid, "root property must not be empty: say where the container's files are in root.path")
+	}
+	if err := checkRootfs(rootPath(s, bundle)); err != nil {
+		return err
+	}
+	has := func(kind specs.LinuxNamespaceType) bool { return hasNamespace(s, kind) }
+	if (s.Hostname != "" || s.Domainname != "") && !has(specs.UTSNamespace) {
+		return fault.New(fault.Invalid, "unable to set hostname without a private UTS namespace")
+	}
+	if len(s.Linux.MaskedPaths)+len(s.Linux.ReadonlyPaths) > 0 && !has(specs.MountNamespace) {
+		return fault.New(fault.Invalid, "unable to restrict sys entries without a private MNT namespace")
+	}
+	if len(s.Linux.NetDevices) > 0 && !has(specs.NetworkNamespace) {
+		return fault.New(fault.Invalid, "unable to move network devices without a private NET namespace")
+	}
+	if r := s.Linux.IntelRdt; r != nil {
+		return fault.New(fault.NotImplemented, "linux.intelRdt: this runtime does not manage Intel RDT; remove it")
+	}
+	for i := range s.Mounts {
+		if err := checkMount(&s.Mounts[i]); err != nil {
+			return fault.In(err, "mounts[%d]", i)
+		}
+	}
+	return checkHooks(s.Hooks)
+}
+
+// checkVersion wants a semantic version of the 1.x line; 0.x bundles were written before it settled.
+func checkVersion(v string) error {
+	if v == "" {
+		return fault.New(fault.Invalid, "ociVersion must not be empty: write the version of the specification, such as %q", specs.Version)
+	}
+	major, ok := versionNumber(v, 0)
+	if !ok || major > 1 {
+		return fault.New(fault.Invalid, "ociVersion %q is not a version of the specification that this runtime knows (0.x to %s)", v, specs.Version)
+	}
+	return nil
+}
+
+// versionNumber gives the n-th number of a semantic version: 0 is major.
+func versionNumber(v string, n int) (int, bool) {
+	if i := strings.IndexAny(v, "-+"); i >= 0 {
+		v = v[:i]
+	}
+	parts := strings.Split(v, ".")
+	if len(parts) != 3 {
+		return 0, false
+	}
+	num, err := strconv.ParseUint(parts[n], 10, 31)
+	return int(num), err == nil
+}
+
+// atLeast reports whether a configuration was written for that version of the specification or a later one.
+func atLeast(v string, major, minor, patch int) bool {
+	for n, want := range [...]int{major, minor, patch} {
+		got, ok := versionNumber(v, n)
+		if !ok || got != want {
+			return ok && got > want
+		}
+	}
+	return true
+}
+
+// checkProcess applies the rules for processes, those of exec included.
+func checkProcess(p *specs.Process) error {
+	switch {
+	case p.Cwd == "":
+		return fault.New(fault.Invalid, "Cwd property must not be empty")
+	case p.Cwd[0] != '/':
+		return fault.New(fault.Invalid, "Cwd must be an absolute path")
+	case len(p.Args) == 0:
+		return fault.New(fault.Invalid, "args must not be empty")
+	}
+	return nil
+}
+
+// rootPath is the container's root directory, absolute.
+func rootPath(s *specs.Spec, bundle string) string {
+	if filepath.IsAbs(s.Root.Path) {
+		return filepath.Clean(s.Root.Path)
+	}
+	return filepath.Join(bundle, s.Root.Path)
+}
+
+// checkRootfs refuses a root that is no directory or is a link: what a link points to could be
+// exchanged between this look and the mount.
+func checkRootfs(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fault.New(fault.NotFound, "invalid rootfs: stat %s: %v", path, err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
+		return fault.New(fault.Invalid, "invalid rootfs: not an absolute path, or a symlink")
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return fault.New(fault.Invalid, "invalid rootfs: %s is not a directory", path)
+	}
+	return nil
+}
+
+// namespaceOf gives the configuration's entry for a kind of namespace, or nil.
+func namespaceOf(s *specs.Spec, kind specs.LinuxNamespaceType) *specs.LinuxNamespace {
+	for i := range s.Linux.Namespaces {
+		if s.Linux.Namespaces[i].Type == kind {
+			return &s.Linux.Namespaces[i]
+		}
+	}
+	return nil
+}
+
+func hasNamespace(s *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	return namespaceOf(s, kind) != nil
+}
+
+// ownNamespace reports whether the container gets a namespace of its own, rather than another's or ours.
+func ownNamespace(s *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	n := namespaceOf(s, kind)
+	return n != nil && n.Path == ""
+}
+
+// What may be mounted over in /proc: files that describe the machine, which lxcfs and its like
+// provide for the container. Anything else there is the kernel's word on the container itself, and
+// hiding or faking it has been the way out of many (runc keeps the same list).
+var procFiles = [...]string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
+	"/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}
+
+func checkMount(m *specs.Mount) error {
+	if m.Destination == "" {
+		return fault.New(fault.Invalid, "destination must not be empty")
+	}
+	dest := filepath.Clean("/" + m.Destination)
+	if dest == "/proc" || !strings.HasPrefix(dest, "/proc/") {
+		return nil
+	}
+	for _, f := range procFiles {
+		if dest == f {
+			return nil
+		}
+	}
+	return fault.New(fault.Invalid, "%q cannot be mounted because it is inside /proc", m.Destination)
+}
+
+func checkHooks(h *specs.Hooks) error {
+	if h == nil {
+		return nil
+	}
+	for _, kind := range hookKinds() {
+		for i, hook := range kind.of(h) {
+			if !filepath.IsAbs(hook.Path) {
+				return fault.New(fault.Invalid, "hooks.%s[%d]: path %q must be absolute", kind.name, i, hook.Path)
+			}
+			if hook.Timeout != nil && *hook.Timeout <= 0 {
+				return fault.New(fault.Invalid, "hooks.%s[%d]: timeout must be greater than zero, not %d", kind.name, i, *hook.Timeout)
+			}
+		}
+	}
+	return nil
+}
+
+// stateJSON is the container's state as hooks and seccomp agents are told.
+func stateJSON(rec *record, s status, pid int) []byte {
+	b := append(make([]byte, 0, 512), `{"ociVersion":`...)
+	b = appendJSON(b, specs.Version)
+	b = append(b, `,"id":`...)
+	b = appendJSON(b, rec.ID)
+	b = append(b, `,"status":`...)
+	b = appendJSON(b, string(s))
+	if pid > 0 {
+		b = fmt.Appendf(b, `,"pid":%d`, pid)
+	}
+	b = append(b, `,"bundle":`...)
+	b = appendJSON(b, rec.Bundle)
+	if len(rec.Annotations) > 0 {
+		b = append(b, `,"annotations":`...)
+		b = appendTextMap(b, rec.Annotations)
+	}
+	return append(b, '}')
+}

@@ -1,0 +1,208 @@
+package oci
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/runtime/launch"
+)
+
+// create makes a container whose process waits to be started.
+func (t *tool) create(f *flagSet) (int, error) {
+	b := &birth{t: t, f: f, wait: true, detach: true}
+	if err := b.give(); err != nil {
+		return 1, fmt.Errorf("%s create failed: %w", t.name, err)
+	}
+	return 0, nil
+}
+
+// runCommand makes a container and starts it; unless detached, it stays until the container's end and
+// cleans up.
+func (t *tool) runCommand(f *flagSet) (int, error) {
+	b := &birth{t: t, f: f, detach: f.bool("detach")}
+	code, err := b.run()
+	if err != nil {
+		return 1, fmt.Errorf("%s run failed: %w", t.name, err)
+	}
+	return code, nil
+}
+
+func (b *birth) run() (int, error) {
+	if b.detach {
+		if err := b.give(); err != nil {
+			return 1, err
+		}
+		return 0, b.afterStart()
+	}
+	fg, err := newForeground(b.t, !b.f.bool("no-subreaper"))
+	if err != nil {
+		return 1, err
+	}
+	defer fg.close()
+	if err := b.give(); err != nil {
+		return 1, err
+	}
+	if err := fg.attach(b.proc); err != nil {
+		b.undo()
+		return 1, err
+	}
+	if err := b.afterStart(); err != nil {
+		return 1, err
+	}
+	b.c.release() // others may act on it while we wait
+	code, err := fg.wait()
+	if err != nil {
+		return 1, err
+	}
+	if b.f.bool("keep") {
+		return code, nil
+	}
+	return code, b.end()
+}
+
+// end removes a container whose process has ended.
+func (b *birth) end() error {
+	if b.cg != nil && !b.c.rec.PIDNS {
+		_ = b.cg.Kill() // what the process left behind dies with its container
+	}
+	err := b.c.destroy(b.cg)
+	b.t.runPoststop(b.c.rec, b.cfg.Spec)
+	return err
+}
+
+// afterStart runs the poststart hooks. Up to version 1.2.0 of the specification a failure changed
+// nothing; since then it ends the container.
+func (b *birth) afterStart() error {
+	err := b.t.runPoststart(b.c, b.cfg)
+	if err != nil {
+		b.hooked = true
+		b.undo()
+	}
+	return err
+}
+
+// runPoststart runs the hooks that follow the program's start, as the configuration's version of the
+// specification has it: the error, if any, must end the container.
+func (t *tool) runPoststart(c *container, cfg *configuration) error {
+	hooks := poststart.hooks(cfg.Spec)
+	if len(hooks) == 0 {
+		return nil
+	}
+	err := t.runHooks(poststart, hooks, stateJSON(c.rec, running, c.rec.PID), inRuntime(c.rec.Bundle))
+	if err != nil && !atLeast(cfg.Spec.Version, 1, 2, 1) {
+		t.log.Warn(err.Error())
+		return nil
+	}
+	return err
+}
+
+// handOver gives the process's other ends to those who asked for them.
+func (b *birth) handOver() error {
+	if err := handOut(b.f, b.proc); err != nil {
+		return err
+	}
+	return sendListener(b.c, b.cfg, creating, b.proc)
+}
+
+// handOut sends the terminal's master and a handle on the process to the sockets that flags name.
+func handOut(f *flagSet, p *launch.Process) error {
+	if socket := f.text("console-socket"); socket != "" && p.Console >= 0 {
+		if err := sendFD(socket, "/dev/ptmx", p.Console); err != nil {
+			return err
+		}
+	}
+	if socket := f.text("pidfd-socket"); socket != "" {
+		return sendFD(socket, "pidfd", p.PidFD)
+	}
+	return nil
+}
+
+// start lets a created container's process go on to its program.
+func (t *tool) start(f *flagSet) (int, error) {
+	c, err := t.loadLocked(f.arg(0))
+	if err != nil {
+		return 1, err
+	}
+	switch s := c.status(); s {
+	case created:
+	case stopped:
+		return 1, fault.New(fault.Conflict, "cannot start a container that has stopped")
+	case running:
+		return 1, fault.New(fault.Conflict, "cannot start an already running container")
+	default:
+		return 1, fault.New(fault.Conflict, "cannot start a container in the %s state", s)
+	}
+	cfg, err := c.config()
+	if err != nil {
+		return 1, err
+	}
+	if err := t.runStartContainer(c, cfg.Spec, c.rec.PID); err != nil {
+		t.abort(c, cfg)
+		return 1, err
+	}
+	if err := c.open(); err != nil {
+		return 1, err
+	}
+	if err := t.runPoststart(c, cfg); err != nil {
+		t.abort(c, cfg)
+		return 1, err
+	}
+	return 0, nil
+}
+
+// open opens the gate: the process waits in opening the fifo for writing, and writes one byte.
+func (c *container) open() error {
+	pidfd, err := c.openPIDFD()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	path := c.dir + "/" + fifoFile
+	fifo, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("open exec fifo: %w", err)
+	}
+	defer unix.Close(fifo)
+	buf := make([]byte, 1)
+	for {
+		fds := []unix.PollFd{{Fd: int32(fifo), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return fmt.Errorf("poll: %w", err)
+		}
+		if fds[0].Revents&unix.POLLIN != 0 {
+			if n, err := unix.Read(fifo, buf); n > 0 || err != nil && err != unix.EAGAIN && err != unix.EINTR {
+				break
+			}
+		}
+		if fds[1].Revents != 0 {
+			return fault.New(fault.Conflict, "container process is already dead")
+		}
+	}
+	if err := unix.Unlink(path); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("remove exec fifo: %w", err)
+	}
+	return nil
+}
+
+// abort ends and removes a container whose hooks have failed.
+func (t *tool) abort(c *container, cfg *configuration) {
+	if err := c.kill(); err != nil {
+		t.log.Warn(err.Error())
+	}
+	cg, _ := c.cgroup()
+	if err := c.destroy(cg); err != nil {
+		t.log.Warn(err.Error())
+	}
+	t.runPoststop(c.rec, cfg.Spec)
+}
+
+// absolute makes a path that a flag named absolute; "" stays as it is.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
+}

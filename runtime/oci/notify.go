@@ -1,0 +1,44 @@
+package oci
+
+import (
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/runtime/launch"
+)
+
+// sendListener sends a process's seccomp listener, if it has one, to the agent that the profile names,
+// together with who the process is (specs.ContainerProcessState). The container's calls wait for the
+// agent's answers from the first one on.
+func sendListener(c *container, cfg *configuration, s status, p *launch.Process) error {
+	if p.Listener < 0 {
+		return nil
+	}
+	defer func() {
+		unix.Close(p.Listener)
+		p.Listener = -1
+	}()
+	profile, err := cfg.Seccomp()
+	if err != nil {
+		return err
+	}
+	message := processState(profile.ListenerMetadata, stateJSON(c.rec, s, c.rec.PID), p.PID)
+	return fault.In(sendFD(profile.ListenerPath, string(message), p.Listener), "hand the seccomp listener to the agent")
+}
+
+// processState is specs.ContainerProcessState around a container's state.
+func processState(metadata string, state []byte, pid int) []byte {
+	b := append(make([]byte, 0, 1024), `{"ociVersion":`...)
+	b = appendJSON(b, specs.Version)
+	b = append(b, `,"fds":["`+specs.SeccompFdName+`"],"pid":`...)
+	b = strconv.AppendInt(b, int64(pid), 10)
+	if metadata != "" {
+		b = append(b, `,"metadata":`...)
+		b = appendJSON(b, metadata)
+	}
+	b = append(b, `,"state":`...)
+	return append(append(b, state...), '}')
+}
