@@ -66,8 +66,9 @@ type LogReader interface {
 // AttachOptions chooses streams.
 type AttachOptions struct {
 	Stdin, Stdout, Stderr bool
-	Logs                  bool // first what was logged so far
-	Stream                bool // then what is written from now on
+	Logs                  bool   // first what was logged so far
+	Stream                bool   // then what is written from now on
+	DetachKeys            string // as typed ("ctrl-x,a"); "" ctrl-p,ctrl-q; only terminals have them
 }
 
 // Conn is one end of a stream to a process. Read gives its output until io.EOF, which comes after the last byte once the process
@@ -145,4 +146,3 @@ type Explanation struct {
 	Ended    string   // "" while it runs: one sentence, what ended it
 	Details  []string // figures and hints behind Ended
 }
-

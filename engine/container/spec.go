@@ -1,6 +1,9 @@
 package container
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Spec is what a container is asked to be. Zero values mean "not asked for"; slices distinguish nil (the default) from empty
 // (none at all) where a comment says so. A Spec is treated as immutable once a container was created from it.
@@ -225,3 +228,6 @@ type ExecSpec struct {
 	DetachKeys   string   `json:",omitzero"`
 	ConsoleSize  [2]uint  `json:",omitzero"` // rows, columns
 }
+
+// IsContainer reports whether the network is that of another container.
+func (n Network) IsContainer() bool { return strings.HasPrefix(n.Mode, "container:") }

@@ -78,3 +78,37 @@ func TestView(t *testing.T) {
 		t.Error(st, err)
 	}
 }
+
+func TestPrograms(t *testing.T) {
+	self, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		t.Skip("needs /bin/sh: a dynamic program to look at")
+	}
+	dir := tree(t, map[string]string{"bin/script": "#! /bin/none -x\n", "usr/bin/text": "hello", "usr/bin/prog": string(self), "etc/x": ""})
+	r, err := Open("", []string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for name, want := range map[string]string{"script": "/bin/script", "prog": "/usr/bin/prog", "none": "", "/etc/x": "/etc/x", "/etc/none": "", "x": ""} {
+		if got := LookPath(r, name, "/bin:/usr/bin"); got != want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if got := Loader(r, "/bin/script"); got != "/bin/none" {
+		t.Errorf("script: %q", got)
+	}
+	if got := Loader(r, "/usr/bin/text"); got != "" {
+		t.Errorf("text: %q", got)
+	}
+	if got := Loader(r, "/usr/bin/prog"); !filepath.IsAbs(got) {
+		t.Errorf("/bin/sh: %q", got)
+	}
+}
+
+func FuzzELFLoader(f *testing.F) {
+	if b, err := os.ReadFile("/bin/sh"); err == nil {
+		f.Add(b[:2048])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) { elfLoader(b) })
+}

@@ -42,6 +42,17 @@ type Standing struct {
 	RestartCount int             `json:"restarts,omitzero"`
 	RestartWait  time.Duration   `json:"wait,omitzero"` // the last wait before a restart by policy
 	Op           string          `json:"op,omitzero"`   // an operation that must be finished after a crash: "remove"
+	Figures      *Figures        `json:"figures,omitempty"`
+	Reboot       bool            `json:"reboot,omitzero"` // it ended because the machine went down
+}
+
+// Figures are what the cgroup of a process that ended badly said at its end.
+type Figures struct {
+	OOMKills     uint64 `json:"oomKills,omitzero"`
+	MemoryPeak   uint64 `json:"memoryPeak,omitzero"`  // bytes
+	MemoryLimit  uint64 `json:"memoryLimit,omitzero"` // bytes; 0: none
+	ForksRefused uint64 `json:"forksRefused,omitzero"`
+	ProcessLimit uint64 `json:"processLimit,omitzero"` // 0: none
 }
 
 // Loaded is one container as found on disk.

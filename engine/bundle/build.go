@@ -1,0 +1,293 @@
+package bundle
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"berth/base/fault"
+	"berth/engine/container"
+	"berth/engine/userdb"
+)
+
+// Input is one container with what was found out for it.
+type Input struct {
+	Record *container.Record
+	User   userdb.User
+	Init   bool // put the init in front
+
+	Hostname, Hosts, ResolvConf string // files to bind into /etc
+	Shm                         string // directory to bind on /dev/shm; "" a tmpfs of its own
+
+	// Namespaces of other containers to join, as paths below /proc; "" a namespace of its own, or the host's where the spec says so.
+	PIDPath, IPCPath, NetPath string
+
+	// Devices finds device nodes on the host; see Host.
+	Devices Nodes
+}
+
+// Nodes looks at device nodes.
+type Nodes interface {
+	// Expand gives the device at path, or all below it if it is a directory, as seen in the container below target.
+	Expand(source, target string) ([]specs.LinuxDevice, error)
+	// All gives every device of the host's /dev, for privileged containers.
+	All() ([]specs.LinuxDevice, error)
+}
+
+// initTarget is where the init is seen in the container; Docker's path.
+const initTarget = "/sbin/docker-init"
+
+// Build gives the specification.
+func (r *Rules) Build(in Input) (*specs.Spec, error) {
+	s := in.Record.Spec
+	opt, err := parseOptions(s.Security.SecurityOpt, r.cfg.NoNewPrivileges)
+	if err != nil {
+		return nil, err
+	}
+	out := &specs.Spec{
+		Version: specs.Version, Hostname: s.Hostname, Domainname: s.Domainname, Annotations: s.Annotations,
+		Root:  &specs.Root{Path: "rootfs", Readonly: s.Security.ReadonlyRootfs},
+		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: s.Security.Sysctls, MountLabel: in.Record.MountLabel},
+	}
+	for _, part := range []func(*specs.Spec, Input, options) error{r.process, r.namespaces, r.mounts, r.paths, r.resources, r.devices, r.seccomp} {
+		if err := part(out, in, opt); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
+	s := in.Record.Spec
+	caps, err := capabilities(s.Security.CapAdd, s.Security.CapDrop, s.Security.Privileged)
+	if err != nil {
+		return err
+	}
+	adj := s.Resources.OOMScoreAdj
+	p := &specs.Process{
+		Terminal: s.Process.TTY, Cwd: s.Process.WorkingDir, Env: s.Environment(), NoNewPrivileges: opt.noNewPriv, OOMScoreAdj: &adj,
+		Args:         append([]string{in.Record.Path}, in.Record.Args...),
+		User:         specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: append([]uint32{in.User.GID}, without(in.User.Groups, in.User.GID)...)},
+		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		SelinuxLabel: in.Record.ProcessLabel,
+	}
+	if p.Cwd == "" {
+		p.Cwd = "/"
+	}
+	if in.Init {
+		p.Args = append([]string{initTarget, "--"}, p.Args...)
+	}
+	if s.ConsoleSize != [2]uint{} && p.Terminal {
+		p.ConsoleSize = &specs.Box{Height: s.ConsoleSize[0], Width: s.ConsoleSize[1]}
+	}
+	p.Env = WithHome(p.Env, in.User.Home)
+	p.Rlimits = rlimits(r.cfg.Ulimits, s.Resources.Ulimits)
+	p.ApparmorProfile = in.Record.AppArmorProfile
+	if p.ApparmorProfile == "unconfined" {
+		p.ApparmorProfile = ""
+	}
+	out.Process = p
+	return nil
+}
+
+// WithHome adds the user's home directory to an environment that has none.
+func WithHome(env []string, home string) []string {
+	if v, ok := container.LookupEnv(env, "HOME"); ok && v != "" {
+		return env
+	}
+	return container.OverrideEnv(env, []string{"HOME=" + home})
+}
+
+func rlimits(defaults, own []container.Ulimit) []specs.POSIXRlimit {
+	var list []specs.POSIXRlimit
+	add := func(u container.Ulimit) {
+		list = append(list, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)}) // -1 is RLIM_INFINITY
+	}
+	for _, u := range defaults {
+		if !slices.ContainsFunc(own, func(o container.Ulimit) bool { return o.Name == u.Name }) {
+			add(u)
+		}
+	}
+	for _, u := range own {
+		add(u)
+	}
+	return list
+}
+
+func (r *Rules) namespaces(out *specs.Spec, in Input, _ options) error {
+	s := in.Record.Spec
+	add := func(kind specs.LinuxNamespaceType, joined string, host bool) {
+		if !host {
+			out.Linux.Namespaces = append(out.Linux.Namespaces, specs.LinuxNamespace{Type: kind, Path: joined})
+		}
+	}
+	add(specs.MountNamespace, "", false)
+	add(specs.PIDNamespace, in.PIDPath, s.Namespaces.PID == "host")
+	add(specs.IPCNamespace, in.IPCPath, s.Namespaces.IPC == "host")
+	add(specs.NetworkNamespace, in.NetPath, s.Network.Name() == "host")
+	add(specs.UTSNamespace, "", s.Namespaces.UTS == "host")
+	add(specs.CgroupNamespace, "", s.Namespaces.Cgroup == "host")
+	if s.Namespaces.UTS == "host" {
+		out.Hostname, out.Domainname = "", "" // they are the host's
+	}
+	return nil
+}
+
+func (r *Rules) mounts(out *specs.Spec, in Input, _ options) error {
+	s := in.Record.Spec
+	var own []specs.Mount
+	for i := range s.Mounts {
+		m, err := r.mount(&s.Mounts[i])
+		if err != nil {
+			return err
+		}
+		own = append(own, m)
+		if p := s.Mounts[i].Propagation; strings.HasSuffix(p, "shared") {
+			out.Linux.RootfsPropagation = "shared"
+		} else if strings.HasSuffix(p, "slave") && out.Linux.RootfsPropagation == "" {
+			out.Linux.RootfsPropagation = "rslave"
+		}
+	}
+	covered := func(target string) bool {
+		return slices.ContainsFunc(own, func(m specs.Mount) bool {
+			return m.Destination == target || m.Destination == "/dev" && strings.HasPrefix(target, "/dev/")
+		})
+	}
+	var all []specs.Mount
+	for _, m := range r.systemMounts(in) {
+		if !covered(m.Destination) {
+			all = append(all, m)
+		}
+	}
+	for _, f := range []struct{ source, target string }{{in.ResolvConf, "/etc/resolv.conf"}, {in.Hostname, "/etc/hostname"}, {in.Hosts, "/etc/hosts"}} {
+		if f.source != "" && !covered(f.target) {
+			own = append(own, specs.Mount{Destination: f.target, Type: "bind", Source: f.source, Options: []string{"rbind", "rprivate"}})
+		}
+	}
+	if in.Init {
+		own = append(own, specs.Mount{Destination: initTarget, Type: "bind", Source: r.cfg.InitPath, Options: []string{"bind", "ro"}})
+	}
+	slices.SortStableFunc(own, func(a, b specs.Mount) int { return cmp.Compare(depth(a.Destination), depth(b.Destination)) })
+	out.Mounts = append(all, own...)
+	return nil
+}
+
+// systemMounts gives /proc, /dev, /sys and the rest as this container wants them.
+func (r *Rules) systemMounts(in Input) []specs.Mount {
+	s := in.Record.Spec
+	var all []specs.Mount
+	for _, m := range baseMounts() {
+		switch m.Destination {
+		case "/dev/shm":
+			switch {
+			case s.Namespaces.IPC == "none":
+				continue
+			case s.Namespaces.IPC == "host":
+				m = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "rprivate"}}
+			case in.Shm != "":
+				m = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: in.Shm, Options: []string{"rbind", "rprivate"}}
+			default:
+				m.Options = append(m.Options, fmt.Sprintf("size=%d", s.Resources.ShmSize))
+			}
+		case "/sys", "/sys/fs/cgroup":
+			if s.Security.Privileged {
+				m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" })
+			}
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// mount translates one mount that was asked for.
+func (r *Rules) mount(m *container.Mount) (specs.Mount, error) {
+	out := specs.Mount{Destination: path.Clean(m.Target), Type: m.Type, Source: m.Source}
+	switch m.Type {
+	case "bind":
+		out.Options = []string{"rbind"}
+		if m.NonRecursive {
+			out.Options = []string{"bind"}
+		}
+		out.Options = append(out.Options, cmp.Or(m.Propagation, "rprivate"))
+		switch {
+		case !m.ReadOnly:
+		case m.ReadOnlyForceRecursive && !r.cfg.RecursiveRO:
+			return out, fault.New(fault.Invalid, "failed to make %s recursively read-only: this takes Linux 5.12", m.Target)
+		case r.cfg.RecursiveRO && !m.ReadOnlyNonRecursive && !m.NonRecursive:
+			out.Options = append(out.Options, "rro")
+		default:
+			out.Options = append(out.Options, "ro")
+		}
+	case "tmpfs":
+		out.Source = "tmpfs"
+		out.Options = []string{"noexec", "nosuid", "nodev", "rprivate"}
+		if m.TmpfsOptions != "" {
+			for _, o := range strings.Split(m.TmpfsOptions, ",") {
+				out.Options = override(out.Options, o)
+			}
+		}
+		if m.TmpfsSize > 0 {
+			out.Options = append(out.Options, fmt.Sprintf("size=%d", m.TmpfsSize))
+		}
+		if m.TmpfsMode != 0 {
+			out.Options = append(out.Options, fmt.Sprintf("mode=%o", m.TmpfsMode))
+		}
+		if m.ReadOnly {
+			out.Options = override(out.Options, "ro")
+		}
+	default:
+		return out, fault.New(fault.NotImplemented, "mount type %q is not in this build", m.Type)
+	}
+	return out, nil
+}
+
+// opposites are mount options that take each other's place.
+var opposites = map[string]string{"exec": "noexec", "noexec": "exec", "suid": "nosuid", "nosuid": "suid", "dev": "nodev", "nodev": "dev", "ro": "rw", "rw": "ro"}
+
+// override adds an option, taking away what it contradicts.
+func override(options []string, o string) []string {
+	name, _, valued := strings.Cut(o, "=")
+	options = slices.DeleteFunc(slices.Clone(options), func(old string) bool {
+		return old == o || opposites[old] == o || valued && strings.HasPrefix(old, name+"=")
+	})
+	return append(options, o)
+}
+
+func (r *Rules) paths(out *specs.Spec, in Input, _ options) error {
+	s := &in.Record.Spec.Security
+	if s.Privileged {
+		return nil
+	}
+	out.Linux.MaskedPaths, out.Linux.ReadonlyPaths = defaultMasked, defaultReadonly
+	if s.MaskedPaths != nil {
+		out.Linux.MaskedPaths = s.MaskedPaths
+	}
+	if s.ReadonlyPaths != nil {
+		out.Linux.ReadonlyPaths = s.ReadonlyPaths
+	}
+	return nil
+}
+
+func (r *Rules) seccomp(out *specs.Spec, in Input, opt options) error {
+	switch {
+	case opt.seccomp == "unconfined", opt.seccomp == "" && in.Record.Spec.Security.Privileged, opt.seccomp == "" && r.cfg.SeccompProfile == "unconfined":
+		return nil
+	case opt.seccomp != "" && opt.seccomp != "builtin":
+		p, err := parseProfile(opt.seccomp)
+		out.Linux.Seccomp = p
+		return err
+	case opt.seccomp == "" && r.profile != nil:
+		out.Linux.Seccomp = r.profile
+	}
+	return nil
+}
+
+func depth(p string) int { return strings.Count(path.Clean(p), "/") }
+
+func without(ids []uint32, id uint32) []uint32 {
+	return slices.DeleteFunc(slices.Clone(ids), func(i uint32) bool { return i == id })
+}

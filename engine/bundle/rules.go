@@ -1,0 +1,220 @@
+package bundle
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"berth/base/fault"
+	"berth/engine/container"
+	"berth/kernel/capability"
+)
+
+// Config is what the rules are made of.
+type Config struct {
+	Ulimits         []container.Ulimit // defaults; a container's own of the same name win
+	SeccompProfile  string             // JSON text; "" the built-in one; "unconfined"
+	NoNewPrivileges bool
+	InitPath        string // host path of the init; "" none
+	RecursiveRO     bool   // the kernel can make a tree of mounts read-only (Linux 5.12)
+	AppArmor        bool   // the kernel has AppArmor and the default profile is loaded
+	CgroupV2        bool
+}
+
+// Rules are what all containers have in common.
+type Rules struct {
+	cfg     Config
+	profile *specs.LinuxSeccomp // the default one, where it was configured
+}
+
+// NewRules checks the configuration.
+func NewRules(cfg Config) (*Rules, error) {
+	r := &Rules{cfg: cfg}
+	switch cfg.SeccompProfile {
+	case "", "builtin", "unconfined":
+		return r, nil
+	}
+	p, err := parseProfile(cfg.SeccompProfile)
+	if err != nil {
+		return nil, fault.In(err, "the default seccomp profile")
+	}
+	r.profile = p
+	return r, nil
+}
+
+// parseProfile reads an OCI seccomp section; Docker's own profile format is handled where runtime/spec resolves it.
+func parseProfile(text string) (*specs.LinuxSeccomp, error) {
+	var p specs.LinuxSeccomp
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "decoding seccomp profile failed")
+	}
+	return &p, nil
+}
+
+// options are a container's --security-opt, sorted.
+type options struct {
+	seccomp   string // "" default, "unconfined", "builtin", JSON
+	apparmor  string
+	labels    []string
+	noNewPriv bool
+}
+
+// parseOptions reads --security-opt in both of Docker's notations, "key=value" and "key:value".
+func parseOptions(list []string, noNewPriv bool) (options, error) {
+	o := options{noNewPriv: noNewPriv}
+	for _, opt := range list {
+		if opt == "no-new-privileges" {
+			o.noNewPriv = true
+			continue
+		}
+		key, value, ok := strings.Cut(opt, "=")
+		if !ok {
+			key, value, ok = strings.Cut(opt, ":")
+		}
+		if !ok {
+			return o, fault.New(fault.Invalid, "invalid --security-opt 1: %q", opt)
+		}
+		switch key {
+		case "seccomp":
+			o.seccomp = value
+		case "apparmor":
+			o.apparmor = value
+		case "label":
+			o.labels = append(o.labels, value)
+		case "no-new-privileges":
+			switch value {
+			case "true":
+				o.noNewPriv = true
+			case "false":
+				o.noNewPriv = false
+			default:
+				return o, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
+			}
+		default:
+			return o, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
+		}
+	}
+	return o, nil
+}
+
+// CheckSecurity refuses options, capabilities and device rules that mean nothing, before the container exists.
+func (r *Rules) CheckSecurity(s *container.Spec) error {
+	o, err := parseOptions(s.Security.SecurityOpt, false)
+	if err != nil {
+		return err
+	}
+	if o.seccomp != "" && o.seccomp != "unconfined" && o.seccomp != "builtin" {
+		if _, err := parseProfile(o.seccomp); err != nil {
+			return err
+		}
+	}
+	if _, err := capabilities(s.Security.CapAdd, s.Security.CapDrop, s.Security.Privileged); err != nil {
+		return err
+	}
+	for _, rule := range s.Resources.DeviceCgroupRules {
+		if _, err := parseDeviceRule(rule); err != nil {
+			return err
+		}
+	}
+	for name := range s.Security.Sysctls {
+		if err := checkSysctl(name, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// capabilities applies --cap-add and --cap-drop to Docker's default list.
+func capabilities(add, drop []string, privileged bool) ([]string, error) {
+	has := map[string]bool{}
+	for _, c := range defaultCapabilities {
+		has[c] = true
+	}
+	adds, err := capNames("CapAdd", add)
+	if err != nil {
+		return nil, err
+	}
+	drops, err := capNames("CapDrop", drop)
+	if err != nil {
+		return nil, err
+	}
+	all := capability.Names(capability.All())
+	if slices.Contains(drops, "ALL") {
+		clear(has)
+	}
+	if privileged || slices.Contains(adds, "ALL") {
+		for _, c := range all {
+			has[c] = true
+		}
+	}
+	if privileged {
+		return all, nil
+	}
+	for _, c := range adds {
+		has[c] = true
+	}
+	for _, c := range drops {
+		delete(has, c)
+	}
+	return slices.DeleteFunc(all, func(c string) bool { return !has[c] }), nil
+}
+
+// capNames gives full names; "ALL" stays.
+func capNames(field string, list []string) ([]string, error) {
+	var names []string
+	for _, c := range list {
+		name := strings.ToUpper(c)
+		if name == "ALL" || name == "CAP_ALL" {
+			names = append(names, "ALL")
+			continue
+		}
+		if !strings.HasPrefix(name, "CAP_") {
+			name = "CAP_" + name
+		}
+		if _, known := capability.Bit(name); !known {
+			return nil, fault.New(fault.Invalid, "invalid %s: unknown capability: %q", field, name)
+		}
+		if _, here := capability.Number(name); !here {
+			return nil, fault.New(fault.Invalid, "invalid %s: capability not supported by your kernel or not available in the current environment: %q", field, name)
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// checkSysctl allows what belongs to a namespace that the container has for itself.
+func checkSysctl(name string, s *container.Spec) error {
+	key := strings.ReplaceAll(name, "/", ".")
+	switch {
+	case strings.HasPrefix(key, "net."):
+		if s.Network.Name() == "host" {
+			return fault.New(fault.Invalid, "sysctl '%s' not allowed in host network namespace", name)
+		}
+		return nil
+	case strings.HasPrefix(key, "fs.mqueue."), slices.Contains(ipcSysctls, key):
+		if s.Namespaces.IPC == "host" {
+			return fault.New(fault.Invalid, "sysctl '%s' not allowed in host IPC namespace", name)
+		}
+		return nil
+	case key == "kernel.domainname":
+		if s.Namespaces.UTS == "host" {
+			return fault.New(fault.Invalid, "sysctl '%s' not allowed in host UTS namespace", name)
+		}
+		return nil
+	case key == "kernel.hostname":
+		return fault.New(fault.Invalid, "sysctl '%s': use --hostname", name)
+	}
+	return fault.New(fault.Invalid, "sysctl \"%s\" is not in a separate kernel namespace", name)
+}
+
+var ipcSysctls = []string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"}
+
+// ExecCapabilities gives an exec'd process its capabilities: the container's, or all of them.
+func (r *Rules) ExecCapabilities(p *specs.Process, s *specs.Spec, privileged bool, uid uint32) {
+	if privileged {
+		all := capability.Names(capability.All())
+		p.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
+	}
+}

@@ -1,0 +1,421 @@
+package engine
+
+import (
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"berth/base/fault"
+	"berth/base/id"
+	"berth/engine/container"
+	"berth/engine/logs"
+	"berth/engine/restart"
+	"berth/kernel/cgroup"
+)
+
+// check refuses what cannot be done, by name, and fills in the engine's defaults. Nothing exists yet when it fails. asked are the
+// volumes that the client asked for; the image's may be more.
+func (e *Engine) check(s *container.Spec, asked map[string]struct{}) (warnings []string, err error) {
+	if len(asked) > 0 {
+		return nil, fault.New(fault.NotImplemented, "there are no volumes in this build; use a bind mount (-v /host/path:/path) or --tmpfs")
+	}
+	e.fillDefaults(s)
+	for _, check := range []func(*container.Spec) error{checkProcess, checkRestart, checkNetwork, checkAddresses, checkNamespaces, checkMounts, checkLog, e.checkRuntime, e.rules.CheckSecurity, e.resolveJoins} {
+		if err := check(s); err != nil {
+			return nil, err
+		}
+	}
+	if warnings, err = CheckResources(&s.Resources, e.layout); err != nil {
+		return nil, err
+	}
+	if len(s.Volumes) > 0 {
+		var names []string
+		for v := range s.Volumes {
+			names = append(names, v)
+		}
+		slices.Sort(names)
+		warnings = append(warnings, "The image declares volumes ("+strings.Join(names, ", ")+"); there are no volumes in this build: their files stay in the container's own layer and go with it")
+	}
+	return warnings, nil
+}
+
+// fillDefaults writes the engine's defaults into the spec, so that a later change of the configuration does not change the container.
+func (e *Engine) fillDefaults(s *container.Spec) {
+	if s.Log.Driver == "" {
+		s.Log.Driver = e.cfg.LogDriver
+	}
+	if s.Log.Driver == e.cfg.LogDriver && s.Log.Driver != "none" {
+		merged := map[string]string{}
+		for k, v := range e.cfg.LogOpts {
+			merged[k] = v
+		}
+		for k, v := range s.Log.Options {
+			merged[k] = v
+		}
+		if len(merged) > 0 {
+			s.Log.Options = merged
+		}
+	}
+	if s.Namespaces.IPC == "" {
+		s.Namespaces.IPC = e.cfg.DefaultIPCMode
+	}
+	if s.Namespaces.IPC == "" {
+		s.Namespaces.IPC = "private"
+	}
+	if s.Namespaces.Cgroup == "" {
+		s.Namespaces.Cgroup = e.defaultCgroupNS(s.Security.Privileged)
+	}
+	if s.Resources.ShmSize == 0 {
+		s.Resources.ShmSize = e.cfg.DefaultShmSize
+	}
+	if s.Resources.ShmSize == 0 {
+		s.Resources.ShmSize = 64 << 20
+	}
+	if s.Restart.Name == "" {
+		s.Restart.Name = "no"
+	}
+}
+
+func (e *Engine) defaultCgroupNS(privileged bool) string {
+	switch {
+	case e.cfg.DefaultCgroupNS != "":
+		return e.cfg.DefaultCgroupNS
+	case e.layout.Mode == cgroup.V2 && !privileged:
+		return "private"
+	}
+	return "host"
+}
+
+func checkProcess(s *container.Spec) error {
+	p := &s.Process
+	if p.WorkingDir != "" && !path.IsAbs(p.WorkingDir) {
+		return fault.New(fault.Invalid, "the working directory '%s' is invalid, it needs to be an absolute path", p.WorkingDir)
+	}
+	for _, kv := range p.Env {
+		if kv == "" || kv[0] == '=' {
+			return fault.New(fault.Invalid, "invalid environment variable: %s", kv)
+		}
+	}
+	for what, values := range map[string][]string{"command": slices.Concat(p.Entrypoint, p.Cmd), "environment": p.Env} {
+		for _, v := range values {
+			if strings.ContainsRune(v, 0) {
+				return fault.New(fault.Invalid, "the %s holds a NUL byte: %q", what, v)
+			}
+		}
+	}
+	if s.StopSignal != "" {
+		if _, err := parseSignal(s.StopSignal); err != nil {
+			return err
+		}
+	}
+	if len(s.Hostname) > 64 || len(s.Domainname) > 64 || strings.ContainsAny(s.Hostname+s.Domainname, "\x00\n") {
+		return fault.New(fault.Invalid, "invalid hostname or domain name: %q", s.Hostname+"."+s.Domainname)
+	}
+	return nil
+}
+
+func checkRestart(s *container.Spec) error {
+	if err := restart.Check(s.Restart); err != nil {
+		return err
+	}
+	if s.AutoRemove && s.Restart.Name != "no" {
+		return fault.New(fault.Invalid, "can't create 'AutoRemove' container with restart policy")
+	}
+	return nil
+}
+
+func checkNetwork(s *container.Spec) error {
+	n := &s.Network
+	switch {
+	case n.Name() == "none", n.Name() == "host":
+		if n.MacAddress != "" {
+			return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
+		}
+	case n.IsContainer():
+		for set, what := range map[bool]string{
+			s.Hostname != "": "hostname", len(n.DNS) > 0: "dns", len(n.ExtraHosts) > 0: "custom host-to-IP mapping", n.MacAddress != "": "mac-address",
+		} {
+			if set {
+				return fault.New(fault.Invalid, "conflicting options: %s and the network mode", what)
+			}
+		}
+	case n.Name() == "bridge":
+		return fault.New(fault.NotImplemented, "no bridge network in this build; use --network none or host")
+	default:
+		return fault.New(fault.NotImplemented, "network %s: there are no networks in this build but none and host; use --network none or host", n.Name())
+	}
+	for _, h := range n.ExtraHosts {
+		if name, addr, ok := strings.Cut(h, ":"); !ok || name == "" || addr == "" {
+			return fault.New(fault.Invalid, "bad format for add-host: %q", h)
+		}
+	}
+	return nil
+}
+
+func checkNamespaces(s *container.Spec) error {
+	n := &s.Namespaces
+	is := func(mode string, allowed ...string) bool {
+		return slices.Contains(allowed, mode) || slices.Contains(allowed, "container:") && strings.HasPrefix(mode, "container:")
+	}
+	switch {
+	case !is(n.PID, "", "private", "host", "container:"):
+		return fault.New(fault.Invalid, "invalid PID mode: %s", n.PID)
+	case !is(n.IPC, "", "private", "shareable", "none", "host", "container:"):
+		return fault.New(fault.Invalid, "invalid IPC mode: %s", n.IPC)
+	case !is(n.UTS, "", "private", "host"):
+		return fault.New(fault.Invalid, "invalid UTS mode: %s", n.UTS)
+	case !is(n.Cgroup, "private", "host"):
+		return fault.New(fault.Invalid, "invalid cgroup namespace mode: %s", n.Cgroup)
+	case !is(n.User, "", "host"), !is(s.Security.UsernsMode, "", "host"):
+		return fault.New(fault.Invalid, "invalid user namespace mode: %s", n.User+s.Security.UsernsMode)
+	case n.UTS == "host" && s.Hostname != "":
+		return fault.New(fault.Invalid, "conflicting options: hostname and the UTS mode")
+	}
+	return nil
+}
+
+func checkMounts(s *container.Spec) error {
+	seen := map[string]bool{}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if err := checkMount(m); err != nil {
+			return err
+		}
+		if seen[path.Clean(m.Target)] {
+			return fault.New(fault.Invalid, "Duplicate mount point: %s", m.Target)
+		}
+		seen[path.Clean(m.Target)] = true
+	}
+	return nil
+}
+
+func checkMount(m *container.Mount) error {
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.Invalid, "invalid mount config for type %q: "+format, append([]any{m.Type}, args...)...)
+	}
+	switch {
+	case m.Target == "":
+		return bad("field Target must not be empty")
+	case !path.IsAbs(m.Target):
+		return bad("invalid mount path: '%s' mount path must be absolute", m.Target)
+	case path.Clean(m.Target) == "/":
+		return fault.New(fault.Invalid, "invalid mount config for type %q: invalid specification: destination can't be '/'", m.Type)
+	case strings.ContainsAny(m.Target+m.Source, "\x00"):
+		return bad("a path holds a NUL byte")
+	}
+	switch m.Type {
+	case "bind":
+		if m.Source == "" {
+			return bad("field Source must not be empty")
+		}
+		if !path.IsAbs(m.Source) {
+			return bad("invalid mount path: '%s' mount path must be absolute", m.Source)
+		}
+		if !slices.Contains([]string{"", "private", "rprivate", "shared", "rshared", "slave", "rslave"}, m.Propagation) {
+			return bad("invalid propagation mode: %s", m.Propagation)
+		}
+		if !m.FromBinds && !m.CreateMountpoint {
+			if _, err := os.Stat(m.Source); err != nil {
+				return bad("bind source path does not exist: %s", m.Source)
+			}
+		}
+	case "tmpfs":
+		if m.Source != "" {
+			return bad("field Source must not be specified")
+		}
+		if m.TmpfsSize < 0 {
+			return bad("the size of a tmpfs cannot be negative")
+		}
+	default:
+		return fault.New(fault.NotImplemented, "mount type %q is not in this build; there are bind and tmpfs", m.Type)
+	}
+	return nil
+}
+
+func checkLog(s *container.Spec) error {
+	_, err := logs.Configure(s.Log.Driver, s.Log.Options)
+	return err
+}
+
+func (e *Engine) checkRuntime(s *container.Spec) error {
+	if s.Runtime != "" && s.Runtime != runtimeName {
+		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", s.Runtime)
+	}
+	if e.wantsInit(s) && e.cfg.InitPath == "" {
+		return fault.New(fault.Invalid, "--init: there is no berth-init beside berthd; install it or leave --init out")
+	}
+	if d := s.Resources.DeviceRequests; len(d) > 0 {
+		return fault.New(fault.Invalid, "could not select device driver %q with capabilities: %v", d[0].Driver, d[0].Capabilities)
+	}
+	return nil
+}
+
+func (e *Engine) wantsInit(s *container.Spec) bool {
+	if s.Init != nil {
+		return *s.Init
+	}
+	return e.cfg.Init
+}
+
+// hostnameFor gives the name of a container that was not given one.
+func (e *Engine) hostnameFor(s *container.Spec, cid string) string {
+	if s.Network.Name() == "host" || s.Namespaces.UTS == "host" {
+		if h, err := os.Hostname(); err == nil {
+			return h
+		}
+	}
+	return id.Short(cid)
+}
+
+// cgroupPath gives the container's place below each hierarchy's root.
+func (e *Engine) cgroupPath(s *container.Spec, cid string) string {
+	parent := s.Resources.CgroupParent
+	if parent == "" {
+		parent = e.cfg.CgroupParent
+	}
+	return path.Join("/", parent, cid)
+}
+
+const minMemory = 6 << 20
+
+// CheckResources refuses limits that make no sense, in Docker's words, and drops with a warning what the machine cannot do.
+func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string, err error) {
+	bad := func(format string, args ...any) error { return fault.New(fault.Invalid, format, args...) }
+	cpus := runtime.NumCPU()
+	switch {
+	case r.Memory < 0, r.Memory != 0 && r.Memory < minMemory:
+		return nil, bad("Minimum memory limit allowed is 6MB")
+	case r.Memory > 0 && r.MemorySwap > 0 && r.MemorySwap < r.Memory:
+		return nil, bad("Minimum memoryswap limit should be larger than memory limit, see usage")
+	case r.Memory == 0 && r.MemorySwap > 0:
+		return nil, bad("You should always set the Memory limit when using Memoryswap limit, see usage")
+	case r.MemorySwappiness != nil && (*r.MemorySwappiness < -1 || *r.MemorySwappiness > 100):
+		return nil, bad("Invalid value: %d, valid memory swappiness range is 0-100", *r.MemorySwappiness)
+	case r.MemoryReservation < 0, r.MemoryReservation > 0 && r.MemoryReservation < minMemory:
+		return nil, bad("Minimum memory reservation allowed is 6MB")
+	case r.Memory > 0 && r.MemoryReservation > r.Memory:
+		return nil, bad("Minimum memory limit can not be less than memory reservation limit, see usage")
+	case r.KernelMemory != 0:
+		return nil, bad("kernel-memory: the kernel dropped this limit in Linux 5.4; use --memory")
+	case r.NanoCPUs > 0 && r.CPUPeriod > 0:
+		return nil, bad("Conflicting options: Nano CPUs and CPU Period cannot both be set.")
+	case r.NanoCPUs > 0 && r.CPUQuota > 0:
+		return nil, bad("Conflicting options: Nano CPUs and CPU Quota cannot both be set.")
+	case r.NanoCPUs < 0 || r.NanoCPUs > int64(cpus)*1e9 || r.NanoCPUs > 0 && r.NanoCPUs < 1e7:
+		return nil, bad("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", cpus, cpus)
+	case r.CPUShares < 0:
+		return nil, bad("shares must be a positive integer: %d", r.CPUShares)
+	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
+		return nil, bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+	case r.CPUQuota > 0 && r.CPUQuota < 1000:
+		return nil, bad("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
+		return nil, bad("Range of blkio weight is from 10 to 1000")
+	case r.OOMScoreAdj < -1000 || r.OOMScoreAdj > 1000:
+		return nil, bad("Invalid value %d, range for oom score adj is [-1000, 1000]", r.OOMScoreAdj)
+	case r.ShmSize < 0:
+		return nil, bad("SHM size can not be less than 0")
+	case (r.CPURealtimePeriod != 0 || r.CPURealtimeRuntime != 0) && l.Mode == cgroup.V2:
+		return nil, bad("cgroup v2 has no real-time limits; leave --cpu-rt-period and --cpu-rt-runtime out")
+	case r.CPURealtimePeriod > 0 && r.CPURealtimeRuntime > r.CPURealtimePeriod:
+		return nil, bad("cpu real-time runtime cannot be higher than cpu real-time period")
+	case r.CgroupParent != "" && strings.Contains(r.CgroupParent, ".."):
+		return nil, bad("cgroup-parent %q: the path may not leave its hierarchy", r.CgroupParent)
+	}
+	if err := checkSet("CPUs", r.CpusetCpus, cpuList()); err != nil {
+		return nil, err
+	}
+	if err := checkSet("memory nodes", r.CpusetMems, nodeList()); err != nil {
+		return nil, err
+	}
+	for _, u := range r.Ulimits {
+		if !slices.Contains(ulimitNames, u.Name) {
+			return nil, bad("invalid ulimit type: %s", u.Name)
+		}
+		if u.Hard >= 0 && (u.Soft > u.Hard || u.Soft < 0) {
+			return nil, bad("ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)
+		}
+	}
+	if l.Mode == cgroup.V2 {
+		if r.OOMKillDisable != nil && *r.OOMKillDisable {
+			warnings = append(warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+			r.OOMKillDisable = nil
+		}
+		if r.MemorySwappiness != nil && *r.MemorySwappiness != -1 {
+			warnings = append(warnings, "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.")
+			r.MemorySwappiness = nil
+		}
+	}
+	if r.PidsLimit != nil && *r.PidsLimit == 0 {
+		r.PidsLimit = nil
+	}
+	return warnings, nil
+}
+
+var ulimitNames = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
+
+// checkSet refuses a cpuset that is no list, or asks for what is not there.
+func checkSet(what, asked, available string) error {
+	want, ok := parseSet(asked)
+	if !ok {
+		return fault.New(fault.Invalid, "Invalid value %s for cpuset %s", asked, what)
+	}
+	have, ok := parseSet(available)
+	if !ok || available == "" {
+		return nil // the machine does not say; the kernel will
+	}
+	for n := range want {
+		if !have[n] {
+			return fault.New(fault.Invalid, "Requested %s are not available - requested %s, available: %s", what, asked, available)
+		}
+	}
+	return nil
+}
+
+// parseSet reads "0-2,7".
+func parseSet(s string) (map[int]bool, bool) {
+	set := map[int]bool{}
+	if s == "" {
+		return set, true
+	}
+	for _, part := range strings.Split(s, ",") {
+		from, to, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			to = from
+		}
+		a, err1 := strconv.Atoi(from)
+		b, err2 := strconv.Atoi(to)
+		if err1 != nil || err2 != nil || a < 0 || b < a || b > 8192 {
+			return nil, false
+		}
+		for n := a; n <= b; n++ {
+			set[n] = true
+		}
+	}
+	return set, true
+}
+
+func cpuList() string  { return readTrim("/sys/devices/system/cpu/online") }
+func nodeList() string { return readTrim("/sys/devices/system/node/online") }
+
+func readTrim(name string) string {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// hostMemory gives the machine's memory in bytes, or 0.
+func hostMemory() int64 {
+	for line := range strings.Lines(readTrim("/proc/meminfo")) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			kb, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kb << 10
+		}
+	}
+	return 0
+}

@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/base/event"
+	"berth/base/fault"
+	"berth/engine/bundle"
+	"berth/engine/container"
+	"berth/engine/logs"
+	"berth/engine/store"
+	"berth/kernel/cgroup"
+	"berth/kernel/probe"
+	"berth/runtime/keeper"
+)
+
+// Config is what the engine is told at its start.
+type Config struct {
+	DataRoot string // containers/ and states.journal live here
+	ExecRoot string // what need not outlive a reboot
+
+	CgroupParent    string // absolute, below each hierarchy's root: "/berth"
+	DefaultCgroupNS string // "private", "host"; "" private on cgroup v2, host on v1, as Docker
+	DefaultIPCMode  string // "private" or "shareable"
+	DefaultShmSize  int64  // bytes
+	DefaultUlimits  []container.Ulimit
+
+	Init     bool   // run an init in every container that does not say otherwise
+	InitPath string // host path of a static init binary; "" where there is none
+
+	LogDriver string // "json-file" or "none"
+	LogOpts   map[string]string
+
+	SeccompProfile  string // JSON text of the default profile; "" the built-in one; "unconfined"
+	SELinux         bool
+	NoNewPrivileges bool
+	DNS             []string
+	DNSSearch       []string
+	DNSOptions      []string
+
+	ShutdownTimeout time.Duration // how long Shutdown waits for containers; negative: for ever
+	Log             *slog.Logger
+}
+
+// Images is what the engine needs of the image store.
+type Images interface {
+	// Resolve finds an image by any reference; fault.NotFound in Docker's words where there is none.
+	Resolve(ref string) (Image, error)
+	// CreateLayer makes the container's writable layer on top of the image.
+	CreateLayer(ctx context.Context, containerID string, img Image) error
+	// Layer gives the directories of a container's file system.
+	Layer(containerID string) (Layer, error)
+	// RemoveLayer gives the writable layer up; one that does not exist is no error.
+	RemoveLayer(containerID string) error
+	// LayerSize measures the writable layer, in bytes.
+	LayerSize(containerID string) (int64, error)
+}
+
+// Image is what the engine wants to know of an image.
+type Image struct {
+	ID           string // config digest
+	Defaults     container.ImageDefaults
+	OS           string
+	Architecture string
+	Size         int64 // bytes of all layers
+}
+
+// Layer is a container's file system as overlayfs directories.
+type Layer struct {
+	Lower       []string // topmost first
+	Upper, Work string
+}
+
+// Keeper is what the engine needs of berth-keeper's client, which see.
+type Keeper interface {
+	Launch(ctx context.Context, l keeper.Launch) (keeper.Started, error)
+	Attach(ctx context.Context, r keeper.AttachRequest) (*net.UnixConn, error)
+	Signal(ctx context.Context, id, proc string, sig int) error
+	Resize(ctx context.Context, id, proc string, rows, cols uint16) error
+	List(ctx context.Context) ([]keeper.ProcState, error)
+	Exits() <-chan keeper.Exit
+	Ack(ctx context.Context, id, proc string) error
+	Forget(ctx context.Context, id string) error
+	Info(ctx context.Context) (keeper.Info, error)
+}
+
+// Engine is the owner of all containers. Its verbs may be called from many goroutines.
+type Engine struct {
+	cfg    Config
+	log    *slog.Logger
+	images Images
+	keeper Keeper
+	events *event.Bus
+	store  *store.Store
+	watch  logs.Watcher
+	layout cgroup.Layout
+	facts  probe.Features
+	rules  *bundle.Rules // what all containers' specs have in common
+	boot   string        // the kernel's boot id
+	lock   *os.File      // held while this engine owns the data root
+
+	index   index
+	execs   execTable
+	users   userCache
+	filters filterCache
+
+	done chan struct{} // closed when Close begins: no new restarts, no new waits
+	work sync.WaitGroup
+}
+
+// Open recovers every container below cfg.DataRoot and takes over what runs. It fails with fault.Conflict where another engine has the
+// data root. events may be shared with other rooms.
+func Open(ctx context.Context, cfg Config, images Images, k Keeper, events *event.Bus) (*Engine, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Engine{cfg: cfg, log: cfg.Log, images: images, keeper: k, events: events, done: make(chan struct{}), facts: probe.Host()}
+	e.index.init()
+	e.execs.init()
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "reading the boot id")
+	}
+	e.boot = strings.TrimSpace(string(boot))
+	if e.layout, err = cgroup.Detect(); err != nil {
+		return nil, fault.In(err, "looking for cgroups")
+	}
+	if e.rules, err = bundle.NewRules(e.ruleConfig()); err != nil {
+		return nil, err
+	}
+	if e.lock, err = lockRoot(cfg.DataRoot); err != nil {
+		return nil, err
+	}
+	if err := e.recover(ctx); err != nil {
+		e.lock.Close()
+		return nil, err
+	}
+	e.work.Go(e.listenExits)
+	return e, nil
+}
+
+// Close lets go of everything and leaves the containers running.
+func (e *Engine) Close() error {
+	close(e.done)
+	e.index.each(func(c *entry) { c.cancelRestart() })
+	e.work.Wait()
+	err := e.store.Close()
+	e.lock.Close()
+	return err
+}
+
+// Events is the bus on which the engine tells what happens to containers.
+func (e *Engine) Events() *event.Bus { return e.events }
+
+// Info gives the engine's figures.
+func (e *Engine) Info(ctx context.Context) Facts {
+	f := Facts{
+		CgroupDriver: "cgroupfs", CgroupVersion: "1", CgroupParent: e.cfg.CgroupParent, DataRoot: e.cfg.DataRoot, ExecRoot: e.cfg.ExecRoot,
+		Driver: "overlay2", DefaultRuntime: runtimeName, InitBinary: filepath.Base(e.cfg.InitPath), LogDriver: e.cfg.LogDriver, BootID: e.boot,
+	}
+	if e.layout.Mode == cgroup.V2 {
+		f.CgroupVersion = "2"
+	}
+	for _, c := range e.index.all() {
+		f.Containers++
+		switch s := c.snapshot().State; {
+		case s.Paused:
+			f.Paused++
+		case s.Running:
+			f.Running++
+		default:
+			f.Stopped++
+		}
+	}
+	if k, err := e.keeper.Info(ctx); err == nil {
+		f.KeeperPID = k.PID
+	}
+	return f
+}
+
+// runtimeName is what inspect shows as the runtime of every container.
+const runtimeName = "berth"

@@ -1,0 +1,265 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"berth/base/fault"
+	"berth/engine/container"
+	"berth/engine/store"
+	"berth/kernel/cgroup"
+	"berth/runtime/keeper"
+	"berth/runtime/launch"
+)
+
+// opPatience bounds how long a verb waits for another verb on the same container.
+const opPatience = 2 * time.Minute
+
+// entry is one container in memory.
+//
+// Locks, in this order: op, order, mu. op is held by a verb for as long as it works on the container and may be held over I/O;
+// whoever waits for the process to end does not hold it. order makes the journal's lines come in the order of the changes. mu guards
+// memory only. Readers use snapshot and take no lock.
+type entry struct {
+	id string
+	e  *Engine
+
+	op     chan struct{}          // one token: the right to work on the container
+	holder atomic.Pointer[string] // what the holder does, for the error of who cannot wait
+
+	snap atomic.Pointer[container.Info]
+
+	order sync.Mutex
+
+	mu      sync.Mutex
+	rec     *container.Record
+	at      store.Standing
+	run     run // what belongs to the process that runs now
+	pending []keeper.AttachRequest
+	waiters map[*waiter]struct{}
+	ended   chan struct{} // closed at the next end of the process; new at each start
+	timer   *time.Timer   // of a restart to come
+	execIDs []string
+	keep    bool // the next end does not remove it, whatever AutoRemove says: it is being restarted
+	gone    bool
+}
+
+// run is what one run of a container has, beside its standing. After a restart of the engine only the cgroup is known.
+type run struct {
+	spec    *specs.Spec     // nil: not known, build it again
+	cgroup  *cgroup.Cgroup  // nil: none, or taken away already
+	program *launch.Program // nil: not known, compile it again
+}
+
+type waiter struct {
+	condition container.WaitCondition
+	c         chan container.ExitStatus
+}
+
+func newEntry(e *Engine, r *container.Record, at store.Standing) *entry {
+	c := &entry{id: r.ID, e: e, op: make(chan struct{}, 1), rec: r, at: at, waiters: map[*waiter]struct{}{}, ended: make(chan struct{})}
+	if !at.State.Status.Alive() {
+		close(c.ended)
+	}
+	c.publish()
+	return c
+}
+
+// snapshot is the container as of now, for reading only.
+func (c *entry) snapshot() *container.Info { return c.snap.Load() }
+
+// begin takes the right to work on the container; what names the work. The caller calls the function it gets.
+func (c *entry) begin(ctx context.Context, what string) (func(), error) {
+	select {
+	case c.op <- struct{}{}:
+	default:
+		ctx, cancel := context.WithTimeoutCause(ctx, opPatience, fault.New(fault.Unavailable, "waited too long"))
+		defer cancel()
+		select {
+		case c.op <- struct{}{}:
+		case <-ctx.Done():
+			other := "another request"
+			if p := c.holder.Load(); p != nil {
+				other = *p
+			}
+			return nil, fault.Wrap(fault.KindOf(context.Cause(ctx)), context.Cause(ctx), "container %s is busy: %s waits for %s", c.id, what, other)
+		}
+	}
+	c.holder.Store(&what)
+	return func() { c.holder.Store(nil); <-c.op }, nil
+}
+
+// change applies f to the container's standing, shows the result to readers and notes it in the journal. An error of f changes nothing.
+func (c *entry) change(f func(*store.Standing) error) error {
+	c.order.Lock()
+	defer c.order.Unlock()
+	c.mu.Lock()
+	at := c.at
+	if err := f(&at); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	c.at = at
+	c.publish()
+	c.mu.Unlock()
+	return c.e.store.SetStanding(c.id, at)
+}
+
+// setRecord replaces the record after it was written to disk.
+func (c *entry) setRecord(r *container.Record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rec = r
+	c.publish()
+}
+
+// record gives the record; it is never changed in place.
+func (c *entry) record() *container.Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rec
+}
+
+func (c *entry) standing() store.Standing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+// publish makes a new snapshot. c.mu is held, or c is not shared yet.
+func (c *entry) publish() {
+	r := c.rec
+	dir := c.e.store.Dir(r.ID)
+	i := &container.Info{
+		ID: r.ID, Name: r.Name, Created: r.Created, Path: r.Path, Args: r.Args, Spec: r.Spec, State: c.at.State,
+		ImageID: r.ImageID, Platform: r.Platform, Driver: "overlay2", RestartCount: c.at.RestartCount, LogPath: r.LogPath,
+		HostnamePath: dir + "/hostname", HostsPath: dir + "/hosts", ResolvConfPath: dir + "/resolv.conf",
+		AppArmorProfile: r.AppArmorProfile, ProcessLabel: r.ProcessLabel, MountLabel: r.MountLabel, Command: r.CommandLine(),
+		ExecIDs: c.execIDs,
+	}
+	if c.at.State.StartedAt.IsZero() { // Docker shows the files once they were made
+		i.HostnamePath, i.HostsPath, i.ResolvConfPath = "", "", ""
+	}
+	c.snap.Store(i)
+}
+
+// addExec and dropExec keep the list that inspect shows. The slice is replaced, never changed: snapshots share it.
+func (c *entry) addExec(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.execIDs = append(slices.Clip(slices.Clone(c.execIDs)), id)
+	c.publish()
+}
+
+func (c *entry) dropExec(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.execIDs, id); i >= 0 {
+		c.execIDs = slices.Delete(slices.Clone(c.execIDs), i, i+1)
+		c.publish()
+	}
+}
+
+// wake answers waiters. removed: the container is gone, which answers everybody.
+func (c *entry) wake(status container.ExitStatus, removed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for w := range c.waiters {
+		if w.condition == container.WaitRemoved && !removed {
+			continue
+		}
+		w.c <- status // has room for one
+		delete(c.waiters, w)
+	}
+}
+
+// endedChan is closed when the process that runs now has ended; closed already when none runs.
+func (c *entry) endedChan() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// cancelRestart stops a restart that waits for its time. It reports whether there was one.
+func (c *entry) cancelRestart() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer == nil {
+		return false
+	}
+	stopped := c.timer.Stop()
+	c.timer = nil
+	return stopped
+}
+
+// takePending gives the attachments that wait for the process, to whoever starts it or gives up.
+func (c *entry) takePending() []keeper.AttachRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.pending
+	c.pending = nil
+	return p
+}
+
+func closeSockets(rs []keeper.AttachRequest) {
+	for _, r := range rs {
+		if r.Sock != nil {
+			r.Sock.Close()
+		}
+	}
+}
+
+// remember keeps what a run has.
+func (c *entry) remember(r run) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.run = r
+}
+
+// currentRun gives what is known of the last run.
+func (c *entry) currentRun() run {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.run
+}
+
+// cgroup gives the cgroup of the run, or nil.
+func (c *entry) cgroup() *cgroup.Cgroup { return c.currentRun().cgroup }
+
+// takeCgroup gives the cgroup to the one who removes it.
+func (c *entry) takeCgroup() *cgroup.Cgroup {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cg := c.run.cgroup
+	c.run.cgroup = nil
+	return cg
+}
+
+func (c *entry) setKeep(keep bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keep = keep
+}
+
+func (c *entry) kept() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keep
+}
+
+func (c *entry) setGone() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+}
+
+func (c *entry) isGone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone
+}

@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"time"
+
+	"berth/base/fault"
+	"berth/engine/container"
+	"berth/engine/restart"
+	"berth/engine/store"
+	"berth/kernel/cgroup"
+	"berth/runtime/keeper"
+)
+
+// listenExits hears of processes that ended, for as long as the engine is open.
+func (e *Engine) listenExits() {
+	for {
+		select {
+		case <-e.done:
+			return
+		case x, ok := <-e.keeper.Exits():
+			if !ok {
+				return
+			}
+			e.work.Go(func() { e.onExit(x) })
+		}
+	}
+}
+
+// onExit puts one end on record and lets the keeper forget it. The same end may come again until it was acknowledged.
+func (e *Engine) onExit(x keeper.Exit) {
+	ctx := context.Background()
+	if x.Proc != "" {
+		e.onExecExit(ctx, x)
+		return
+	}
+	c := e.index.get(x.ID)
+	if c == nil { // removed, or a creation that was undone
+		e.ack(ctx, x)
+		return
+	}
+	end, err := e.beginUntilClosed(c, "exit")
+	if err != nil {
+		return // the keeper tells the next engine
+	}
+	defer end()
+	if s := c.snapshot().State; !s.Status.Alive() || s.Pid != x.PID {
+		e.ack(ctx, x)
+		return
+	}
+	next, err := e.noteExit(c, x)
+	if err != nil {
+		// Not acknowledged: if this engine dies, the keeper tells the next one.
+		e.log.Error("the end of a container does not reach the journal", "container", c.id, "error", err)
+	} else {
+		e.ack(ctx, x)
+	}
+	e.afterExit(ctx, c, next)
+}
+
+// noteExit puts the end into memory and journal, answers waiters, and takes the cgroup away. c's op is held.
+func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
+	s := c.standing()
+	end := container.End{Code: x.Code, Signal: x.Signal, Unknown: x.Unknown, At: x.At}
+	figures := figuresAtEnd(c.cgroup(), x)
+	end.OOM = figures != nil && figures.OOMKills > 0
+	spec := c.record().Spec
+	next := restart.Decide(spec.Restart, restart.Ended{
+		Code: x.Code, Manually: s.State.ManuallyStopped, Ran: x.At.Sub(s.State.StartedAt), Restarts: s.RestartCount, LastWait: s.RestartWait,
+	})
+	if e.closing() {
+		next.Restart = false // the next engine decides, see restart.AtOpen
+	}
+	err := c.change(func(at *store.Standing) (err error) {
+		if at.State, err = at.State.Ended(end, next.Restart); err != nil {
+			return err
+		}
+		at.Figures = figures
+		if next.Restart {
+			at.RestartCount++
+			at.RestartWait = next.Wait
+		}
+		close(c.ended)
+		return nil
+	})
+	if end.OOM {
+		e.tell(c, "oom", nil)
+	}
+	e.tell(c, "die", map[string]string{
+		"exitCode": strconv.Itoa(x.Code), "execDuration": strconv.Itoa(int(x.At.Sub(s.State.StartedAt) / time.Second)),
+	})
+	c.wake(container.ExitStatus{Code: x.Code}, false)
+	e.endRun(c)
+	return next, err
+}
+
+// figuresAtEnd reads what explains an end, before the cgroup goes. A process that ended well needs no explanation.
+func figuresAtEnd(cg *cgroup.Cgroup, x keeper.Exit) *store.Figures {
+	if cg == nil || x.Code == 0 {
+		return nil
+	}
+	f := &store.Figures{OOMKills: cg.OOMKills()}
+	if st, err := cg.Stats(); err == nil {
+		f.MemoryPeak, f.MemoryLimit, f.ForksRefused, f.ProcessLimit = st.Memory.Max, limited(st.Memory.Limit), st.Pids.Failures, limited(st.Pids.Limit)
+	}
+	return f
+}
+
+// limited gives 0 for no limit.
+func limited(n uint64) uint64 {
+	if n >= math.MaxInt64/2 { // v1 says "unlimited" by a number near the greatest
+		return 0
+	}
+	return n
+}
+
+// endRun takes away what a run of the container had: its cgroup and host-side mounts, and whatever still lives in the cgroup (a
+// container that shares its pid namespace may leave processes behind).
+func (e *Engine) endRun(c *entry) {
+	if cg := c.takeCgroup(); cg != nil {
+		if c.record().Spec.Namespaces.PID != "" {
+			if err := cg.Kill(); err != nil {
+				e.log.Warn("cannot kill what a container left running", "container", c.id, "error", err)
+			}
+		}
+		if err := cg.Remove(); err != nil {
+			e.log.Warn("a cgroup stays until the next start of the engine", "container", c.id, "error", err)
+		}
+	}
+	if err := e.unmountShm(c.record()); err != nil {
+		e.log.Warn("a container's /dev/shm stays mounted until the next start of the engine", "container", c.id, "error", err)
+	}
+}
+
+// afterExit does what the container asked for after its end. c's op is held.
+func (e *Engine) afterExit(ctx context.Context, c *entry, next restart.Decision) {
+	switch {
+	case next.Restart:
+		e.restartLater(c, next.Wait)
+	case c.record().Spec.AutoRemove && !c.kept():
+		if err := e.removeHeld(ctx, c); err != nil {
+			e.log.Error("cannot remove a container at its end", "container", c.id, "error", err)
+		}
+	}
+}
+
+// restartLater starts c after a while, unless somebody stops it before.
+func (e *Engine) restartLater(c *entry, wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.closing() {
+		return
+	}
+	c.timer = time.AfterFunc(wait, func() { e.restartByPolicy(c) })
+}
+
+func (e *Engine) restartByPolicy(c *entry) {
+	end, err := e.beginUntilClosed(c, "restart by policy")
+	if err != nil {
+		return
+	}
+	defer end()
+	if c.snapshot().State.Status != container.Restarting {
+		return // stopped or started by a person meanwhile
+	}
+	if err := e.startHeld(context.Background(), c, true); err != nil {
+		e.log.Warn("a container could not be restarted", "container", c.id, "error", err)
+	}
+}
+
+// beginUntilClosed takes the container's op for the engine's own work, which may wait for as long as the engine lives.
+func (e *Engine) beginUntilClosed(c *entry, what string) (func(), error) {
+	select {
+	case c.op <- struct{}{}:
+		c.holder.Store(&what)
+		return func() { c.holder.Store(nil); <-c.op }, nil
+	case <-e.done:
+		return nil, fault.New(fault.Unavailable, "the engine is closing")
+	}
+}
+
+func (e *Engine) closing() bool {
+	select {
+	case <-e.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (e *Engine) ack(ctx context.Context, x keeper.Exit) {
+	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
+	defer cancel()
+	if err := e.keeper.Ack(ctx, x.ID, x.Proc); err != nil && !e.closing() {
+		e.log.Warn("the keeper did not take an acknowledgement; it will tell the end again", "container", x.ID, "error", err)
+	}
+}
+
+// keeperPatience bounds a question to the keeper that it answers from memory.
+const keeperPatience = 10 * time.Second

@@ -1,0 +1,297 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"berth/base/fault"
+	"berth/engine/bundle"
+	"berth/engine/container"
+	"berth/engine/mergedroot"
+	"berth/engine/userdb"
+	"berth/kernel/cgroup"
+	"berth/kernel/probe"
+	"berth/kernel/seccomp"
+	"berth/runtime/keeper"
+	"berth/runtime/launch"
+)
+
+// startPlan is a start that was decided and not yet done.
+type startPlan struct {
+	e      *Engine
+	rec    *container.Record
+	layer  Layer
+	spec   *specs.Spec
+	cgroup cgroup.Setup
+	launch keeper.Launch
+}
+
+// plan decides everything about a start. It changes nothing.
+func (e *Engine) plan(c *entry) (*startPlan, error) {
+	r := c.record()
+	layer, err := e.images.Layer(c.id)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := e.buildSpec(r, layer)
+	if err != nil {
+		return nil, err
+	}
+	setup, err := cgroup.Plan(e.layout, r.Cgroup, spec.Linux.Resources)
+	if err != nil {
+		return nil, err
+	}
+	log, err := e.logConfig(r)
+	if err != nil {
+		return nil, err
+	}
+	s := r.Spec
+	return &startPlan{e: e, rec: r, layer: layer, spec: spec, cgroup: setup, launch: keeper.Launch{
+		ID: c.id, Terminal: s.Process.TTY, Rows: uint16(s.ConsoleSize[0]), Cols: uint16(s.ConsoleSize[1]),
+		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Log: log,
+	}}, nil
+}
+
+// buildSpec gathers the facts about one container and has its OCI specification built.
+func (e *Engine) buildSpec(r *container.Record, layer Layer) (*specs.Spec, error) {
+	in := bundle.Input{Record: r, Devices: bundle.Host{}}
+	var err error
+	if in.User, err = e.lookupIn(layer, r.ImageID, r.Spec.Process.User, r.Spec.Process.GroupAdd); err != nil {
+		return nil, err
+	}
+	s := r.Spec
+	in.Init = e.wantsInit(s) && s.Namespaces.PID != "host" && joined(s.Namespaces.PID) == ""
+	etc := e.etcOf(r.ID)
+	if donor := joined(s.Network.Mode); donor != "" {
+		etc = e.etcOf(donor)
+	}
+	in.Hostname, in.Hosts, in.ResolvConf = etc.Hostname, etc.Hosts, etc.ResolvConf
+	if s.Namespaces.IPC == "shareable" {
+		in.Shm = e.shmPath(r.ID)
+	}
+	for _, j := range []struct {
+		mode, what, file string
+		path             *string
+	}{{s.Namespaces.PID, "PID", "pid", &in.PIDPath}, {s.Namespaces.IPC, "IPC", "ipc", &in.IPCPath}, {s.Network.Mode, "network", "net", &in.NetPath}} {
+		donor := joined(j.mode)
+		if donor == "" {
+			continue
+		}
+		pid, err := e.donorPid(donor, j.what)
+		if err != nil {
+			return nil, err
+		}
+		*j.path = fmt.Sprintf("/proc/%d/ns/%s", pid, j.file)
+		if j.what == "IPC" {
+			in.Shm = e.shmPath(donor)
+		}
+	}
+	return e.rules.Build(in)
+}
+
+// donorPid gives the process whose namespace is joined.
+func (e *Engine) donorPid(cid, what string) (int, error) {
+	c := e.index.get(cid)
+	if c == nil {
+		return 0, fault.New(fault.NotFound, "No such container: %s", cid)
+	}
+	s := c.snapshot().State
+	if !s.Status.Alive() {
+		return 0, fault.New(fault.Conflict, "cannot join %s namespace of a non running container: %s", what, cid)
+	}
+	return s.Pid, nil
+}
+
+// specOf gives the OCI specification of the running process.
+func (e *Engine) specOf(c *entry) (*specs.Spec, error) {
+	run := c.currentRun()
+	if run.spec != nil {
+		return run.spec, nil
+	}
+	r := c.record() // started by a former engine: the same record gives the same specification
+	layer, err := e.images.Layer(c.id)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := e.buildSpec(r, layer)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.run.spec == nil {
+		c.run.spec = spec
+	}
+	return c.run.spec, nil
+}
+
+// prepareFiles makes what the container's mounts need on the host.
+func (p *startPlan) prepareFiles() error {
+	if !p.rec.Spec.Network.IsContainer() {
+		if err := p.e.writeEtc(p.rec); err != nil {
+			return err
+		}
+	}
+	for _, m := range p.rec.Spec.Mounts {
+		if m.Type != "bind" {
+			continue
+		}
+		if _, err := os.Stat(m.Source); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if !m.FromBinds && !m.CreateMountpoint {
+			return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
+		}
+		if err := os.MkdirAll(m.Source, 0o755); err != nil {
+			return fault.Wrap(fault.Invalid, err, "error while creating mount source path '%s'", m.Source)
+		}
+	}
+	return p.e.mountShm(p.rec)
+}
+
+func (p *startPlan) undoFiles() error { return p.e.unmountShm(p.rec) }
+
+// compile gives the launch program. attach is known only once the cgroup exists.
+func (p *startPlan) compile(attach cgroup.Attach) (*launch.Program, error) {
+	filter, err := p.e.filters.get(p.spec.Linux.Seccomp)
+	if err != nil {
+		return nil, err
+	}
+	return launch.Compile(p.spec, launch.Options{
+		Overlay: &launch.Overlay{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work},
+		Cgroup:  attach, Covered: true, NewKeyring: true, Seccomp: filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
+	})
+}
+
+// compileExec gives the launch program of a further process.
+func (e *Engine) compileExec(process *specs.Process, s *specs.Spec, cg *cgroup.Cgroup, pid int, privileged bool) (*launch.Program, error) {
+	profile := s.Linux.Seccomp
+	if privileged {
+		profile = nil
+		inner, linux := *s, *s.Linux
+		linux.Seccomp = nil
+		inner.Linux = &linux
+		s = &inner
+	}
+	filter, err := e.filters.get(profile)
+	if err != nil {
+		return nil, err
+	}
+	return launch.CompileExec(process, s, launch.Target{PID: pid}, launch.Options{Cgroup: cg.Attach(), NewKeyring: true, Seccomp: filter, Facts: e.facts})
+}
+
+// filterCache keeps compiled seccomp filters by profile. Profiles are compared by address: the rules hand out the same value for the
+// same options. The zero value is ready.
+type filterCache struct {
+	mu     sync.Mutex
+	byAddr map[*specs.LinuxSeccomp]*seccomp.Filter
+}
+
+// filtersKept bounds the cache; containers with profiles of their own would else fill it.
+const filtersKept = 64
+
+func (f *filterCache) get(p *specs.LinuxSeccomp) (*seccomp.Filter, error) {
+	if p == nil {
+		return nil, nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if filter := f.byAddr[p]; filter != nil {
+		return filter, nil
+	}
+	filter, err := seccomp.Compile(p)
+	if err != nil {
+		return nil, err
+	}
+	if f.byAddr == nil || len(f.byAddr) >= filtersKept {
+		f.byAddr = map[*specs.LinuxSeccomp]*seccomp.Filter{}
+	}
+	f.byAddr[p] = filter
+	return filter, nil
+}
+
+// lookupUser finds whom a process in c runs as.
+func (e *Engine) lookupUser(c *entry, user string, groups []string) (userdb.User, error) {
+	layer, err := e.images.Layer(c.id)
+	if err != nil {
+		return userdb.User{}, err
+	}
+	return e.lookupIn(layer, c.record().ImageID, user, groups)
+}
+
+// lookupIn reads the container's passwd and group files as it sees them now. As long as it has not touched /etc they are the image's,
+// which are kept.
+func (e *Engine) lookupIn(layer Layer, imageID, user string, groups []string) (userdb.User, error) {
+	var d userDB
+	var err error
+	if _, serr := os.Lstat(filepath.Join(layer.Upper, "etc")); errors.Is(serr, fs.ErrNotExist) {
+		d, err = e.users.get(imageID, func() (userDB, error) { return readUsers("", layer.Lower) })
+	} else {
+		d, err = readUsers(layer.Upper, layer.Lower)
+	}
+	if err != nil {
+		return userdb.User{}, err
+	}
+	return userdb.Lookup(user, d.passwd, d.group, groups)
+}
+
+// userDB is the text of passwd and group; nil where there is none.
+type userDB struct{ passwd, group []byte }
+
+const maxUserDB = 4 << 20
+
+func readUsers(upper string, lower []string) (d userDB, err error) {
+	root, err := mergedroot.Open(upper, lower)
+	if err != nil {
+		return d, err
+	}
+	defer root.Close()
+	for name, to := range map[string]*[]byte{"/etc/passwd": &d.passwd, "/etc/group": &d.group} {
+		if *to, err = root.ReadFile(name, maxUserDB); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return d, fault.Wrap(fault.Internal, err, "reading the container's %s", name)
+		}
+	}
+	return d, nil
+}
+
+// userCache keeps the user databases of images. The zero value is ready.
+type userCache struct {
+	mu      sync.Mutex
+	byImage map[string]userDB
+}
+
+const usersKept = 128
+
+func (u *userCache) get(imageID string, read func() (userDB, error)) (userDB, error) {
+	u.mu.Lock()
+	d, ok := u.byImage[imageID]
+	u.mu.Unlock()
+	if ok {
+		return d, nil
+	}
+	d, err := read()
+	if err != nil {
+		return d, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.byImage == nil || len(u.byImage) >= usersKept {
+		u.byImage = map[string]userDB{}
+	}
+	u.byImage[imageID] = d
+	return d, nil
+}
+
+// ruleConfig gives what the engine's configuration and the machine say for all containers.
+func (e *Engine) ruleConfig() bundle.Config {
+	return bundle.Config{
+		Ulimits: e.cfg.DefaultUlimits, SeccompProfile: e.cfg.SeccompProfile, NoNewPrivileges: e.cfg.NoNewPrivileges, InitPath: e.cfg.InitPath,
+		RecursiveRO: e.facts.Has(probe.MountSetattr), CgroupV2: e.layout.Mode == cgroup.V2,
+	}
+}

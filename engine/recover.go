@@ -1,0 +1,334 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/base/id"
+	"berth/engine/container"
+	"berth/engine/restart"
+	"berth/engine/store"
+	"berth/kernel/cgroup"
+	"berth/runtime/keeper"
+)
+
+// lockRoot makes this process the only engine of a data root. The lock goes with the process.
+func lockRoot(dataRoot string) (*os.File, error) {
+	if err := os.MkdirAll(dataRoot, 0o710); err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "making the data root")
+	}
+	f, err := os.OpenFile(filepath.Join(dataRoot, "engine.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "opening the data root's lock")
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		owner, _ := os.ReadFile(f.Name())
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fault.New(fault.Conflict, "another engine (pid %s) has the data root %s; give this one a --data-root of its own", strings.TrimSpace(string(owner)), dataRoot)
+		}
+		return nil, fault.Wrap(fault.Internal, err, "locking the data root")
+	}
+	f.Truncate(0)
+	f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0) // for the message above only
+	return f, nil
+}
+
+// recover makes the engine know what it knew when it died, and what happened since:
+//
+//	on disk        in the keeper     becomes
+//	──────────────────────────────────────────────────────────────────────────
+//	directory, no record     any     creation undone
+//	removal begun            any     removal finished
+//	running        running           running
+//	running        ended             exited, with the keeper's code
+//	running        nothing           ended by the reboot (255), or unknown if there was none
+//	not running    running           running: the launch had happened, only its note was lost
+//	nothing        running           killed: nobody owns it
+//
+// What must be told to clients is done before it returns; sweeping and restarts go on behind.
+func (e *Engine) recover(ctx context.Context) error {
+	s, all, half, err := store.Open(e.cfg.DataRoot, e.cfg.ExecRoot, e.boot, e.log)
+	if err != nil {
+		return err
+	}
+	e.store = s
+	held, err := e.keeper.List(ctx)
+	if err != nil {
+		return fault.In(err, "asking the keeper what runs")
+	}
+	procs := map[string]map[string]keeper.ProcState{}
+	for _, p := range held {
+		if procs[p.ID] == nil {
+			procs[p.ID] = map[string]keeper.ProcState{}
+		}
+		procs[p.ID][p.Proc] = p
+	}
+	for _, cid := range half {
+		e.log.Info("undoing a creation that was cut off", "container", cid)
+		if err := errors.Join(e.images.RemoveLayer(cid), e.store.Abandon(cid)); err != nil {
+			e.log.Warn("a half-created container is not wholly gone", "container", cid, "error", err)
+		}
+	}
+	for _, l := range all {
+		if err := e.recoverOne(ctx, l, procs[l.Record.ID]); err != nil {
+			return err
+		}
+	}
+	e.disown(ctx, procs)
+	e.work.Go(e.sweep)
+	return nil
+}
+
+func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[string]keeper.ProcState) error {
+	cid := l.Record.ID
+	if err := e.index.reserve(l.Record.Name, cid); err != nil {
+		return fault.In(err, "recovering container %s", cid)
+	}
+	c := newEntry(e, l.Record, l.Standing)
+	e.index.add(c)
+	if cg, err := cgroup.Open(e.layout, l.Record.Cgroup); err == nil {
+		c.run.cgroup = cg
+	}
+	main, known := procs[""]
+	then, err := e.recoverState(c, l, main, known)
+	if err != nil {
+		return fault.In(err, "recovering container %s", cid)
+	}
+	for _, x := range l.Execs {
+		e.recoverExec(c, x, procs[x.ID])
+	}
+	if then != nil {
+		e.inBackground(c, "recovery", then)
+	}
+	return nil
+}
+
+// recoverState brings the standing up to date. It gives what is to be done behind, with c's op held, or nil.
+func (e *Engine) recoverState(c *entry, l store.Loaded, main keeper.ProcState, known bool) (then func(), err error) {
+	state := l.Standing.State
+	switch {
+	case l.Standing.Op == opRemove:
+		return func() { e.finishRemoval(c) }, nil
+	case known && main.Running && state.Status.Alive():
+		return nil, e.recoverPaused(c)
+	case known && main.Running:
+		return nil, c.noteStarted(main)
+	case known && main.Exit == nil:
+		return nil, fault.New(fault.Internal, "the keeper holds process %d neither as running nor as ended", main.PID)
+	case known && !state.Status.Alive() && main.StartTime.After(state.FinishedAt):
+		// Launched and ended without this engine's predecessor noting either.
+		if err := c.noteStarted(main); err != nil {
+			return nil, err
+		}
+		return e.recoverEnded(c, main)
+	case known && state.Status.Alive():
+		return e.recoverEnded(c, main)
+	case known:
+		e.ack(context.Background(), *main.Exit) // the standing says it already
+	case state.Status.Alive():
+		return e.recoverLost(c, l)
+	}
+	return e.recoverStopped(c, l), nil
+}
+
+func (e *Engine) finishRemoval(c *entry) {
+	if err := e.removeHeld(context.Background(), c); err != nil {
+		e.log.Error("a removal that was cut off cannot be finished", "container", c.id, "error", err)
+	}
+}
+
+func (c *entry) noteStarted(p keeper.ProcState) error {
+	return c.change(func(at *store.Standing) (err error) {
+		if at.State, err = at.State.Started(p.PID, p.StartTime); err == nil {
+			c.ended = make(chan struct{})
+		}
+		return err
+	})
+}
+
+// recoverEnded is for a container that ended while no engine looked.
+func (e *Engine) recoverEnded(c *entry, p keeper.ProcState) (func(), error) {
+	next, err := e.noteExit(c, *p.Exit)
+	if err != nil {
+		return nil, err
+	}
+	e.ack(context.Background(), *p.Exit)
+	return func() { e.afterExit(context.Background(), c, next) }, nil
+}
+
+// recoverLost is for a container that ran and of which nobody knows anything: the machine was restarted, or engine and keeper died
+// together.
+func (e *Engine) recoverLost(c *entry, l store.Loaded) (func(), error) {
+	reboot := l.Boot != e.boot
+	err := c.change(func(at *store.Standing) (err error) {
+		at.State, err = at.State.Ended(container.End{Code: 255, Unknown: true, At: time.Now().UTC()}, false)
+		at.Reboot = reboot
+		close(c.ended)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	again := restart.AtOpen(l.Record.Spec.Restart, 255, l.Standing.State.ManuallyStopped, true, l.Standing.RestartCount)
+	return func() {
+		if cg := c.cgroup(); cg != nil { // whatever still lives has lost its streams
+			if err := cg.Kill(); err != nil {
+				e.log.Warn("cannot kill what is left of a container", "container", c.id, "error", err)
+			}
+		}
+		e.endRun(c)
+		if again {
+			e.startAtOpen(c)
+			return
+		}
+		e.afterExit(context.Background(), c, restart.Decision{})
+	}, nil
+}
+
+// recoverStopped gives what a container that does not run waits for: its restart, or a start with the engine.
+func (e *Engine) recoverStopped(c *entry, l store.Loaded) func() {
+	state, policy := l.Standing.State, l.Record.Spec.Restart
+	switch {
+	case state.Status == container.Restarting:
+		return func() { e.restartLater(c, l.Standing.RestartWait) }
+	case state.Status == container.Exited && restart.AtOpen(policy, state.ExitCode, state.ManuallyStopped, false, l.Standing.RestartCount):
+		return func() { e.endRun(c); e.startAtOpen(c) }
+	case state.Status == container.Exited && l.Record.Spec.AutoRemove:
+		return func() { e.afterExit(context.Background(), c, restart.Decision{}) }
+	}
+	return nil
+}
+
+// startAtOpen starts a container by its policy. c's op is held.
+func (e *Engine) startAtOpen(c *entry) {
+	if err := e.startHeld(context.Background(), c, false); err != nil {
+		e.log.Warn("a container with a restart policy could not be started", "container", c.id, "error", err)
+	}
+}
+
+// recoverPaused believes the kernel about who is frozen: the engine may have died between the act and its note.
+func (e *Engine) recoverPaused(c *entry) error {
+	if c.cgroup() == nil {
+		return nil
+	}
+	frozen, err := c.cgroup().Frozen()
+	paused := c.snapshot().State.Paused
+	switch {
+	case err != nil:
+		e.log.Warn("cannot tell whether a container is frozen", "container", c.id, "error", err)
+	case frozen && !paused:
+		return c.become(container.Paused)
+	case !frozen && paused:
+		return c.become(container.Running)
+	}
+	return nil
+}
+
+// recoverExec makes an exec known again. One that ended meanwhile is told on the channel of exits; one that nobody holds is lost.
+func (e *Engine) recoverExec(c *entry, x store.Exec, p keeper.ProcState) {
+	n := &execution{id: x.ID, c: c, spec: x.Spec, begun: true, running: x.Running, pid: x.Pid, code: x.ExitCode, endedAt: time.Now()}
+	if x.Running && p.ID == "" {
+		unknown := 255
+		n.running, n.code = false, &unknown
+	}
+	e.execs.put(n)
+	if n.running {
+		c.addExec(n.id)
+	}
+}
+
+// disown kills processes whose container does not exist.
+func (e *Engine) disown(ctx context.Context, procs map[string]map[string]keeper.ProcState) {
+	for cid, ps := range procs {
+		if e.index.get(cid) != nil {
+			continue
+		}
+		if p, ok := ps[""]; ok && p.Running {
+			e.log.Info("killing a process whose container does not exist", "container", cid, "pid", p.PID)
+			if err := e.keeper.Signal(ctx, cid, "", int(unix.SIGKILL)); err != nil && !fault.Is(err, fault.NotFound) {
+				e.log.Warn("cannot kill it", "container", cid, "error", err)
+			}
+			continue // its end comes as an exit and is acknowledged there
+		}
+		if err := e.keeper.Forget(ctx, cid); err != nil {
+			e.log.Warn("the keeper does not forget a container that does not exist", "container", cid, "error", err)
+		}
+	}
+}
+
+// inBackground does work on c, whose op it holds from now on, after recover returned.
+func (e *Engine) inBackground(c *entry, what string, work func()) {
+	c.op <- struct{}{} // nobody else knows c yet
+	c.holder.Store(&what)
+	e.work.Go(func() {
+		defer func() { c.holder.Store(nil); <-c.op }()
+		work()
+	})
+}
+
+// sweep removes cgroups and mounts below the engine's parents that belong to no running container.
+func (e *Engine) sweep() {
+	for _, cid := range e.strayCgroups() {
+		cg, err := cgroup.Open(e.layout, filepath.Join(e.cfg.CgroupParent, cid))
+		if err != nil {
+			continue
+		}
+		e.log.Info("removing a cgroup that belongs to no running container", "container", cid)
+		if err := errors.Join(cg.Kill(), cg.Remove()); err != nil {
+			e.log.Warn("cannot remove a stray cgroup", "container", cid, "error", err)
+		}
+	}
+	e.sweepShm()
+}
+
+// strayCgroups gives the ids of cgroups below the parent whose container does not exist or has no run. A container that is being
+// started holds its op; it is looked at only when nobody holds it.
+func (e *Engine) strayCgroups() []string {
+	seen := map[string]bool{}
+	for i := range e.layout.Hierarchies {
+		h := &e.layout.Hierarchies[i]
+		entries, err := os.ReadDir(h.Place(e.layout.Mode, e.cfg.CgroupParent))
+		if err != nil {
+			continue
+		}
+		for _, d := range entries {
+			if d.IsDir() && id.Valid(d.Name()) {
+				seen[d.Name()] = true
+			}
+		}
+	}
+	var stray []string
+	for cid := range seen {
+		c := e.index.get(cid)
+		if c == nil {
+			stray = append(stray, cid)
+			continue
+		}
+		select {
+		case c.op <- struct{}{}:
+			if !c.snapshot().State.Running {
+				if cg := c.takeCgroup(); cg != nil {
+					e.endStray(c.id, cg)
+				}
+			}
+			<-c.op
+		default: // somebody is at work on it and will see to it
+		}
+	}
+	return stray
+}
+
+func (e *Engine) endStray(cid string, cg *cgroup.Cgroup) {
+	if err := errors.Join(cg.Kill(), cg.Remove()); err != nil {
+		e.log.Warn("cannot remove the cgroup of a container that does not run", "container", cid, "error", err)
+	}
+}

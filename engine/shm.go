@@ -1,0 +1,70 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/engine/container"
+)
+
+// A container whose IPC namespace may be shared has its /dev/shm mounted on the host, in its own directory, so that the others can bind
+// it. It is the only mount that the engine makes outside a container.
+
+func (e *Engine) shmPath(cid string) string { return filepath.Join(e.store.Dir(cid), "shm") }
+
+// mountShm makes the shared /dev/shm of a run.
+func (e *Engine) mountShm(r *container.Record) error {
+	if r.Spec.Namespaces.IPC != "shareable" {
+		return nil
+	}
+	dir := e.shmPath(r.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fault.Wrap(fault.Internal, err, "making the shared /dev/shm")
+	}
+	options := fmt.Sprintf("mode=1777,size=%d", r.Spec.Resources.ShmSize)
+	err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, options)
+	return fault.Wrap(fault.Internal, err, "mounting the shared /dev/shm")
+}
+
+// unmountShm takes it away. One that is not there is no error.
+func (e *Engine) unmountShm(r *container.Record) error {
+	if r.Spec.Namespaces.IPC != "shareable" {
+		return nil
+	}
+	err := unix.Unmount(e.shmPath(r.ID), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fault.Wrap(fault.Internal, err, "unmounting the shared /dev/shm")
+}
+
+// sweepShm unmounts what containers of a dead engine left that do not run any more.
+func (e *Engine) sweepShm() {
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	below := e.store.Dir("") + "/"
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		cid, is := strings.CutSuffix(strings.TrimPrefix(f[1], below), "/shm")
+		if !is || !strings.HasPrefix(f[1], below) {
+			continue
+		}
+		if c := e.index.get(cid); c != nil && c.snapshot().State.Running {
+			continue
+		}
+		if err := unix.Unmount(f[1], unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			e.log.Warn("cannot unmount what a container left", "path", f[1], "error", err)
+		}
+	}
+}

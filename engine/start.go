@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/engine/container"
+	"berth/engine/step"
+	"berth/engine/store"
+	"berth/kernel/cgroup"
+	"berth/runtime/keeper"
+	"berth/runtime/launch"
+)
+
+// startPatience bounds a start once it is under way; it then no longer depends on the client that asked for it.
+const startPatience = time.Minute
+
+// Start runs a created or ended container.
+func (e *Engine) Start(ctx context.Context, ref string) error {
+	c, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	end, err := c.begin(ctx, "start")
+	if err != nil {
+		return err
+	}
+	defer end()
+	c.cancelRestart()
+	return e.startHeld(ctx, c, false)
+}
+
+// startHeld starts c, whose op is held. byPolicy: a restart, which counts.
+func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
+	switch s := c.snapshot().State; s.Status {
+	case container.Running:
+		return fault.New(fault.NotModified, "container %s is already running", c.id)
+	case container.Paused:
+		return fault.New(fault.Conflict, "cannot start a paused container, try unpause instead")
+	case container.Removing:
+		return fault.New(fault.Conflict, "container is marked for removal and cannot be started")
+	case container.Dead:
+		return fault.New(fault.Conflict, "container is dead and cannot be started: its removal failed; remove it again")
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startPatience)
+	defer cancel()
+
+	started, err := e.launch(ctx, c)
+	if err != nil {
+		return e.startFailed(c, err)
+	}
+	err = c.change(func(at *store.Standing) (err error) {
+		if !byPolicy {
+			at.RestartCount, at.RestartWait = 0, 0
+		}
+		if at.State, err = at.State.Started(started.PID, started.StartTime); err == nil {
+			c.ended = make(chan struct{})
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	e.tell(c, "start", nil)
+	return nil
+}
+
+// launch makes everything that a run of the container needs, and the process. When it fails nothing of it is left.
+func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, err error) {
+	p, err := e.plan(c)
+	if err != nil {
+		return started, err
+	}
+	var cg *cgroup.Cgroup
+	var attached []keeper.AttachRequest
+	err = step.Run(ctx, "start",
+		step.Step{Name: "files", Do: func(context.Context) error { return p.prepareFiles() }, Undo: p.undoFiles},
+		step.Step{Name: "cgroup", Do: func(context.Context) (err error) { cg, err = p.cgroup.Apply(); return err }, Undo: func() error { return cg.Remove() }},
+		step.Step{Name: "launch", Do: func(ctx context.Context) error {
+			program, err := p.compile(cg.Attach())
+			if err != nil {
+				return err
+			}
+			attached = c.takePending()
+			p.launch.Program, p.launch.Attach = program.Encode(), attached
+			started, err = e.launchOrFind(ctx, p.launch)
+			if err == nil {
+				c.remember(run{p.spec, cg, program})
+			}
+			return err
+		}},
+	)
+	closeSockets(attached) // the keeper has its own descriptors; after a failure the clients see the end
+	return started, err
+}
+
+// launchOrFind asks the keeper for the process. When the connection broke in between, the keeper is asked what became of it.
+func (e *Engine) launchOrFind(ctx context.Context, l keeper.Launch) (keeper.Started, error) {
+	started, err := e.keeper.Launch(ctx, l)
+	var refused *launch.Error
+	if err == nil || errors.As(err, &refused) || !fault.Is(err, fault.Unavailable) {
+		return started, err
+	}
+	all, lerr := e.keeper.List(ctx)
+	if lerr != nil {
+		return started, err
+	}
+	for _, p := range all {
+		if p.ID == l.ID && p.Proc == l.Proc {
+			started.PID, started.StartTime = p.PID, p.StartTime
+			return started, nil
+		}
+	}
+	return started, err
+}
+
+// startFailed notes why a start failed, as Docker does: an exit code that the client's own follows, and the text.
+func (e *Engine) startFailed(c *entry, err error) error {
+	code, err := translateStart(err, c.record().Path, "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: ")
+	cerr := c.change(func(at *store.Standing) error {
+		at.State.ExitCode, at.State.Error = code, err.Error()
+		if at.State.Status == container.Restarting {
+			at.State, _ = at.State.Become(container.Exited)
+		}
+		return nil
+	})
+	if cerr != nil {
+		e.log.Error("cannot note a failed start", "container", c.id, "error", cerr)
+	}
+	if c.record().Spec.AutoRemove {
+		if rerr := e.removeHeld(context.Background(), c); rerr != nil {
+			e.log.Error("a container that could not be started was not removed", "container", c.id, "error", rerr)
+		}
+	}
+	return err
+}
+
+// Exit codes of a process that could not be started.
+const (
+	exitNotFound   = 127
+	exitCannotRun  = 126
+	exitStartOther = 128
+)
+
+// translateStart puts a failed launch into the words that tools look for, and gives the exit code that goes with them.
+func translateStart(err error, arg0, prefix string) (int, error) {
+	var l *launch.Error
+	if !errors.As(err, &l) {
+		return exitStartOther, err
+	}
+	if l.Arg0 != "" {
+		arg0 = l.Arg0
+	}
+	if !l.Exec {
+		return exitStartOther, fault.New(fault.Internal, "%s%s: unknown", prefix, l.Error())
+	}
+	code, why := exitCannotRun, errnoText(l.Errno)
+	switch {
+	case l.Errno == unix.ENOENT && !strings.Contains(arg0, "/"):
+		code, why = exitNotFound, "executable file not found in $PATH"
+	case l.Errno == unix.ENOENT, l.Errno == unix.ENOTDIR:
+		code, why = exitNotFound, "stat "+arg0+": "+errnoText(l.Errno)
+	case l.Errno == unix.ENOEXEC:
+		return 255, fault.New(fault.Invalid, "%sexec %s: exec format error: unknown", prefix, arg0)
+	}
+	return code, fault.New(fault.Invalid, "%sexec: %q: %s: unknown", prefix, arg0, why)
+}
+
+// errnoText is the kernel's word for an error.
+func errnoText(errno unix.Errno) string { return errno.Error() }

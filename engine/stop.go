@@ -1,0 +1,325 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/engine/container"
+	"berth/engine/store"
+)
+
+const (
+	// defaultStopTimeout is how long a process has to follow its stop signal.
+	defaultStopTimeout = 10
+	// killPatience is how long the kernel has to end a process after SIGKILL; one that waits for a dead disk may take for ever.
+	killPatience = 10 * time.Second
+)
+
+// Stop asks the process to end and kills it when it does not in time. A container that does not run is fault.NotModified. A client
+// that leaves does not call it off.
+func (e *Engine) Stop(ctx context.Context, ref string, o StopOptions) error {
+	c, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	if !c.snapshot().State.Running {
+		return fault.New(fault.NotModified, "Container already stopped")
+	}
+	return e.stop(ctx, c, o)
+}
+
+func (e *Engine) stop(ctx context.Context, c *entry, o StopOptions) error {
+	sig, err := c.stopSignal(o.Signal)
+	if err != nil {
+		return err
+	}
+	if err := c.setManuallyStopped(); err != nil {
+		return err
+	}
+	if e.abortRestart(ctx, c) {
+		e.tell(c, "stop", nil)
+		return nil
+	}
+	ended := c.endedChan()
+	if err := e.signal(ctx, c, sig); err != nil && !fault.Is(err, fault.NotFound) {
+		e.log.Warn("the stop signal was not delivered; killing", "container", c.id, "error", err)
+		o.Timeout = new(int)
+	}
+	timeout := c.stopTimeout(o.Timeout)
+	select {
+	case <-ended:
+	default:
+		if !waitFor(ctx, ended, timeout) {
+			if timeout < 0 { // waits for ever, but only as long as somebody listens
+				return fault.Wrap(fault.KindOf(ctx.Err()), ctx.Err(), "stopping container %s", c.id)
+			}
+			if err := e.kill(c, ended); err != nil {
+				return err
+			}
+		}
+	}
+	e.tell(c, "stop", nil)
+	return nil
+}
+
+// Restart stops the container if it runs, and starts it.
+func (e *Engine) Restart(ctx context.Context, ref string, o StopOptions) error {
+	c, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	if c.snapshot().State.Running {
+		c.setKeep(true) // its end must not remove it
+		defer c.setKeep(false)
+		if err := e.stop(ctx, c, o); err != nil {
+			return fault.In(err, "Cannot restart container %s", ref)
+		}
+	}
+	end, err := c.begin(ctx, "restart")
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := e.startHeld(ctx, c, false); err != nil && !fault.Is(err, fault.NotModified) {
+		return fault.In(err, "Cannot restart container %s", ref)
+	}
+	e.tell(c, "restart", nil)
+	return nil
+}
+
+// Kill sends a signal; "" is SIGKILL, which waits for the end.
+func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
+	c, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	sig := unix.SIGKILL
+	if signal != "" && signal != "0" {
+		if sig, err = parseSignal(signal); err != nil {
+			return err
+		}
+	}
+	if !c.snapshot().State.Running {
+		return fault.New(fault.Conflict, "cannot kill container: %s: container %s is not running", ref, c.id)
+	}
+	stop, err := c.stopSignal("")
+	if err != nil {
+		return err
+	}
+	if sig == unix.SIGKILL || sig == stop || sig == unix.SIGTERM {
+		if err := c.setManuallyStopped(); err != nil {
+			return err
+		}
+	}
+	if e.abortRestart(ctx, c) {
+		return nil
+	}
+	if sig == unix.SIGKILL {
+		return e.kill(c, c.endedChan())
+	}
+	if err := e.signal(ctx, c, sig); err != nil {
+		if fault.Is(err, fault.NotFound) {
+			return fault.New(fault.Conflict, "cannot kill container: %s: container %s is not running", ref, c.id)
+		}
+		return fault.In(err, "cannot kill container: %s", ref)
+	}
+	return nil
+}
+
+// kill sends SIGKILL and waits for the end, which nothing but the kernel can hold up.
+func (e *Engine) kill(c *entry, ended <-chan struct{}) error {
+	ctx := context.Background()
+	err := e.signal(ctx, c, unix.SIGKILL)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		if cg := c.cgroup(); cg == nil || cg.Kill() != nil {
+			return fault.In(err, "cannot kill container %s", c.id)
+		}
+	}
+	if waitFor(ctx, ended, killPatience) {
+		return nil
+	}
+	if cg := c.cgroup(); cg != nil { // processes of a shared pid namespace, or a keeper that is away
+		err = cg.Kill()
+	}
+	if err == nil && waitFor(ctx, ended, killPatience) {
+		return nil
+	}
+	return fault.New(fault.Internal, "tried to kill container, but did not receive an exit event: container %s, process %d: it may be waiting for a disk or network that does not answer (see /proc/%[2]d/stack)", c.id, c.snapshot().State.Pid)
+}
+
+// signal sends sig to the first process, wakes a paused container that would not see it, and tells.
+func (e *Engine) signal(ctx context.Context, c *entry, sig unix.Signal) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keeperPatience)
+	defer cancel()
+	if err := e.keeper.Signal(ctx, c.id, "", int(sig)); err != nil {
+		return err
+	}
+	e.tell(c, "kill", map[string]string{"signal": strconv.Itoa(int(sig))})
+	if c.snapshot().State.Paused && c.snapshot().State.ManuallyStopped {
+		return e.Unpause(ctx, c.id)
+	}
+	return nil
+}
+
+// abortRestart stops a restart by policy that waits for its time; the container is then exited.
+func (e *Engine) abortRestart(ctx context.Context, c *entry) bool {
+	if c.snapshot().State.Status != container.Restarting {
+		return false
+	}
+	end, err := c.begin(ctx, "stop")
+	if err != nil {
+		return false
+	}
+	defer end()
+	c.cancelRestart()
+	if c.snapshot().State.Status != container.Restarting {
+		return false // it started meanwhile
+	}
+	if err := c.change(func(at *store.Standing) (err error) { at.State, err = at.State.Become(container.Exited); return err }); err != nil {
+		e.log.Error("cannot note that a restart was called off", "container", c.id, "error", err)
+	}
+	return true
+}
+
+// Pause freezes every process of the container.
+func (e *Engine) Pause(ctx context.Context, ref string) error {
+	return e.freezeOrThaw(ctx, ref, "pause", func(c *entry, s container.State) error {
+		switch {
+		case s.Paused:
+			return fault.New(fault.Conflict, "container %s is already paused", c.id)
+		case s.Restarting:
+			return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", c.id)
+		case !s.Running:
+			return fault.New(fault.Conflict, "container %s is not running", c.id)
+		}
+		cg := c.cgroup()
+		if cg == nil {
+			return fault.New(fault.Internal, "container %s has no cgroup to freeze", c.id)
+		}
+		if err := cg.Freeze(); err != nil {
+			return fault.In(err, "cannot pause container %s", c.id)
+		}
+		return c.become(container.Paused)
+	})
+}
+
+// Unpause lets them go on.
+func (e *Engine) Unpause(ctx context.Context, ref string) error {
+	return e.freezeOrThaw(ctx, ref, "unpause", func(c *entry, s container.State) error {
+		if !s.Paused {
+			return fault.New(fault.Internal, "Container %s is not paused", c.id)
+		}
+		if cg := c.cgroup(); cg != nil {
+			if err := cg.Thaw(); err != nil {
+				return fault.In(err, "cannot unpause container %s", c.id)
+			}
+		}
+		return c.become(container.Running)
+	})
+}
+
+func (e *Engine) freezeOrThaw(ctx context.Context, ref, verb string, do func(*entry, container.State) error) error {
+	c, err := e.index.find(ref)
+	if err != nil {
+		return err
+	}
+	end, err := c.begin(ctx, verb)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := do(c, c.snapshot().State); err != nil {
+		return err
+	}
+	e.tell(c, verb, nil)
+	return nil
+}
+
+// Shutdown stops every container, for `berth system shutdown`. It goes on after failures and gives them all.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	var mu sync.Mutex
+	var errs []error
+	var wg sync.WaitGroup
+	e.index.each(func(c *entry) {
+		if !c.snapshot().State.Running {
+			return
+		}
+		wg.Go(func() {
+			// Not a manual stop: what had a restart policy comes back with the next engine.
+			if err := e.stopForShutdown(ctx, c); err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	})
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (e *Engine) stopForShutdown(ctx context.Context, c *entry) error {
+	manually := c.standing().State.ManuallyStopped
+	err := e.stop(ctx, c, StopOptions{})
+	cerr := c.change(func(at *store.Standing) error { at.State.ManuallyStopped = manually; return nil })
+	return errors.Join(err, cerr)
+}
+
+func (c *entry) become(s container.Status) error {
+	return c.change(func(at *store.Standing) (err error) { at.State, err = at.State.Become(s); return err })
+}
+
+// setManuallyStopped keeps the restart policy from acting on the end that is to come.
+func (c *entry) setManuallyStopped() error {
+	if c.standing().State.ManuallyStopped {
+		return nil
+	}
+	return c.change(func(at *store.Standing) error { at.State.ManuallyStopped = true; return nil })
+}
+
+func (c *entry) stopSignal(asked string) (unix.Signal, error) {
+	if asked == "" {
+		asked = c.record().Spec.StopSignal
+	}
+	if asked == "" {
+		return unix.SIGTERM, nil
+	}
+	return parseSignal(asked)
+}
+
+// stopTimeout gives how long to wait before SIGKILL; negative for ever.
+func (c *entry) stopTimeout(asked *int) time.Duration {
+	seconds := defaultStopTimeout
+	if t := c.record().Spec.StopTimeout; t != nil {
+		seconds = *t
+	}
+	if asked != nil {
+		seconds = *asked
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// waitFor waits until done is closed. A negative patience is bounded by ctx only, any other by time only.
+func waitFor(ctx context.Context, done <-chan struct{}, patience time.Duration) bool {
+	if patience < 0 {
+		select {
+		case <-done:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
