@@ -169,3 +169,9 @@ func launchers(t *testing.T, f func(t *testing.T, l *Launcher, o Options)) {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+func clearCloseOnExec(t *testing.T, fd int) {
+	t.Helper()
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
+	must(t, err)
+}

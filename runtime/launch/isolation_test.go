@@ -1,0 +1,235 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"berth/kernel/probe"
+)
+
+// expectOutput runs a shell script in a container and looks for lines in what it prints.
+func expectOutput(t *testing.T, l *Launcher, s *specs.Spec, o Options, script string, want ...string) string {
+	t.Helper()
+	s.Process.Args = []string{"sh", "-c", script}
+	res, err := run(t, l, s, o)
+	must(t, err)
+	for _, w := range want {
+		if !strings.Contains("\n"+res.out, "\n"+w+"\n") {
+			t.Errorf("no line %q in:\n%s", w, res.out)
+		}
+	}
+	return res.out
+}
+
+func TestNamespacesDiffer(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		out := expectOutput(t, l, plainSpec(root), o, "for n in pid net uts ipc mnt cgroup; do readlink /proc/self/ns/$n; done")
+		for _, n := range []string{"pid", "net", "uts", "ipc", "mnt", "cgroup"} {
+			host, err := os.Readlink("/proc/self/ns/" + n)
+			must(t, err)
+			if !strings.Contains(out, n+":[") || strings.Contains(out, host) {
+				t.Errorf("%s is not the container's own: host %s, container\n%s", n, host, out)
+			}
+		}
+	})
+}
+
+func TestProcessAttributes(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		s := plainSpec(root)
+		umask, adj := uint32(0o027), 321
+		s.Process.User = specs.User{UID: 1000, GID: 1001, AdditionalGids: []uint32{7, 8}, Umask: &umask}
+		s.Process.Cwd = "/made/for/it"
+		s.Process.NoNewPrivileges = true
+		s.Process.OOMScoreAdj = &adj
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}}
+		s.Linux.Sysctl = map[string]string{"kernel.shmmax": "4096", "net/ipv4/ip_forward": "1"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL", "CAP_NET_RAW"}, Permitted: []string{"CAP_KILL"},
+			Inheritable: []string{"CAP_KILL"}, Effective: []string{"CAP_KILL"}, Ambient: []string{"CAP_KILL"}}
+		expectOutput(t, l, s, o, `id -u; id -g; id -G; umask; pwd; cat /proc/self/oom_score_adj; ulimit -n; ulimit -H -n
+			cat /proc/sys/kernel/shmmax /proc/sys/net/ipv4/ip_forward; grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr '\t' ' '`,
+			"1000", "1001", "1001 7 8", "0027", "/made/for/it", "321", "100", "200", "4096", "1",
+			"CapInh: 0000000000000020", "CapEff: 0000000000000020", "CapBnd: 0000000000002020", "CapAmb: 0000000000000020", "NoNewPrivs: 1")
+	})
+}
+
+func TestStreamsBelongToTheUser(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		s := plainSpec(root)
+		s.Process.User = specs.User{UID: 1000, GID: 1000}
+		s.Process.Capabilities = nil
+		expectOutput(t, l, s, o, "echo reopened >/dev/stdout", "reopened")
+		var st unix.Stat_t
+		must(t, unix.Stat("/dev/null", &st))
+		if st.Uid != 0 {
+			t.Error("the host's /dev/null changed its owner")
+		}
+	})
+}
+
+func TestSeccomp(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		for _, nnp := range []bool{false, true} {
+			s := plainSpec(root)
+			s.Process.NoNewPrivileges = nnp
+			enosys := uint(unix.ENOSYS)
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow,
+				Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: &enosys}}}
+			expectOutput(t, l, s, o, "mkdir /tmp/x 2>&1; grep Seccomp: /proc/self/status | tr '\\t' ' '",
+				"mkdir: can't create directory '/tmp/x': Function not implemented", "Seccomp: 2")
+		}
+	})
+}
+
+func TestSeccompListener(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		s := plainSpec(root, "true")
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/nowhere",
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}}
+		p, err := Compile(s, o)
+		must(t, err)
+		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+		must(t, err)
+		defer null.Close()
+		fd := int(null.Fd())
+		proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+		must(t, err)
+		defer wait(t, proc)
+		if proc.Listener < 0 {
+			t.Fatal("no listener")
+		}
+		defer unix.Close(proc.Listener)
+		name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", proc.Listener))
+		must(t, err)
+		if name != "anon_inode:seccomp notify" {
+			t.Errorf("the listener is %s", name)
+		}
+	})
+}
+
+func TestTimeNamespace(t *testing.T) {
+	root := busyboxRoot(t)
+	if !probe.Host().Has(probe.TimeNamespace) {
+		t.Skip("needs time namespaces (Linux 5.6)")
+	}
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		s := plainSpec(root)
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "time"})
+		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000}}
+		out := expectOutput(t, l, s, o, "cat /proc/uptime")
+		var up float64
+		_, err := fmt.Sscan(out, &up)
+		must(t, err)
+		if up < 1000000 {
+			t.Errorf("uptime %v, want above the offset", up)
+		}
+	})
+}
+
+func TestJoinNamespaces(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		pause := plainSpec(root, "sleep", "100")
+		p, err := Compile(pause, o)
+		must(t, err)
+		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+		must(t, err)
+		defer null.Close()
+		fd := int(null.Fd())
+		proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+		must(t, err)
+		defer func() { _ = unix.Kill(proc.PID, unix.SIGKILL); wait(t, proc) }()
+		ns := func(n string) string { return fmt.Sprintf("/proc/%d/ns/%s", proc.PID, n) }
+		s := plainSpec(root)
+		s.Hostname = ""
+		s.Linux.Namespaces = []specs.LinuxNamespace{{Type: "mount"}, {Type: "pid", Path: ns("pid")}, {Type: "network", Path: ns("net")},
+			{Type: "ipc", Path: ns("ipc")}, {Type: "uts", Path: ns("uts")}}
+		want, err := os.Readlink(ns("net"))
+		must(t, err)
+		expectOutput(t, l, s, o, "cat /proc/1/comm; hostname; readlink /proc/self/ns/net", "sleep", "box", want)
+		// The launcher itself must be back in its own pid namespace.
+		expectOutput(t, l, plainSpec(root), o, "echo $$", "1")
+	})
+}
+
+func TestHooks(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		o.HookGates = HookGates{BeforePivot: true, BeforeExec: true}
+		p, err := Compile(plainSpec(root, "true"), o)
+		must(t, err)
+		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+		must(t, err)
+		defer null.Close()
+		fd := int(null.Fd())
+		var seen []string
+		look := func(name string) func(int) error {
+			return func(pid int) error {
+				mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+				// The host's devtmpfs is there until the old root is left.
+				seen = append(seen, fmt.Sprintf("%s pivoted=%v", name, !strings.Contains(string(mounts), " devtmpfs ")))
+				return err
+			}
+		}
+		proc, err := l.StartHooked(p, Stdio{In: fd, Out: fd, Err: fd}, Hooks{look("pivot"), look("exec")})
+		must(t, err)
+		if ws := wait(t, proc); ws.ExitStatus() != 0 {
+			t.Errorf("status %v", ws)
+		}
+		if got := strings.Join(seen, ", "); got != "pivot pivoted=false, exec pivoted=true" {
+			t.Errorf("hooks saw %s", got)
+		}
+		boom := errors.New("boom")
+		_, err = l.StartHooked(p, Stdio{In: fd, Out: fd, Err: fd}, Hooks{BeforePivot: func(int) error { return boom }})
+		if !errors.Is(err, boom) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+			t.Errorf("children are left behind: %v", err)
+		}
+	})
+}
+
+func TestIDMappedBind(t *testing.T) {
+	root := busyboxRoot(t)
+	host := t.TempDir()
+	must(t, unix.Mount("tmpfs", host, "tmpfs", 0, ""))
+	defer unix.Unmount(host, unix.MNT_DETACH)
+	must(t, os.WriteFile(filepath.Join(host, "file"), nil, 0o644))
+	must(t, os.Chown(filepath.Join(host, "file"), 1234, 1234))
+	if !probe.Host().Has(probe.IDMapMount) {
+		t.Skip("needs id-mapped mounts (Linux 5.12)")
+	}
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		s := plainSpec(root)
+		ids := []specs.LinuxIDMapping{{ContainerID: 1234, HostID: 5678, Size: 1}}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mapped", Type: "bind", Source: host, Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids})
+		expectOutput(t, l, s, o, "stat -c %u:%g /mapped/file", "5678:5678")
+	})
+}
+
+// TestOldKernel forces the ways that kernels from 5.10 on know.
+func TestOldKernel(t *testing.T) {
+	root := busyboxRoot(t)
+	host := t.TempDir()
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		o.Facts = probe.AssumeVersion(5, 10)
+		s := plainSpec(root)
+		s.Root.Readonly = true
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "bind", Source: host, Options: []string{"rbind", "ro"}})
+		expectOutput(t, l, s, o, "touch /tmp/x 2>&1; touch /x 2>&1; touch /proc/sys/kernel/hostname 2>&1; cat /proc/keys; ls /proc/self/fd",
+			"touch: /tmp/x: Read-only file system", "touch: /x: Read-only file system", "touch: /proc/sys/kernel/hostname: Read-only file system")
+	})
+}
