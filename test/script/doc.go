@@ -1,0 +1,18 @@
+// Package script holds what a user sees, as scripts: command lines against a real engine and what they
+// print. testdata/cli is run with berth and, where it is on PATH, with the stock docker command line;
+// testdata/crash has an engine for each script, which the script may kill.
+//
+// Scripts are testscript's (github.com/rogpeppe/go-internal/testscript). Beyond its commands they have
+//
+//	exec code N PROGRAM ARGS…       runs PROGRAM, succeeds when its exit code is N
+//	exec within TIME PROGRAM ARGS…  runs PROGRAM again and again until it succeeds
+//	exec pty DIALOGUE PROGRAM ARGS… runs PROGRAM in a terminal and holds a dialogue with it, see pty.go
+//	engine kill | run | kill-keeper | restart   (crash scripts)
+//
+// and the variables CLI (berth or docker), N (a suffix that makes names unique) and, as conditions,
+// [berth] and [docker].
+//
+// The expectations are Docker's. To ask Docker itself whether they are, run the scripts against it:
+//
+//	go test ./test/script -against unix:///run/docker.sock
+package script
