@@ -164,6 +164,7 @@ func (c *compiler) begin() error {
 		// Until it is root in there, the child owns nothing it is about to make.
 		k.call("become root of the user namespace", unix.SYS_SETRESGID, Int(0), Int(0), Int(0))
 		k.call("become root of the user namespace", unix.SYS_SETRESUID, Int(0), Int(0), Int(0))
+		c.rebirth()
 	}
 	if c.private&unix.CLONE_NEWCGROUP != 0 {
 		// Not a clone flag: the namespace's root is the cgroup its maker is in, and at clone time

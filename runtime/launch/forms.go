@@ -70,6 +70,8 @@ var forms = map[int]callForm{
 	unix.SYS_RT_SIGPROCMASK:    {"rt_sigprocmask", "dDdd"},
 	unix.SYS_EXECVE:            {"execve", "svv"},
 	unix.SYS_EXECVEAT:          {"execveat", "dsvv@"},
+	unix.SYS_CLONE3:            {"clone3", "Nd"},
+	unix.SYS_EXIT_GROUP:        {"exit_group", "d"},
 	unix.SYS_SENDMSG:           {"sendmsg", "dDd"},
 }
 

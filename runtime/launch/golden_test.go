@@ -47,6 +47,12 @@ var goldens = []struct {
 			{Type: "ipc", Path: "/proc/42/ns/ipc"}, {Type: "uts", Path: "/proc/42/ns/uts"}}
 		s.Hostname = ""
 	}},
+	{"joined-userns", func(s *specs.Spec, o *Options) {
+		s.Linux.Namespaces = []specs.LinuxNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "user", Path: "/proc/42/ns/user"}, {Type: "network", Path: "/proc/42/ns/net"}}
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+		s.Linux.GIDMappings = s.Linux.UIDMappings
+		s.Hostname = ""
+	}},
 	{"cgroup-v1", func(s *specs.Spec, o *Options) {
 		for _, h := range []string{"cpu,cpuacct", "memory", "pids"} {
 			o.Cgroup.V1Procs = append(o.Cgroup.V1Procs, "/sys/fs/cgroup/"+h+"/berth/box/tasks")

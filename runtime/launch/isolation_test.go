@@ -164,6 +164,40 @@ func TestJoinNamespaces(t *testing.T) {
 	})
 }
 
+// TestJoinUserNamespace starts a second container in the user namespace of a first, with pid and mount
+// namespaces of its own, as the containers of a pod are.
+func TestJoinUserNamespace(t *testing.T) {
+	root := busyboxRoot(t)
+	must(t, os.Chmod(filepath.Dir(root), 0o755))
+	must(t, os.Chmod(filepath.Dir(filepath.Dir(root)), 0o755))
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		ids := []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+		pause := plainSpec(root, "sleep", "100")
+		pause.Linux.Namespaces = append(pause.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
+		pause.Linux.UIDMappings, pause.Linux.GIDMappings = ids, ids
+		p, err := Compile(pause, o)
+		must(t, err)
+		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+		must(t, err)
+		defer null.Close()
+		fd := int(null.Fd())
+		proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+		must(t, err)
+		defer func() { _ = unix.Kill(proc.PID, unix.SIGKILL); wait(t, proc) }()
+		ns := func(n string) string { return fmt.Sprintf("/proc/%d/ns/%s", proc.PID, n) }
+		s := plainSpec(root)
+		s.Hostname = ""
+		s.Linux.Namespaces = []specs.LinuxNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "user", Path: ns("user")}, {Type: "network", Path: ns("net")}, {Type: "ipc", Path: ns("ipc")}}
+		s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+		want, err := os.Readlink(ns("user"))
+		must(t, err)
+		expectOutput(t, l, s, o, "echo $$; id -u; readlink /proc/self/ns/user; mount | grep -c ' /proc '", "1", "0", want)
+		if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != nil {
+			t.Errorf("no child is left: %v", err)
+		}
+	})
+}
+
 func TestHooks(t *testing.T) {
 	root := busyboxRoot(t)
 	launchers(t, func(t *testing.T, l *Launcher, o Options) {

@@ -279,6 +279,7 @@ const (
 	syncExec     = 'e'
 	syncReady    = 'r'
 	syncListener = 'n'
+	syncAgain    = 'c'
 
 	failureSize = 16
 )
@@ -347,6 +348,8 @@ func (s *start) answer(message byte, proc *Process) error {
 	switch message {
 	case syncListener:
 		return s.fetchListener(proc)
+	case syncAgain:
+		return s.changeling(proc)
 	case syncMaps:
 		return writeMaps(s.pid, s.p.Clone.Maps)
 	case syncPivot:

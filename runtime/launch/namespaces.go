@@ -1,9 +1,11 @@
 package launch
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sort"
 	"strings"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -69,6 +71,10 @@ func (c *compiler) namespaces() error {
 		return fault.New(fault.Invalid, "linux.namespaces: a container needs a mount namespace; add {\"type\": \"mount\"}")
 	}
 	c.p.Clone.Flags |= c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
+	if c.joined(specs.UserNamespace) {
+		// New namespaces must belong to the user namespace, so they come after joining it: see rebirth.
+		c.p.Clone.Flags = 0
+	}
 	c.p.Clone.Covered = c.o.Covered && c.mayCover()
 	if err := c.userMaps(); err != nil {
 		return err
@@ -106,6 +112,26 @@ func (c *compiler) join() error {
 		c.kid.call("join the "+string(j.kind)+" namespace", unix.SYS_SETNS, Of(j.fd), Int(j.flag))
 	}
 	return nil
+}
+
+// rebirth makes the spec's new namespaces inside a user namespace that was joined. A new pid namespace
+// has its maker's child as first process, so the child clones once more, as a sibling of itself, tells
+// the launcher who goes on, and ends.
+func (c *compiler) rebirth() {
+	k, what := &c.kid, "make namespaces in the user namespace"
+	flags := c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
+	if flags == 0 {
+		return
+	}
+	args := make([]byte, unsafe.Sizeof(cloneArgs{}))
+	binary.LittleEndian.PutUint64(args, flags|unix.CLONE_PARENT)
+	again := k.open("again", what, unix.SYS_CLONE3, Bytes(args), Int(len(args)))
+	// Which of the two are we? 0 is a valid first argument here (SIG_BLOCK, of no signals), a pid is not.
+	k.call(what, unix.SYS_RT_SIGPROCMASK, Of(again), Bytes(make([]byte, 8)), Int(0), Int(8)).expect(unix.EINVAL, 0).OnOK = 3
+	k.call(what, unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{syncAgain}), Int(1))
+	k.call(what, unix.SYS_WRITE, Of(SlotSync), Arg{Kind: ArgSlotAddress, N: uint64(again)}, Int(8))
+	k.call(what, unix.SYS_EXIT_GROUP, Int(0))
+	k.call(what, unix.SYS_READ, Of(SlotSync), Bytes(make([]byte, 8)), Int(1)).Positive = true
 }
 
 // userMaps asks the launcher to write the new user namespace's maps while the child waits.

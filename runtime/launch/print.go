@@ -155,6 +155,8 @@ func (p *Program) data(a *Data, kind rune) string {
 			ss = append(ss, strconv.FormatUint(uint64(le.Uint32(a.Bytes[i:])), 10))
 		}
 		return "[" + strings.Join(ss, ", ") + "]"
+	case kind == 'N' && len(a.Bytes) >= 8: // struct clone_args
+		return "{" + cloneFlags(le.Uint64(a.Bytes)) + "}"
 	case kind == 'b':
 		return "buf"
 	}
