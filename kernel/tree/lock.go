@@ -33,3 +33,6 @@ func OpenFD(fd int) (*Dir, error) {
 	}
 	return &Dir{nfd}, nil
 }
+
+// CloseFD closes a descriptor that another package of this floor gave.
+func CloseFD(fd int) { unix.Close(fd) }

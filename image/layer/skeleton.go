@@ -1,0 +1,237 @@
+package layer
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"berth/base/fault"
+	"berth/kernel/tree"
+)
+
+// The skeleton is the topmost lower directory of every container: what Docker makes anew in an init layer for each
+// container, made once and shared. Its files hide those of the image, as Docker's do. Its directories would show their own
+// owner and mode instead of the image's, so there is one skeleton for each set of attributes that images come with;
+// nearly all have root:root 0755.
+var (
+	skeletonDirs  = []string{"dev", "etc", "proc", "sys"} // whose attributes are the image's
+	skeletonBelow = []string{"dev/pts", "dev/shm"}
+	skeletonFiles = []string{".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"}
+	skeletonLinks = map[string]string{"etc/mtab": "/proc/mounts"}
+)
+
+// chainFacts is what containers need to know of a chain, found out once.
+type chainFacts struct {
+	lower    []string   // trees, the topmost first
+	root     Attributes // of the root directory
+	skeleton string     // key
+}
+
+var plainDir = Attributes{Mode: 0o755}
+
+// facts finds out about a chain whose diffs the caller holds.
+func (s *Store) facts(chain []digest.Digest) (*chainFacts, error) {
+	key := chainKey(chain)
+	s.mu.Lock()
+	if f := s.chains[key]; f != nil {
+		s.mu.Unlock()
+		return f, nil
+	}
+	f := &chainFacts{root: plainDir}
+	rootKnown := false
+	for i := len(chain) - 1; i >= 0; i-- {
+		l := s.diffs[chain[i]]
+		if l == nil {
+			s.mu.Unlock()
+			return nil, missing(chain[i])
+		}
+		f.lower = append(f.lower, s.path("d", l.short, "fs"))
+		if l.info.Root != nil && !rootKnown {
+			f.root, rootKnown = *l.info.Root, true
+		}
+		if l.info.OpaqueRoot {
+			break // nothing below shows through
+		}
+	}
+	s.mu.Unlock()
+	attributes, err := dirAttributes(f.lower)
+	if err != nil {
+		return nil, err
+	}
+	if f.skeleton, err = s.skeletonFor(attributes); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.chains[key] = f
+	s.mu.Unlock()
+	return f, nil
+}
+
+func chainKey(chain []digest.Digest) string {
+	h := sha256.New()
+	for _, d := range chain {
+		h.Write([]byte(d))
+	}
+	return string(h.Sum(nil))
+}
+
+// dirAttributes finds what the skeleton's directories look like in a stack of trees, the topmost first.
+func dirAttributes(lower []string) (map[string]Attributes, error) {
+	found := map[string]Attributes{}
+	for _, name := range skeletonDirs {
+		found[name] = plainDir
+	}
+	decided := map[string]bool{}
+	for _, path := range lower {
+		d, err := tree.OpenDir(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range skeletonDirs {
+			if decided[name] {
+				continue
+			}
+			st, err := d.Stat(name)
+			if tree.Missing(err) {
+				continue
+			}
+			if err != nil {
+				d.Close()
+				return nil, err
+			}
+			decided[name] = true // a whiteout, or a link or file that the skeleton replaces, ends the search as well
+			if st.IsDir() {
+				found[name] = Attributes{Mode: st.Mode & tree.PermMask, UID: st.UID, GID: st.GID}
+			}
+		}
+		d.Close()
+	}
+	return found, nil
+}
+
+// skeletonFor gives the key of a skeleton with these attributes, making it where there is none.
+func (s *Store) skeletonFor(attributes map[string]Attributes) (string, error) {
+	text, err := json.Marshal(attributes) // keys come sorted
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	key := hex.EncodeToString(sum[:6])
+	s.mu.Lock()
+	there := s.skeletons[key]
+	s.mu.Unlock()
+	if there {
+		return key, nil
+	}
+	tmp := s.path("tmp", newName())
+	if err := makeSkeleton(tmp, attributes); err != nil {
+		s.trash.take(tmp)
+		return "", fault.In(err, "make skeleton")
+	}
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	s.mu.Lock()
+	there = s.skeletons[key]
+	s.mu.Unlock()
+	if there {
+		return key, s.trash.take(tmp)
+	}
+	if err := os.Rename(tmp, s.path("s", key)); err != nil {
+		return "", fault.In(err, "make skeleton")
+	}
+	s.mu.Lock()
+	s.skeletons[key] = true
+	s.mu.Unlock()
+	return key, nil
+}
+
+func makeSkeleton(dir string, attributes map[string]Attributes) error {
+	root, err := makeDir(dir, "fs")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	fs := filepath.Join(dir, "fs")
+	for _, name := range append(append([]string{}, skeletonDirs...), skeletonBelow...) {
+		if err := os.Mkdir(filepath.Join(fs, name), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, name := range skeletonFiles {
+		f, err := os.OpenFile(filepath.Join(fs, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+		if err != nil {
+			return err
+		}
+		if err := f.Chmod(0o755); err != nil {
+			f.Close()
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	for name, target := range skeletonLinks {
+		if err := os.Symlink(target, filepath.Join(fs, name)); err != nil {
+			return err
+		}
+	}
+	for _, name := range skeletonDirs {
+		a := attributes[name]
+		if err := root.Chown(name, int(a.UID), int(a.GID)); err != nil {
+			return err
+		}
+		if err := root.Chmod(name, a.Mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recoverSkeletons keeps those that are whole. They are not synced when they are made: a power cut may leave a
+// torn one, which is cheaper to make again than to protect.
+func (s *Store) recoverSkeletons() error {
+	names, err := os.ReadDir(s.path("s"))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if s.skeletonWhole(n.Name()) {
+			s.skeletons[n.Name()] = true
+			continue
+		}
+		if err := s.trash.take(s.path("s", n.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) skeletonWhole(key string) bool {
+	root := s.path("s", key, "fs")
+	for _, list := range [][]string{skeletonDirs, skeletonBelow, skeletonFiles} {
+		for _, name := range list {
+			if _, err := os.Lstat(filepath.Join(root, name)); err != nil {
+				return false
+			}
+		}
+	}
+	for name := range skeletonLinks {
+		if target, err := os.Readlink(filepath.Join(root, name)); err != nil || target != skeletonLinks[name] {
+			return false
+		}
+	}
+	attributes, err := dirAttributes([]string{root})
+	if err != nil {
+		return false
+	}
+	text, err := json.Marshal(attributes)
+	if err != nil {
+		return false
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:6]) == key
+}
