@@ -15,13 +15,14 @@ HERE= # set when this very machine is installed to
 
 say() { echo "install: $*"; }
 
-for b in berth berthd berth-keeper berth-oci; do
+PROGRAMS="berth berthd berth-init berth-keeper berth-oci"
+for b in $PROGRAMS; do
   [ -x "$BIN/$b" ] || { say "$BIN/$b is not there: run make build first" >&2; exit 1; }
 done
 
 # --- programs ---
 install -d "$DESTDIR$BINDIR"
-for b in berth berthd berth-keeper berth-oci; do
+for b in $PROGRAMS; do
   # Beside and renamed over: a running berthd or keeper keeps its own file.
   install -m 0755 "$BIN/$b" "$DESTDIR$BINDIR/.$b.new"
   mv -f "$DESTDIR$BINDIR/.$b.new" "$DESTDIR$BINDIR/$b"

@@ -1,18 +1,20 @@
 package install
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
 // What a plain installation consists of, below PREFIX.
 var installed = []string{
-	"bin/berth", "bin/berth-keeper", "bin/berth-oci", "bin/berthd",
+	"bin/berth", "bin/berth-init", "bin/berth-keeper", "bin/berth-oci", "bin/berthd",
 	"lib/systemd/system/berth-keeper.service", "lib/systemd/system/berth.service", "lib/systemd/system/berth.socket",
 	"share/bash-completion/completions/berth",
 	"share/doc/berth/CHANGELOG.md", "share/doc/berth/LICENSE", "share/doc/berth/README.md",
@@ -20,16 +22,33 @@ var installed = []string{
 	"share/zsh/site-functions/_berth",
 }
 
+// berth is the program as built once for all tests of this package.
+var berth = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "berth-install-test-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "berth"), "berth/cmd/berth")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, out)
+	}
+	return os.ReadFile(filepath.Join(dir, "berth"))
+})
+
 // builds makes a directory of programs as make build does: the real berth, since completion comes from
 // it, and stand-ins for the rest.
 func builds(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "berth"), "berth/cmd/berth")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	program, err := berth()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range []string{"berthd", "berth-keeper", "berth-oci"} {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "berth"), program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"berthd", "berth-init", "berth-keeper", "berth-oci"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -8,14 +8,30 @@ import (
 	"runtime"
 )
 
-// Commands are the programs of this repository.
-var Commands = []string{"berth", "berthd", "berth-keeper", "berth-oci"}
+// Commands are the programs of this repository: each has a directory in cmd/.
+func Commands() ([]string, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := filepath.Glob(filepath.Join(root, "cmd", "*", "main.go"))
+	var names []string
+	for _, d := range dirs {
+		names = append(names, filepath.Base(filepath.Dir(d)))
+	}
+	return names, err
+}
 
-// Build builds this tree's programs of those names into dir, as make build does.
+// Build builds this tree's programs of those names, all when none is given, into dir as make build does.
 func Build(dir string, commands ...string) error {
 	root, err := Root()
 	if err != nil {
 		return err
+	}
+	if len(commands) == 0 {
+		if commands, err = Commands(); err != nil {
+			return err
+		}
 	}
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir + "/"}
 	for _, c := range commands {

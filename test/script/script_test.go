@@ -92,7 +92,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if *against != "" {
 		return dir, live.Build(dir, "berth")
 	}
-	return dir, live.Build(dir, live.Commands...)
+	return dir, live.Build(dir)
 })
 
 // start gives a running engine with the image box, or skips the test with what this machine lacks.
