@@ -8,7 +8,6 @@ import (
 	containertypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
-	"github.com/moby/sys/signal"
 
 	"berth/base/fault"
 )
@@ -70,6 +69,9 @@ func (r *CreateRequest) shim(v Version) (warnings []string) {
 	if h.PidsLimit != nil && *h.PidsLimit <= 0 {
 		h.PidsLimit = nil
 	}
+	if path.IsAbs(c.WorkingDir) {
+		c.WorkingDir = path.Clean(c.WorkingDir)
+	}
 	if s := h.MemorySwappiness; s != nil && *s == -1 {
 		h.MemorySwappiness = nil
 	}
@@ -105,7 +107,8 @@ func shimMount(m *mount.Mount, v Version) {
 	}
 }
 
-// check says in Docker's words what is wrong in itself with the request, whatever the build can do.
+// check says in Docker's words what is wrong with the request as a request. What is wrong with its values the engine says, which
+// has other doors, too.
 func (r *CreateRequest) check(v Version) error {
 	c, h := r.Config, &r.HostConfig
 	bad := func(format string, args ...any) error { return fault.New(fault.Invalid, format, args...) }
@@ -126,10 +129,8 @@ func (r *CreateRequest) check(v Version) error {
 	if n := len(r.NetworkingConfig.EndpointsConfig); v < 44 && n > 1 {
 		return bad("Container cannot be created with multiple network endpoints: %s", strings.Join(sortedKeys(r.NetworkingConfig.EndpointsConfig), ", "))
 	}
-	if r.MacAddress != "" {
-		if v < 44 && !needsBridge(h.NetworkMode) {
-			return bad("conflicting options: mac-address and the network mode")
-		}
+	if r.MacAddress != "" && !needsBridge(h.NetworkMode) {
+		return bad("conflicting options: mac-address and the network mode")
 	}
 	switch {
 	case !h.Isolation.IsValid():
@@ -138,66 +139,11 @@ func (r *CreateRequest) check(v Version) error {
 		return bad("invalid option: QoS maximum bandwidth configuration is not supported on linux (HostConfig.IOMaximumBandwidth)")
 	case h.IOMaximumIOps != 0:
 		return bad("invalid option: QoS maximum IOPs configuration is not supported on linux (HostConfig.IOMaximumIOps)")
-	case h.CPURealtimePeriod != 0 && h.CPURealtimeRuntime > h.CPURealtimePeriod:
-		return bad("cpu real-time runtime cannot be higher than cpu real-time period")
-	case h.CPUShares < 0:
-		return bad("invalid CPU shares (%d): value must be a positive integer", h.CPUShares)
-	case !h.PidMode.Valid():
-		return bad("invalid PID mode: %s", h.PidMode)
-	case !h.IpcMode.Valid() || h.IpcMode.IsContainer() && h.IpcMode.Container() == "":
-		return bad("invalid IPC mode: %s", h.IpcMode)
-	case !h.UTSMode.Valid():
-		return bad("invalid UTS mode: %s", h.UTSMode)
-	case !h.UsernsMode.Valid():
-		return bad("invalid user namespace mode: %s", h.UsernsMode)
-	case !h.CgroupnsMode.Valid():
-		return bad("invalid cgroup namespace mode: %s", h.CgroupnsMode)
-	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
-		return bad("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
-	case h.ShmSize < 0:
-		return bad("SHM size can not be less than 0")
-	case h.AutoRemove && !h.RestartPolicy.IsNone():
-		return bad("can't create 'AutoRemove' container with restart policy")
-	}
-	if err := containertypes.ValidateRestartPolicy(h.RestartPolicy); err != nil {
-		return fault.Wrap(fault.Invalid, err, "")
 	}
 	if _, has := h.Annotations[""]; has {
 		return bad("invalid Annotations: the empty string is not permitted as an annotation key")
 	}
-	for _, u := range h.Ulimits {
-		if u != nil && u.Hard != -1 && (u.Soft == -1 || u.Soft > u.Hard) {
-			return bad("ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)
-		}
-	}
-	if err := checkHosts(h.ExtraHosts); err != nil {
-		return err
-	}
-	return checkProcess(c)
-}
-
-func checkProcess(c *containertypes.Config) error {
-	if c.WorkingDir != "" {
-		if !path.IsAbs(c.WorkingDir) {
-			return fault.New(fault.Invalid, "the working directory '%s' is invalid, it needs to be an absolute path", c.WorkingDir)
-		}
-		c.WorkingDir = path.Clean(c.WorkingDir)
-	}
-	if c.StopSignal != "" {
-		if _, err := signal.ParseSignal(c.StopSignal); err != nil {
-			return fault.New(fault.Invalid, "invalid signal: %s", c.StopSignal)
-		}
-	}
-	return checkEnv(c.Env)
-}
-
-func checkEnv(env []string) error {
-	for _, e := range env {
-		if e == "" || e[0] == '=' {
-			return fault.New(fault.Invalid, "invalid environment variable: %s", e)
-		}
-	}
-	return nil
+	return checkHosts(h.ExtraHosts)
 }
 
 // checkNetwork refuses settings that exclude each other.

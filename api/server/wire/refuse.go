@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strconv"
 
-	"github.com/docker/go-units"
 	containertypes "github.com/moby/moby/api/types/container"
 
 	"berth/base/fault"
@@ -51,7 +49,7 @@ func (r *CreateRequest) refuse(v Version) error {
 		{h.Umask != nil, "HostConfig.Umask", fault.NotImplemented, "the umask of a container cannot be chosen in this build"},
 		{len(h.DeviceRequests) > 0, "HostConfig.DeviceRequests", fault.NotImplemented, "no device driver (GPU, CDI) is in this build"},
 		{h.KernelMemory != 0, "HostConfig.KernelMemory", fault.NotImplemented, noKernelLimit},
-		{h.KernelMemoryTCP != 0, "HostConfig.KernelMemoryTCP", fault.NotImplemented, "TCP buffers cannot be limited apart in this build"},
+		{h.KernelMemoryTCP != 0, "HostConfig.KernelMemoryTCP", fault.NotImplemented, noKernelTCP},
 		{h.CPUCount != 0, "HostConfig.CpuCount", fault.Invalid, notLinux},
 		{h.CPUPercent != 0, "HostConfig.CpuPercent", fault.Invalid, notLinux},
 	} {
@@ -68,7 +66,7 @@ func (r *CreateRequest) refuse(v Version) error {
 			return fault.New(fault.NotImplemented, "%s: %s", field, noBridge)
 		}
 	}
-	return CheckLog(h.LogConfig.Type, h.LogConfig.Config)
+	return nil
 }
 
 // noCheck reports whether a health check asks for none, or for what the image says.
@@ -112,58 +110,4 @@ func firstSet(v reflect.Value, at string) string {
 		return ""
 	}
 	return at
-}
-
-// CheckLog refuses a log driver or an option of it that the build has not, and values that are wrong.
-func CheckLog(driver string, options map[string]string) error {
-	switch driver {
-	case "", "json-file":
-	case "none":
-		for _, k := range sortedKeys(options) {
-			return fault.New(fault.Invalid, "unknown log opt '%s' for none log driver", k)
-		}
-		return nil
-	case "local", "syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs":
-		return fault.New(fault.NotImplemented, "the log driver %q is not in this build; use json-file or none", driver)
-	default:
-		return fault.New(fault.Invalid, "logger: no log driver named '%s' is registered", driver)
-	}
-	for _, k := range sortedKeys(options) {
-		if err := checkLogOption(k, options[k]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func checkLogOption(key, value string) error {
-	switch key {
-	case "max-size":
-		if n, err := units.FromHumanSize(value); value != "-1" && (err != nil || n <= 0) {
-			return fault.New(fault.Invalid, "invalid value for max-size: %q is no positive size", value)
-		}
-	case "max-file":
-		if n, err := strconv.Atoi(value); err != nil || n < 1 {
-			return fault.New(fault.Invalid, "max-file cannot be less than 1")
-		}
-	case "labels", "labels-regex", "env", "env-regex", "tag":
-	case "mode":
-		if value != "" && value != "blocking" {
-			if value != "non-blocking" {
-				return fault.New(fault.Invalid, "logger: logging mode not supported: %s", value)
-			}
-			return fault.New(fault.NotImplemented, "log opt mode=non-blocking is not in this build")
-		}
-	case "max-buffer-size":
-		return fault.New(fault.NotImplemented, "log opt max-buffer-size needs mode=non-blocking, which is not in this build")
-	case "compress":
-		if on, err := strconv.ParseBool(value); err != nil || on {
-			return fault.New(fault.NotImplemented, "log opt compress: rotated logs are not compressed in this build")
-		}
-	case "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress":
-		return fault.New(fault.Invalid, "log opt %s is for drivers that cannot read back", key)
-	default:
-		return fault.New(fault.Invalid, "unknown log opt '%s' for json-file log driver", key)
-	}
-	return nil
 }

@@ -214,6 +214,9 @@ func resources(r *containertypes.Resources) container.Resources {
 		BlkioDeviceReadIOps: throttles(r.BlkioDeviceReadIOps), BlkioDeviceWriteIOps: throttles(r.BlkioDeviceWriteIOps),
 		OOMKillDisable: r.OomKillDisable, DeviceCgroupRules: r.DeviceCgroupRules, CgroupParent: r.CgroupParent,
 	}
+	if r.BlkioWeightDevice != nil {
+		out.BlkioWeightDevice = []container.WeightDevice{}
+	}
 	for _, w := range r.BlkioWeightDevice {
 		if w != nil {
 			out.BlkioWeightDevice = append(out.BlkioWeightDevice, container.WeightDevice{Path: w.Path, Weight: w.Weight})
@@ -255,6 +258,9 @@ func apiResources(r *container.Resources) containertypes.Resources {
 }
 
 func throttles(in []*blkiodev.ThrottleDevice) (out []container.ThrottleDevice) {
+	if in != nil {
+		out = []container.ThrottleDevice{}
+	}
 	for _, t := range in {
 		if t != nil {
 			out = append(out, container.ThrottleDevice{Path: t.Path, Rate: t.Rate})

@@ -1,0 +1,110 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/moby/moby/api/types/common"
+
+	"berth/api/server/wire"
+	"berth/base/fault"
+	"berth/engine"
+	"berth/engine/container"
+)
+
+// execs are the verbs on further processes of a container.
+type execs interface {
+	ExecCreate(ctx context.Context, ref string, e container.ExecSpec) (string, error)
+	ExecStart(ctx context.Context, execID string, o engine.ExecStartOptions) (engine.Attachment, error)
+	ExecInspect(ctx context.Context, execID string) (engine.ExecInfo, error)
+	ExecResize(ctx context.Context, execID string, rows, cols uint16) error
+}
+
+func execCreate(s *Server, c *call) error {
+	var r wire.ExecCreateRequest
+	if _, _, err := c.decode(&r); err != nil {
+		return err
+	}
+	spec, err := r.Spec(c.v)
+	if err != nil {
+		return err
+	}
+	id, err := s.cfg.Containers.ExecCreate(c.ctx(), c.name, spec)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusCreated, common.IDResponse{ID: id})
+}
+
+// execStart runs a created exec. Attached, what goes wrong after the exec was found is said in the stream, where Docker's client
+// looks for it; the exit code is then asked of execInspect.
+func execStart(s *Server, c *call) error {
+	var r wire.ExecStartRequest
+	if _, _, err := c.decode(&r); err != nil {
+		return err
+	}
+	info, err := s.cfg.Containers.ExecInspect(c.ctx(), c.name)
+	if err != nil {
+		return err
+	}
+	o := engine.ExecStartOptions{Detach: r.Detach, TTY: r.Tty}
+	if o.Rows, o.Cols, err = r.Size(c.v); err != nil {
+		return err
+	}
+	keys, err := detachKeys(info.Spec.DetachKeys)
+	if err != nil {
+		return err
+	}
+	ctx := context.WithoutCancel(c.ctx())
+	attached, err := s.cfg.Containers.ExecStart(ctx, c.name, o)
+	if r.Detach {
+		if err != nil {
+			return err
+		}
+		return c.done(http.StatusOK)
+	}
+	framed := !r.Tty
+	if err == nil {
+		framed = !attached.TTY
+	} else if fault.Is(err, fault.NotFound) {
+		return err
+	}
+	h := c.w.Header()
+	client, hijackErr := c.hijack(framed, "Api-Version: "+h.Get("Api-Version"), "Docker-Experimental: "+h.Get("Docker-Experimental"), "Ostype: "+h.Get("Ostype"), "Server: "+h.Get("Server"))
+	if hijackErr != nil {
+		if attached.Conn != nil {
+			attached.Conn.Close()
+		}
+		return hijackErr
+	}
+	if err != nil {
+		s.log.Debug("exec failed", "exec", c.name, "error", err)
+		client.complain(err, framed)
+		return nil
+	}
+	p := pumpOptions{stdin: info.Spec.AttachStdin, closeStdin: !attached.TTY}
+	if attached.TTY {
+		p.detach = keys
+	}
+	s.pump(client, attached.Conn, p)
+	return nil
+}
+
+func execInspect(s *Server, c *call) error {
+	info, err := s.cfg.Containers.ExecInspect(c.ctx(), c.name)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, wire.Exec(&info))
+}
+
+func execResize(s *Server, c *call) error {
+	rows, cols, err := c.size()
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Containers.ExecResize(c.ctx(), c.name, rows, cols); err != nil {
+		return err
+	}
+	return c.done(http.StatusOK)
+}

@@ -1,0 +1,164 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"berth/api/server/wire"
+	"berth/base/fault"
+)
+
+// Config wires a Server. Every room is an interface of the file that uses it; one that is nil answers 501.
+type Config struct {
+	Containers Containers
+	Images     Images
+	Events     Events
+	System     System
+
+	About About
+
+	Defaults wire.Defaults // what the engine does where a container's specification says nothing
+	Shutdown func()        // begins the end: all containers stop, then the engine; it returns at once
+
+	Log *slog.Logger
+	Now func() time.Time
+}
+
+// Server answers both APIs. It is an http.Handler; Serve adds listeners with the limits that a socket needs.
+type Server struct {
+	cfg   Config
+	log   *slog.Logger
+	now   func() time.Time
+	table *table
+
+	base    context.Context // ends with the server; every request's context comes from it
+	end     context.CancelFunc
+	http    *http.Server
+	pumps   sync.WaitGroup // connections that were taken over
+	serving sync.WaitGroup
+}
+
+// New makes a Server. It serves nothing yet.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, table: newTable(routes())}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.base, s.end = context.WithCancel(context.Background())
+	s.http = &http.Server{
+		Handler:           s,
+		BaseContext:       func(net.Listener) context.Context { return s.base },
+		ReadHeaderTimeout: time.Minute,     // a client that dribbles its headers
+		IdleTimeout:       5 * time.Minute, // between two requests; bodies and answers may take as long as they need
+		MaxHeaderBytes:    256 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Serve answers on l until Shutdown. It returns at once; an error that ends a listener is logged.
+func (s *Server) Serve(l net.Listener) {
+	s.serving.Go(func() {
+		if err := s.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("a listener ended", "address", l.Addr().String(), "error", err)
+		}
+	})
+}
+
+// Shutdown stops listening, ends streams, lets other requests finish, and waits for both until ctx ends; then it cuts what is left.
+// Containers do not notice.
+func (s *Server) Shutdown(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- s.http.Shutdown(ctx) }()
+	// Streams never end by themselves: their context ends now, and with it wait, logs and events.
+	s.end()
+	err := <-done
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	s.pumps.Wait() // they watch base
+	s.serving.Wait()
+	return err
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{w: w, r: r}
+	defer s.survive(c)
+	if clean := cleanPath(r.URL.Path); clean != r.URL.Path {
+		to := url.URL{Path: clean, RawQuery: r.URL.RawQuery}
+		http.Redirect(w, r, to.String(), http.StatusMovedPermanently)
+		return
+	}
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	var rest string
+	c.asked, rest = splitVersion(r.URL.Path)
+	found, name := s.table.find(r.Method, rest)
+	if found == nil {
+		_ = c.json(http.StatusNotFound, errorBody{"page not found"})
+		return
+	}
+	c.name = name
+	h := w.Header()
+	h.Set("Server", "Berth/"+s.cfg.About.Version+" (linux)")
+	h.Set("Api-Version", wire.Newest.String())
+	h.Set("Ostype", "linux")
+	if err := s.answer(c, found); err != nil {
+		s.fail(c, err)
+	}
+}
+
+func (s *Server) answer(c *call, to *route) error {
+	c.v = wire.Newest
+	if c.asked != "" {
+		c.v = wire.ParseVersion(c.asked)
+	}
+	switch {
+	case c.v < wire.Oldest:
+		return fault.New(fault.Invalid, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", c.asked, wire.Oldest)
+	case c.v > wire.Newest:
+		return fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", c.asked, wire.Newest)
+	}
+	experimental := "false"
+	if s.cfg.About.Experimental {
+		experimental = "true"
+	}
+	c.w.Header().Set("Docker-Experimental", experimental)
+	var err error
+	if c.q, err = url.ParseQuery(c.r.URL.RawQuery); err != nil {
+		return fault.Wrap(fault.Invalid, err, "")
+	}
+	if to.handle == nil {
+		return fault.New(fault.NotImplemented, "%s not in this build of Berth", to.lacks)
+	}
+	return to.handle(s, c)
+}
+
+// survive keeps one request's defect from taking the engine down.
+func (s *Server) survive(c *call) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
+		panic(p)
+	}
+	s.log.Error("a request ended in a panic", "method", c.r.Method, "path", c.r.URL.Path, "panic", p, "stack", stack())
+	if !c.began {
+		_ = c.json(http.StatusInternalServerError, errorBody{"internal error: see the engine's log"})
+		return
+	}
+	panic(http.ErrAbortHandler)
+}

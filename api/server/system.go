@@ -1,0 +1,244 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"berth/api/server/wire"
+	"berth/engine"
+	"berth/kernel/cgroup"
+	"berth/kernel/probe"
+)
+
+// System is what `info` asks of the engine.
+type System interface {
+	Info(ctx context.Context) engine.Facts
+}
+
+// About is what `info` and `version` tell of how the engine was built and started.
+type About struct {
+	Version      string // of Berth, "0.1.0"
+	Commit       string
+	BuildTime    string // RFC 3339; "" unknown
+	Experimental bool
+	Debug        bool
+	Labels       []string
+	Hosts        []string // sockets, to warn about open ones
+	TLS          bool
+	TLSVerify    bool
+	Seccomp      string // profile: "builtin", "unconfined", or a file
+	SELinux      bool
+	NoNewPrivs   bool
+}
+
+// ping tells a client that somebody is here, and which API.
+func ping(s *Server, c *call) error {
+	h := c.w.Header()
+	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
+	h.Set("Pragma", "no-cache")
+	h.Set("Berth-Version", s.cfg.About.Version)
+	h.Set("Swarm", "inactive")
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	if c.r.Method == http.MethodHead {
+		h.Set("Content-Length", "0")
+		return c.done(http.StatusOK)
+	}
+	return c.body(http.StatusOK, "text/plain; charset=utf-8", []byte("OK"))
+}
+
+func version(s *Server, c *call) error {
+	a := &s.cfg.About
+	return c.json(http.StatusOK, wire.VersionOf(&wire.Facts{
+		Version: a.Version, Commit: a.Commit, BuildTime: a.BuildTime, Experimental: a.Experimental, KernelVersion: probe.Release(),
+	}))
+}
+
+func info(s *Server, c *call) error {
+	return c.json(http.StatusOK, wire.Info(s.facts(c.ctx(), "/"), c.v))
+}
+
+// facts gathers what info tells. root is "/" but in tests. What cannot be read is left out: info must answer on a sick machine, too.
+func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
+	a := &s.cfg.About
+	f := &wire.Facts{
+		Version: a.Version, Commit: a.Commit, BuildTime: a.BuildTime, Experimental: a.Experimental, Debug: a.Debug, Labels: a.Labels,
+		KernelVersion: probe.Release(), NCPU: runtime.NumCPU(), Goroutines: runtime.NumGoroutine(), SystemTime: s.now().Format(time.RFC3339Nano),
+		Controllers: map[string]bool{},
+	}
+	if s.cfg.System != nil {
+		f.Engine = s.cfg.System.Info(ctx)
+	}
+	f.Images = s.countImages(ctx)
+	f.Hostname, _ = os.Hostname()
+	f.OperatingSystem, f.OSVersion = osRelease(root)
+	f.MemTotal = memTotal(root)
+	f.IPv4Forwarding = readWord(root, "proc/sys/net/ipv4/ip_forward") == "1"
+	f.BackingFS = fileSystem(root, f.Engine.DataRoot)
+	if open, err := os.ReadDir(filepath.Join(root, "proc/self/fd")); err == nil {
+		f.OpenFiles = len(open)
+	}
+	f.ID = engineID(root, f.Engine.DataRoot)
+	f.Security = s.security(f.Engine.CgroupVersion)
+	if layout, err := cgroup.Detect(); err == nil {
+		limits(f, layout)
+	}
+	f.Warnings = append(s.openSockets(), f.Warnings...)
+	return f
+}
+
+// limits says by which controllers containers can be limited, and warns about those that are missing.
+func limits(f *wire.Facts, layout cgroup.Layout) {
+	for _, h := range layout.Hierarchies {
+		for _, name := range h.Controllers {
+			f.Controllers[name] = true
+		}
+		if !h.V2 && f.Controllers["memory"] && !f.SwapLimit {
+			_, err := os.Stat(filepath.Join(h.Dir, "memory.memsw.limit_in_bytes"))
+			f.SwapLimit = err == nil
+			f.OOMKillDisable = true
+		}
+	}
+	if layout.Mode == cgroup.V2 {
+		_, err := os.Stat("/proc/swaps") // there when the kernel can swap at all
+		f.SwapLimit = f.Controllers["memory"] && err == nil
+	}
+	for _, w := range []struct {
+		has  bool
+		text string
+	}{
+		{f.Controllers["memory"], "No memory limit support"},
+		{f.SwapLimit, "No swap limit support"},
+		{f.Controllers["cpu"], "No cpu cfs quota support"},
+		{f.Controllers["cpu"], "No cpu shares support"},
+		{f.Controllers["cpuset"], "No cpuset support"},
+		{f.Controllers["pids"], "No pids limit support"},
+	} {
+		if !w.has {
+			f.Warnings = append(f.Warnings, "WARNING: "+w.text)
+		}
+	}
+}
+
+// openSockets warns about sockets through which anybody is root.
+func (s *Server) openSockets() (warnings []string) {
+	const why = "\n         Access to the remote API is equivalent to root access on the host. Refer\n         to the 'Docker daemon attack surface' section in the documentation for\n         more information: https://docs.docker.com/go/attack-surface/"
+	for _, host := range s.cfg.About.Hosts {
+		address, tcp := strings.CutPrefix(host, "tcp://")
+		switch {
+		case !tcp:
+		case !s.cfg.About.TLS:
+			warnings = append(warnings, fmt.Sprintf("WARNING: API is accessible on http://%s without encryption.%s", address, why))
+		case !s.cfg.About.TLSVerify:
+			warnings = append(warnings, fmt.Sprintf("WARNING: API is accessible on https://%s without TLS client verification.%s", address, why))
+		}
+	}
+	return warnings
+}
+
+func (s *Server) security(cgroupVersion string) (options []string) {
+	a := &s.cfg.About
+	if probe.Host().Has(probe.AppArmor) {
+		options = append(options, "name=apparmor")
+	}
+	profile := a.Seccomp
+	if profile == "" {
+		profile = "builtin"
+	}
+	options = append(options, "name=seccomp,profile="+profile)
+	if a.SELinux {
+		options = append(options, "name=selinux")
+	}
+	if cgroupVersion == "2" {
+		options = append(options, "name=cgroupns")
+	}
+	if a.NoNewPrivs {
+		options = append(options, "name=no-new-privileges")
+	}
+	return options
+}
+
+// osRelease reads PRETTY_NAME and VERSION_ID, see os-release(5).
+func osRelease(root string) (name, version string) {
+	for _, file := range []string{"etc/os-release", "usr/lib/os-release"} {
+		data, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			value = strings.Trim(value, `"'`)
+			switch key {
+			case "PRETTY_NAME":
+				name = value
+			case "VERSION_ID":
+				version = value
+			}
+		}
+		break
+	}
+	if name == "" {
+		name = "Linux"
+	}
+	return name, version
+}
+
+// memTotal is the host's memory in bytes.
+func memTotal(root string) int64 {
+	data, err := os.ReadFile(filepath.Join(root, "proc/meminfo"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "MemTotal:" {
+			kb, _ := strconv.ParseInt(fields[1], 10, 64)
+			return kb * 1024
+		}
+	}
+	return 0
+}
+
+// fileSystem names the kind of file system that dir lies on, as Docker names the common ones; see proc_pid_mountinfo(5).
+func fileSystem(root, dir string) string {
+	data, err := os.ReadFile(filepath.Join(root, "proc/self/mountinfo"))
+	if err != nil {
+		return "<unknown>"
+	}
+	best, kind := -1, "<unknown>"
+	for scan := bufio.NewScanner(bytes.NewReader(data)); scan.Scan(); {
+		before, after, ok := strings.Cut(scan.Text(), " - ")
+		fields := strings.Fields(before)
+		if !ok || len(fields) < 5 {
+			continue
+		}
+		at := fields[4]
+		if (dir == at || at == "/" || strings.HasPrefix(dir, at+"/")) && len(at) >= best {
+			best = len(at)
+			kind, _, _ = strings.Cut(after, " ")
+		}
+	}
+	if kind == "ext4" || kind == "ext3" || kind == "ext2" {
+		return "extfs"
+	}
+	return kind
+}
+
+// engineID is a name for this engine that stays: made of the machine's and the engine's directory. It looks like a UUID, as Docker's.
+func engineID(root, dataRoot string) string {
+	sum := sha256.Sum256([]byte("berth engine " + readWord(root, "etc/machine-id") + " " + dataRoot))
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+}
+
+func readWord(root, file string) string {
+	data, _ := os.ReadFile(filepath.Join(root, file))
+	return strings.TrimSpace(string(data))
+}

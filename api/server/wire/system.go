@@ -1,0 +1,128 @@
+package wire
+
+import (
+	"net/netip"
+	"runtime"
+	"strconv"
+
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/api/types/system"
+
+	"berth/engine"
+)
+
+// Facts is what `info` and `version` tell, in Berth's words.
+type Facts struct {
+	Engine engine.Facts
+	Images int
+
+	ID           string // of this engine, stable
+	Version      string
+	Commit       string
+	BuildTime    string
+	Experimental bool
+	Debug        bool
+	Labels       []string
+	Security     []string // "name=seccomp,profile=builtin"
+	Warnings     []string
+
+	Hostname        string
+	OperatingSystem string
+	OSVersion       string
+	KernelVersion   string
+	NCPU            int
+	MemTotal        int64 // bytes
+	IPv4Forwarding  bool
+	BackingFS       string
+	OpenFiles       int
+	Goroutines      int
+	SystemTime      string          // RFC 3339
+	Controllers     map[string]bool // cgroup controllers that containers can be limited by
+	SwapLimit       bool
+	OOMKillDisable  bool
+}
+
+// Info is the answer to GET /info at API version v.
+func Info(f *Facts, v Version) any {
+	e := &f.Engine
+	i := &system.Info{
+		ID: f.ID, Containers: e.Containers, ContainersRunning: e.Running, ContainersPaused: e.Paused, ContainersStopped: e.Stopped, Images: f.Images,
+		Driver: e.Driver, DriverStatus: [][2]string{{"Backing Filesystem", f.BackingFS}, {"Supports d_type", "true"}, {"Native Overlay Diff", "true"}},
+		Plugins:     system.PluginsInfo{Volume: []string{}, Network: []string{"host", "null"}, Log: []string{"json-file", "none"}},
+		MemoryLimit: f.Controllers["memory"], SwapLimit: f.SwapLimit, CPUCfsPeriod: f.Controllers["cpu"], CPUCfsQuota: f.Controllers["cpu"],
+		CPUShares: f.Controllers["cpu"], CPUSet: f.Controllers["cpuset"], PidsLimit: f.Controllers["pids"], IPv4Forwarding: f.IPv4Forwarding,
+		Debug: f.Debug, NFd: f.OpenFiles, OomKillDisable: f.OOMKillDisable, NGoroutines: f.Goroutines, SystemTime: f.SystemTime,
+		LoggingDriver: e.LogDriver, CgroupDriver: e.CgroupDriver, CgroupVersion: e.CgroupVersion, KernelVersion: f.KernelVersion,
+		OperatingSystem: f.OperatingSystem, OSVersion: f.OSVersion, OSType: "linux", Architecture: machine(),
+		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: registryConfig(), NCPU: f.NCPU, MemTotal: f.MemTotal,
+		DockerRootDir: e.DataRoot, Name: f.Hostname, Labels: list(f.Labels), ExperimentalBuild: f.Experimental, ServerVersion: f.Version,
+		Runtimes:       map[string]system.RuntimeWithStatus{e.DefaultRuntime: {Runtime: system.Runtime{Path: "berth-oci"}}},
+		DefaultRuntime: e.DefaultRuntime, Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
+		LiveRestoreEnabled: true, InitBinary: e.InitBinary, SecurityOptions: list(f.Security), CDISpecDirs: []string{}, Warnings: list(f.Warnings),
+	}
+	if v >= 50 {
+		return i
+	}
+	old := &legacyInfo{Info: i}
+	if v < 49 {
+		old.ContainerdCommit, old.RuncCommit, old.InitCommit = &legacyCommit{}, &legacyCommit{}, &legacyCommit{}
+		old.RegistryConfig = &legacyRegistry{ServiceConfig: i.RegistryConfig}
+	}
+	return old
+}
+
+// legacyInfo has what 1.50 and 1.49 dropped.
+type legacyInfo struct {
+	*system.Info
+	BridgeNfIptables  bool
+	BridgeNfIp6tables bool
+	ContainerdCommit  *legacyCommit   `json:",omitempty"`
+	RuncCommit        *legacyCommit   `json:",omitempty"`
+	InitCommit        *legacyCommit   `json:",omitempty"`
+	RegistryConfig    *legacyRegistry `json:",omitempty"`
+}
+
+type legacyCommit struct{ ID, Expected string }
+
+type legacyRegistry struct {
+	*registry.ServiceConfig
+	AllowNondistributableArtifactsCIDRs     []string
+	AllowNondistributableArtifactsHostnames []string
+}
+
+// VersionOf is the answer to GET /version.
+func VersionOf(f *Facts) *system.VersionResponse {
+	r := &system.VersionResponse{
+		Platform: system.PlatformInfo{Name: "Berth"}, Version: f.Version, APIVersion: Newest.String(), MinAPIVersion: Oldest.String(),
+		Os: "linux", Arch: runtime.GOARCH, GitCommit: f.Commit, GoVersion: runtime.Version(), KernelVersion: f.KernelVersion,
+		Experimental: f.Experimental, BuildTime: f.BuildTime,
+	}
+	r.Components = []system.ComponentVersion{{
+		Name: "Engine", Version: f.Version, Details: map[string]string{
+			"ApiVersion": r.APIVersion, "MinAPIVersion": r.MinAPIVersion, "Os": r.Os, "Arch": r.Arch, "GitCommit": r.GitCommit,
+			"GoVersion": r.GoVersion, "KernelVersion": r.KernelVersion, "BuildTime": r.BuildTime, "Experimental": strconv.FormatBool(r.Experimental),
+		},
+	}}
+	return r
+}
+
+// registryConfig is what clients read about registries although this build speaks to none.
+func registryConfig() *registry.ServiceConfig {
+	return &registry.ServiceConfig{
+		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
+		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
+		Mirrors:               []string{},
+	}
+}
+
+// machine is the architecture as uname -m says it.
+func machine() string {
+	switch runtime.GOARCH {
+	case "amd64":
+		return "x86_64"
+	case "arm64":
+		return "aarch64"
+	}
+	return runtime.GOARCH
+}

@@ -1,0 +1,79 @@
+package wire
+
+import (
+	containertypes "github.com/moby/moby/api/types/container"
+
+	"berth/base/fault"
+	"berth/engine/container"
+)
+
+// UpdateRequest is the body of POST /containers/ID/update.
+type UpdateRequest struct {
+	containertypes.UpdateConfig
+	KernelMemory    int64 // before 1.42
+	KernelMemoryTCP int64 // 1.40 to 1.51
+}
+
+// Change is what an update asks for.
+type Change struct {
+	Resources container.Resources // what is zero or nil stays as it is
+	Restart   *container.Restart  // nil: stays
+}
+
+// Change gives what the request asks to change, or names what cannot be changed while a container exists.
+func (r *UpdateRequest) Change(v Version) (Change, error) {
+	u := &r.UpdateConfig.Resources
+	if v < 40 {
+		u.PidsLimit = nil
+	}
+	if u.PidsLimit != nil && *u.PidsLimit <= 0 {
+		*u.PidsLimit = 0 // none
+	}
+	if v < 55 { // were there, and did nothing
+		u.BlkioWeightDevice, u.BlkioDeviceReadBps, u.BlkioDeviceWriteBps, u.BlkioDeviceReadIOps, u.BlkioDeviceWriteIOps = nil, nil, nil, nil, nil
+	}
+	for _, f := range []struct {
+		set  bool
+		name string
+		kind fault.Kind
+		why  string
+	}{
+		{len(u.Ulimits) > 0, "Ulimits", fault.Invalid, notLater},
+		{len(u.Devices) > 0, "Devices", fault.Invalid, notLater},
+		{len(u.DeviceCgroupRules) > 0, "DeviceCgroupRules", fault.Invalid, notLater},
+		{len(u.DeviceRequests) > 0, "DeviceRequests", fault.Invalid, notLater},
+		{u.CgroupParent != "", "CgroupParent", fault.Invalid, notLater},
+		{u.OomKillDisable != nil && *u.OomKillDisable, "OomKillDisable", fault.Invalid, notLater},
+		{u.MemorySwappiness != nil && *u.MemorySwappiness != -1, "MemorySwappiness", fault.Invalid, notLater},
+		{len(u.BlkioWeightDevice) > 0, "BlkioWeightDevice", fault.NotImplemented, noDeviceUpdate},
+		{len(u.BlkioDeviceReadBps) > 0, "BlkioDeviceReadBps", fault.NotImplemented, noDeviceUpdate},
+		{len(u.BlkioDeviceWriteBps) > 0, "BlkioDeviceWriteBps", fault.NotImplemented, noDeviceUpdate},
+		{len(u.BlkioDeviceReadIOps) > 0, "BlkioDeviceReadIOps", fault.NotImplemented, noDeviceUpdate},
+		{len(u.BlkioDeviceWriteIOps) > 0, "BlkioDeviceWriteIOps", fault.NotImplemented, noDeviceUpdate},
+		{u.CPUCount != 0, "CpuCount", fault.Invalid, notLinux},
+		{u.CPUPercent != 0, "CpuPercent", fault.Invalid, notLinux},
+		{u.IOMaximumIOps != 0, "IOMaximumIOps", fault.Invalid, notLinux},
+		{u.IOMaximumBandwidth != 0, "IOMaximumBandwidth", fault.Invalid, notLinux},
+		{r.KernelMemory != 0 && v < 42, "KernelMemory", fault.NotImplemented, noKernelLimit},
+		{r.KernelMemoryTCP != 0 && v >= 40 && v < 52, "KernelMemoryTCP", fault.NotImplemented, noKernelTCP},
+	} {
+		if f.set {
+			return Change{}, fault.New(f.kind, "%s: %s", f.name, f.why)
+		}
+	}
+	u.OomKillDisable, u.MemorySwappiness = nil, nil
+	c := Change{Resources: resources(u)}
+	if p := r.RestartPolicy; p.Name != "" || p.MaximumRetryCount != 0 {
+		if err := containertypes.ValidateRestartPolicy(p); err != nil {
+			return Change{}, fault.Wrap(fault.Invalid, err, "")
+		}
+		c.Restart = &container.Restart{Name: string(p.Name), MaxRetries: p.MaximumRetryCount}
+	}
+	return c, nil
+}
+
+const (
+	notLater       = "cannot be changed after the container was created"
+	noDeviceUpdate = "limits of single devices cannot be changed later in this build"
+	noKernelTCP    = "TCP buffers cannot be limited apart in this build"
+)
