@@ -17,10 +17,8 @@ type streams interface {
 // containerAttach joins the client with the container's first process. Errors come before the connection is taken over, so that they
 // have a status code.
 func containerAttach(s *Server, c *call) error {
-	o := engine.AttachOptions{Stdin: c.flag("stdin"), Stdout: c.flag("stdout"), Stderr: c.flag("stderr"), Logs: c.flag("logs"), Stream: c.flag("stream")}
-	keys, err := detachKeys(c.text("detachKeys"))
-	if err != nil {
-		return err
+	o := engine.AttachOptions{
+		Stdin: c.flag("stdin"), Stdout: c.flag("stdout"), Stderr: c.flag("stderr"), Logs: c.flag("logs"), Stream: c.flag("stream"), DetachKeys: c.text("detachKeys"),
 	}
 	info, err := s.cfg.Containers.Inspect(c.ctx(), c.name)
 	if err != nil {
@@ -36,11 +34,7 @@ func containerAttach(s *Server, c *call) error {
 		attached.Conn.Close()
 		return err
 	}
-	p := pumpOptions{stdin: o.Stdin, closeStdin: info.Spec.StdinOnce && !attached.TTY}
-	if attached.TTY {
-		p.detach = keys
-	}
-	s.pump(client, attached.Conn, p)
+	s.pump(client, attached.Conn, pumpOptions{stdin: o.Stdin, closeStdin: info.Spec.StdinOnce && !attached.TTY})
 	return nil
 }
 

@@ -51,10 +51,6 @@ func execStart(s *Server, c *call) error {
 	if o.Rows, o.Cols, err = r.Size(c.v); err != nil {
 		return err
 	}
-	keys, err := detachKeys(info.Spec.DetachKeys)
-	if err != nil {
-		return err
-	}
 	ctx := context.WithoutCancel(c.ctx())
 	attached, err := s.cfg.Containers.ExecStart(ctx, c.name, o)
 	if r.Detach {
@@ -82,11 +78,7 @@ func execStart(s *Server, c *call) error {
 		client.complain(err, framed)
 		return nil
 	}
-	p := pumpOptions{stdin: info.Spec.AttachStdin, closeStdin: !attached.TTY}
-	if attached.TTY {
-		p.detach = keys
-	}
-	s.pump(client, attached.Conn, p)
+	s.pump(client, attached.Conn, pumpOptions{stdin: info.Spec.AttachStdin, closeStdin: !attached.TTY})
 	return nil
 }
 

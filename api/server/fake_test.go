@@ -20,6 +20,7 @@ import (
 	"berth/base/fault"
 	"berth/engine"
 	"berth/engine/container"
+	"berth/kernel/cgroup"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -225,5 +226,19 @@ func golden(t *testing.T, path string, got []byte) {
 	}
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
 		t.Errorf("%s is not current; run the test with -update (-want +got):\n%s", path, diff)
+	}
+}
+
+func exitSample() container.ExitStatus { return container.ExitStatus{Code: 3} }
+
+func statsSample() engine.Stats {
+	return engine.Stats{
+		ID: webID, Name: "web", Read: at, CPUs: 2, Memory: 8 << 30, Running: true,
+		Cgroup: cgroup.Stats{
+			CPU:    cgroup.CPUStats{Usage: 3e9, User: 1e9, System: 2e9},
+			Memory: cgroup.MemoryStats{Usage: 1 << 20, Limit: cgroup.Unlimited, Stat: map[string]uint64{"anon": 5}},
+			Pids:   cgroup.PidsStats{Current: 2, Limit: 100},
+			IO:     cgroup.IOStats{Bytes: []cgroup.IOEntry{{Major: 8, Op: "Read", Value: 4096}}},
+		},
 	}
 }

@@ -69,7 +69,6 @@ type pumpOptions struct {
 	stdin bool // what the client sends goes to the process
 	// closeStdin: the end of the client's input is the end of the process's. Otherwise it means that the client leaves, as in Docker.
 	closeStdin bool
-	detach     []byte // keys that make the client leave; nil none
 }
 
 // pump joins a client and a process until both are done. It owns both ends and closes them.
@@ -104,100 +103,31 @@ func (s *Server) pump(t *takeover, process engine.Conn, o pumpOptions) {
 
 // input passes the client's bytes on, and then reads them away so that the connection can end in order.
 func (t *takeover) input(process engine.Conn, o pumpOptions) {
-	var err error
 	if o.stdin {
-		err = copyInput(process, t.in, o.detach)
+		in := &errReader{r: t.in}
+		_, _ = io.Copy(process, in)
 		switch {
-		case errors.Is(err, errWrite): // the process does not read any more
-		case err == nil && o.closeStdin:
+		case in.err == nil: // the process does not take any more
+		case errors.Is(in.err, io.EOF) && o.closeStdin:
 			_ = process.CloseWrite()
 		default:
-			process.Close() // the client detached, left, or broke off
+			process.Close() // the client has left or broke off
 			return
 		}
 	}
 	_, _ = io.Copy(io.Discard, t.in)
 }
 
-var (
-	errDetached = errors.New("detached")
-	errWrite    = errors.New("the process takes no input")
-)
-
-// copyInput copies until the end of in (nil), the detach keys (errDetached), an error of in, or one of out (errWrite). Keys that
-// might begin the sequence are held back until it is clear that they do not.
-func copyInput(out io.Writer, in io.Reader, keys []byte) error {
-	buf := make([]byte, 32<<10)
-	held := 0 // how many of keys were seen
-	for {
-		n, err := in.Read(buf)
-		pass, detached := buf[:n], false
-		if len(keys) > 0 && n > 0 {
-			pass, held, detached = filterKeys(buf[:n], keys, held)
-		}
-		if len(pass) > 0 {
-			if _, e := out.Write(pass); e != nil {
-				return errWrite
-			}
-		}
-		switch {
-		case detached:
-			return errDetached
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-	}
+// errReader remembers how a reader ended, so that a copy that stopped can say whose fault it was.
+type errReader struct {
+	r   io.Reader
+	err error
 }
 
-// filterKeys takes what may pass out of new input, given that held of the keys came before it.
-func filterKeys(in, keys []byte, held int) (pass []byte, nowHeld int, detached bool) {
-	for _, b := range in {
-		if b == keys[held] {
-			if held++; held == len(keys) {
-				return pass, 0, true
-			}
-			continue
-		}
-		// What was held back was input after all. Docker does not look whether a later part of it begins the keys again.
-		pass = append(pass, keys[:held]...)
-		if held = 0; b == keys[0] {
-			held = 1
-			continue
-		}
-		pass = append(pass, b)
-	}
-	return pass, held, false
-}
-
-// detachKeys reads "ctrl-p,ctrl-q" or single characters. Empty text means the default.
-func detachKeys(text string) ([]byte, error) {
-	if text == "" {
-		return []byte{16, 17}, nil
-	}
-	var keys []byte
-	for _, word := range strings.Split(text, ",") {
-		if len(word) == 1 {
-			keys = append(keys, word[0])
-			continue
-		}
-		key, ok := strings.CutPrefix(strings.ToLower(word), "ctrl-")
-		if !ok || len(key) != 1 {
-			return nil, fault.New(fault.Invalid, "Invalid escape keys (%s) provided", text)
-		}
-		switch b := key[0]; {
-		case b >= 'a' && b <= 'z':
-			keys = append(keys, b-'a'+1)
-		case b == '@':
-			keys = append(keys, 0)
-		case b >= '[' && b <= '_':
-			keys = append(keys, b-'['+27)
-		default:
-			return nil, fault.New(fault.Invalid, "Invalid escape keys (%s) provided", text)
-		}
-	}
-	return keys, nil
+func (e *errReader) Read(p []byte) (n int, err error) {
+	n, err = e.r.Read(p)
+	e.err = err
+	return n, err
 }
 
 // closeWrite ends our half of a connection, whatever kind it is.
