@@ -181,7 +181,7 @@ func serve(t testing.TB, f *fake) (*Server, *httptest.Server, *event.Bus) {
 	web.Config.BaseContext = s.http.BaseContext
 	web.Start()
 	t.Cleanup(func() {
-		s.end()
+		s.leave()
 		web.CloseClientConnections()
 		web.Close()
 		s.pumps.Wait()

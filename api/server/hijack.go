@@ -75,8 +75,8 @@ type pumpOptions struct {
 func (s *Server) pump(t *takeover, process engine.Conn, o pumpOptions) {
 	s.pumps.Add(1)
 	defer s.pumps.Done()
-	// The end of the server cuts both ends; whoever waits on them wakes.
-	cut := context.AfterFunc(s.base, func() { process.Close(); t.conn.Close() })
+	// A server that leaves cuts both ends; whoever waits on them wakes.
+	cut := context.AfterFunc(s.leaving, func() { process.Close(); t.conn.Close() })
 	defer cut()
 
 	inputDone := make(chan struct{})

@@ -6,10 +6,14 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"berth/api/server/wire"
 	"berth/base/fault"
 )
+
+// answerTimeout is how long a client may take to read one large answer that is no stream.
+const answerTimeout = 2 * time.Minute
 
 // codes maps the kinds of errors to HTTP. It is the only place that does.
 var codes = map[fault.Kind]int{
@@ -88,6 +92,11 @@ func (c *call) body(code int, contentType string, body []byte) error {
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	c.begin(code)
+	if len(body) > 64<<10 { // more than a socket takes at once: the client must read
+		control := http.NewResponseController(c.w)
+		_ = control.SetWriteDeadline(time.Now().Add(answerTimeout))
+		defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
+	}
 	_, _ = c.w.Write(body) // a client that does not listen any more is no error of ours
 	return nil
 }

@@ -17,6 +17,7 @@ type route struct {
 	lacks  string  // then: what, as the beginning of a sentence
 	note   string  // what is different from Docker, for docs/compatibility.md
 	own    bool    // Berth's, not Docker's
+	stream bool    // goes on until the client or the server leaves
 }
 
 type handler func(s *Server, c *call) error

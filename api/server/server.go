@@ -37,8 +37,10 @@ type Server struct {
 	now   func() time.Time
 	table *table
 
-	base    context.Context // ends with the server; every request's context comes from it
-	end     context.CancelFunc
+	base    context.Context // ends when nobody waits for requests any more; every request's context comes from it
+	cut     context.CancelFunc
+	leaving context.Context // ends when Shutdown begins: streams, which never end by themselves, watch it
+	leave   context.CancelFunc
 	http    *http.Server
 	pumps   sync.WaitGroup // connections that were taken over
 	serving sync.WaitGroup
@@ -53,7 +55,8 @@ func New(cfg Config) *Server {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	s.base, s.end = context.WithCancel(context.Background())
+	s.base, s.cut = context.WithCancel(context.Background())
+	s.leaving, s.leave = context.WithCancel(s.base)
 	s.http = &http.Server{
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return s.base },
@@ -77,15 +80,13 @@ func (s *Server) Serve(l net.Listener) {
 // Shutdown stops listening, ends streams, lets other requests finish, and waits for both until ctx ends; then it cuts what is left.
 // Containers do not notice.
 func (s *Server) Shutdown(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- s.http.Shutdown(ctx) }()
-	// Streams never end by themselves: their context ends now, and with it wait, logs and events.
-	s.end()
-	err := <-done
+	s.leave()
+	err := s.http.Shutdown(ctx)
+	s.cut()
 	if err != nil {
 		err = errors.Join(err, s.http.Close())
 	}
-	s.pumps.Wait() // they watch base
+	s.pumps.Wait()
 	s.serving.Wait()
 	return err
 }
@@ -142,6 +143,12 @@ func (s *Server) answer(c *call, to *route) error {
 	}
 	if to.handle == nil {
 		return fault.New(fault.NotImplemented, "%s not in this build of Berth", to.lacks)
+	}
+	if to.stream {
+		ctx, cancel := context.WithCancel(c.r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.leaving, cancel)()
+		c.r = c.r.WithContext(ctx)
 	}
 	return to.handle(s, c)
 }

@@ -269,7 +269,7 @@ func TestStreamsEndWithTheirClientAndWithTheServer(t *testing.T) {
 	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || !strings.Contains(line, `"Action":"start"`) {
 		t.Fatalf("%q %v", line, err)
 	}
-	s.end()
+	s.leave()
 	if _, err := io.ReadAll(resp.Body); err != nil {
 		t.Errorf("the stream ended with %v", err)
 	}

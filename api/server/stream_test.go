@@ -312,7 +312,7 @@ func TestAttachEndsWithTheServer(t *testing.T) {
 	f.process = d
 	s, web, _ := serve(t, f)
 	_, r, _ := dial(t, web.URL, "POST /containers/web/attach?stdout=1&stream=1 HTTP/1.1\r\n"+upgrade)
-	s.end()
+	s.leave()
 	_, _ = io.ReadAll(r)
 	<-d.closed
 	s.pumps.Wait()
