@@ -19,7 +19,7 @@ COMMANDS := $(notdir $(wildcard cmd/*))
 REPORT   := go run ./test/report
 
 .DEFAULT_GOAL := build
-.PHONY: build cross check fmt vet lint floor test bench soak fuzz demo test-vm install uninstall clean help
+.PHONY: build cross cross-linux-arm64 check fmt vet lint floor test bench soak fuzz demo test-vm install uninstall clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -27,13 +27,16 @@ help: ## what can be made
 build: ## static binaries for this machine into bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(COMMANDS))
 
-cross: ## linux/arm64 for everything, darwin and windows for berth, into bin/OS-ARCH/
-	GOOS=linux GOARCH=arm64 go build -ldflags '$(LDFLAGS)' -o bin/linux-arm64/ $(addprefix ./cmd/,$(COMMANDS))
-	GOOS=darwin GOARCH=arm64 go build -ldflags '$(LDFLAGS)' -o bin/darwin-arm64/ ./cmd/berth
-	GOOS=darwin GOARCH=amd64 go build -ldflags '$(LDFLAGS)' -o bin/darwin-amd64/ ./cmd/berth
-	GOOS=windows GOARCH=amd64 go build -ldflags '$(LDFLAGS)' -o bin/windows-amd64/ ./cmd/berth
+cross: cross-linux-arm64 cross-darwin-arm64 cross-darwin-amd64 cross-windows-amd64 ## linux/arm64 for everything, darwin and windows for berth, into bin/OS-ARCH/
 
-check: build cross floor fmt vet lint test ## what CI runs: build, floor test, format, vet, staticcheck, all tests
+cross-linux-arm64:
+	GOOS=linux GOARCH=arm64 go build -ldflags '$(LDFLAGS)' -o bin/linux-arm64/ $(addprefix ./cmd/,$(COMMANDS))
+cross-darwin-%:
+	GOOS=darwin GOARCH=$* go build -ldflags '$(LDFLAGS)' -o bin/darwin-$*/ ./cmd/berth
+cross-windows-%:
+	GOOS=windows GOARCH=$* go build -ldflags '$(LDFLAGS)' -o bin/windows-$*/ ./cmd/berth
+
+check: build floor fmt vet lint cross-linux-arm64 cross-darwin-arm64 cross-windows-amd64 test ## what CI runs: build, floor test, format, vet, staticcheck, other systems, all tests
 
 fmt: ## complains about files that gofmt would change
 	@bad=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go' -not -path './.cache/*')); \

@@ -48,8 +48,8 @@ func namedBy(opts *cliflags.ClientOptions, getenv func(string) string, current s
 }
 
 // locate decides which engine this command line speaks to and initializes d accordingly. Nothing is
-// contacted yet. For the default engine it also arranges that a refused connection starts it.
-func locate(d *command.DockerCli, opts *cliflags.ClientOptions, initialize func() error) (origin, error) {
+// contacted yet. For the default engine it also arranges that a refused connection starts it, if it may.
+func locate(d *command.DockerCli, opts *cliflags.ClientOptions, mayStart bool, initialize func() error) (origin, error) {
 	if len(opts.Hosts) == 0 && opts.Context == "" && os.Getenv(envHost) != "" {
 		opts.Hosts = []string{os.Getenv(envHost)}
 		return byBerth, initialize()
@@ -61,6 +61,9 @@ func locate(d *command.DockerCli, opts *cliflags.ClientOptions, initialize func(
 	if from == byDefault && runtime.GOOS != "windows" {
 		// docker/cli reads the options again when the client is first used.
 		opts.Hosts = []string{"unix://" + daemon.Socket}
+		if !mayStart {
+			return from, nil
+		}
 		return from, command.WithAPIClientOptions(client.WithDialContext(dialDefault(d)))(d)
 	}
 	return from, nil

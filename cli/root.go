@@ -29,14 +29,14 @@ func (p program) run(ctx context.Context, d *command.DockerCli, args []string) e
 	if err != nil {
 		return err
 	}
-	from, err := locate(d, opts, func() error { return top.Initialize() })
+	// Pressing TAB must not start an engine: completion only looks.
+	from, err := locate(d, opts, !completing(rest), func() error { return top.Initialize() })
 	if err != nil {
 		return err
 	}
 	if !addOnly(root, d, rest) {
 		addAll(root, d)
 		if completing(rest) {
-			// Completion must never start an engine: it only looks.
 			if err := manager.AddPluginCommandStubs(d, root); err != nil {
 				return err
 			}

@@ -167,7 +167,7 @@ func runOnce(c contender, dir, id string) (sample, error) {
 func compareIsolation(t *table, dir string, all []contender) error {
 	const look = `for n in pid net uts ipc mnt cgroup; do [ -e /proc/self/ns/$n ] && echo ns $n; done
 grep -E '^(Cap...|NoNewPrivs|Seccomp):' /proc/self/status
-awk '{for (i = 7; i <= NF; i++) if ($i == "-") print "mount", $5, $(i+1)}' /proc/self/mountinfo | sort -u
+awk '{for (i = 7; i <= NF; i++) if ($i == "-") { sub(/^devtmpfs/, "tmpfs", $(i+1)); print "mount", $5, $(i+1) } }' /proc/self/mountinfo | sort -u
 for d in /dev/*; do echo "$d"; done`
 	if err := setProgram(dir, "/bin/sh", "-c", look); err != nil {
 		return err
