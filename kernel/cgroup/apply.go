@@ -160,6 +160,9 @@ func (a *applier) mkdir(s *Step) error {
 		a.made = append(a.made, s.Dir)
 		return nil
 	case unix.EEXIST:
+		if a.setup.Shared {
+			return nil
+		}
 		return inUse(s.Dir)
 	case unix.EACCES, unix.EPERM, unix.EROFS:
 		if a.setup.Lenient {

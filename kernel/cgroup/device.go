@@ -168,6 +168,33 @@ func (b *builder) devices(list []specs.LinuxDeviceCgroup) {
 	}
 }
 
+// DeviceRules gives the rules that Plan would keep to for a specification's list: the default devices
+// added, overridden rules dropped, the last match decides. open is true when everything is allowed but
+// what a rule denies; else everything is denied but what a rule allows. Letters and unset numbers are as
+// in the specification. It is for other ways of keeping to them, such as systemd's.
+func DeviceRules(list []specs.LinuxDeviceCgroup) (rules []specs.LinuxDeviceCgroup, open bool, err error) {
+	parsed, err := parseRules(list)
+	if err != nil {
+		return nil, false, err
+	}
+	parsed = trimRules(append(parsed, defaultDevices[:]...))
+	for _, r := range parsed {
+		if r.everything() {
+			open = r.allow
+			continue
+		}
+		d := specs.LinuxDeviceCgroup{Allow: r.allow, Type: string(r.kind), Access: r.access.String()}
+		if r.major != wild {
+			d.Major = &r.major
+		}
+		if r.minor != wild {
+			d.Minor = &r.minor
+		}
+		rules = append(rules, d)
+	}
+	return rules, open, nil
+}
+
 // trimRules drops what a later rule for everything overrides. If nothing else is left to decide the rest,
 // it is denied.
 func trimRules(rules []rule) []rule {

@@ -17,6 +17,9 @@ type Setup struct {
 	// Lenient lets Apply go without the hierarchies in which this process may not make directories, as
 	// rootless containers do. A limit that would have gone there is still an error.
 	Lenient bool
+	// Shared lets Apply use a directory that has processes already: systemd has made it around the
+	// container's first.
+	Shared bool
 }
 
 // Op is the kind of a step.
