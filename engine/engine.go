@@ -106,10 +106,9 @@ type Engine struct {
 	boot   string        // the kernel's boot id
 	lock   *os.File      // held while this engine owns the data root
 
-	index   index
-	execs   execTable
-	users   userCache
-	filters filterCache
+	index index
+	execs execTable
+	users userCache
 
 	done chan struct{} // closed when Close begins: no new restarts, no new waits
 	work sync.WaitGroup

@@ -7,9 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"berth/base/fault"
+	"berth/engine/bundle"
 	"berth/engine/container"
 	"berth/engine/store"
 	"berth/kernel/cgroup"
@@ -51,9 +50,9 @@ type entry struct {
 
 // run is what one run of a container has, beside its standing. After a restart of the engine only the cgroup is known.
 type run struct {
-	spec    *specs.Spec     // nil: not known, build it again
-	cgroup  *cgroup.Cgroup  // nil: none, or taken away already
-	program *launch.Program // nil: not known, compile it again
+	bundle.Built                 // zero: not known, build it again
+	cgroup       *cgroup.Cgroup  // nil: none, or taken away already
+	program      *launch.Program // nil: not known, compile it again
 }
 
 type waiter struct {

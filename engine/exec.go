@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"net"
 	"strconv"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"berth/engine/container"
 	"berth/engine/store"
 	"berth/runtime/keeper"
-	"berth/runtime/launch"
 )
 
 // execKept is how long an ended exec can be asked for its exit code.
@@ -169,11 +167,11 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startPatience)
 	defer cancel()
-	s, err := e.specOf(c)
+	built, err := e.builtOf(c)
 	if err != nil {
 		return nil, err
 	}
-	process, err := e.execProcess(c, s, x.spec)
+	process, err := e.execProcess(c, built.Spec, x.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +180,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 	if !state.Running || cg == nil {
 		return nil, fault.New(fault.Conflict, "container %s is not running", c.id)
 	}
-	program, err := e.compileExec(process, s, cg, state.Pid, x.spec.Privileged)
+	program, err := e.compileExec(process, built, cg, state.Pid)
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +201,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 			Stdin: x.spec.AttachStdin, Stdout: x.spec.AttachStdout, Stderr: x.spec.AttachStderr, Framed: !x.spec.TTY, DetachKeys: ttyKeys(x.spec.TTY, keys),
 		}}
 	}
+	e.tell(c, "exec_start: "+strings.Join(x.spec.Cmd, " "), map[string]string{"execID": x.id}) // as in Docker before it is sure: its end may be told first
 	// Known as running before the launch: an end that is told at once must find it so.
 	x.mu.Lock()
 	x.running = true
@@ -212,7 +211,6 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 		return nil, err
 	}
 	x.change(func() bool { x.pid = started.PID; return x.running }) // it may have ended by now
-	e.tell(c, "exec_start: "+strings.Join(x.spec.Cmd, " "), map[string]string{"execID": x.id})
 	if len(started.Attached) > 0 {
 		return started.Attached[0], nil
 	}
@@ -221,15 +219,11 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 
 // execFailed notes why an exec could not be started.
 func (e *Engine) execFailed(x *execution, err error) error {
-	code, err := translateStart(err, x.spec.Cmd[0], "OCI runtime exec failed: exec failed: unable to start container process: ")
+	code, err := e.translateStart(err, x.c, x.spec.Cmd[0], "OCI runtime exec failed: exec failed: unable to start container process: ")
 	x.mu.Lock()
 	x.running, x.code, x.endedAt = false, &code, time.Now()
 	x.mu.Unlock()
 	x.c.dropExec(x.id)
-	var l *launch.Error
-	if errors.As(err, &l) {
-		e.log.Debug("an exec could not be started", "exec", x.id, "error", err)
-	}
 	return err
 }
 
@@ -326,6 +320,6 @@ func (e *Engine) execProcess(c *entry, s *specs.Spec, x container.ExecSpec) (*sp
 		base = container.OverrideEnv([]string{"TERM=xterm"}, base)
 	}
 	p.Env = bundle.WithHome(container.OverrideEnv(base, x.Env), u.Home)
-	e.rules.ExecCapabilities(&p, s, x.Privileged, u.UID)
+	bundle.ExecCapabilities(&p, x.Privileged)
 	return &p, nil
 }

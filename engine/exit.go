@@ -66,14 +66,12 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	end := container.End{Code: x.Code, Signal: x.Signal, Unknown: x.Unknown, At: x.At}
 	figures := figuresAtEnd(c.cgroup(), x)
 	end.OOM = figures != nil && figures.OOMKills > 0
-	spec := c.record().Spec
-	next := restart.Decide(spec.Restart, restart.Ended{
-		Code: x.Code, Manually: s.State.ManuallyStopped, Ran: x.At.Sub(s.State.StartedAt), Restarts: s.RestartCount, LastWait: s.RestartWait,
-	})
-	if e.closing() {
-		next.Restart = false // the next engine decides, see restart.AtOpen
-	}
+	policy := c.record().Spec.Restart
+	var next restart.Decision
 	err := c.change(func(at *store.Standing) (err error) {
+		next = restart.Decide(policy, restart.Ended{
+			Code: x.Code, Manually: at.State.ManuallyStopped, Ran: x.At.Sub(at.State.StartedAt), Restarts: at.RestartCount, LastWait: at.RestartWait,
+		})
 		if at.State, err = at.State.Ended(end, next.Restart); err != nil {
 			return err
 		}
@@ -162,8 +160,14 @@ func (e *Engine) restartByPolicy(c *entry) {
 		return
 	}
 	defer end()
-	if c.snapshot().State.Status != container.Restarting {
+	switch s := c.snapshot().State; {
+	case s.Status != container.Restarting:
 		return // stopped or started by a person meanwhile
+	case s.ManuallyStopped: // the stop came while the end was being noted
+		if err := c.become(container.Exited); err != nil {
+			e.log.Error("cannot note that a restart was called off", "container", c.id, "error", err)
+		}
+		return
 	}
 	if err := e.startHeld(context.Background(), c, true); err != nil {
 		e.log.Warn("a container could not be restarted", "container", c.id, "error", err)

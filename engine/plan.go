@@ -17,17 +17,16 @@ import (
 	"berth/engine/userdb"
 	"berth/kernel/cgroup"
 	"berth/kernel/probe"
-	"berth/kernel/seccomp"
 	"berth/runtime/keeper"
 	"berth/runtime/launch"
 )
 
 // startPlan is a start that was decided and not yet done.
 type startPlan struct {
-	e      *Engine
-	rec    *container.Record
-	layer  Layer
-	spec   *specs.Spec
+	e     *Engine
+	rec   *container.Record
+	layer Layer
+	bundle.Built
 	cgroup cgroup.Setup
 	launch keeper.Launch
 }
@@ -39,11 +38,11 @@ func (e *Engine) plan(c *entry) (*startPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := e.buildSpec(r, layer)
+	built, err := e.buildSpec(r, layer)
 	if err != nil {
 		return nil, err
 	}
-	setup, err := cgroup.Plan(e.layout, r.Cgroup, spec.Linux.Resources)
+	setup, err := cgroup.Plan(e.layout, r.Cgroup, built.Spec.Linux.Resources)
 	if err != nil {
 		return nil, err
 	}
@@ -52,18 +51,17 @@ func (e *Engine) plan(c *entry) (*startPlan, error) {
 		return nil, err
 	}
 	s := r.Spec
-	return &startPlan{e: e, rec: r, layer: layer, spec: spec, cgroup: setup, launch: keeper.Launch{
+	return &startPlan{e: e, rec: r, layer: layer, Built: built, cgroup: setup, launch: keeper.Launch{
 		ID: c.id, Terminal: s.Process.TTY, Rows: uint16(s.ConsoleSize[0]), Cols: uint16(s.ConsoleSize[1]),
 		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Log: log,
 	}}, nil
 }
 
 // buildSpec gathers the facts about one container and has its OCI specification built.
-func (e *Engine) buildSpec(r *container.Record, layer Layer) (*specs.Spec, error) {
+func (e *Engine) buildSpec(r *container.Record, layer Layer) (b bundle.Built, err error) {
 	in := bundle.Input{Record: r, Devices: bundle.Host{}}
-	var err error
 	if in.User, err = e.lookupIn(layer, r.ImageID, r.Spec.Process.User, r.Spec.Process.GroupAdd); err != nil {
-		return nil, err
+		return b, err
 	}
 	s := r.Spec
 	in.Init = e.wantsInit(s) && s.Namespaces.PID != "host" && joined(s.Namespaces.PID) == ""
@@ -85,7 +83,7 @@ func (e *Engine) buildSpec(r *container.Record, layer Layer) (*specs.Spec, error
 		}
 		pid, err := e.donorPid(donor, j.what)
 		if err != nil {
-			return nil, err
+			return b, err
 		}
 		*j.path = fmt.Sprintf("/proc/%d/ns/%s", pid, j.file)
 		if j.what == "IPC" {
@@ -108,27 +106,26 @@ func (e *Engine) donorPid(cid, what string) (int, error) {
 	return s.Pid, nil
 }
 
-// specOf gives the OCI specification of the running process.
-func (e *Engine) specOf(c *entry) (*specs.Spec, error) {
-	run := c.currentRun()
-	if run.spec != nil {
-		return run.spec, nil
+// builtOf gives the OCI specification of the running process.
+func (e *Engine) builtOf(c *entry) (bundle.Built, error) {
+	if run := c.currentRun(); run.Spec != nil {
+		return run.Built, nil
 	}
 	r := c.record() // started by a former engine: the same record gives the same specification
 	layer, err := e.images.Layer(c.id)
 	if err != nil {
-		return nil, err
+		return bundle.Built{}, err
 	}
-	spec, err := e.buildSpec(r, layer)
+	built, err := e.buildSpec(r, layer)
 	if err != nil {
-		return nil, err
+		return built, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.run.spec == nil {
-		c.run.spec = spec
+	if c.run.Spec == nil {
+		c.run.Built = built
 	}
-	return c.run.spec, nil
+	return c.run.Built, nil
 }
 
 // prepareFiles makes what the container's mounts need on the host.
@@ -159,61 +156,15 @@ func (p *startPlan) undoFiles() error { return p.e.unmountShm(p.rec) }
 
 // compile gives the launch program. attach is known only once the cgroup exists.
 func (p *startPlan) compile(attach cgroup.Attach) (*launch.Program, error) {
-	filter, err := p.e.filters.get(p.spec.Linux.Seccomp)
-	if err != nil {
-		return nil, err
-	}
-	return launch.Compile(p.spec, launch.Options{
+	return launch.Compile(p.Spec, launch.Options{
 		Overlay: &launch.Overlay{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work},
-		Cgroup:  attach, Covered: true, NewKeyring: true, Seccomp: filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
+		Cgroup:  attach, Covered: true, NewKeyring: true, Seccomp: p.Filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
 	})
 }
 
 // compileExec gives the launch program of a further process.
-func (e *Engine) compileExec(process *specs.Process, s *specs.Spec, cg *cgroup.Cgroup, pid int, privileged bool) (*launch.Program, error) {
-	profile := s.Linux.Seccomp
-	if privileged {
-		profile = nil
-		inner, linux := *s, *s.Linux
-		linux.Seccomp = nil
-		inner.Linux = &linux
-		s = &inner
-	}
-	filter, err := e.filters.get(profile)
-	if err != nil {
-		return nil, err
-	}
-	return launch.CompileExec(process, s, launch.Target{PID: pid}, launch.Options{Cgroup: cg.Attach(), NewKeyring: true, Seccomp: filter, Facts: e.facts})
-}
-
-// filterCache keeps compiled seccomp filters by profile. Profiles are compared by address: the rules hand out the same value for the
-// same options. The zero value is ready.
-type filterCache struct {
-	mu     sync.Mutex
-	byAddr map[*specs.LinuxSeccomp]*seccomp.Filter
-}
-
-// filtersKept bounds the cache; containers with profiles of their own would else fill it.
-const filtersKept = 64
-
-func (f *filterCache) get(p *specs.LinuxSeccomp) (*seccomp.Filter, error) {
-	if p == nil {
-		return nil, nil
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if filter := f.byAddr[p]; filter != nil {
-		return filter, nil
-	}
-	filter, err := seccomp.Compile(p)
-	if err != nil {
-		return nil, err
-	}
-	if f.byAddr == nil || len(f.byAddr) >= filtersKept {
-		f.byAddr = map[*specs.LinuxSeccomp]*seccomp.Filter{}
-	}
-	f.byAddr[p] = filter
-	return filter, nil
+func (e *Engine) compileExec(process *specs.Process, b bundle.Built, cg *cgroup.Cgroup, pid int) (*launch.Program, error) {
+	return launch.CompileExec(process, b.Spec, launch.Target{PID: pid}, launch.Options{Cgroup: cg.Attach(), NewKeyring: true, Seccomp: b.Filter, Facts: e.facts})
 }
 
 // lookupUser finds whom a process in c runs as.

@@ -10,6 +10,7 @@ import (
 
 	"berth/base/fault"
 	"berth/engine/container"
+	"berth/engine/mergedroot"
 	"berth/engine/step"
 	"berth/engine/store"
 	"berth/kernel/cgroup"
@@ -56,8 +57,9 @@ func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
 	}
 	err = c.change(func(at *store.Standing) (err error) {
 		if !byPolicy {
-			at.RestartCount, at.RestartWait = 0, 0
+			at.RestartCount, at.RestartWait, at.State.ManuallyStopped = 0, 0, false
 		}
+		at.Figures, at.Reboot = nil, false
 		if at.State, err = at.State.Started(started.PID, started.StartTime); err == nil {
 			c.ended = make(chan struct{})
 		}
@@ -90,7 +92,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			p.launch.Program, p.launch.Attach = program.Encode(), attached
 			started, err = e.launchOrFind(ctx, p.launch)
 			if err == nil {
-				c.remember(run{p.spec, cg, program})
+				c.remember(run{p.Built, cg, program})
 			}
 			return err
 		}},
@@ -121,7 +123,7 @@ func (e *Engine) launchOrFind(ctx context.Context, l keeper.Launch) (keeper.Star
 
 // startFailed notes why a start failed, as Docker does: an exit code that the client's own follows, and the text.
 func (e *Engine) startFailed(c *entry, err error) error {
-	code, err := translateStart(err, c.record().Path, "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: ")
+	code, err := e.translateStart(err, c, c.record().Path, "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: ")
 	cerr := c.change(func(at *store.Standing) error {
 		at.State.ExitCode, at.State.Error = code, err.Error()
 		if at.State.Status == container.Restarting {
@@ -148,7 +150,7 @@ const (
 )
 
 // translateStart puts a failed launch into the words that tools look for, and gives the exit code that goes with them.
-func translateStart(err error, arg0, prefix string) (int, error) {
+func (e *Engine) translateStart(err error, c *entry, arg0, prefix string) (int, error) {
 	var l *launch.Error
 	if !errors.As(err, &l) {
 		return exitStartOther, err
@@ -165,10 +167,27 @@ func translateStart(err error, arg0, prefix string) (int, error) {
 		code, why = exitNotFound, "executable file not found in $PATH"
 	case l.Errno == unix.ENOENT, l.Errno == unix.ENOTDIR:
 		code, why = exitNotFound, "stat "+arg0+": "+errnoText(l.Errno)
+	case l.Errno == unix.EACCES && e.isDirectory(c, arg0):
+		why = "is a directory"
 	case l.Errno == unix.ENOEXEC:
 		return 255, fault.New(fault.Invalid, "%sexec %s: exec format error: unknown", prefix, arg0)
 	}
 	return code, fault.New(fault.Invalid, "%sexec: %q: %s: unknown", prefix, arg0, why)
+}
+
+// isDirectory tells why execve denied a program: the kernel does not.
+func (e *Engine) isDirectory(c *entry, path string) bool {
+	layer, err := e.images.Layer(c.id)
+	if err != nil {
+		return false
+	}
+	root, err := mergedroot.Open(layer.Upper, layer.Lower)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	st, err := root.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 // errnoText is the kernel's word for an error.

@@ -3,6 +3,7 @@ package bundle
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"berth/base/fault"
 	"berth/engine/container"
 	"berth/engine/userdb"
+	"berth/kernel/seccomp"
+	"berth/runtime/spec"
 )
 
 // Input is one container with what was found out for it.
@@ -41,24 +44,35 @@ type Nodes interface {
 // initTarget is where the init is seen in the container; Docker's path.
 const initTarget = "/sbin/docker-init"
 
+// Built is a container's specification. Filter is its compiled seccomp section, shared with other containers; nil for none.
+type Built struct {
+	Spec   *specs.Spec
+	Filter *seccomp.Filter
+}
+
 // Build gives the specification.
-func (r *Rules) Build(in Input) (*specs.Spec, error) {
+func (r *Rules) Build(in Input) (Built, error) {
 	s := in.Record.Spec
 	opt, err := parseOptions(s.Security.SecurityOpt, r.cfg.NoNewPrivileges)
 	if err != nil {
-		return nil, err
+		return Built{}, err
 	}
 	out := &specs.Spec{
 		Version: specs.Version, Hostname: s.Hostname, Domainname: s.Domainname, Annotations: s.Annotations,
 		Root:  &specs.Root{Path: "rootfs", Readonly: s.Security.ReadonlyRootfs},
-		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: s.Security.Sysctls, MountLabel: in.Record.MountLabel},
+		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: sysctls(s), MountLabel: in.Record.MountLabel},
 	}
-	for _, part := range []func(*specs.Spec, Input, options) error{r.process, r.namespaces, r.mounts, r.paths, r.resources, r.devices, r.seccomp} {
+	for _, part := range []func(*specs.Spec, Input, options) error{r.process, r.namespaces, r.mounts, r.paths, r.resources, r.devices} {
 		if err := part(out, in, opt); err != nil {
-			return nil, err
+			return Built{}, err
 		}
 	}
-	return out, nil
+	p, err := r.seccomp(in, opt, out.Process.Capabilities.Bounding)
+	if err != nil {
+		return Built{}, err
+	}
+	out.Linux.Seccomp = p.Spec
+	return Built{out, p.Filter}, nil
 }
 
 func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
@@ -92,6 +106,16 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 	}
 	out.Process = p
 	return nil
+}
+
+// sysctls gives what was asked for over what a network namespace of the container's own gets.
+func sysctls(s *container.Spec) map[string]string {
+	if s.Network.Name() != "none" {
+		return s.Security.Sysctls
+	}
+	all := spec.NetworkSysctls()
+	maps.Copy(all, s.Security.Sysctls)
+	return all
 }
 
 // WithHome adds the user's home directory to an environment that has none.
@@ -180,7 +204,7 @@ func (r *Rules) mounts(out *specs.Spec, in Input, _ options) error {
 func (r *Rules) systemMounts(in Input) []specs.Mount {
 	s := in.Record.Spec
 	var all []specs.Mount
-	for _, m := range baseMounts() {
+	for _, m := range spec.Mounts(s.Resources.ShmSize) {
 		switch m.Destination {
 		case "/dev/shm":
 			switch {
@@ -190,8 +214,6 @@ func (r *Rules) systemMounts(in Input) []specs.Mount {
 				m = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "rprivate"}}
 			case in.Shm != "":
 				m = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: in.Shm, Options: []string{"rbind", "rprivate"}}
-			default:
-				m.Options = append(m.Options, fmt.Sprintf("size=%d", s.Resources.ShmSize))
 			}
 		case "/sys", "/sys/fs/cgroup":
 			if s.Security.Privileged {
@@ -262,7 +284,7 @@ func (r *Rules) paths(out *specs.Spec, in Input, _ options) error {
 	if s.Privileged {
 		return nil
 	}
-	out.Linux.MaskedPaths, out.Linux.ReadonlyPaths = defaultMasked, defaultReadonly
+	out.Linux.MaskedPaths, out.Linux.ReadonlyPaths = spec.MaskedPaths(), spec.ReadonlyPaths()
 	if s.MaskedPaths != nil {
 		out.Linux.MaskedPaths = s.MaskedPaths
 	}
@@ -272,18 +294,16 @@ func (r *Rules) paths(out *specs.Spec, in Input, _ options) error {
 	return nil
 }
 
-func (r *Rules) seccomp(out *specs.Spec, in Input, opt options) error {
-	switch {
-	case opt.seccomp == "unconfined", opt.seccomp == "" && in.Record.Spec.Security.Privileged, opt.seccomp == "" && r.cfg.SeccompProfile == "unconfined":
-		return nil
-	case opt.seccomp != "" && opt.seccomp != "builtin":
-		p, err := parseProfile(opt.seccomp)
-		out.Linux.Seccomp = p
-		return err
-	case opt.seccomp == "" && r.profile != nil:
-		out.Linux.Seccomp = r.profile
+// seccomp picks the filter: what was asked for, else none for a privileged container, else the engine's.
+func (r *Rules) seccomp(in Input, opt options, bounding []string) (spec.Profile, error) {
+	text := opt.seccomp
+	if text == "" {
+		if in.Record.Spec.Security.Privileged {
+			return spec.Profile{}, nil
+		}
+		text = r.cfg.SeccompProfile
 	}
-	return nil
+	return r.profiles.Get(text, bounding)
 }
 
 func depth(p string) int { return strings.Count(path.Clean(p), "/") }

@@ -9,6 +9,7 @@ import (
 
 	"berth/base/fault"
 	"berth/engine/container"
+	"berth/runtime/spec"
 )
 
 // nanoPeriod is the period, in µs, over which a number of CPUs is measured out.
@@ -129,7 +130,7 @@ func (r *Rules) resources(out *specs.Spec, in Input, _ options) error {
 	if in.Record.Spec.Security.Privileged {
 		l.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 	} else {
-		l.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+		l.Devices = spec.DeviceRules()
 	}
 	out.Linux.Resources = l
 	return nil

@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 
@@ -10,6 +9,7 @@ import (
 	"berth/base/fault"
 	"berth/engine/container"
 	"berth/kernel/capability"
+	"berth/runtime/spec"
 )
 
 // Config is what the rules are made of.
@@ -25,32 +25,17 @@ type Config struct {
 
 // Rules are what all containers have in common.
 type Rules struct {
-	cfg     Config
-	profile *specs.LinuxSeccomp // the default one, where it was configured
+	cfg      Config
+	profiles spec.Profiles
 }
 
 // NewRules checks the configuration.
 func NewRules(cfg Config) (*Rules, error) {
 	r := &Rules{cfg: cfg}
-	switch cfg.SeccompProfile {
-	case "", "builtin", "unconfined":
-		return r, nil
-	}
-	p, err := parseProfile(cfg.SeccompProfile)
-	if err != nil {
+	if _, err := r.profiles.Get(cfg.SeccompProfile, spec.DefaultCapabilities()); err != nil {
 		return nil, fault.In(err, "the default seccomp profile")
 	}
-	r.profile = p
 	return r, nil
-}
-
-// parseProfile reads an OCI seccomp section; Docker's own profile format is handled where runtime/spec resolves it.
-func parseProfile(text string) (*specs.LinuxSeccomp, error) {
-	var p specs.LinuxSeccomp
-	if err := json.Unmarshal([]byte(text), &p); err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "decoding seccomp profile failed")
-	}
-	return &p, nil
 }
 
 // options are a container's --security-opt, sorted.
@@ -105,12 +90,11 @@ func (r *Rules) CheckSecurity(s *container.Spec) error {
 	if err != nil {
 		return err
 	}
-	if o.seccomp != "" && o.seccomp != "unconfined" && o.seccomp != "builtin" {
-		if _, err := parseProfile(o.seccomp); err != nil {
-			return err
-		}
+	caps, err := capabilities(s.Security.CapAdd, s.Security.CapDrop, s.Security.Privileged)
+	if err != nil {
+		return err
 	}
-	if _, err := capabilities(s.Security.CapAdd, s.Security.CapDrop, s.Security.Privileged); err != nil {
+	if _, err := r.profiles.Get(o.seccomp, caps); err != nil {
 		return err
 	}
 	for _, rule := range s.Resources.DeviceCgroupRules {
@@ -129,7 +113,7 @@ func (r *Rules) CheckSecurity(s *container.Spec) error {
 // capabilities applies --cap-add and --cap-drop to Docker's default list.
 func capabilities(add, drop []string, privileged bool) ([]string, error) {
 	has := map[string]bool{}
-	for _, c := range defaultCapabilities {
+	for _, c := range spec.DefaultCapabilities() {
 		has[c] = true
 	}
 	adds, err := capNames("CapAdd", add)
@@ -140,17 +124,17 @@ func capabilities(add, drop []string, privileged bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := capability.Names(capability.All())
+	every := spec.AllCapabilities()
+	if privileged {
+		return every, nil
+	}
 	if slices.Contains(drops, "ALL") {
 		clear(has)
 	}
-	if privileged || slices.Contains(adds, "ALL") {
-		for _, c := range all {
+	if slices.Contains(adds, "ALL") {
+		for _, c := range every {
 			has[c] = true
 		}
-	}
-	if privileged {
-		return all, nil
 	}
 	for _, c := range adds {
 		has[c] = true
@@ -158,7 +142,7 @@ func capabilities(add, drop []string, privileged bool) ([]string, error) {
 	for _, c := range drops {
 		delete(has, c)
 	}
-	return slices.DeleteFunc(all, func(c string) bool { return !has[c] }), nil
+	return slices.DeleteFunc(capability.Names(capability.All()), func(c string) bool { return !has[c] }), nil
 }
 
 // capNames gives full names; "ALL" stays.
@@ -186,7 +170,7 @@ func capNames(field string, list []string) ([]string, error) {
 
 // checkSysctl allows what belongs to a namespace that the container has for itself.
 func checkSysctl(name string, s *container.Spec) error {
-	key := strings.ReplaceAll(name, "/", ".")
+	key := spec.SysctlKey(name)
 	switch {
 	case strings.HasPrefix(key, "net."):
 		if s.Network.Name() == "host" {
@@ -211,10 +195,10 @@ func checkSysctl(name string, s *container.Spec) error {
 
 var ipcSysctls = []string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"}
 
-// ExecCapabilities gives an exec'd process its capabilities: the container's, or all of them.
-func (r *Rules) ExecCapabilities(p *specs.Process, s *specs.Spec, privileged bool, uid uint32) {
+// ExecCapabilities gives a privileged exec everything; else it has what the container has.
+func ExecCapabilities(p *specs.Process, privileged bool) {
 	if privileged {
-		all := capability.Names(capability.All())
+		all := spec.AllCapabilities()
 		p.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
 	}
 }

@@ -47,14 +47,14 @@ func (s State) Become(next Status) (State, error) {
 	return s, nil
 }
 
-// Started is the state of a container whose process was just made.
+// Started is the state of a container whose process was just made. ManuallyStopped stays: who starts it by a person's wish clears it.
 func (s State) Started(pid int, at time.Time) (State, error) {
 	n, err := s.Become(Running)
 	if err != nil {
 		return s, err
 	}
 	n.Pid, n.StartedAt, n.FinishedAt = pid, at, s.FinishedAt
-	n.ExitCode, n.Signal, n.Error, n.OOMKilled, n.Unknown, n.ManuallyStopped = 0, 0, "", false, false, false
+	n.ExitCode, n.Signal, n.Error, n.OOMKilled, n.Unknown = 0, 0, "", false, false
 	return n, nil
 }
 
