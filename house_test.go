@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -423,6 +424,39 @@ func TestNoForeignHostsOrPaths(t *testing.T) {
 			if i := strings.Index(string(data), w); i >= 0 {
 				t.Errorf("%s:%d: holds %q", p, 1+strings.Count(string(data[:i]), "\n"), w)
 			}
+		}
+	}
+}
+
+// The documents are read by people who follow their links.
+func TestDocumentsLinkToWhatIsThere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
+	all := files(t)
+	linked := map[string]bool{"README.md": true, "CHANGELOG.md": true}
+	for _, p := range all {
+		if !strings.HasSuffix(p, ".md") {
+			continue
+		}
+		data, err := os.ReadFile(filepath.FromSlash(p))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, m := range link.FindAllStringSubmatch(string(data), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			to := path.Join(path.Dir(p), m[1])
+			if _, err := os.Stat(filepath.FromSlash(to)); err != nil {
+				t.Errorf("%s links to %s, which is not there", p, m[1])
+			}
+			linked[to] = true
+			linked[path.Join(to, "README.md")] = true
+		}
+	}
+	for _, p := range all {
+		if strings.HasPrefix(p, "docs/") && strings.HasSuffix(p, ".md") && !linked[p] {
+			t.Errorf("no document links to %s", p)
 		}
 	}
 }

@@ -36,6 +36,15 @@ type Engine struct {
 // Start makes the directories and starts an engine there with the programs of bin; args are added to
 // berthd's own. The caller stops it with Stop, also when a later step of his fails.
 func Start(bin string, args ...string) (*Engine, error) {
+	return start(bin, "{}\n", args)
+}
+
+// StartConfigured is Start with a daemon.json.
+func StartConfigured(bin, config string) (*Engine, error) {
+	return start(bin, config, nil)
+}
+
+func start(bin, config string, args []string) (*Engine, error) {
 	dir, err := os.MkdirTemp("/var/tmp", "berth-test-"+strconv.Itoa(os.Getpid())+"-")
 	if err != nil {
 		return nil, err
@@ -61,6 +70,9 @@ func Start(bin string, args ...string) (*Engine, error) {
 		}
 		e.tmpfs = true
 	}
+	if err := os.WriteFile(e.configFile(), []byte(config), 0o644); err != nil {
+		return nil, errors.Join(err, e.Stop())
+	}
 	if err := e.Run(); err != nil {
 		return nil, errors.Join(err, e.Stop())
 	}
@@ -69,6 +81,8 @@ func Start(bin string, args ...string) (*Engine, error) {
 
 // ExecRoot is the engine's --exec-root.
 func (e *Engine) ExecRoot() string { return filepath.Join(e.Dir, "run") }
+
+func (e *Engine) configFile() string { return filepath.Join(e.Dir, "daemon.json") }
 
 // LogFile is where berthd's own output goes.
 func (e *Engine) LogFile() string { return filepath.Join(e.Dir, "berthd.log") }
@@ -81,10 +95,7 @@ func (e *Engine) Run() error {
 	}
 	defer log.Close()
 	args := append([]string{"--data-root", filepath.Join(e.Dir, "data"), "--exec-root", e.ExecRoot(), "-H", e.Host,
-		"--config-file", filepath.Join(e.Dir, "daemon.json")}, e.args...)
-	if err := os.WriteFile(filepath.Join(e.Dir, "daemon.json"), []byte("{}\n"), 0o644); err != nil {
-		return err
-	}
+		"--config-file", e.configFile()}, e.args...)
 	cmd := exec.Command(filepath.Join(e.Bin, "berthd"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
