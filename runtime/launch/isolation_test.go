@@ -239,8 +239,6 @@ func TestHooks(t *testing.T) {
 func TestIDMappedBind(t *testing.T) {
 	root := busyboxRoot(t)
 	host := t.TempDir()
-	must(t, unix.Mount("tmpfs", host, "tmpfs", 0, ""))
-	defer unix.Unmount(host, unix.MNT_DETACH)
 	must(t, os.WriteFile(filepath.Join(host, "file"), nil, 0o644))
 	must(t, os.Chown(filepath.Join(host, "file"), 1234, 1234))
 	if !probe.Host().Has(probe.IDMapMount) {
@@ -250,7 +248,15 @@ func TestIDMappedBind(t *testing.T) {
 		s := plainSpec(root)
 		ids := []specs.LinuxIDMapping{{ContainerID: 1234, HostID: 5678, Size: 1}}
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mapped", Type: "bind", Source: host, Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids})
-		expectOutput(t, l, s, o, "stat -c %u:%g /mapped/file", "5678:5678")
+		s.Process.Args = []string{"stat", "-c", "%u:%g", "/mapped/file"}
+		res, err := run(t, l, s, o)
+		if errors.Is(err, unix.EINVAL) && onTmpfs(t, host) && !probe.Host().Has(probe.OverlayAppend) {
+			t.Skip("needs id-mapped tmpfs, where temporary files are (Linux 6.3)")
+		}
+		must(t, err)
+		if res.out != "5678:5678\n" {
+			t.Errorf("the owner is seen as %s", res.out)
+		}
 	})
 }
 
@@ -266,4 +272,11 @@ func TestOldKernel(t *testing.T) {
 		expectOutput(t, l, s, o, "touch /tmp/x 2>&1; touch /x 2>&1; touch /proc/sys/kernel/hostname 2>&1; cat /proc/keys; ls /proc/self/fd",
 			"touch: /tmp/x: Read-only file system", "touch: /x: Read-only file system", "touch: /proc/sys/kernel/hostname: Read-only file system")
 	})
+}
+
+func onTmpfs(t *testing.T, dir string) bool {
+	t.Helper()
+	var st unix.Statfs_t
+	must(t, unix.Statfs(dir, &st))
+	return st.Type == unix.TMPFS_MAGIC
 }
