@@ -1,6 +1,7 @@
 package berth
 
 import (
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -15,7 +16,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"berth/kernel/probe"
 )
+
+var update = flag.Bool("update", false, "write what is generated into the documents")
 
 // module is the path every import of our own begins with.
 const module = "berth"
@@ -458,6 +463,46 @@ func TestDocumentsLinkToWhatIsThere(t *testing.T) {
 		if strings.HasPrefix(p, "docs/") && strings.HasSuffix(p, ".md") && !linked[p] {
 			t.Errorf("no document links to %s", p)
 		}
+	}
+}
+
+// docs/kernel.md shows the list of facilities that the code has.
+func TestKernelDocumentIsCurrent(t *testing.T) {
+	var listing strings.Builder
+	if err := probe.Assume().WriteTable(&listing); err != nil {
+		t.Fatal(err)
+	}
+	gap := regexp.MustCompile(` {2,}`)
+	table := "| facility | since | what for, and the way without it |\n|---|---|---|\n"
+	for i, line := range strings.Split(strings.TrimSpace(listing.String()), "\n") {
+		cells := gap.Split(line, -1)
+		if i == 0 || len(cells) < 4 { // the heading, and what is no row
+			continue
+		}
+		since := cells[1]
+		if since == "0.0" || since == "-" {
+			since = ""
+		}
+		table += "| `" + cells[0] + "` | " + since + " | " + cells[len(cells)-1] + " |\n"
+	}
+	const page, begin, end = "docs/kernel.md", "-update\" -->\n", "<!-- end -->"
+	data, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(data), begin)
+	have, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no place for the table", page)
+	}
+	if *update {
+		if err := os.WriteFile(page, []byte(before+begin+table+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if have != table {
+		t.Errorf("%s is not current: go test . -run Kernel -update", page)
 	}
 }
 
