@@ -1,10 +1,20 @@
 package keeper
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"berth/base/fault"
+
+	"golang.org/x/sys/unix"
 )
 
 // StartConfig says how to start a keeper.
@@ -25,6 +35,180 @@ type StartConfig struct {
 
 // Start starts a keeper for the exec root, detached from the caller, unless one answers already.
 // Only one can live in an exec root: a second that is started at the same time finds the lock held.
+//
+// Where systemd is pid 1 the keeper gets a unit of its own, so that stopping the caller's unit does
+// not touch it: the installed Unit if there is one, else a transient one through systemd-run.
 func Start(ctx context.Context, cfg StartConfig) error {
-	return fault.New(fault.NotImplemented, "not yet")
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+	defer cancel()
+	if answers(ctx, cfg.ExecRoot) == nil {
+		return nil
+	}
+	if !filepath.IsAbs(cfg.ExecRoot) {
+		return fault.New(fault.Invalid, "start the keeper: exec root %q is not absolute", cfg.ExecRoot)
+	}
+	if err := os.MkdirAll(cfg.ExecRoot, 0o711); err != nil {
+		return fault.Wrap(fault.Internal, err, "start the keeper")
+	}
+	args, err := cfg.args()
+	if err != nil {
+		return err
+	}
+	if !cfg.NoSystemd && systemdRuns() {
+		err = cfg.throughSystemd(ctx, args)
+	} else {
+		err = cfg.spawn(ctx, args)
+	}
+	if err != nil {
+		return err
+	}
+	return cfg.await(ctx)
+}
+
+// args is the keeper's command line.
+func (cfg *StartConfig) args() ([]string, error) {
+	binary := cfg.Binary
+	if binary == "" {
+		if self, err := os.Executable(); err == nil {
+			binary = filepath.Join(filepath.Dir(self), "berth-keeper")
+		}
+		if _, err := os.Stat(binary); err != nil {
+			if binary, err = exec.LookPath("berth-keeper"); err != nil {
+				return nil, fault.Wrap(fault.NotFound, err, "start the keeper: berth-keeper is neither beside this binary nor on PATH")
+			}
+		}
+	}
+	args := []string{binary, "--exec-root", cfg.ExecRoot}
+	for _, f := range cfg.CgroupProcs {
+		args = append(args, "--cgroup-procs", f)
+	}
+	if cfg.OOMScoreAdj != 0 {
+		args = append(args, "--oom-score-adj", strconv.Itoa(cfg.OOMScoreAdj))
+	}
+	return args, nil
+}
+
+// spawn starts the keeper as a detached child: a session of its own, nothing of ours but stdio. It
+// says through a pipe that it serves, or why not.
+func (cfg *StartConfig) spawn(ctx context.Context, args []string) error {
+	log, err := os.OpenFile(cfg.ExecRoot+"/keeper.log", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "start the keeper")
+	}
+	defer log.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "start the keeper")
+	}
+	defer r.Close()
+	cmd := exec.Command(args[0], append(args[1:], "--ready-fd", "3")...)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "start the keeper")
+	}
+	go cmd.Wait() // it outlives us, or we reap it
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = r.SetReadDeadline(deadline)
+	}
+	word, _ := bufio.NewReader(r).ReadString('\n')
+	switch word = strings.TrimSpace(word); {
+	case word == "ready", strings.HasPrefix(word, "locked"):
+		return nil // locked: another was faster, or hangs; await tells
+	case word == "":
+		return fault.New(fault.Unavailable, "the keeper did not start; see %s/keeper.log", cfg.ExecRoot)
+	default:
+		return fault.New(fault.Unavailable, "the keeper did not start: %s", word)
+	}
+}
+
+// systemdRuns reports that systemd is pid 1 (sd_booted(3)).
+func systemdRuns() bool {
+	st, err := os.Lstat("/run/systemd/system")
+	return err == nil && st.IsDir()
+}
+
+// throughSystemd has systemd start the keeper.
+func (cfg *StartConfig) throughSystemd(ctx context.Context, args []string) error {
+	if cfg.Unit != "" {
+		out, err := exec.CommandContext(ctx, "systemctl", "start", cfg.Unit).CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		if !strings.Contains(string(out), "not found") {
+			return fault.New(fault.Unavailable, "start the keeper's unit %s: %s", cfg.Unit, strings.TrimSpace(string(out)))
+		}
+	}
+	out, err := exec.CommandContext(ctx, "systemd-run", systemdRunArgs(cfg, args)...).CombinedOutput()
+	if err != nil {
+		return fault.New(fault.Unavailable, "start the keeper through systemd-run: %v: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// systemdRunArgs is the command line of a transient unit: delegated, because containers' cgroups are
+// made below its own; KillMode=process, because stopping it must not kill them.
+func systemdRunArgs(cfg *StartConfig, args []string) []string {
+	unit := "berth-keeper-" + strings.Trim(strings.ReplaceAll(cfg.ExecRoot, "/", "-"), "-")
+	run := []string{
+		"--quiet", "--collect", "--unit=" + unit, "--description=Berth: parent of all containers",
+		"--property=Delegate=yes", "--property=KillMode=process", "--property=Type=exec",
+		"--property=LimitNOFILE=infinity", "--property=TasksMax=infinity",
+		"--property=StandardOutput=append:" + cfg.ExecRoot + "/keeper.log",
+		"--property=StandardError=append:" + cfg.ExecRoot + "/keeper.log",
+	}
+	if cfg.OOMScoreAdj != 0 {
+		run = append(run, fmt.Sprintf("--property=OOMScoreAdjust=%d", cfg.OOMScoreAdj))
+	}
+	return append(append(run, "--"), args...)
+}
+
+// await waits until a keeper answers.
+func (cfg *StartConfig) await(ctx context.Context) error {
+	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		err := answers(ctx, cfg.ExecRoot)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			if pid := lockHolder(cfg.ExecRoot); pid != "" {
+				return fault.New(fault.Unavailable, "the keeper of %s (pid %s) does not answer", cfg.ExecRoot, pid)
+			}
+			return fault.Wrap(fault.Unavailable, err, "start the keeper; see %s/keeper.log", cfg.ExecRoot)
+		}
+	}
+}
+
+// answers tries whether somebody serves the socket. It says no hello: that could end an adoption.
+func answers(ctx context.Context, execRoot string) error {
+	u, err := dialPacket(ctx, execRoot)
+	if err != nil {
+		return err
+	}
+	return u.Close()
+}
+
+// lockHolder is the pid in keeper.lock if somebody holds it.
+func lockHolder(execRoot string) string {
+	f, err := os.OpenFile(execRoot+"/keeper.lock", os.O_RDWR, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return ""
+	}
+	b := make([]byte, 32)
+	n, _ := f.Read(b)
+	return strings.TrimSpace(string(b[:n]))
 }

@@ -50,12 +50,22 @@ func Open(path, boot string) (j *Journal, held []Entry, cut int64, err error) {
 		return nil, nil, 0, err
 	}
 	held, good := Parse(b, boot)
-	j = &Journal{path: path, boot: boot, f: f, size: int64(len(b))}
-	if err := j.Rewrite(held); err != nil {
-		f.Close()
-		return nil, nil, 0, err
+	cut = int64(len(b) - good)
+	j = &Journal{path: path, boot: boot, f: f, size: int64(good)}
+	if j.Rewrite(held) == nil {
+		return j, held, cut, nil
 	}
-	return j, held, int64(len(b)) - int64(good), nil
+	// A full file system must not keep a keeper from coming back: go on in the old file.
+	if good < len(magic) {
+		j.Close()
+		return nil, nil, 0, fmt.Errorf("journal: cannot begin %s", path)
+	}
+	if err := f.Truncate(j.size); err != nil {
+		j.Close()
+		return nil, nil, 0, fmt.Errorf("journal: %w", err)
+	}
+	j.write(appendRecord(nil, 'B', nil, boot))
+	return j, held, cut, nil
 }
 
 // Parse reads a journal's bytes; good is the length of the undamaged part.
@@ -159,7 +169,11 @@ func (j *Journal) Acked(id, proc string) error {
 // append writes one record with one write, so that kill -9 leaves all of it or nothing.
 func (j *Journal) append(kind byte, m wire.Message) error {
 	j.buf = appendRecord(j.buf[:0], kind, m, "")
-	n, err := j.f.Write(j.buf)
+	return j.write(j.buf)
+}
+
+func (j *Journal) write(b []byte) error {
+	n, err := j.f.Write(b)
 	if err != nil {
 		if n > 0 { // a torn record would hide all that follow it
 			j.f.Truncate(j.size)

@@ -318,6 +318,12 @@ func (o *Op) Phase() Phase { return atomic.LoadUint32(&o.phase) }
 // Enter moves the op to a phase; what was stored before is seen by whoever sees the phase.
 func (o *Op) Enter(p Phase) { atomic.StoreUint32(&o.phase, p) }
 
+// Sane reports whether the op's numbers fit the memory that they speak of.
+func (o *Op) Sane() bool {
+	c := o.Commit()
+	return o.Got <= BufferLen && c.Pos <= o.Got && c.Line <= LineLen && c.Tail <= o.Got && c.Line+c.Tail <= LineLen
+}
+
 // Commit gives the valid commit.
 func (o *Op) Commit() *Commit { return &o.commits[atomic.LoadUint32(&o.current)&1] }
 

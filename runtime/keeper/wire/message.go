@@ -54,8 +54,9 @@ type AttachRequest struct {
 
 	// Sock, when set, is attached itself (a client's own connection, for instance) instead of one
 	// end of a new socket pair; the keeper gets a descriptor of its own and the caller may close
-	// Sock. It is no field of the message: it travels beside it.
-	Sock *os.File
+	// Sock. It is no field of the message: it travels beside it, and OwnSock says so.
+	Sock    *os.File
+	OwnSock bool
 }
 
 // Exit is the end of a process.
@@ -103,6 +104,7 @@ type Info struct {
 	LogFaults   uint64 // over all containers, since Started
 	LogLost     uint64
 	Orphans     uint64 // processes of nobody that were reaped
+	Launching   int    // launches under way or waiting for their turn
 }
 
 func encTime(e *Enc, tag byte, t time.Time) {
@@ -235,6 +237,7 @@ func (m *AttachRequest) Encode(e *Enc) {
 	e.Bool(5, m.Stderr)
 	e.Bool(6, m.Framed)
 	e.Bytes(7, m.DetachKeys)
+	e.Bool(8, m.OwnSock || m.Sock != nil)
 }
 
 // Decode reads the message's fields.
@@ -255,6 +258,8 @@ func (m *AttachRequest) Decode(d *Dec) {
 			m.Framed = d.Bool()
 		case 7:
 			m.DetachKeys = append([]byte(nil), d.Bytes()...)
+		case 8:
+			m.OwnSock = d.Bool()
 		}
 	}
 }
@@ -369,6 +374,7 @@ func (m *Info) Encode(e *Enc) {
 	e.Uint(13, m.LogFaults)
 	e.Uint(14, m.LogLost)
 	e.Uint(15, m.Orphans)
+	e.Int(16, int64(m.Launching))
 }
 
 // Decode reads the message's fields.
@@ -405,6 +411,8 @@ func (m *Info) Decode(d *Dec) {
 			m.LogLost = d.Uint()
 		case 15:
 			m.Orphans = d.Uint()
+		case 16:
+			m.Launching = int(d.Int())
 		}
 	}
 }

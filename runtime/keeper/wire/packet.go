@@ -49,7 +49,6 @@ const (
 	UpgradeKind
 	ShutdownKind
 	InfoKind
-	InsureKind      // asks for everything again: HeldKind and HeldAttachKind follow, then the reply
 	AdoptKind       // a process of a dead keeper comes back, with its descriptors
 	AdoptAttachKind // one of its attachments
 	AdoptEndKind    // that was all: what is still missing is gone
@@ -132,7 +131,7 @@ func Unmarshal(b []byte, m Message) error {
 type Hello struct {
 	MinVersion, MaxVersion int    // request
 	Name                   string // request: who is calling, for the keeper's log
-	Insure                 bool   // request: wants the insurance
+	Insure                 bool   // request: wants the insurance; the slate comes beside the reply
 
 	Version int    // reply: the version to speak
 	Keeper  string // reply: the keeper binary's version
@@ -234,7 +233,8 @@ type Error struct {
 	// Of a failed start, else "" and zero: which step of the program failed, in which call, how.
 	Step, Call string
 	Errno      int
-	Exec       bool // the call was execve itself
+	Exec       bool   // the call was execve of the user's program
+	Arg0       string // what was to be executed
 }
 
 // Numbers of fault kinds on the wire; a number is never used twice. Unknown ones read as Internal.
@@ -259,6 +259,7 @@ func (m *Error) Encode(e *Enc) {
 	e.Str(4, m.Call)
 	e.Int(5, int64(m.Errno))
 	e.Bool(6, m.Exec)
+	e.Str(7, m.Arg0)
 }
 
 // Decode reads the message's fields.
@@ -282,6 +283,8 @@ func (m *Error) Decode(d *Dec) {
 			m.Errno = int(d.Int())
 		case 6:
 			m.Exec = d.Bool()
+		case 7:
+			m.Arg0 = d.Str()
 		}
 	}
 }

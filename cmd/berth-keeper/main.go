@@ -1,0 +1,61 @@
+// Command berth-keeper is the one small process that is the parent of all containers of an engine:
+// it launches them, holds their standard streams and terminals, writes their logs and remembers how
+// they ended. The engine starts it and tells it what to do over EXEC-ROOT/keeper.sock; it survives
+// the engine. See packages runtime/keeper and runtime/keeper/server.
+//
+//	berth-keeper --exec-root DIR [--cgroup-procs FILE]… [--oom-score-adj N]
+package main
+
+import (
+	"errors"
+	"os"
+	"runtime"
+
+	"berth/runtime/keeper/server"
+	"berth/runtime/launch"
+)
+
+// version is set by the build (-X main.version=…).
+var version = "dev"
+
+// The loop must run on the process's main thread: an upgrade calls execve from it. Only what is
+// locked before main.main starts is sure to be there.
+func init() { runtime.LockOSThread() }
+
+func main() { os.Exit(server.Main(os.Args, version, newStarter)) }
+
+// starter lets the server launch without knowing launch programs.
+type starter struct{ l *launch.Launcher }
+
+func newStarter() (server.Starter, error) {
+	l, err := launch.NewLauncher(true)
+	if err != nil {
+		// Without CAP_SYS_ADMIN there is no empty mount namespace; programs that want one will say so.
+		os.Stderr.WriteString("berth-keeper: " + err.Error() + "\n")
+		l, err = launch.NewLauncher(false)
+	}
+	return starter{l}, err
+}
+
+// Start runs an encoded program.
+func (s starter) Start(program []byte, io server.Stdio) (*server.Process, error) {
+	p, err := launch.Decode(program)
+	if err != nil {
+		return nil, err
+	}
+	proc, err := s.l.Start(p, launch.Stdio{In: io.In, Out: io.Out, Err: io.Err, Rows: io.Rows, Cols: io.Cols})
+	if err != nil {
+		return nil, translate(err)
+	}
+	out := &server.Process{PID: proc.PID, PidFD: proc.PidFD, Console: proc.Console}
+	out.Release = func() error { return translate(proc.Release()) }
+	return out, nil
+}
+
+func translate(err error) error {
+	var e *launch.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &server.StartError{Text: e.Error(), Step: e.Step, Call: e.Call, Errno: e.Errno, Exec: e.Exec, Arg0: e.Arg0}
+}

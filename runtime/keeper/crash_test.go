@@ -1,0 +1,449 @@
+package keeper
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"berth/base/fault"
+
+	"golang.org/x/sys/unix"
+)
+
+// soak is how often the crash tests repeat: BERTH_SOAK=1000 for a night.
+func soak(t *testing.T, few int) (rounds int, rnd *rand.Rand) {
+	t.Helper()
+	rounds = few
+	if n, err := strconv.Atoi(os.Getenv("BERTH_SOAK")); err == nil {
+		rounds = n
+	}
+	seed := uint64(time.Now().UnixNano())
+	if n, err := strconv.ParseUint(os.Getenv("BERTH_SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("BERTH_SEED=%d", seed)
+	return rounds, rand.New(rand.NewPCG(seed, 1))
+}
+
+func randomWait(rnd *rand.Rand, most time.Duration) {
+	time.Sleep(time.Duration(rnd.Int64N(int64(most))))
+}
+
+// exitInfo reports whether the kernel tells how a process ended that is not our child (Linux 6.15).
+func exitInfo(t *testing.T) bool {
+	cmd := exec.Command("/bin/true")
+	fd := -1
+	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &fd}
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if fd < 0 {
+		return false
+	}
+	defer unix.Close(fd)
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	return unix.IoctlPidfdInfo(fd, &info) == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0
+}
+
+func (r *rig) checkAdopted(x Exit, code int) {
+	r.t.Helper()
+	if x.Unknown {
+		if exitInfo(r.t) {
+			r.t.Errorf("%s/%s: the exit is unknown on a kernel that tells it", x.ID, x.Proc)
+		}
+		return
+	}
+	if x.Code != code {
+		r.t.Errorf("%+v, want code %d", x, code)
+	}
+}
+
+// TestKeeperKilled kills the keeper again and again while a process writes lines as fast as it can,
+// another sits at a terminal with a client, and a third writes to a framed attachment: no line may
+// be lost, repeated or torn, the terminal's client stays connected, exits are known.
+func TestKeeperKilled(t *testing.T) {
+	rounds, rnd := soak(t, 12)
+	r := newRig(t)
+	r.launch(Launch{ID: "chatty", Log: r.logCfg("chatty"), Program: program(self(t), "child-count", "0", "0")})
+	r.launch(Launch{ID: "both", Log: r.logCfg("both"), Program: program(self(t), "child-count", "0", "50", "both")})
+	st := r.launch(Launch{ID: "shell", Terminal: true, Stdin: true, Log: r.logCfg("shell"), Program: sh("stty -echo; exec /bin/sh -i"),
+		Attach: []AttachRequest{{Stdin: true, Stdout: true}}})
+	shell := bufio.NewReader(st.Attached[0])
+	fr := r.launch(Launch{ID: "framed", Log: r.logCfg("framed"), Program: program(self(t), "child-count", "0", "200", "both"),
+		Attach: []AttachRequest{{Stdout: true, Stderr: true, Framed: true}}})
+	framed := make(chan []byte)
+	go func() { b, _ := io.ReadAll(fr.Attached[0]); framed <- b }()
+
+	for i := range rounds {
+		randomWait(rnd, 60*time.Millisecond)
+		pid := r.keeperPID()
+		syscall.Kill(pid, syscall.SIGKILL)
+		if i%3 == 0 { // now and then again while it is being replaced
+			randomWait(rnd, 30*time.Millisecond)
+			if pid := lockHolder(r.root); pid != "" {
+				n, _ := strconv.Atoi(pid)
+				syscall.Kill(n, syscall.SIGKILL)
+			}
+		}
+		want := fmt.Sprintf("r%d.%d", i, i*7)
+		fmt.Fprintf(st.Attached[0], "echo r%d.$((%d*7))\n", i, i)
+		st.Attached[0].SetReadDeadline(time.Now().Add(20 * time.Second))
+		for {
+			line, err := shell.ReadString('\n')
+			if err != nil {
+				t.Fatalf("round %d: the terminal's client lost its shell: %v %q", i, err, line)
+			}
+			if strings.Contains(line, want) {
+				break
+			}
+		}
+		if r.keeperPID() == pid {
+			t.Fatal("the dead keeper answers")
+		}
+	}
+	fmt.Fprintf(st.Attached[0], "exit 7\n")
+	r.checkAdopted(r.exitOf("shell", ""), 7)
+	for _, id := range []string{"chatty", "both", "framed"} {
+		if err := r.c.Signal(r.ctx(), id, "", 15); err != nil {
+			t.Fatal(id, err)
+		}
+		r.checkAdopted(r.exitOf(id, ""), 143)
+	}
+	if b := <-framed; true {
+		got := deframe(t, b)
+		all := records(t, r.logPath("framed"))
+		if got[1] != text(all, "stdout") || got[2] != text(all, "stderr") {
+			t.Errorf("the framed client got %d+%d bytes, the log %d+%d", len(got[1]), len(got[2]), len(text(all, "stdout")), len(text(all, "stderr")))
+		}
+	}
+	for _, id := range []string{"chatty", "both", "framed"} {
+		all := records(t, r.logPath(id))
+		if last := all[len(all)-1].Log; !strings.HasSuffix(last, "\n") {
+			all = all[:len(all)-1] // killed within a line
+		}
+		if id != "chatty" {
+			all = dropTornTails(all)
+		}
+		t.Logf("%s: %d lines", id, countLines(t, all, id != "chatty"))
+	}
+}
+
+// dropTornTails takes unfinished last lines out, where a process was killed within one.
+func dropTornTails(all []record) (out []record) {
+	for i, x := range all {
+		if strings.HasSuffix(x.Log, "\n") || i < len(all)-3 {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// TestKeeperKilledRotating does the same to a log that rotates all the time.
+func TestKeeperKilledRotating(t *testing.T) {
+	rounds, rnd := soak(t, 8)
+	r := newRig(t)
+	log := r.logCfg("rot")
+	log.MaxSize, log.MaxFiles = 4000, 1000
+	r.launch(Launch{ID: "rot", Log: log, Program: program(self(t), "child-count", "0", "20")})
+	for range rounds {
+		randomWait(rnd, 40*time.Millisecond)
+		syscall.Kill(r.keeperPID(), syscall.SIGKILL)
+	}
+	r.keeperPID()
+	if err := r.c.Signal(r.ctx(), "rot", "", 15); err != nil {
+		t.Fatal(err)
+	}
+	r.checkAdopted(r.exitOf("rot", ""), 143)
+	var all []record
+	files := 0
+	for i := 999; i >= 0; i-- {
+		p := log.Path
+		if i > 0 {
+			p += "." + strconv.Itoa(i)
+		}
+		if _, err := os.Stat(p); err == nil {
+			all = append(all, records(t, p)...)
+			files++
+		}
+	}
+	first := 0
+	fmt.Sscanf(all[0].Log, "line %d", &first)
+	for i, x := range all {
+		if want := fmt.Sprintf("line %d ", first+i); !strings.HasPrefix(x.Log, want) && i < len(all)-1 {
+			t.Fatalf("record %d is %q, want %q", i, x.Log, want)
+		}
+	}
+	t.Logf("%d lines in %d files", len(all), files)
+}
+
+// TestBothDie: nobody holds insurance. Pipes are found again through /proc, a terminal is not, and
+// what ended meanwhile is honestly unknown.
+func TestBothDie(t *testing.T) {
+	r := newRig(t)
+	r.launch(Launch{ID: "quiet", Log: r.logCfg("quiet"), Stdin: true, Program: sh("while read x; do echo $x; done; exit 6")})
+	r.launch(Launch{ID: "short", Program: sh("while [ ! -e " + r.root + "/go ]; do sleep 0.02; done; exit 1")})
+	r.launch(Launch{ID: "done", Program: sh("exit 2")})
+	eventually(t, "done has ended", func() bool {
+		all, _ := r.c.List(r.ctx())
+		for _, p := range all {
+			if p.ID == "done" {
+				return !p.Running
+			}
+		}
+		return false
+	})
+	pid := r.keeperPID()
+	r.c.Close()
+	syscall.Kill(pid, syscall.SIGKILL)
+	os.WriteFile(r.root+"/go", nil, 0o600)
+	time.Sleep(300 * time.Millisecond)
+	r.open()
+	got := map[string]Exit{}
+	for len(got) < 3 {
+		x := r.exit()
+		got[x.ID] = x
+	}
+	if x := got["done"]; x.Code != 2 || x.Unknown {
+		t.Errorf("journalled exit: %+v", x)
+	}
+	// Known only where init has not yet reaped it.
+	if x := got["short"]; x.Unknown && x.Code != 255 || !x.Unknown && x.Code != 1 {
+		t.Errorf("exit that nobody saw: %+v", x)
+	}
+	// Its stdin ended with the keeper: that is what cannot be helped.
+	if x := got["quiet"]; x.Unknown && x.Code != 255 || !x.Unknown && x.Code != 6 {
+		t.Errorf("%+v", x)
+	}
+}
+
+// TestFoundByPid: a process that did nothing while no keeper was there goes on, with its output.
+func TestFoundByPid(t *testing.T) {
+	r := newRig(t)
+	st := r.launch(Launch{ID: "p", Log: r.logCfg("p"), Program: sh("trap 'echo usr1' USR1; echo up; while :; do sleep 0.05 >/dev/null; done")})
+	eventually(t, "it is up", func() bool { return text(records(t, r.logPath("p")), "") == "up\n" })
+	pid := r.keeperPID()
+	r.c.Close()
+	syscall.Kill(pid, syscall.SIGKILL)
+	time.Sleep(200 * time.Millisecond)
+	r.open()
+	syscall.Kill(st.PID, syscall.SIGUSR1)
+	eventually(t, "its output is logged again", func() bool { return text(records(t, r.logPath("p")), "") == "up\nusr1\n" })
+	all, err := r.c.List(r.ctx())
+	if err != nil || len(all) != 1 || !all[0].Adopted || !all[0].Running || all[0].PID != st.PID {
+		t.Errorf("%+v %v", all, err)
+	}
+}
+
+// childClient is an engine that is killed: it launches processes, notes each, and notes and
+// acknowledges each exit.
+func childClient(args []string) {
+	root, from := args[0], args[1]
+	n, _ := strconv.Atoi(from)
+	ctx := context.Background()
+	c, err := Open(ctx, StartConfig{ExecRoot: root, Binary: os.Args[0], NoSystemd: true})
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	var mu sync.Mutex
+	say := func(format string, a ...any) {
+		mu.Lock()
+		fmt.Fprintf(os.Stdout, format, a...)
+		mu.Unlock()
+	}
+	go func() {
+		for x := range c.Exits() {
+			say("exit %s %d %v\n", x.ID, x.Code, x.Unknown)
+			c.Ack(ctx, x.ID, x.Proc)
+		}
+	}()
+	for ; ; n++ {
+		id := strconv.Itoa(n)
+		say("want %s\n", id)
+		if _, err := c.Launch(ctx, Launch{ID: id, Program: sh("exit " + strconv.Itoa(n%200))}); err != nil {
+			say("error %v\n", err)
+			os.Exit(1)
+		}
+		say("launched %s\n", id)
+	}
+}
+
+// TestClientKilled kills the client at random moments; every process that it launched is told to it
+// or to a later one, with the right code.
+func TestClientKilled(t *testing.T) {
+	rounds, rnd := soak(t, 12)
+	r := bareRig(t)
+	launched, exits := map[string]bool{}, map[string]int{}
+	next := 0
+	for range rounds {
+		cmd := exec.Command(self(t), "child-client", r.root, strconv.Itoa(next))
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		kill := time.AfterFunc(time.Duration(20+rnd.IntN(150))*time.Millisecond, func() { cmd.Process.Kill() })
+		for lines.Scan() {
+			f := strings.Fields(lines.Text())
+			switch {
+			case len(f) == 2 && f[0] == "want":
+				n, _ := strconv.Atoi(f[1])
+				next = max(next, n+1)
+			case len(f) == 2 && f[0] == "launched":
+				launched[f[1]] = true
+			case len(f) == 4 && f[0] == "exit":
+				exits[f[1]], _ = strconv.Atoi(f[2])
+			case f[0] == "error":
+				t.Errorf("client: %s", lines.Text())
+			}
+		}
+		kill.Stop()
+		cmd.Wait()
+	}
+	r.open()
+	eventually(t, "all have ended", func() bool {
+		info, err := r.c.Info(r.ctx())
+		return err == nil && info.Running+info.Launching == 0
+	})
+	for {
+		select {
+		case x := <-r.c.Exits():
+			exits[x.ID] = x.Code
+			r.c.Ack(r.ctx(), x.ID, x.Proc)
+			continue
+		case <-time.After(300 * time.Millisecond):
+		}
+		break
+	}
+	for id := range launched {
+		n, _ := strconv.Atoi(id)
+		code, ok := exits[id]
+		if !ok || code != n%200 {
+			t.Errorf("process %s: exit %d, known %v", id, code, ok)
+		}
+	}
+	t.Logf("%d launched", len(launched))
+}
+
+// TestUpgrade replaces the keeper in place while processes write, a terminal is used, a slow client
+// lags behind and exits happen.
+func TestUpgrade(t *testing.T) {
+	rounds, rnd := soak(t, 8)
+	r := newRig(t)
+	pid := r.keeperPID()
+	observer, err := Dial(r.ctx(), r.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer observer.Close()
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.c.Park(r.ctx(), "null", f); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	r.launch(Launch{ID: "chatty", Log: r.logCfg("chatty"), Program: program(self(t), "child-count", "0", "0")})
+	fr := r.launch(Launch{ID: "framed", Log: r.logCfg("framed"), Program: program(self(t), "child-count", "0", "100", "both"),
+		Attach: []AttachRequest{{Stdout: true, Stderr: true, Framed: true}}})
+	framed := make(chan []byte)
+	go func() { b, _ := io.ReadAll(fr.Attached[0]); framed <- b }()
+	slow := r.launch(Launch{ID: "slow", Log: r.logCfg("slow"), Program: program(self(t), "child-count", "100000", "0"),
+		Attach: []AttachRequest{{Stdout: true}}})
+	sh1 := r.launch(Launch{ID: "shell", Terminal: true, Stdin: true, Program: sh("stty -echo; exec /bin/sh -i"),
+		Attach: []AttachRequest{{Stdin: true, Stdout: true}}})
+	shell := bufio.NewReader(sh1.Attached[0])
+	cat := r.launch(Launch{ID: "cat", Stdin: true, StdinOnce: true, Program: program("/bin/cat"), Attach: []AttachRequest{{Stdin: true, Stdout: true}}})
+
+	for i := range rounds {
+		randomWait(rnd, 40*time.Millisecond)
+		id := fmt.Sprint("short", i)
+		r.launch(Launch{ID: id, Program: sh("sleep 0.0" + strconv.Itoa(rnd.IntN(5)) + "; exit " + strconv.Itoa(i%100))})
+		// Launches while it is being replaced wait, and are made by the new one.
+		during := make(chan error)
+		go func() {
+			_, err := r.c.Launch(r.ctx(), Launch{ID: id + "d", Program: sh("exit 9")})
+			during <- err
+		}()
+		if err := r.c.Upgrade(r.ctx(), self(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-during; err != nil {
+			t.Fatalf("a launch during the upgrade: %v", err)
+		}
+		info, err := observer.Info(r.ctx())
+		if err != nil || info.PID != pid || info.Upgrades != i+1 || info.Parked != 1 {
+			t.Fatalf("%+v %v", info, err)
+		}
+		fmt.Fprintf(sh1.Attached[0], "echo r%d.$((%d*7))\n", i, i)
+		want := fmt.Sprintf("r%d.%d", i, i*7)
+		for {
+			line, err := shell.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(line, want) {
+				break
+			}
+		}
+		codes := map[string]int{}
+		for len(codes) < 2 {
+			x := r.exit()
+			codes[x.ID] = x.Code
+			r.c.Ack(r.ctx(), x.ID, x.Proc)
+		}
+		if codes[id] != i%100 || codes[id+"d"] != 9 {
+			t.Errorf("exits %v", codes)
+		}
+	}
+	for _, bad := range []string{"/bin/false", "/no/such/keeper", r.root} {
+		if err := r.c.Upgrade(r.ctx(), bad); !fault.Is(err, fault.Invalid) {
+			t.Errorf("upgrade to %s: %v", bad, err)
+		}
+	}
+	io.WriteString(cat.Attached[0], "meow")
+	cat.Attached[0].CloseWrite()
+	if got := readAll(t, cat.Attached[0]); got != "meow" {
+		t.Errorf("cat gave %q", got)
+	}
+	if x := r.exitOf("cat", ""); x.Code != 0 {
+		t.Errorf("%+v", x)
+	}
+	if got := readAll(t, slow.Attached[0]); got != text(records(t, r.logPath("slow")), "") || strings.Count(got, "\n") != 100000 {
+		t.Errorf("the slow client got %d lines", strings.Count(got, "\n"))
+	}
+	r.exitOf("slow", "")
+	for _, id := range []string{"chatty", "framed"} {
+		if err := r.c.Signal(r.ctx(), id, "", 15); err != nil {
+			t.Fatal(err)
+		}
+		if x := r.exitOf(id, ""); x.Unknown || x.Code != 143 {
+			t.Errorf("%+v", x)
+		}
+	}
+	got := deframe(t, <-framed)
+	all := records(t, r.logPath("framed"))
+	if got[1] != text(all, "stdout") || got[2] != text(all, "stderr") {
+		t.Error("the framed client got something else than the log")
+	}
+	all = records(t, r.logPath("chatty"))
+	if !strings.HasSuffix(all[len(all)-1].Log, "\n") {
+		all = all[:len(all)-1]
+	}
+	t.Logf("%d lines", countLines(t, all, false))
+}
