@@ -61,6 +61,8 @@ type Images interface {
 	RemoveLayer(containerID string) error
 	// LayerSize measures the writable layer, in bytes.
 	LayerSize(containerID string) (int64, error)
+	// Layers lists the ids of containers that have a writable layer.
+	Layers() []string
 }
 
 // Image is what the engine wants to know of an image.

@@ -95,6 +95,14 @@ func (d *dirImages) RemoveLayer(cid string) error {
 	return os.RemoveAll(filepath.Join(d.root, cid))
 }
 
+func (d *dirImages) Layers() (ids []string) {
+	entries, _ := os.ReadDir(d.root)
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids
+}
+
 func (d *dirImages) LayerSize(cid string) (size int64, err error) {
 	err = filepath.WalkDir(filepath.Join(d.root, cid, "upper"), func(_ string, e fs.DirEntry, err error) error {
 		if i, ierr := e.Info(); ierr == nil && e.Type().IsRegular() {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,10 +32,10 @@ type startPlan struct {
 	launch keeper.Launch
 }
 
-// plan decides everything about a start. It changes nothing.
+// plan decides everything about a start. It changes nothing, unless the container's layer got lost.
 func (e *Engine) plan(c *entry) (*startPlan, error) {
 	r := c.record()
-	layer, err := e.images.Layer(c.id)
+	layer, err := e.layerOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +56,24 @@ func (e *Engine) plan(c *entry) (*startPlan, error) {
 		ID: c.id, Terminal: s.Process.TTY, Rows: uint16(s.ConsoleSize[0]), Cols: uint16(s.ConsoleSize[1]),
 		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Log: log,
 	}}, nil
+}
+
+// layerOf gives the container's layer. Layers are not made durable as records are: after a power cut a new one may be missing, and is
+// then made again.
+func (e *Engine) layerOf(r *container.Record) (Layer, error) {
+	layer, err := e.images.Layer(r.ID)
+	if !fault.Is(err, fault.NotFound) {
+		return layer, err
+	}
+	img, ierr := e.images.Resolve(r.ImageID)
+	if ierr != nil {
+		return layer, errors.Join(err, ierr)
+	}
+	e.log.Warn("a container's layer is missing; it gets an empty one", "container", r.ID)
+	if err := e.images.CreateLayer(context.Background(), r.ID, img); err != nil {
+		return layer, err
+	}
+	return e.images.Layer(r.ID)
 }
 
 // buildSpec gathers the facts about one container and has its OCI specification built.

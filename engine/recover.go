@@ -78,6 +78,14 @@ func (e *Engine) recover(ctx context.Context) error {
 			e.log.Warn("a half-created container is not wholly gone", "container", cid, "error", err)
 		}
 	}
+	for _, cid := range e.images.Layers() {
+		if _, err := os.Lstat(e.store.Dir(cid)); errors.Is(err, os.ErrNotExist) && id.Valid(cid) {
+			e.log.Info("removing a layer that belongs to no container", "container", cid)
+			if err := e.images.RemoveLayer(cid); err != nil {
+				e.log.Warn("cannot remove it", "container", cid, "error", err)
+			}
+		}
+	}
 	for _, l := range all {
 		if err := e.recoverOne(ctx, l, procs[l.Record.ID]); err != nil {
 			return err

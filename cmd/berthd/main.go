@@ -1,0 +1,350 @@
+// Command berthd is the engine: it opens the rooms in order, joins them, and serves Docker's API and Berth's own. It may be killed
+// or replaced at any moment; containers belong to berth-keeper. The flags are in flags.go, with dockerd's names.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"berth/api/server"
+	"berth/api/server/wire"
+	"berth/base/event"
+	"berth/base/failpoint"
+	"berth/base/fault"
+	"berth/engine"
+	"berth/engine/container"
+	"berth/image"
+	"berth/kernel/probe"
+	"berth/runtime/keeper"
+	"berth/runtime/spec"
+)
+
+// Set by the build with -X.
+var (
+	version = "dev"
+	commit  = ""
+)
+
+const (
+	// openPatience bounds the way from start to serving.
+	openPatience = time.Minute
+	// requestPatience is how long requests that are under way may take when the engine is told to end.
+	requestPatience = 10 * time.Second
+)
+
+func main() {
+	cfg, err := parseFlags(os.Args[1:])
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	case cfg.Show != "":
+		fmt.Print(cfg.Show)
+	case cfg.Version:
+		fmt.Printf("Berth engine version %s, build %s\n", version, commit)
+	case cfg.Validate:
+		fmt.Println("configuration OK")
+	default:
+		log := newLog(cfg)
+		if err := serve(cfg, log); err != nil {
+			log.Error("berthd ends", "error", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func newLog(cfg config) *slog.Logger {
+	o := &slog.HandlerOptions{Level: cfg.Level()}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}
+
+// serve opens everything, serves until a signal or a shutdown request, and closes everything.
+func serve(cfg config, log *slog.Logger) error {
+	if err := failpoint.Arm(os.Getenv(failpoint.Env)); err != nil {
+		return err
+	}
+	unix.Umask(0o022)
+	if err := probe.Host().CheckFloor(); err != nil {
+		return err
+	}
+	rooms, err := openRooms(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer rooms.close()
+
+	tlsConfig, err := loadTLS(cfg)
+	if err != nil {
+		return err
+	}
+	listeners, err := server.Listen(server.ListenConfig{Hosts: cfg.Hosts, Group: cfg.Group, TLS: tlsConfig, Insecure: cfg.TLSInsecure, Log: log})
+	if err != nil {
+		return err
+	}
+	shutdown := make(chan struct{}, 1)
+	s := server.New(server.Config{
+		Containers: rooms.engine, Images: rooms.images, Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
+		Shutdown: func() {
+			select {
+			case shutdown <- struct{}{}:
+			default:
+			}
+		},
+	})
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	for _, l := range listeners {
+		s.Serve(l)
+	}
+	fmt.Printf("berthd %s serves on %v\n", version, cfg.Hosts)
+	notifySystemd(log, "READY=1")
+
+	stopAll := waitForEnd(signals, shutdown, log)
+	notifySystemd(log, "STOPPING=1")
+	go func() { // a second signal does not wait
+		<-signals
+		os.Exit(1)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		log.Warn("requests were cut off", "error", err)
+	}
+	if stopAll {
+		rooms.stopContainers(cfg, log)
+	}
+	return nil
+}
+
+// waitForEnd gives whether all containers are to stop too.
+func waitForEnd(signals <-chan os.Signal, shutdown <-chan struct{}, log *slog.Logger) bool {
+	for {
+		select {
+		case <-shutdown:
+			return true
+		case s := <-signals:
+			if s == unix.SIGHUP {
+				log.Info("SIGHUP: the configuration is read at the start only; restart berthd, containers do not notice")
+				continue
+			}
+			return false
+		}
+	}
+}
+
+// rooms are the open parts of the house that berthd joins.
+type rooms struct {
+	keeper  *keeper.Client
+	events  *event.Bus
+	images  *image.Store
+	engine  *engine.Engine
+	pidfile string
+	log     *slog.Logger
+}
+
+// openRooms opens from the ground up. What was opened is closed again when a later room does not open.
+func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
+	r := &rooms{events: event.New(nil), log: log}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	if err := errors.Join(os.MkdirAll(cfg.DataRoot, 0o710), os.MkdirAll(cfg.ExecRoot, 0o711)); err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "making the engine's directories")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
+	defer cancel()
+	if r.images, err = image.Open(image.Config{Root: filepath.Join(cfg.DataRoot, "image"), Facts: probe.Host(), Log: log, Events: r.imageEvent}); err != nil {
+		return nil, err
+	}
+	if r.keeper, err = keeper.Open(ctx, keeper.StartConfig{ExecRoot: cfg.ExecRoot, CgroupProcs: keeperCgroup(cfg, log), OOMScoreAdj: keeperOOMScore, Unit: "berth-keeper.service"}); err != nil {
+		return nil, err
+	}
+	ec, err := engineConfig(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if r.engine, err = engine.Open(ctx, ec, engine.FromStore(r.images), r.keeper, r.events); err != nil {
+		return nil, err
+	}
+	r.images.UsedBy(r.engine.ImageUses)
+	if err := os.WriteFile(cfg.Pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "writing the pidfile")
+	}
+	r.pidfile = cfg.Pidfile
+	return r, nil
+}
+
+// keeperOOMScore keeps the kernel from choosing the parent of all containers when memory is short.
+const keeperOOMScore = -999
+
+// close lets go of the rooms, the last opened first. Containers go on.
+func (r *rooms) close() {
+	if r.pidfile != "" {
+		os.Remove(r.pidfile)
+	}
+	var errs []error
+	if r.engine != nil {
+		errs = append(errs, r.engine.Close())
+	}
+	r.events.Close()
+	if r.keeper != nil {
+		errs = append(errs, r.keeper.Close())
+	}
+	if r.images != nil {
+		errs = append(errs, r.images.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		r.log.Error("closing", "error", err)
+	}
+}
+
+// stopContainers is the end of `berth system shutdown`: containers, then the keeper.
+func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
+	ctx := context.Background()
+	if cfg.ShutdownTimeout >= 0 {
+		// Each container has its own time until SIGKILL; this bounds them all.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(cfg.ShutdownTimeout)*time.Second+time.Minute)
+		defer cancel()
+	}
+	if err := r.engine.Shutdown(ctx); err != nil {
+		log.Error("not every container was stopped", "error", err)
+		return
+	}
+	if err := r.keeper.Shutdown(ctx); err != nil {
+		log.Error("the keeper goes on", "error", err)
+	}
+	r.keeper.Close()
+	r.keeper = nil
+}
+
+// imageEvent passes on what happened to an image.
+func (r *rooms) imageEvent(e image.Event) {
+	attrs := map[string]string{}
+	for k, v := range e.Attrs {
+		attrs[k] = v
+	}
+	if e.Name != "" {
+		attrs["name"] = e.Name
+	}
+	r.events.Publish(event.Event{Type: "image", Action: e.Action, ID: e.ID, Attributes: attrs})
+}
+
+// engineConfig translates flags to the engine's words.
+func engineConfig(cfg config, log *slog.Logger) (engine.Config, error) {
+	profile, err := seccompProfile(cfg.SeccompProfile)
+	if err != nil {
+		return engine.Config{}, err
+	}
+	c := engine.Config{
+		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupParent: cfg.CgroupParent, DefaultCgroupNS: cfg.DefaultCgroupNS,
+		DefaultIPCMode: cfg.DefaultIPCMode, DefaultShmSize: cfg.DefaultShmSize, Init: cfg.Init, InitPath: beside("berth-init"),
+		LogDriver: cfg.LogDriver, LogOpts: cfg.LogOpts, SeccompProfile: profile, SELinux: cfg.SELinux, NoNewPrivileges: cfg.NoNewPrivileges,
+		DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions, Log: log,
+	}
+	for _, u := range cfg.DefaultUlimits {
+		c.DefaultUlimits = append(c.DefaultUlimits, container.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
+	}
+	return c, nil
+}
+
+// seccompProfile gives the default profile's text: a word stays, anything else is a file.
+func seccompProfile(name string) (string, error) {
+	if name == "" || name == spec.Builtin || name == spec.Unconfined {
+		return name, nil
+	}
+	b, err := os.ReadFile(name)
+	return string(b), fault.Wrap(fault.Invalid, err, "--seccomp-profile")
+}
+
+// beside finds one of our own binaries beside this one, else on PATH; "" where there is none.
+func beside(name string) string {
+	if self, err := os.Executable(); err == nil {
+		p := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	p, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return p
+}
+
+func about(cfg config) server.About {
+	profile := cfg.SeccompProfile
+	if profile == "" {
+		profile = spec.Builtin
+	}
+	return server.About{
+		Version: version, Commit: commit, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: cfg.Labels, Hosts: cfg.Hosts,
+		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, SELinux: cfg.SELinux, NoNewPrivs: cfg.NoNewPrivileges,
+	}
+}
+
+func defaults(cfg config) wire.Defaults {
+	return wire.Defaults{
+		LogDriver: cfg.LogDriver, LogOptions: cfg.LogOpts, IPCMode: cfg.DefaultIPCMode, CgroupnsMode: cfg.DefaultCgroupNS, Runtime: "berth",
+		ShmSize: cfg.DefaultShmSize, MaskedPaths: spec.MaskedPaths(), ReadonlyPaths: spec.ReadonlyPaths(),
+	}
+}
+
+// loadTLS reads the certificates for tcp sockets; nil for plain ones.
+func loadTLS(cfg config) (*tls.Config, error) {
+	if !cfg.TLS {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "Could not load X509 key pair (cert: %q, key: %q)", cfg.TLSCert, cfg.TLSKey)
+	}
+	c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if !cfg.TLSVerify {
+		return c, nil
+	}
+	ca, err := os.ReadFile(cfg.TLSCACert)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "could not read CA certificate")
+	}
+	c.ClientCAs = x509.NewCertPool()
+	if !c.ClientCAs.AppendCertsFromPEM(ca) {
+		return nil, fault.New(fault.Invalid, "failed to append certificates from PEM file: %q", cfg.TLSCACert)
+	}
+	c.ClientAuth = tls.RequireAndVerifyClientCert
+	return c, nil
+}
+
+// notifySystemd tells who started us how we are, see sd_notify(3). Without NOTIFY_SOCKET nobody asked.
+func notifySystemd(log *slog.Logger, state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Net: "unixgram", Name: path})
+	if err == nil {
+		_, err = conn.Write([]byte(state))
+		conn.Close()
+	}
+	if err != nil {
+		log.Warn("systemd could not be told", "state", state, "error", err)
+	}
+}
