@@ -26,10 +26,11 @@ func (s Setup) Apply() (*Cgroup, error) {
 		a.undo()
 		return nil, err
 	}
-	c, err := Open(s.Layout, s.Path)
-	if err != nil {
-		a.undo()
-		return nil, err
+	c := &Cgroup{layout: s.Layout, path: s.Path, dirs: make([]string, len(s.Layout.Hierarchies))}
+	for i := range s.Layout.Hierarchies {
+		if dir := s.Layout.Hierarchies[i].Place(s.Layout.Mode, s.Path); !slices.Contains(a.skipped, dir) {
+			c.dirs[i] = dir
+		}
 	}
 	return c, nil
 }
@@ -58,7 +59,7 @@ func (a *applier) do(s *Step) error {
 		a.enableControllers(s)
 		return nil
 	case Inherit:
-		return inherit(s.Dir, s.Base)
+		return a.inherit(s.Dir, s.Base)
 	case Devices:
 		err := s.Program.attach(s.Dir)
 		if err == unix.EPERM && inUserNamespace() {
@@ -276,7 +277,7 @@ func hasWord(text, word string) bool {
 
 // inherit fills cpuset.cpus and cpuset.mems from the mount point down to dir: on v1 a cpuset is born
 // empty, and takes no process before it has both.
-func inherit(dir, base string) error {
+func (a *applier) inherit(dir, base string) error {
 	at := base
 	rel := strings.TrimPrefix(dir, base)
 	var cpus, mems string
@@ -294,9 +295,11 @@ func inherit(dir, base string) error {
 			if at == base {
 				*f.up = trimmed(at + f.file)
 			}
-			if own := trimmed(child + f.file); own != "" {
-				*f.up = own
-				continue
+			if !slices.Contains(a.made, child) { // a new one is empty
+				if own := trimmed(child + f.file); own != "" {
+					*f.up = own
+					continue
+				}
 			}
 			if err := writeFile(child+f.file, *f.up); err != nil {
 				return fault.Wrap(fault.Internal, err, "write %q to %s", *f.up, child+f.file)

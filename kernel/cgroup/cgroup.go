@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/probe"
 )
 
 // Cgroup is one container's cgroup: a directory in every hierarchy that has it. It holds no descriptors
@@ -16,6 +17,7 @@ type Cgroup struct {
 	layout Layout
 	path   string
 	dirs   []string // one for each of layout.Hierarchies; "" where it does not exist
+	have   probe.Features
 }
 
 // Attach is how a process gets into the cgroup at its birth.

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/probe"
 )
 
 // How long freezing may take: a task in an uninterruptible sleep is frozen only once it wakes.
@@ -107,13 +108,16 @@ func (c *Cgroup) Frozen() (bool, error) {
 // those that are being forked meanwhile, and thaws it. It does not wait for their end. A cgroup that is
 // gone has nothing to kill.
 func (c *Cgroup) Kill() error {
-	if dir := c.V2Dir(); dir != "" && c.onlyProcsIn(dir) {
+	if dir := c.V2Dir(); dir != "" && c.holdsProcs(dir) && c.have.Has(probe.CgroupKill) {
 		switch err := writeFile(dir+"/cgroup.kill", "1"); err {
 		case nil:
 			// On hybrid the v1 freezer holds its tasks even against SIGKILL.
 			if f := c.Dir("freezer"); f != "" {
 				_ = writeFile(f+"/freezer.state", "THAWED")
 				return c.killLoop()
+			}
+			if trimmed(dir+"/cgroup.freeze") == "1" {
+				_ = writeFile(dir+"/cgroup.freeze", "0")
 			}
 			return nil
 		case unix.ENOENT, unix.ENODEV, unix.EOPNOTSUPP: // before Linux 5.14, or threaded
@@ -127,8 +131,9 @@ func (c *Cgroup) Kill() error {
 	return c.killLoop()
 }
 
-// onlyProcsIn is false for a hybrid cgroup whose v2 part has no process: they live elsewhere there.
-func (c *Cgroup) onlyProcsIn(dir string) bool {
+// holdsProcs reports whether the v2 directory holds the container's processes. On hybrid it may be empty,
+// with the processes in v1 hierarchies alone.
+func (c *Cgroup) holdsProcs(dir string) bool {
 	return c.layout.Mode == V2 || eventIs(dir+"/cgroup.events", "populated", "1")
 }
 

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"berth/base/fault"
+	"berth/kernel/probe"
 )
 
 // These tests use the machine's own hierarchies, below /berth-test-PID.
@@ -42,6 +43,34 @@ func real(t testing.TB) (Layout, string) {
 	return l, parent + "/c" + strconv.FormatInt(counter.Add(1), 10)
 }
 
+// ways gives the machine's layout, and parts of it as if they were all: v1 alone, v2 alone, and v2
+// without cgroup.kill.
+func ways(t *testing.T, test func(t *testing.T, l Layout, path string, have probe.Features)) {
+	l, _ := real(t)
+	var v1, v2 []Hierarchy
+	for _, h := range l.Hierarchies {
+		if h.V2 {
+			v2 = append(v2, h)
+		} else {
+			v1 = append(v1, h)
+		}
+	}
+	run := func(name string, l Layout, have probe.Features) {
+		t.Run(name, func(t *testing.T) {
+			_, path := real(t)
+			test(t, l, path, have)
+		})
+	}
+	run("all", l, probe.Host())
+	if l.Mode == Hybrid {
+		run("v1", Layout{V1, v1}, probe.Host())
+	}
+	if len(v2) > 0 {
+		run("v2", Layout{V2, v2}, probe.Host())
+		run("v2 without cgroup.kill", Layout{V2, v2}, probe.Host().Without(probe.CgroupKill))
+	}
+}
+
 func ptr[T any](v T) *T { return &v }
 
 func apply(t testing.TB, l Layout, path string, r *specs.LinuxResources) *Cgroup {
@@ -69,7 +98,6 @@ func sleeper(t testing.TB, c *Cgroup, script string) *exec.Cmd {
 		sh.WriteString("echo 0 >" + a.V2Dir + "/cgroup.procs || exit 9\n")
 	}
 	cmd := exec.Command("/bin/sh", "-c", sh.String()+script)
-	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -193,9 +221,11 @@ func TestRealUndo(t *testing.T) {
 	}
 }
 
-func TestRealFreeze(t *testing.T) {
-	l, path := real(t)
+func TestRealFreeze(t *testing.T) { ways(t, testFreeze) }
+
+func testFreeze(t *testing.T, l Layout, path string, have probe.Features) {
 	c := apply(t, l, path, nil)
+	c.have = have
 	cmd := sleeper(t, c, "while :; do :; done")
 	eventually(t, "the process is inside", func() bool { p, _ := c.Procs(); return len(p) == 1 })
 	if err := c.Freeze(); err != nil {
@@ -236,10 +266,15 @@ func TestRealFreeze(t *testing.T) {
 }
 
 // A tree of forking processes is killed as a whole.
-func TestRealKillTree(t *testing.T) {
-	l, path := real(t)
-	needs(t, l, "pids")
-	c := apply(t, l, path, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(40))}})
+func TestRealKillTree(t *testing.T) { ways(t, testKillTree) }
+
+func testKillTree(t *testing.T, l Layout, path string, have probe.Features) {
+	r := &specs.LinuxResources{}
+	if l.Find("pids") != nil {
+		r.Pids = &specs.LinuxPids{Limit: ptr(int64(40))}
+	}
+	c := apply(t, l, path, r)
+	c.have = have
 	cmd := sleeper(t, c, "f() { while :; do sleep 0.01 & sleep 0.01; done 2>/dev/null; }; f & f & f & wait")
 	eventually(t, "a tree", func() bool { p, _ := c.Procs(); return len(p) > 5 })
 	if err := c.Kill(); err != nil {
