@@ -34,20 +34,25 @@ func newShutdown(d *command.DockerCli) *cobra.Command {
 	}
 }
 
-// shutdown asks the engine to end and waits until it has. A connection that says nothing ends with the
-// process that accepted it; asking anew instead would wake the engine where systemd listens for it.
+// shutdown asks the engine to end and waits until it has: for its process, where that is on this
+// machine, else until it closes a connection that says nothing. Asking anew instead would wake the
+// engine where systemd listens for it.
 func shutdown(ctx context.Context, d *command.DockerCli) error {
 	watch, err := d.Client().Dialer()(ctx)
 	if err != nil {
 		return err
 	}
 	defer watch.Close()
+	pid := daemon.PeerPID(watch)
 	if err := newRemote(d.Client()).call(ctx, "berth system shutdown", http.MethodPost, "/shutdown", nil, nil); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { watch.Close() })
 	defer stop()
 	_, _ = io.Copy(io.Discard, watch) // an error is an end too
+	if pid != 0 && ctx.Err() == nil {
+		return daemon.WaitGone(ctx, pid)
+	}
 	return ctx.Err()
 }
 
