@@ -318,3 +318,13 @@ func (w *world) state(id string) container.State {
 	}
 	return i.State
 }
+
+// dial connects to the keeper without an engine.
+func (w *world) dial() *keeper.Client {
+	w.t.Helper()
+	c, err := keeper.Dial(w.t.Context(), w.cfg.ExecRoot)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
