@@ -40,7 +40,7 @@ func randomWait(rnd *rand.Rand, most time.Duration) {
 }
 
 // exitInfo reports whether the kernel tells how a process ended that is not our child (Linux 6.15).
-func exitInfo(t *testing.T) bool {
+func exitInfo(t testing.TB) bool {
 	cmd := exec.Command("/bin/true")
 	fd := -1
 	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &fd}

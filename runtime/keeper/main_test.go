@@ -154,20 +154,22 @@ func childCount(args []string) {
 
 // rig is a keeper in a directory of its own, ended with the test.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	root string
 	cfg  StartConfig
 	c    *Client
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := bareRig(t)
 	r.open()
 	return r
 }
 
-func bareRig(t *testing.T) *rig {
+func benchRig(b *testing.B) *rig { return newRig(b) }
+
+func bareRig(t testing.TB) *rig {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -192,6 +194,9 @@ func (r *rig) open() {
 }
 
 func (r *rig) ctx() context.Context {
+	if _, ok := r.t.(*testing.B); ok {
+		return context.Background()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	r.t.Cleanup(cancel)
 	return ctx

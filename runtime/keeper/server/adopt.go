@@ -203,8 +203,8 @@ func (s *Server) inherit(p *proc, old *slate.Slate, oldSlot uint32) {
 	mine.Enter(slate.Idle)
 	mine.Slot = p.d.Slot
 	mine.SetCommit(c)
-	if op.Stash != 0 {
-		to.Line[op.Stream&1].StashLen = 0
+	if phase == slate.Taken {
+		to.Line[op.Stream&1].StashLen = 0 // whatever is refused again is stashed again
 	}
 	mine.Enter(phase)
 	s.unsettle = p

@@ -61,6 +61,7 @@ type writer struct {
 	l         *logFile
 	op        *slate.Op
 	data      []byte // the piece
+	each      bool   // a write for each record
 	done, now slate.Commit
 }
 
@@ -72,11 +73,10 @@ func (l *logFile) write(op *slate.Op, data []byte) {
 	if l.skip[stream] {
 		w.skipLine(stream)
 	}
-	w.now = w.done
-	s.out = s.out[:0]
-	err := w.records(stream)
-	if err == nil {
-		err = w.flush()
+	err := w.all(stream)
+	if err != nil && !l.lossy {
+		w.each = true // again, as far as whole records fit
+		err = w.all(stream)
 	}
 	if err != nil {
 		w.refused(stream, err)
@@ -85,6 +85,16 @@ func (l *logFile) write(op *slate.Op, data []byte) {
 		l.failing, l.lossy = time.Time{}, false
 	}
 	op.SetCommit(w.done)
+}
+
+// all writes everything that is not done.
+func (w *writer) all(stream int) error {
+	w.now = w.done
+	w.l.p.s.out = w.l.p.s.out[:0]
+	if err := w.records(stream); err != nil {
+		return err
+	}
+	return w.flush()
 }
 
 func (w *writer) records(stream int) error {
@@ -142,7 +152,7 @@ func (w *writer) record(line, piece []byte, newline bool) error {
 		w.now.Pos++
 		w.now.More, w.now.First = 0, 0
 	}
-	if len(s.out) >= slate.BufferLen {
+	if w.each || len(s.out) >= slate.BufferLen {
 		return w.flush()
 	}
 	return nil
@@ -282,13 +292,14 @@ func (l *logFile) unstash(stream int) {
 	*op = slate.Op{Slot: p.d.Slot, Stream: uint32(stream), Got: uint32(n), EOF: line.StashEOF, Stash: 1, Time: line.StashTime}
 	op.SetCommit(l.begin(line))
 	l.stash[stream] = false
+	p.out[stream].hold-- // and held again if it is refused again
 	op.Enter(slate.Taken)
 	line.StashLen = 0
 	s.finishOp(p)
 	if !l.stash[stream] {
 		s.slate.DropStash(p.d.Slot, stream)
-		p.out[stream].letGo()
 	}
+	p.out[stream].watch()
 }
 
 // giveUp writes or drops a stream's stash now.
