@@ -10,6 +10,7 @@ import (
 	containertypes "github.com/moby/moby/api/types/container"
 
 	"berth/api/server/wire"
+	"berth/base/fault"
 	"berth/engine"
 	"berth/engine/container"
 )
@@ -95,7 +96,7 @@ func checkListFilters(f map[string][]string) error {
 	}
 	for _, v := range f["exited"] {
 		if _, err := strconv.Atoi(v); err != nil {
-			return badValue("exited", v)
+			return fault.Wrap(fault.Invalid, err, "invalid filter 'exited=%s'", v)
 		}
 	}
 	return nil
@@ -128,7 +129,9 @@ func (n *imageNames) of(i *container.Info) string {
 	}
 	id, known := n.ids[name]
 	if !known {
-		id, _ = n.images.ID(name)
+		if img, err := n.images.Resolve(name); err == nil {
+			id = img.ID
+		}
 		n.ids[name] = id
 	}
 	if id != i.ImageID {

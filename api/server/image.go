@@ -1,18 +1,221 @@
 package server
 
-import "context"
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
 
-// Images is what the door asks of the image store.
+	imagetypes "github.com/moby/moby/api/types/image"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"berth/api/server/wire"
+	"berth/base/fault"
+	"berth/base/ref"
+	"berth/image"
+)
+
+// Images is what the door asks of the image store, in the parts that its files use.
 type Images interface {
-	// ID gives the config digest of what ref names.
-	ID(ref string) (string, error)
-	Count(ctx context.Context) (int, error)
+	shelves
+	transfers
 }
 
-func (s *Server) countImages(ctx context.Context) int {
+// shelves are the verbs on images that are here.
+type shelves interface {
+	Resolve(name string) (*image.Image, error)
+	List(ctx context.Context, o image.ListOptions) ([]image.Summary, error)
+	History(name string) ([]image.Step, error)
+	Tag(name, newName string) error
+	Remove(ctx context.Context, name string, o image.RemoveOptions) ([]image.Removed, error)
+	Prune(ctx context.Context, f image.Filters) (image.PruneReport, error)
+	Count() int
+	LayersSize() int64
+}
+
+func (s *Server) countImages() int {
 	if s.cfg.Images == nil {
 		return 0
 	}
-	n, _ := s.cfg.Images.Count(ctx)
-	return n
+	return s.cfg.Images.Count()
+}
+
+func imageList(s *Server, c *call) error {
+	filters, err := c.filters("dangling", "label", "before", "since", "until", "reference")
+	if err != nil {
+		return err
+	}
+	// Before 1.25 a pattern for names had a value of its own.
+	if old := c.text("filter"); old != "" && c.v < 25 && len(filters["reference"]) == 0 {
+		if filters == nil {
+			filters = map[string][]string{}
+		}
+		filters["reference"] = []string{old}
+	}
+	if c.flag("identity") && c.v >= 54 && !c.flag("manifests") {
+		return fault.New(fault.Invalid, "conflicting options: identity requires manifests=1")
+	}
+	all, err := s.cfg.Images.List(c.ctx(), image.ListOptions{
+		All: c.flag("all"), Filters: filters, SharedSize: c.flag("shared-size") && c.v >= 42, Containers: c.v >= 51,
+	})
+	if err != nil {
+		return err
+	}
+	out := make([]any, len(all))
+	for i := range all {
+		out[i] = wire.ImageSummary(all[i].Image, int64(all[i].Containers), all[i].SharedSize, c.v)
+	}
+	return c.json(http.StatusOK, out)
+}
+
+func imageInspect(s *Server, c *call) error {
+	want, err := c.platform("platform", 49)
+	if err != nil {
+		return err
+	}
+	if want != nil && c.flag("manifests") {
+		return fault.New(fault.Invalid, "conflicting options: manifests and platform options cannot both be set")
+	}
+	img, err := s.cfg.Images.Resolve(c.name)
+	if err != nil {
+		return err
+	}
+	if err := hasPlatform(img, want, c.name); err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, wire.ImageInspect(img, c.v))
+}
+
+func imageHistory(s *Server, c *call) error {
+	want, err := c.platform("platform", 48)
+	if err != nil {
+		return err
+	}
+	img, err := s.cfg.Images.Resolve(c.name)
+	if err != nil {
+		return err
+	}
+	if err := hasPlatform(img, want, c.name); err != nil {
+		return err
+	}
+	steps, err := s.cfg.Images.History(img.ID)
+	if err != nil {
+		return err
+	}
+	out := make([]imagetypes.HistoryResponseItem, len(steps))
+	for i, st := range steps {
+		out[i] = imagetypes.HistoryResponseItem{ID: st.ID, CreatedBy: st.CreatedBy, Tags: st.Tags, Size: st.Size, Comment: st.Comment}
+		if !st.Created.IsZero() {
+			out[i].Created = st.Created.Unix()
+		}
+	}
+	return c.json(http.StatusOK, out)
+}
+
+func imageTag(s *Server, c *call) error {
+	name, err := c.reference()
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		return fault.New(fault.Invalid, "repo: the new name is missing")
+	}
+	if r, err := ref.Parse(name); err == nil && r.FamiliarName() == "sha256" {
+		return fault.New(fault.Invalid, "refusing to create an ambiguous tag using digest algorithm as name")
+	}
+	if err := s.cfg.Images.Tag(c.name, name); err != nil {
+		return err
+	}
+	return c.done(http.StatusCreated)
+}
+
+func imageRemove(s *Server, c *call) error {
+	if strings.TrimSpace(c.name) == "" {
+		return fault.New(fault.Invalid, "image name cannot be blank")
+	}
+	if c.v >= 50 && len(c.q["platforms"]) > 0 {
+		return fault.New(fault.NotImplemented, "platforms: removing an image for single platforms is not in this build of Berth")
+	}
+	done, err := s.cfg.Images.Remove(c.ctx(), c.name, image.RemoveOptions{Force: c.flag("force"), NoPrune: c.flag("noprune")})
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, deleted(done))
+}
+
+func imagePrune(s *Server, c *call) error {
+	filters, err := c.filters("dangling", "label", "label!", "until")
+	if err != nil {
+		return err
+	}
+	report, err := s.cfg.Images.Prune(c.ctx(), filters)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, imagetypes.PruneReport{ImagesDeleted: deleted(report.Deleted), SpaceReclaimed: uint64(max(report.Reclaimed, 0))})
+}
+
+func deleted(in []image.Removed) (out []imagetypes.DeleteResponse) {
+	for _, r := range in {
+		out = append(out, imagetypes.DeleteResponse{Untagged: r.Untagged, Deleted: r.Deleted})
+	}
+	return out
+}
+
+// reference joins the query values repo and tag to a name; "" where no repo is given.
+func (c *call) reference() (string, error) {
+	repo, tag := c.text("repo"), c.text("tag")
+	if repo == "" {
+		return "", nil
+	}
+	r, err := ref.Parse(repo)
+	if err != nil {
+		return "", err
+	}
+	if r.Digest != "" {
+		return "", fault.New(fault.Invalid, "cannot import digest reference")
+	}
+	if tag != "" {
+		if r, err = r.WithTag(tag); err != nil {
+			return "", err
+		}
+	}
+	return r.WithDefaultTag().String(), nil
+}
+
+// platform reads a platform in JSON from a query value that API since has; nil where none is asked for.
+func (c *call) platform(key string, since wire.Version) (*ocispec.Platform, error) {
+	if c.v < since || c.text(key) == "" {
+		return nil, nil
+	}
+	if len(c.q[key]) > 1 {
+		return nil, fault.New(fault.NotImplemented, "%s: more than one platform at once is not in this build of Berth", key)
+	}
+	var p ocispec.Platform
+	if err := json.Unmarshal([]byte(c.text(key)), &p); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "failed to parse platform")
+	}
+	switch {
+	case p.OS != "" && p.Architecture != "":
+		return &p, nil
+	case p.OS == "" && p.Architecture == "" && (p.Variant != "" || p.OSVersion != "" || len(p.OSFeatures) > 0):
+		return nil, fault.New(fault.Invalid, "optional platform fields provided, but OS and Architecture are missing")
+	}
+	return nil, fault.New(fault.Invalid, "both OS and Architecture must be provided")
+}
+
+// hasPlatform refuses an image that is not for the platform asked for.
+func hasPlatform(img *image.Image, want *ocispec.Platform, name string) error {
+	if want == nil {
+		return nil
+	}
+	have := img.Config.Platform
+	if have.OS == want.OS && have.Architecture == want.Architecture && (want.Variant == "" || have.Variant == want.Variant) {
+		return nil
+	}
+	asked := want.OS + "/" + want.Architecture
+	if want.Variant != "" {
+		asked += "/" + want.Variant
+	}
+	return fault.New(fault.NotFound, "image with reference %s was found but does not provide the specified platform (%s)", name, asked)
 }

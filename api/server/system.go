@@ -78,7 +78,7 @@ func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
 	if s.cfg.System != nil {
 		f.Engine = s.cfg.System.Info(ctx)
 	}
-	f.Images = s.countImages(ctx)
+	f.Images = s.countImages()
 	f.Hostname, _ = os.Hostname()
 	f.OperatingSystem, f.OSVersion = osRelease(root)
 	f.MemTotal = memTotal(root)

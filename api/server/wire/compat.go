@@ -118,6 +118,12 @@ func (r *CreateRequest) check(v Version) error {
 	}
 	for _, m := range h.Mounts {
 		switch {
+		case m.VolumeOptions != nil && m.Type != mount.TypeVolume:
+			return bad("VolumeOptions must not be specified on mount type %q", m.Type)
+		case m.BindOptions != nil && m.Type != mount.TypeBind && v >= 42:
+			return bad("BindOptions must not be specified on mount type %q", m.Type)
+		case m.TmpfsOptions != nil && m.Type != mount.TypeTmpfs:
+			return bad("TmpfsOptions must not be specified on mount type %q", m.Type)
 		case v < 44 && m.BindOptions != nil && m.BindOptions.ReadOnlyForceRecursive:
 			return bad("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
 		case v < 45 && m.VolumeOptions != nil && m.VolumeOptions.Subpath != "":

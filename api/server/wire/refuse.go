@@ -3,7 +3,6 @@ package wire
 import (
 	"fmt"
 	"reflect"
-	"slices"
 
 	containertypes "github.com/moby/moby/api/types/container"
 
@@ -45,7 +44,6 @@ func (r *CreateRequest) refuse(v Version) error {
 		{len(h.VolumesFrom) > 0, "HostConfig.VolumesFrom", fault.NotImplemented, noVolumes},
 		{h.Cgroup != "", "HostConfig.Cgroup", fault.NotImplemented, "containers have a cgroup of their own"},
 		{len(h.StorageOpt) > 0, "HostConfig.StorageOpt", fault.NotImplemented, "overlay2 takes no options in this build"},
-		{!builtinRuntime(h.Runtime), "HostConfig.Runtime", fault.Invalid, "unknown or invalid runtime name: " + h.Runtime},
 		{h.Umask != nil, "HostConfig.Umask", fault.NotImplemented, "the umask of a container cannot be chosen in this build"},
 		{len(h.DeviceRequests) > 0, "HostConfig.DeviceRequests", fault.NotImplemented, "no device driver (GPU, CDI) is in this build"},
 		{h.KernelMemory != 0, "HostConfig.KernelMemory", fault.NotImplemented, noKernelLimit},
@@ -76,11 +74,9 @@ func noCheck(h *containertypes.HealthConfig) bool {
 	return (len(h.Test) == 0 || h.Test[0] == "NONE") && firstSet(reflect.ValueOf(rest), "") == ""
 }
 
-// builtinRuntime reports whether a runtime's name means the built-in one. Docker's own names for its default count too, so that a
-// container can be made again from what Docker's inspect said.
-func builtinRuntime(name string) bool {
-	return slices.Contains([]string{"", "berth", "runc", "io.containerd.runc.v2"}, name)
-}
+// builtinRuntimes are the names that mean the built-in one. Docker's own names for its default are among them, so that a container can
+// be made again from what Docker's inspect said. Other names are for the engine to refuse.
+var builtinRuntimes = []string{"", "berth", "runc", "io.containerd.runc.v2"}
 
 // firstSet names the first field beneath v that is not empty; "" when all are.
 func firstSet(v reflect.Value, at string) string {

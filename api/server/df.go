@@ -1,0 +1,52 @@
+package server
+
+import (
+	"net/http"
+	"strconv"
+
+	"berth/api/server/wire"
+	"berth/base/fault"
+	"berth/engine"
+	"berth/engine/container"
+	"berth/image"
+)
+
+// diskUsage tells what takes room. From 1.42 on a client may ask for single kinds of things.
+func diskUsage(s *Server, c *call) error {
+	want := map[string]bool{}
+	if kinds, given := c.q["type"]; given && c.v >= 42 {
+		for _, k := range kinds {
+			switch k {
+			case "container", "image", "volume", "build-cache":
+				want[k] = true
+			default:
+				return fault.New(fault.Invalid, "unknown object type: %s", k)
+			}
+		}
+	} else {
+		want = map[string]bool{"container": true, "image": true, "volume": true, "build-cache": true}
+	}
+	asked, verbose := c.v >= 52 && c.text("verbose") != "", false
+	if asked {
+		var err error
+		if verbose, err = strconv.ParseBool(c.text("verbose")); err != nil {
+			return fault.New(fault.Invalid, "invalid value for verbose: %s", c.text("verbose"))
+		}
+	}
+	u := wire.Usage{Volumes: want["volume"], BuildCache: want["build-cache"]}
+	if want["container"] {
+		all, err := s.cfg.Containers.List(c.ctx(), engine.ListOptions{All: true, Size: true})
+		if err != nil {
+			return err
+		}
+		u.Containers = append([]container.Info{}, all...)
+	}
+	if want["image"] && s.cfg.Images != nil {
+		all, err := s.cfg.Images.List(c.ctx(), image.ListOptions{SharedSize: true, Containers: true})
+		if err != nil {
+			return err
+		}
+		u.Images, u.LayersSize = append([]image.Summary{}, all...), s.cfg.Images.LayersSize()
+	}
+	return c.json(http.StatusOK, u.DiskUsage(c.v, asked, verbose, s.now()))
+}

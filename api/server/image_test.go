@@ -1,0 +1,206 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"berth/base/fault"
+	"berth/image"
+)
+
+// album stands for the image store: one image, "busybox:1.36".
+type album struct {
+	img   *image.Image
+	calls []string
+	fail  error
+	late  bool // fail after the first output
+	data  string
+}
+
+func newAlbum() *album {
+	created := at
+	return &album{img: &image.Image{
+		ID: "sha256:" + webID, RepoTags: []string{"busybox:1.36"}, RepoDigests: []string{}, Parent: "", Created: created, Size: 1000, Tagged: at,
+		Layers:   []digest.Digest{digest.FromString("layer")},
+		Manifest: &image.Descriptor{MediaType: "application/vnd.oci.image.manifest.v1+json", Digest: digest.FromString("manifest"), Size: 500},
+		Config: &image.Document{
+			Created: &created, Platform: image.Platform{OS: "linux", Architecture: "amd64"}, RootFS: image.RootFS{Type: "layers"},
+			Config: image.RunConfig{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}, Labels: map[string]string{"a": "b"}, Healthcheck: &image.Healthcheck{Test: []string{"CMD", "true"}}},
+		},
+	}}
+}
+
+func (a *album) note(verb string, args ...any) error {
+	text := verb
+	for _, x := range args {
+		b, _ := json.Marshal(x)
+		text += " " + string(b)
+	}
+	a.calls = append(a.calls, text)
+	return a.fail
+}
+
+func (a *album) Resolve(name string) (*image.Image, error) {
+	if name != "busybox" && name != "busybox:1.36" && name != a.img.ID && name != "library/busybox" {
+		return nil, fault.New(fault.NotFound, "No such image: %s:latest", name)
+	}
+	return a.img, nil
+}
+func (a *album) List(_ context.Context, o image.ListOptions) ([]image.Summary, error) {
+	s := image.Summary{Image: a.img, SharedSize: -1, Containers: -1}
+	if o.SharedSize {
+		s.SharedSize = 10
+	}
+	if o.Containers {
+		s.Containers = 2
+	}
+	return []image.Summary{s}, a.note("list", o)
+}
+func (a *album) History(name string) ([]image.Step, error) {
+	return []image.Step{{ID: name, Created: at, CreatedBy: "make", Tags: []string{"busybox:1.36"}, Size: 5, Comment: "c"}, {ID: "<missing>", Created: time.Time{}}}, a.note("history", name)
+}
+func (a *album) Tag(name, newName string) error { return a.note("tag", name, newName) }
+func (a *album) Remove(_ context.Context, name string, o image.RemoveOptions) ([]image.Removed, error) {
+	return []image.Removed{{Untagged: "busybox:1.36"}, {Deleted: a.img.ID}}, a.note("remove", name, o)
+}
+func (a *album) Prune(_ context.Context, f image.Filters) (image.PruneReport, error) {
+	return image.PruneReport{Reclaimed: 9}, a.note("prune", f)
+}
+func (a *album) Count() int        { return 1 }
+func (a *album) LayersSize() int64 { return 990 }
+func (a *album) Load(_ context.Context, r io.Reader, o image.LoadOptions) ([]image.Loaded, error) {
+	b, _ := io.ReadAll(r)
+	a.data = string(b)
+	if o.Progress != nil {
+		o.Progress(image.Progress{ID: "abc", Action: "Loading layer", Current: 1, Total: 2})
+	}
+	return []image.Loaded{{ID: a.img.ID, Name: "busybox:1.36"}}, a.note("load", o.Platform)
+}
+func (a *album) Import(_ context.Context, r io.Reader, o image.ImportOptions) (string, error) {
+	b, _ := io.ReadAll(r)
+	a.data = string(b)
+	return a.img.ID, a.note("import", o)
+}
+func (a *album) Save(_ context.Context, w io.Writer, names []string, p *image.Platform) error {
+	if a.fail == nil || a.late {
+		fmt.Fprint(w, "tar bytes")
+	}
+	return a.note("save", names, p)
+}
+
+func TestImageRequests(t *testing.T) {
+	for _, tt := range []struct {
+		method, path, body string
+		code               int
+		has, verb          string
+		fail               error
+	}{
+		{method: "GET", path: "/images/json", code: 200, has: `"Containers":2`, verb: `list {"All":false,"Filters":null,"SharedSize":false,"Containers":true}`},
+		{method: "GET", path: "/v1.43/images/json?all=1&shared-size=1", code: 200, has: `"VirtualSize":1000`},
+		{method: "GET", path: "/v1.24/images/json?filter=busy*", code: 200, has: `"Containers":-1`, verb: `list {"All":false,"Filters":{"reference":["busy*"]},"SharedSize":false,"Containers":false}`},
+		{method: "GET", path: "/images/json?filters=" + q(`{"foo":["x"]}`), code: 400, has: "invalid filter 'foo'"},
+		{method: "GET", path: "/images/json?identity=1", code: 400, has: "identity requires manifests=1"},
+		{method: "GET", path: "/images/library/busybox/json", code: 200, has: `"Id":"sha256:` + webID + `"`},
+		{method: "GET", path: "/images/nope/json", code: 404, has: `{"message":"No such image: nope:latest"}`},
+		{method: "GET", path: "/images/busybox/json?platform=" + q(`{"os":"linux","architecture":"arm64","variant":"v8"}`), code: 404, has: "does not provide the specified platform (linux/arm64/v8)"},
+		{method: "GET", path: "/images/busybox/json?platform=x", code: 400, has: "failed to parse platform"},
+		{method: "GET", path: "/images/busybox/json?platform=" + q(`{"os":"linux"}`), code: 400, has: "both OS and Architecture must be provided"},
+		{method: "GET", path: "/images/busybox/json?platform=" + q(`{"variant":"x"}`), code: 400, has: "optional platform fields provided, but OS and Architecture are missing"},
+		{method: "GET", path: "/images/busybox/json?manifests=1&platform=" + q(`{"os":"linux","architecture":"amd64"}`), code: 400, has: "cannot both be set"},
+		{method: "GET", path: "/v1.48/images/busybox/json?platform=x", code: 200},
+		{method: "GET", path: "/images/busybox/history", code: 200, has: `{"Comment":"c","Created":1772600767,"CreatedBy":"make","Id":"sha256:` + webID + `","Size":5,"Tags":["busybox:1.36"]},{"Comment":"","Created":0,"CreatedBy":"","Id":"<missing>"`},
+		{method: "POST", path: "/images/busybox/tag?repo=mine&tag=one", code: 201, verb: `tag "busybox" "docker.io/library/mine:one"`},
+		{method: "POST", path: "/images/busybox/tag?repo=mine", code: 201, verb: `tag "busybox" "docker.io/library/mine:latest"`},
+		{method: "POST", path: "/images/busybox/tag?repo=Xx", code: 400, has: "invalid reference format: repository name (library/Xx) must be lowercase"},
+		{method: "POST", path: "/images/busybox/tag?repo=sha256", code: 400, has: "refusing to create an ambiguous tag"},
+		{method: "POST", path: "/images/busybox/tag", code: 400, has: "the new name is missing"},
+		{method: "DELETE", path: "/images/busybox?force=1&noprune=1", code: 200, has: `[{"Untagged":"busybox:1.36"},{"Deleted":"sha256:` + webID + `"}]`, verb: `remove "busybox" {"Force":true,"NoPrune":true}`},
+		{method: "DELETE", path: "/images/busybox", fail: fault.New(fault.Conflict, "conflict: in use"), code: 409, has: "conflict: in use"},
+		{method: "DELETE", path: "/images/busybox?platforms=x", code: 501, has: "platforms"},
+		{method: "POST", path: "/images/prune?filters=" + q(`{"dangling":["false"]}`), code: 200, has: `{"ImagesDeleted":null,"SpaceReclaimed":9}`, verb: `prune {"dangling":["false"]}`},
+		{method: "POST", path: "/images/create?fromImage=busybox&tag=1", code: 501, has: "pulling images is not in this build"},
+		{method: "POST", path: "/images/create", code: 400, has: "fromSrc is missing"},
+		{method: "POST", path: "/images/create?fromSrc=http://x", code: 501},
+		{method: "POST", path: "/images/create?fromSrc=-&repo=a/b&tag=c&changes=CMD%20x&changes=ENV%20y&message=m&platform=linux/arm64", body: "{tar", code: 200, has: `{"status":"sha256:` + webID + `"}`,
+			verb: `import {"Ref":"docker.io/a/b:c","Changes":["CMD x","ENV y"],"Message":"m","Platform":"linux/arm64"}`},
+		{method: "POST", path: "/images/create?fromSrc=-", body: "{tar", fail: fault.New(fault.Invalid, "no tar"), code: 400, has: `{"message":"no tar"}`},
+		{method: "POST", path: "/images/load?quiet=1", body: "{tar", code: 200, has: `{"stream":"Loaded image: busybox:1.36\n"}`, verb: `load null`},
+		{method: "POST", path: "/images/load?quiet=0", body: "{tar", code: 200, has: `{"status":"Loading layer","progressDetail":{"current":1,"total":2},"id":"abc"}` + "\r\n"},
+		{method: "POST", path: "/images/load?quiet=0", body: "{tar", fail: fault.New(fault.Invalid, "broken"), code: 200, has: `{"errorDetail":{"message":"broken"},"error":"broken"}`},
+		{method: "GET", path: "/images/get?names=busybox&names=other", code: 200, has: "tar bytes", verb: `save ["busybox","other"] null`},
+		{method: "GET", path: "/images/library/busybox/get", code: 200, has: "tar bytes", verb: `save ["library/busybox"] null`},
+		{method: "GET", path: "/images/get", code: 400, has: "names is missing"},
+		{method: "GET", path: "/images/get?names=nope", fail: fault.New(fault.NotFound, "No such image: nope"), code: 404, has: `{"message":"No such image: nope"}`},
+		{method: "GET", path: "/images/search?term=x", code: 501},
+		{method: "POST", path: "/images/a/b/push", code: 501},
+		{method: "GET", path: "/system/df", code: 200, has: `"TotalSize":990`},
+		{method: "GET", path: "/v1.52/system/df", code: 200, has: `"LayersSize":990`},
+		{method: "GET", path: "/v1.52/system/df?verbose=1", code: 200, has: `"ImageUsage":{"ActiveCount":1,"Items":[{`},
+		{method: "GET", path: "/v1.41/system/df", code: 200, has: `"BuildCache":[],"BuilderSize":0`},
+		{method: "GET", path: "/system/df?type=x", code: 400, has: "unknown object type: x"},
+		{method: "GET", path: "/system/df?verbose=x", code: 400, has: "invalid value for verbose: x"},
+		{method: "GET", path: "/system/df?type=volume", code: 200, has: `{"VolumeUsage":{}}`},
+	} {
+		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
+			a := newAlbum()
+			a.fail = tt.fail
+			s, web, _ := serve(t, newFake())
+			s.cfg.Images = a
+			code, text, _ := ask(t, web, tt.method, tt.path, tt.body)
+			if code != tt.code || !strings.Contains(text, tt.has) {
+				t.Errorf("%d %s\nwant %d …%s…", code, text, tt.code, tt.has)
+			}
+			if tt.verb != "" && !slices.Contains(a.calls, tt.verb) {
+				t.Errorf("the store was asked %q, want %q", a.calls, tt.verb)
+			}
+			if tt.body != "" && a.data != tt.body {
+				t.Errorf("the store read %q", a.data)
+			}
+		})
+	}
+}
+
+// An archive that breaks off must not look whole.
+func TestSaveThatBreaksOff(t *testing.T) {
+	a := newAlbum()
+	a.fail, a.late = fault.New(fault.Internal, "disk"), true
+	s, web, _ := serve(t, newFake())
+	s.cfg.Images = a
+	resp, err := http.Get(web.URL + "/images/get?names=busybox")
+	if err != nil {
+		return // broken off before the headers were flushed
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err == nil {
+		t.Errorf("the client takes %q for the whole", b)
+	}
+}
+
+func TestImageAnswersGolden(t *testing.T) {
+	for _, version := range []string{"1.24", "1.43", "1.44", "1.49", "1.51", "1.56"} {
+		s, web, _ := serve(t, newFake())
+		s.cfg.Images = newAlbum()
+		_, list, _ := ask(t, web, "GET", "/v"+version+"/images/json", "")
+		_, one, _ := ask(t, web, "GET", "/v"+version+"/images/busybox/json", "")
+		golden(t, "testdata/image-"+version+".json", []byte(indent(t, list)+indent(t, one)))
+	}
+}
+
+func indent(t *testing.T, text string) string {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := json.MarshalIndent(v, "", "  ")
+	return string(b) + "\n"
+}
