@@ -12,7 +12,7 @@ import (
 
 // Apply does the steps. When one fails, what was made is removed again and the error says which file
 // refused which value. A directory that is already there is used, if no process is in it, and is not
-// removed on failure.
+// removed on failure. NotFound: Lenient left no hierarchy over.
 func (s Setup) Apply() (*Cgroup, error) {
 	a := applier{setup: &s}
 	defer a.file.close()
@@ -27,10 +27,15 @@ func (s Setup) Apply() (*Cgroup, error) {
 		return nil, err
 	}
 	c := &Cgroup{layout: s.Layout, path: s.Path, dirs: make([]string, len(s.Layout.Hierarchies))}
+	some := false
 	for i := range s.Layout.Hierarchies {
 		if dir := s.Layout.Hierarchies[i].Place(s.Layout.Mode, s.Path); !slices.Contains(a.skipped, dir) {
 			c.dirs[i] = dir
+			some = true
 		}
+	}
+	if !some {
+		return nil, fault.New(fault.NotFound, "cgroup %s: this user may make it in no hierarchy", s.Path)
 	}
 	return c, nil
 }

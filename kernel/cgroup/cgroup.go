@@ -105,6 +105,35 @@ func (c *Cgroup) Attach() Attach {
 	return a
 }
 
+// AttachBeside says how to get to where a process of the container is, in each hierarchy: in the cgroup
+// or in one below it. A new process of a container that manages cgroups itself (systemd inside) must go
+// there on v2: a cgroup that has given controllers to its children takes no processes (EBUSY). Where the
+// process is elsewhere, or gone, it is Attach.
+func (c *Cgroup) AttachBeside(pid int) Attach {
+	text, err := readFile("/proc/" + itoa(int64(pid)) + "/cgroup")
+	if err != nil {
+		return c.Attach()
+	}
+	beside := Cgroup{layout: c.layout, path: c.path, dirs: slices.Clone(c.dirs)}
+	for _, o := range ownPaths(text) {
+		for i := range c.layout.Hierarchies {
+			h := &c.layout.Hierarchies[i]
+			if h.V2 != o.v2 || !o.v2 && !h.Has(firstOf(o.controllers)) || c.dirs[i] == "" {
+				continue
+			}
+			if dir := h.Dir + o.path; strings.HasPrefix(dir, c.dirs[i]+"/") && exists(dir) {
+				beside.dirs[i] = dir
+			}
+		}
+	}
+	return beside.Attach()
+}
+
+func firstOf(list string) string {
+	first, _, _ := strings.Cut(list, ",")
+	return first
+}
+
 // Add moves an existing process, with all its threads, into the cgroup. It is the slow way (see Attach),
 // for processes that others started.
 func (c *Cgroup) Add(pid int) error {

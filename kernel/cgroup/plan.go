@@ -92,6 +92,15 @@ func Plan(l Layout, path string, r *specs.LinuxResources) (Setup, error) {
 	return s, b.err
 }
 
+// Attach says how a process will get into the cgroup, before it is made: for planning a launch.
+func (s Setup) Attach() Attach {
+	c := Cgroup{layout: s.Layout, path: s.Path, dirs: make([]string, len(s.Layout.Hierarchies))}
+	for i := range s.Layout.Hierarchies {
+		c.dirs[i] = s.Layout.Hierarchies[i].Place(s.Layout.Mode, s.Path)
+	}
+	return c.Attach()
+}
+
 // String prints the steps, one a line.
 func (s Setup) String() string {
 	var b strings.Builder

@@ -3,8 +3,10 @@ package cgroup
 import (
 	"os"
 	"os/exec"
+	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -265,6 +267,40 @@ func testFreeze(t *testing.T, l Layout, path string, have probe.Features) {
 	}
 }
 
+// A process that was moved to a cgroup below is found there.
+func TestRealAttachBeside(t *testing.T) {
+	l, path := real(t)
+	c := apply(t, l, path, nil)
+	s, err := Plan(l, path, nil)
+	if err != nil || !reflect.DeepEqual(s.Attach(), c.Attach()) {
+		t.Errorf("planned %+v (%v), made %+v", s.Attach(), err, c.Attach())
+	}
+	cmd := sleeper(t, c, "exec sleep 100")
+	last := c.dirs[len(c.dirs)-1]
+	eventually(t, "the process is inside", func() bool { p, _ := readProcs(last); return len(p) == 1 })
+	if got := c.AttachBeside(cmd.Process.Pid); !reflect.DeepEqual(got, c.Attach()) {
+		t.Errorf("beside a process that is in the cgroup itself: %+v", got)
+	}
+	if err := os.Mkdir(last+"/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeFile(last+"/sub/cgroup.procs", strconv.Itoa(cmd.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	got, want := c.AttachBeside(cmd.Process.Pid), c.Attach()
+	if l.Hierarchies[len(c.dirs)-1].V2 {
+		want.V2Dir += "/sub"
+	} else {
+		want.V1Procs[len(want.V1Procs)-1] = last + "/sub/tasks"
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("beside a process that is below: %+v, want %+v", got, want)
+	}
+	if got := c.AttachBeside(os.Getpid()); !reflect.DeepEqual(got, c.Attach()) {
+		t.Errorf("beside a process that is elsewhere: %+v", got)
+	}
+}
+
 // A tree of forking processes is killed as a whole.
 func TestRealKillTree(t *testing.T) { ways(t, testKillTree) }
 
@@ -284,6 +320,82 @@ func testKillTree(t *testing.T, l Layout, path string, have probe.Features) {
 	eventually(t, "all gone", func() bool { p, _ := c.Procs(); return len(p) == 0 })
 	if err := c.Remove(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Many containers come and go below one parent, which a failing one takes away whenever it is empty.
+func TestRealConcurrent(t *testing.T) {
+	l, path := real(t)
+	parent := strings.TrimSuffix(path, path[strings.LastIndex(path, "/"):]) + "/many"
+	var wg sync.WaitGroup
+	for n := range 4 {
+		wg.Go(func() {
+			for i := range 25 {
+				s, err := Plan(l, parent+"/c"+strconv.Itoa(n), nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n == 0 { // fails after its directories are made
+					s.Steps = append(s.Steps, Step{Op: Write, Dir: s.Steps[0].Dir, File: "no.such.file", Value: "1", Field: "test"})
+					if _, err := s.Apply(); err == nil {
+						t.Error("a missing file is no failure")
+					}
+					continue
+				}
+				c, err := s.Apply()
+				if err != nil {
+					t.Errorf("round %d: %v", i, err)
+					return
+				}
+				if err := c.Remove(); err != nil {
+					t.Errorf("round %d: %v", i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Limits on the machine's own v2, by the one controller that it may have; and the reason when a parent
+// that has processes cannot hand it on.
+func TestRealV2Controller(t *testing.T) {
+	l, path := real(t)
+	h := l.V2()
+	if h == nil || !h.Has("hugetlb") || len(hugePageSizes()) == 0 {
+		t.Skip("needs the hugetlb controller on cgroup v2")
+	}
+	l = Layout{Mode: V2, Hierarchies: []Hierarchy{*h}}
+	size := hugePageSizes()[0]
+	r := &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: size, Limit: 4 << 20}}}
+	c := apply(t, l, path, r)
+	s, err := c.Stats()
+	if _, ok := s.Hugetlb[size]; err != nil || !ok {
+		t.Errorf("stats %+v %v", s.Hugetlb, err)
+	}
+	if got := trimmed(c.V2Dir() + "/hugetlb." + size + ".max"); got == "" || got == "max" {
+		t.Errorf("the limit is %q", got)
+	}
+	if err := c.Remove(); err != nil {
+		t.Fatal(err)
+	}
+
+	full := apply(t, l, path+"-full", nil)
+	if err := writeFile(full.V2Dir()+"/cgroup.subtree_control", "-hugetlb"); err != nil {
+		t.Fatal(err)
+	}
+	sleeper(t, full, "exec sleep 100")
+	eventually(t, "the process is inside", func() bool { p, _ := full.Procs(); return len(p) == 1 })
+	plan, err := Plan(l, path+"-full/child", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = plan.Apply()
+	if !fault.Is(err, fault.NotImplemented) || !strings.Contains(err.Error(), "move the processes into a child") || !strings.Contains(err.Error(), "hugetlb") {
+		t.Errorf("below a cgroup with processes: %v", err)
+	}
+	if exists(full.V2Dir() + "/child") {
+		t.Error("the child is left")
 	}
 }
 
