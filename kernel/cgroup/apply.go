@@ -176,6 +176,10 @@ func (a *applier) mkdir(s *Step) error {
 			return nil
 		}
 		return fault.Wrap(fault.Forbidden, err, "make cgroup %s", s.Dir)
+	case unix.EAGAIN:
+		return fault.Wrap(fault.Unavailable, err, "make cgroup %s (a parent's cgroup.max.descendants or cgroup.max.depth is reached)", s.Dir)
+	case unix.ENOSPC, unix.ENOMEM:
+		return fault.Wrap(fault.Unavailable, err, "make cgroup %s (the kernel has no room for more: 65535 memory cgroups at most, removed ones that still hold pages included)", s.Dir)
 	}
 	return fault.Wrap(fault.Internal, err, "make cgroup %s", s.Dir)
 }
