@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"fmt"
 	"slices"
 	"syscall"
 
@@ -52,8 +53,12 @@ func compile(p *specs.LinuxSeccomp, native specs.Arch) (*Filter, error) {
 			return nil, err
 		}
 	}
+	c.meet()
 	if c.notify && p.ListenerPath == "" {
 		return nil, fault.New(fault.Invalid, "seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
+	}
+	if p.ListenerMetadata != "" && p.ListenerPath == "" {
+		return nil, fault.New(fault.Invalid, "seccomp: listenerMetadata is set and listenerPath is not")
 	}
 	fl, err := flags(p.Flags, c.notify)
 	if err != nil {
@@ -92,10 +97,11 @@ const (
 type compiler struct {
 	abis      []*abi // in the order of the prologue's tests: the native one first
 	verdicts  []verdict
-	joined    map[[2]uint16]uint16 // verdicts made of two
-	calls     [nameCount]uint16    // verdict of each name
-	named     [nameCount]bool      // names in the profile, redundant rules included
-	enosys    bool                 // numbers beyond the profile's highest give ENOSYS
+	joined    map[string]uint16 // verdicts made of several, by their places
+	calls     [nameCount]uint16 // verdict of each name
+	more      map[int][]uint16  // further verdicts on a name, until they meet
+	named     [nameCount]bool   // names in the profile, redundant rules included
+	enosys    bool              // numbers beyond the profile's highest give ENOSYS
 	notify    bool
 	forgetful bool
 }
@@ -168,7 +174,15 @@ func (c *compiler) add(i int, s *specs.LinuxSyscall) error {
 		if id == 0 {
 			id = c.intern(v)
 		}
-		c.calls[n] = c.join(c.calls[n], id)
+		switch was := c.calls[n]; {
+		case was == byDefault:
+			c.calls[n] = id
+		case was != id:
+			if c.more == nil {
+				c.more = map[int][]uint16{}
+			}
+			c.more[n] = append(c.more[n], id)
+		}
 	}
 	return nil
 }
@@ -203,32 +217,50 @@ func (c *compiler) intern(v verdict) uint16 {
 	return uint16(len(c.verdicts) - 1)
 }
 
-// join gives the verdict of a call to which two apply.
-func (c *compiler) join(a, b uint16) uint16 {
-	if a == byDefault || a == b {
-		return b
+// meet settles the calls that several entries name.
+func (c *compiler) meet() {
+	for n, ids := range c.more {
+		c.calls[n] = c.join(append([]uint16{c.calls[n]}, ids...))
 	}
-	if b == byDefault {
-		return a
+}
+
+// join gives the verdict of a call to which several apply, in any order. Calls with the same entries
+// share theirs.
+func (c *compiler) join(ids []uint16) uint16 {
+	slices.Sort(ids)
+	ids = slices.DeleteFunc(slices.Compact(ids), func(id uint16) bool { return id == byDefault })
+	switch len(ids) {
+	case 0:
+		return byDefault
+	case 1:
+		return ids[0]
 	}
-	x, y := &c.verdicts[a], &c.verdicts[b]
-	switch {
-	case x.rules == nil && (y.rules != nil || x.order <= y.order):
-		return a
-	case y.rules == nil:
-		return b
-	}
-	if both, ok := c.joined[[2]uint16{a, b}]; ok {
+	key := fmt.Sprint(ids)
+	if both, ok := c.joined[key]; ok {
 		return both
 	}
-	rules := slices.Concat(x.rules, y.rules)
-	slices.SortStableFunc(rules, func(p, q rule) int { return p.order - q.order })
-	both := c.intern(verdict{rules: rules, action: x.action, order: min(x.order, y.order)})
-	if c.joined == nil {
-		c.joined = map[[2]uint16]uint16{}
+	first, plain, count := &c.verdicts[ids[0]], -1, 0
+	for _, id := range ids {
+		v := &c.verdicts[id]
+		count += len(v.rules)
+		if v.rules == nil && (plain < 0 || v.order < c.verdicts[plain].order) {
+			plain = int(id)
+		}
 	}
-	c.joined[[2]uint16{a, b}] = both
-	return both
+	if plain >= 0 {
+		return uint16(plain)
+	}
+	both := verdict{rules: make([]rule, 0, count), action: first.action, order: first.order}
+	for _, id := range ids {
+		both.rules = append(both.rules, c.verdicts[id].rules...)
+		both.order = min(both.order, c.verdicts[id].order)
+	}
+	slices.SortStableFunc(both.rules, func(p, q rule) int { return p.order - q.order })
+	if c.joined == nil {
+		c.joined = map[string]uint16{}
+	}
+	c.joined[key] = c.intern(both)
+	return c.joined[key]
 }
 
 // program lays out the filter: the prologue tells audit architectures apart, each leads to its tree.

@@ -227,6 +227,7 @@ func TestErrorsNameTheRule(t *testing.T) {
 		`seccomp: syscalls[0].names[0]: empty string is not a valid syscall`:                          bad(func(p *specs.LinuxSeccomp) { p.Syscalls[0].Names[0] = "" }),
 		`seccomp: unknown seccomp flag "SECCOMP_FILTER_FLAG_X"`:                                       bad(func(p *specs.LinuxSeccomp) { p.Flags = []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_X"} }),
 		`seccomp: SCMP_ACT_NOTIFY needs a listenerPath`:                                               bad(func(p *specs.LinuxSeccomp) { p.Syscalls[0].Action = specs.ActNotify }),
+		`seccomp: listenerMetadata is set and listenerPath is not`:                                    bad(func(p *specs.LinuxSeccomp) { p.ListenerMetadata = "x" }),
 		`seccomp: syscalls[2]: SCMP_ACT_NOTIFY cannot be used for the write syscall`: bad(func(p *specs.LinuxSeccomp) {
 			p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{"write"}, Action: specs.ActNotify})
 		}),

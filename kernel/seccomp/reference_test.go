@@ -11,27 +11,31 @@ import (
 // reference evaluates a profile call by call, straight from the rules that Compile promises and with
 // none of its structures: what the profile says, nothing about how a filter is laid out.
 type reference struct {
-	p       *specs.LinuxSeccomp
-	native  specs.Arch
-	numbers map[specs.Arch]map[string]uint32 // looked up once: there are very many calls to evaluate
+	p      *specs.LinuxSeccomp
+	native specs.Arch
+
+	// Looked up once, since there are very many calls to evaluate.
+	entries map[specs.Arch]map[uint32][]int // the profile's entries that name a number, in order
+	highest map[specs.Arch]uint32           // number that the profile names
 }
 
 func newReference(p *specs.LinuxSeccomp, native specs.Arch) reference {
-	r := reference{p, native, map[specs.Arch]map[string]uint32{}}
+	r := reference{p, native, map[specs.Arch]map[uint32][]int{}, map[specs.Arch]uint32{}}
 	for _, b := range abis {
-		r.numbers[b.name] = map[string]uint32{}
-		add := func(name string) {
-			if nr, ok := Number(b.name, name); ok {
-				r.numbers[b.name][name] = nr
-			}
-		}
-		add("socketcall")
-		add("ipc")
-		for _, s := range p.Syscalls {
+		entries := map[uint32][]int{}
+		for i, s := range p.Syscalls {
 			for _, name := range s.Names {
-				add(name)
+				nr, ok := Number(b.name, name)
+				if !ok {
+					continue
+				}
+				entries[nr] = append(entries[nr], i)
+				if b.name != specs.ArchARM || nr < armPrivate {
+					r.highest[b.name] = max(r.highest[b.name], nr)
+				}
 			}
 		}
+		r.entries[b.name] = entries
 	}
 	return r
 }
@@ -83,14 +87,7 @@ func (r reference) verdict(d Data) uint32 {
 	if (arch == specs.ArchS390 || arch == specs.ArchS390X) && d.Number == 0 {
 		return enosys
 	}
-	highest, numbers := uint32(0), r.numbers[arch]
-	for _, s := range r.p.Syscalls {
-		for _, name := range s.Names {
-			if nr, ok := numbers[name]; ok && (arch != specs.ArchARM || nr < armPrivate) {
-				highest = max(highest, nr)
-			}
-		}
-	}
+	highest := r.highest[arch]
 	if highest != 0 && d.Number > highest && (arch != specs.ArchARM || d.Number < armPrivate) {
 		return enosys
 	}
@@ -107,16 +104,10 @@ func (r reference) rules(arch specs.Arch, wide bool, d Data, deflt uint32) (uint
 		action uint32
 	}
 	var found []candidate
-	numbers := r.numbers[arch]
-	for i, s := range r.p.Syscalls {
-		act := r.action(s.Action, s.ErrnoRet)
-		if act == deflt {
-			continue
-		}
-		for _, name := range s.Names {
-			if nr, ok := numbers[name]; ok && nr == d.Number && len(s.Args) > 0 && r.matches(s.Args, wide, d) {
-				found = append(found, candidate{i, act})
-			}
+	for _, i := range r.entries[arch][d.Number] {
+		s := &r.p.Syscalls[i]
+		if act := r.action(s.Action, s.ErrnoRet); act != deflt && len(s.Args) > 0 && r.matches(s.Args, wide, d) {
+			found = append(found, candidate{i, act})
 		}
 	}
 	for _, through := range []string{"socketcall", "ipc"} {
@@ -124,7 +115,7 @@ func (r reference) rules(arch specs.Arch, wide bool, d Data, deflt uint32) (uint
 		if through == "ipc" {
 			members = ipcCalls[:]
 		}
-		if nr, ok := numbers[through]; !ok || nr != d.Number {
+		if nr, ok := Number(arch, through); !ok || nr != d.Number {
 			continue
 		}
 		for _, m := range members {
@@ -154,16 +145,10 @@ func (r reference) rules(arch specs.Arch, wide bool, d Data, deflt uint32) (uint
 
 // unconditional finds the first rule without conditions for a number.
 func (r reference) unconditional(arch specs.Arch, number, deflt uint32) (uint32, bool) {
-	numbers := r.numbers[arch]
-	for _, s := range r.p.Syscalls {
-		act := r.action(s.Action, s.ErrnoRet)
-		if act == deflt || len(s.Args) > 0 {
-			continue
-		}
-		for _, name := range s.Names {
-			if nr, ok := numbers[name]; ok && nr == number {
-				return act, true
-			}
+	for _, i := range r.entries[arch][number] {
+		s := &r.p.Syscalls[i]
+		if act := r.action(s.Action, s.ErrnoRet); act != deflt && len(s.Args) == 0 {
+			return act, true
 		}
 	}
 	return 0, false

@@ -120,7 +120,11 @@ func (c *compiler) put(t *callTable, b *abi, nr uint32, v uint16) {
 	if at >= armPrivate {
 		at = at - armPrivate + tableSize
 	}
-	t[at] = c.join(t[at], v)
+	if t[at] == byDefault {
+		t[at] = v
+		return
+	}
+	t[at] = c.join([]uint16{t[at], v})
 }
 
 // numbered gives the ABI's calls that have a verdict, by number, and the highest number the profile

@@ -119,7 +119,7 @@ func TestProfiles(t *testing.T) {
 		t.Error(err)
 	}
 	for n := range 3 * maxProfiles {
-		if _, err := p.Get(`{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"`+strings.Repeat("x", n)+`"}`, nil); err != nil {
+		if _, err := p.Get(`{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/`+strings.Repeat("x", n)+`"}`, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

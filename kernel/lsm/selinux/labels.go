@@ -2,10 +2,10 @@ package selinux
 
 import (
 	"bufio"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -41,6 +41,7 @@ const unconfinedPair = "c1022,c1023"
 // Labeller gives containers their labels. It may be used by several goroutines.
 type Labeller struct {
 	process, file string // the policy's labels, with a level but no categories
+	categories    int
 
 	mu    sync.Mutex
 	taken map[string]int // how many containers have a pair or level
@@ -51,7 +52,7 @@ type Labeller struct {
 func New() *Labeller { return open("/") }
 
 func open(root string) *Labeller {
-	l := &Labeller{taken: map[string]int{unconfinedPair: 1}}
+	l := &Labeller{categories: categories, taken: map[string]int{unconfinedPair: 1}}
 	contexts := lxcContexts(root)
 	l.process, l.file = contexts["process"], contexts["file"]
 	return l
@@ -195,13 +196,13 @@ const tries = 32
 // left somewhere do not become the next one's.
 func (l *Labeller) free() (string, error) {
 	for range tries {
-		a, b := rand.IntN(categories), rand.IntN(categories)
+		a, b := rand.IntN(l.categories), rand.IntN(l.categories)
 		if p := pairOf(a, b); a != b && l.taken[p] == 0 {
 			return p, nil
 		}
 	}
-	for a := range categories {
-		for b := a + 1; b < categories; b++ {
+	for a := range l.categories {
+		for b := a + 1; b < l.categories; b++ {
 			if p := pairOf(a, b); l.taken[p] == 0 {
 				return p, nil
 			}
@@ -210,7 +211,7 @@ func (l *Labeller) free() (string, error) {
 	return "", fault.New(fault.Unavailable, "all pairs of SELinux categories are taken: remove containers")
 }
 
-func pairOf(a, b int) string { return fmt.Sprintf("c%d,c%d", min(a, b), max(a, b)) }
+func pairOf(a, b int) string { return "c" + strconv.Itoa(min(a, b)) + ",c" + strconv.Itoa(max(a, b)) }
 
 // Reserve takes the level of a label that a container already carries.
 func (l *Labeller) Reserve(label string) { l.count(label, 1) }

@@ -152,15 +152,16 @@ func TestPairsAreUnique(t *testing.T) {
 
 func TestReserve(t *testing.T) {
 	l := targeted(t)
-	for a := range categories {
-		for b := a + 1; b < categories; b++ {
-			if a != 3 || b != 900 {
+	l.categories = 20
+	for a := range l.categories {
+		for b := a + 1; b < l.categories; b++ {
+			if a != 3 || b != 9 {
 				l.taken[pairOf(a, b)] = 1
 			}
 		}
 	}
 	last, err := l.Labels(nil)
-	if err != nil || last.Mount != "system_u:object_r:container_file_t:s0:c3,c900" {
+	if err != nil || last.Mount != "system_u:object_r:container_file_t:s0:c3,c9" {
 		t.Fatal(last, err)
 	}
 	if _, err := l.Labels(nil); !fault.Is(err, fault.Unavailable) {
