@@ -260,6 +260,24 @@ func TestIDMappedBind(t *testing.T) {
 	})
 }
 
+func TestTmpfsBeginsAsWhatItCovers(t *testing.T) {
+	root := busyboxRoot(t)
+	must(t, os.MkdirAll(filepath.Join(root, "var/lib/deep"), 0o750))
+	must(t, os.WriteFile(filepath.Join(root, "var/lib/deep/file"), []byte("kept"), 0o640))
+	must(t, os.Chown(filepath.Join(root, "var/lib/deep/file"), 33, 34))
+	must(t, os.Symlink("deep/file", filepath.Join(root, "var/lib/link")))
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		s := plainSpec(root)
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/var/lib", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "nodev", "size=1m"}},
+			specs.Mount{Destination: "/not/there", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+		expectOutput(t, l, s, o, "stat -c '%a %u:%g' /var/lib/deep/file; stat -c %a /var/lib/deep; cat /var/lib/link; echo; touch /var/lib/new && grep -c ' /var/lib tmpfs' /proc/mounts; ls -d /not/there",
+			"640 33:34", "750", "kept", "1", "/not/there")
+		if _, err := os.Stat(filepath.Join(root, "var/lib/new")); err == nil {
+			t.Error("the container wrote into the image")
+		}
+	})
+}
+
 // TestOldKernel forces the ways that kernels from 5.10 on know.
 func TestOldKernel(t *testing.T) {
 	root := busyboxRoot(t)

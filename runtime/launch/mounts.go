@@ -33,6 +33,9 @@ func (c *compiler) prepareMounts() error {
 		if isBind(m, opts) {
 			c.trees[i] = c.prepareBind(m, opts)
 		}
+		if opts.TmpCopyUp && m.Type == "tmpfs" && c.root != NoSlot {
+			c.trees[i] = c.prepareCopy(m, opts)
+		}
 	}
 	if !c.ownsDev() {
 		// A detached mount can be cloned since 6.15 only, so one for each.
@@ -105,6 +108,26 @@ func (c *compiler) prepareBind(m *specs.Mount, o mount.Options) Slot {
 	return tree
 }
 
+// prepareCopy makes a tmpfs that begins with what it covers (the option tmpcopyup).
+func (c *compiler) prepareCopy(m *specs.Mount, o mount.Options) Slot {
+	p, what := &c.prep, "mount tmpfs on "+m.Destination
+	fs := p.open("tmpfs", what, unix.SYS_FSOPEN, Str("tmpfs"), Int(unix.FSOPEN_CLOEXEC))
+	for _, d := range words(o.Data) {
+		if key, value, has := strings.Cut(d, "="); has {
+			p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(key), Str(value), Int(0))
+		} else {
+			p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_FLAG), Str(key), Int(0), Int(0))
+		}
+	}
+	p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
+	tree := p.open("tree:"+m.Destination, what, unix.SYS_FSMOUNT, Of(fs), Int(unix.FSMOUNT_CLOEXEC), Int(mount.Attributes(o.Flags&^unix.MS_RDONLY)))
+	p.call("copy "+m.Destination+" into its tmpfs", OpCopyUp, Of(c.root), Str(relative(m.Destination)), Of(tree)).expect(unix.ENOENT, 0)
+	if o.Flags&unix.MS_RDONLY != 0 && c.o.Facts.Has(probe.MountSetattr) {
+		c.setAttr(p, tree, what, unix.MOUNT_ATTR_RDONLY, 0, false)
+	}
+	return tree
+}
+
 // bindAttributes are the attributes that a bind's options change; the others stay the source's. The
 // access times are one field, which is cleared to be set.
 func bindAttributes(o mount.Options) (set, clear uint64) {
@@ -146,6 +169,10 @@ func (c *compiler) mounts() error {
 		switch {
 		case isBind(m, o):
 			c.bind(i, m, o, dest)
+		case c.trees[i] != 0: // a tmpfs filled beforehand
+			what := "mount tmpfs on " + dest
+			c.move(c.trees[i], what, c.target(dest, what, false))
+			c.propagate(o, dest, what)
 		case m.Type == "proc":
 			c.procfs(m, o, dest)
 		case m.Type == "devpts" && c.devpts != NoSlot && dest == "/dev/pts":

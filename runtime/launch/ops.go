@@ -8,9 +8,20 @@ import (
 )
 
 // runOp performs one of Prepare's operations that are more than one system call.
-func runOp(st *Step) (int, error) {
-	if st.Nr == OpFail {
+func runOp(st *Step, slots []int) (int, error) {
+	for _, a := range st.Args {
+		if a.Kind == ArgData && a.D == nil || a.Kind == ArgSlot && slots[a.N] < 0 {
+			return -1, unix.EINVAL
+		}
+	}
+	switch {
+	case st.Nr == OpFail:
 		return -1, unix.Errno(st.Args[0].N)
+	case st.Nr == OpCopyUp && st.Args[1].D != nil:
+		path := strings.TrimSuffix(string(st.Args[1].D.Bytes), "\x00")
+		return 0, copyUp(slots[st.Args[0].N], path, slots[st.Args[2].N])
+	case st.Args[0].D == nil || st.Args[1].D == nil:
+		return -1, unix.EINVAL
 	}
 	text := func(a *Arg) string { return strings.TrimSuffix(string(a.D.Bytes), "\x00") }
 	return userNamespace(text(&st.Args[0]), text(&st.Args[1]))

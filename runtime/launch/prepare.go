@@ -42,7 +42,7 @@ func rescue(st *Step, err error) (int, bool) {
 // call makes one call. What its pointers point to lives on the heap, which does not move.
 func call(st *Step, slots []int) (int, error) {
 	if st.Nr < 0 {
-		return runOp(st)
+		return runOp(st, slots)
 	}
 	var a [6]uintptr
 	for j := range a {

@@ -87,11 +87,13 @@ type Rescue struct {
 }
 
 // OpFail ends the child with the errno in its first argument: the last word of a search.
-// OpUserns makes a user namespace with the maps in its arguments and stores its descriptor
-// (Prepare only).
+// OpUserns makes a user namespace with the maps in its arguments and stores its descriptor, OpCopyUp
+// copies a directory of the root (first argument, path in the second) into a mount (third); both in
+// Prepare only.
 const (
 	OpFail   = -1
 	OpUserns = -2
+	OpCopyUp = -3
 )
 
 // maxRescues is how many expected errnos the child's table has room for.
