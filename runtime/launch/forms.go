@@ -19,6 +19,7 @@ type callForm struct{ name, args string }
 var forms = map[int]callForm{
 	OpFail:                     {"fail", "e"},
 	OpUserns:                   {"user_namespace", "ss"},
+	OpCopyUp:                   {"copy_up", "dsd"},
 	unix.SYS_OPENAT:            {"openat", "dsOo"},
 	unix.SYS_OPENAT2:           {"openat2", "dsHd"},
 	unix.SYS_OPEN_TREE:         {"open_tree", "dsT"},
