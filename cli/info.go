@@ -14,7 +14,7 @@ type facility struct {
 	Name  string
 	Has   bool
 	Since string // the Linux version that brought it
-	Why   string // what Berth does without it
+	Why   string // why not, when it is not here
 }
 
 type kernelReport struct {
@@ -42,7 +42,7 @@ func extendInfo(c *cobra.Command, d *command.DockerCli) {
 func printKernel(d *command.DockerCli, r kernelReport) error {
 	fmt.Fprintf(d.Out(), "Linux %s\n\n", r.Release)
 	w := tabwriter.NewWriter(d.Out(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FACILITY\tSINCE\tHERE\tWITHOUT IT")
+	fmt.Fprintln(w, "FACILITY\tSINCE\tHERE\tNOTE")
 	for _, f := range r.Facilities {
 		here := "no"
 		if f.Has {
