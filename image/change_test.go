@@ -65,7 +65,7 @@ func TestApplyChangesRefuses(t *testing.T) {
 		`ENV A="x`:                        "double-quote",
 		"ENV A=${V":                       "bad substitution",
 		"ENV A=${V!x}":                    "unsupported modifier",
-		"ENV A=${N:?is not set}":          "N: is not set",
+		"ENV A=${N:?unset}":               "N: unset",
 		"EXPOSE 80:80":                    "invalid containerPort",
 		"EXPOSE 90-80":                    "invalid containerPort",
 		"EXPOSE 80/quic":                  "invalid proto",

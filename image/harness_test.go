@@ -82,6 +82,8 @@ func tarOf(t testing.TB, pairs ...string) []byte {
 			h.Typeflag, h.Linkname, h.Size, pairs[i+1] = tar.TypeSymlink, target, 0, ""
 		case strings.HasSuffix(pairs[i], "/"):
 			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+		case strings.HasPrefix(pairs[i], "bin/"):
+			h.Mode = 0o755
 		}
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)

@@ -59,7 +59,7 @@ type OwnerFunc func(uid, gid uint32) (uint32, uint32)
 
 // Applied tells what was unpacked.
 type Applied struct {
-	Size       int64    // bytes of all files, holes included: what Docker calls a layer's size
+	Size       int64    // bytes of all files and links in the tree, holes included, each file once: Docker's size of a layer
 	Entries    int64    // entries that were made
 	Implied    []string // directories made without an entry, at most 1000
 	Root       bool     // the archive had an entry for the root itself
@@ -273,6 +273,7 @@ func (a *applier) symlink(e *making) error {
 	if err != nil {
 		return err
 	}
+	a.done.Size += int64(len(e.h.Linkname))
 	if err := e.dir.Chown(e.base, int(e.uid), int(e.gid)); err != nil {
 		return err
 	}
@@ -388,6 +389,11 @@ func (a *applier) replace(e *making, st *tree.Stat) error {
 			}
 		}
 	}
+	size, err := sizeOf(e.dir.Dir, e.base, st)
+	if err != nil {
+		return err
+	}
+	a.done.Size -= size
 	keep := a.o.Shadows != nil && (st.IsDir() || st.Type() == tree.TypeRegular)
 	if !keep {
 		return e.dir.RemoveAll(e.base)
@@ -399,6 +405,38 @@ func (a *applier) replace(e *making, st *tree.Stat) error {
 	}
 	a.done.Shadows = append(a.done.Shadows, Shadow{Path: e.real, Before: a.position, N: n})
 	return nil
+}
+
+// sizeOf measures what is about to be taken away. A file with another name stays counted.
+func sizeOf(dir *tree.Dir, name string, st *tree.Stat) (int64, error) {
+	if !st.IsDir() {
+		if st.Nlink > 1 {
+			return 0, nil
+		}
+		return st.Size, nil
+	}
+	sub, err := dir.Sub(name)
+	if err != nil {
+		return 0, err
+	}
+	defer sub.Close()
+	names, err := sub.Names()
+	if err != nil {
+		return 0, err
+	}
+	var total int64
+	for _, n := range names {
+		st, err := sub.Stat(n)
+		if err != nil {
+			return 0, err
+		}
+		size, err := sizeOf(sub, n, &st)
+		if err != nil {
+			return 0, err
+		}
+		total += size
+	}
+	return total, nil
 }
 
 // owner gives the entry's owner on disk.

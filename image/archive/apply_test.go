@@ -259,7 +259,7 @@ func TestApplyKeepsMetadata(t *testing.T) {
 	if err != nil || !slices.Equal(attrs, []string{"security.capability", "user.mine"}) {
 		t.Errorf("attributes %v %v", attrs, err)
 	}
-	if !a.Root || a.Size != 5 || a.Entries != 4 {
+	if !a.Root || a.Size != 6 || a.Entries != 4 {
 		t.Errorf("%+v", a)
 	}
 }
@@ -284,6 +284,27 @@ func TestHolesAreKept(t *testing.T) {
 	}
 	if a.Size != int64(len(body)+len(zeros)) {
 		t.Errorf("size %d", a.Size)
+	}
+}
+
+// The size is that of what lies on disk in the end.
+func TestSizeIsOfTheTree(t *testing.T) {
+	for want, items := range map[int64][]item{
+		3:  {file("a", "12345"), file("a", "123")},
+		5:  {file("a", "12345"), link("b", "a"), file("a", "")},
+		7:  {symlink("l", "1234567")},
+		2:  {dirOf("d/"), file("d/a", "12345"), symlink("d/l", "123"), file("d", "12")},
+		10: {file("a", "12345"), file("b/c", "12345")},
+	} {
+		for _, shadows := range []bool{false, true} {
+			o := ApplyOptions{}
+			if shadows {
+				o.Shadows = openTree(t, t.TempDir())
+			}
+			if _, a, err := apply(t, pack(t, items...), o); err != nil || a.Size != want {
+				t.Errorf("size %d, want %d, %v", a.Size, want, err)
+			}
+		}
 	}
 }
 
