@@ -1,0 +1,363 @@
+package crash
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const (
+	usualKills = 12
+	soakKills  = 1000
+	workers    = 4
+	survivors  = 3
+)
+
+func TestKillTheEngine(t *testing.T) {
+	kills := usualKills
+	if os.Getenv("BERTH_SOAK") != "" {
+		kills = soakKills
+	}
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("BERTH_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("%d kills, BERTH_SEED=%d", kills, seed)
+	image := busyboxImage(t)
+	e := newEngine(t)
+	e.start()
+	t.Cleanup(func() { e.end() })
+	if code, b := e.insist("POST", "/images/load?quiet=1", image); code != http.StatusOK {
+		t.Fatalf("load: %d %s", code, b)
+	}
+
+	var old []life
+	for i := range survivors {
+		l := life{e: e, name: fmt.Sprintf("survivor%d", i), script: "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"}
+		l.create()
+		l.start()
+		l.pid = l.inspect().State.Pid
+		old = append(old, l)
+	}
+
+	var done atomic.Bool
+	var lives atomic.Int64
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(seed, uint64(w)))
+			for n := 0; !done.Load() && !t.Failed(); n++ {
+				liveOnce(e, r, fmt.Sprintf("w%d-%d", w, n))
+				lives.Add(1)
+			}
+		})
+	}
+	r := rand.New(rand.NewPCG(seed, 1000))
+	for k := 0; k < kills && !t.Failed(); k++ {
+		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond)
+		e.kill()
+		begin := time.Now()
+		e.start()
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("kill %d: the engine answers only after %v", k, took)
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+	t.Logf("%d containers lived", lives.Load())
+
+	for _, l := range old {
+		i := l.inspect()
+		if !i.State.Running || i.State.Pid != l.pid {
+			t.Errorf("%s did not survive: %+v", l.name, i.State)
+		}
+		l.kill()
+		lines := l.logs()
+		for n, line := range lines {
+			if line != strconv.Itoa(n+1) {
+				t.Errorf("%s: line %d of its log is %q", l.name, n+1, line)
+				break
+			}
+		}
+		if len(lines) < 10 {
+			t.Errorf("%s: only %d lines of log", l.name, len(lines))
+		}
+		l.remove()
+	}
+	e.nothingLeft()
+	if t.Failed() {
+		t.Logf("the engine said:\n%s", e.tail())
+	}
+}
+
+// liveOnce takes one container through a life with random turns.
+func liveOnce(e *engine, r *rand.Rand, name string) {
+	code, lines := r.IntN(100), 1+r.IntN(30)
+	l := &life{e: e, name: name, script: fmt.Sprintf("for i in $(seq %d); do echo $i; done; exit %d", lines, code)}
+	stop := r.IntN(4) == 0
+	if stop {
+		l.script = fmt.Sprintf("trap 'exit %d' TERM; for i in $(seq %d); do echo $i; done; while :; do sleep 0.01; done", code, lines)
+	}
+	l.create()
+	l.start()
+	if stop {
+		l.await(lines)
+		if r.IntN(2) == 0 {
+			l.exec(r.IntN(100))
+		}
+		l.stop()
+	}
+	i := l.awaitEnd()
+	if i.State.ExitCode != code {
+		e.t.Errorf("%s: exit code %d, want %d (%+v)", name, i.State.ExitCode, code, i.State)
+	}
+	got := l.logs()
+	for n, line := range got {
+		if line != strconv.Itoa(n+1) {
+			e.t.Errorf("%s: line %d is %q", name, n+1, line)
+			break
+		}
+	}
+	if len(got) != lines {
+		e.t.Errorf("%s: %d lines of log, want %d", name, len(got), lines)
+	}
+	l.remove()
+}
+
+// life is one container, as a stubborn client sees it.
+type life struct {
+	e      *engine
+	name   string
+	script string
+	pid    int
+}
+
+type inspected struct {
+	ID    string `json:"Id"`
+	State struct {
+		Status   string
+		Running  bool
+		Pid      int
+		ExitCode int
+		Error    string
+	}
+}
+
+func (l *life) path(rest string) string { return "/containers/" + l.name + rest }
+
+func (l *life) create() {
+	body := map[string]any{
+		"Image": "busybox", "Cmd": []string{"sh", "-c", l.script},
+		"HostConfig": map[string]any{"NetworkMode": "none"},
+	}
+	// 409 after a crash: the first attempt had come through.
+	if code, b := l.e.insist("POST", "/containers/create?name="+l.name, body); code != http.StatusCreated && code != http.StatusConflict {
+		l.e.t.Errorf("create %s: %d %s", l.name, code, b)
+	}
+}
+
+func (l *life) start() {
+	for range 100 {
+		code, b := l.e.insist("POST", l.path("/start"), nil)
+		if code == http.StatusNoContent || code == http.StatusNotModified {
+			return
+		}
+		l.e.t.Errorf("start %s: %d %s", l.name, code, b)
+		return
+	}
+}
+
+func (l *life) inspect() (i inspected) {
+	code, b := l.e.insist("GET", l.path("/json"), nil)
+	if code != http.StatusOK {
+		l.e.t.Errorf("inspect %s: %d %s", l.name, code, b)
+	}
+	json.Unmarshal(b, &i)
+	return i
+}
+
+func (l *life) stop() {
+	if code, b := l.e.insist("POST", l.path("/stop?t=20"), nil); code != http.StatusNoContent && code != http.StatusNotModified {
+		l.e.t.Errorf("stop %s: %d %s", l.name, code, b)
+	}
+}
+
+func (l *life) kill() {
+	if code, b := l.e.insist("POST", l.path("/kill"), nil); code != http.StatusNoContent && code != http.StatusConflict {
+		l.e.t.Errorf("kill %s: %d %s", l.name, code, b)
+	}
+}
+
+func (l *life) remove() {
+	if code, b := l.e.insist("DELETE", l.path("?force=1"), nil); code != http.StatusNoContent && code != http.StatusNotFound && code != http.StatusConflict {
+		l.e.t.Errorf("remove %s: %d %s", l.name, code, b)
+	}
+	for range 2000 { // a removal that a crash cut off is finished by the next engine
+		if code, _ := l.e.insist("GET", l.path("/json"), nil); code == http.StatusNotFound {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	l.e.t.Errorf("remove %s: it stays", l.name)
+}
+
+// exec runs a command and checks its exit code. Whether a crash came before or after its start is not known to the client: an exec
+// that is not known any more was never started, and is tried again.
+func (l *life) exec(code int) {
+	for range 50 {
+		status, b := l.e.insist("POST", l.path("/exec"), map[string]any{"Cmd": []string{"sh", "-c", fmt.Sprintf("exit %d", code)}})
+		var made struct{ Id string }
+		json.Unmarshal(b, &made)
+		if status != http.StatusCreated {
+			l.e.t.Errorf("exec %s: %d %s", l.name, status, b)
+			return
+		}
+		l.e.do("POST", "/exec/"+made.Id+"/start", map[string]any{"Detach": true})
+		if l.execEnded(made.Id, code) {
+			return
+		}
+	}
+	l.e.t.Errorf("exec %s: never came through", l.name)
+}
+
+func (l *life) execEnded(id string, want int) bool {
+	for range 4000 {
+		status, b := l.e.insist("GET", "/exec/"+id+"/json", nil)
+		var x struct {
+			Running  bool
+			ExitCode *int
+			Pid      int
+		}
+		json.Unmarshal(b, &x)
+		switch {
+		case status == http.StatusNotFound, !x.Running && x.ExitCode == nil && x.Pid == 0:
+			return false // forgotten, or never started
+		case x.ExitCode != nil && !x.Running:
+			if *x.ExitCode != want {
+				l.e.t.Errorf("exec in %s: exit code %d, want %d", l.name, *x.ExitCode, want)
+			}
+			return true
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	l.e.t.Errorf("exec in %s does not end", l.name)
+	return true
+}
+
+func (l *life) awaitEnd() (i inspected) {
+	for range 6000 {
+		if i = l.inspect(); i.State.Status == "exited" {
+			return i
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	l.e.t.Errorf("%s does not end: %+v", l.name, i.State)
+	return i
+}
+
+func (l *life) await(lines int) {
+	for range 6000 {
+		if len(l.logs()) >= lines {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	l.e.t.Errorf("%s: its lines do not come", l.name)
+}
+
+// logs gives the lines of stdout.
+func (l *life) logs() []string {
+	_, b := l.e.insist("GET", l.path("/logs?stdout=1"), nil)
+	var text strings.Builder
+	for len(b) >= 8 {
+		n := int(binary.BigEndian.Uint32(b[4:8]))
+		if len(b) < 8+n {
+			break
+		}
+		text.Write(b[8 : 8+n])
+		b = b[8+n:]
+	}
+	return strings.Fields(text.String())
+}
+
+// nothingLeft looks for what belongs to nobody.
+func (e *engine) nothingLeft() {
+	var list []struct{ Names []string }
+	_, b := e.insist("GET", "/containers/json?all=1", nil)
+	json.Unmarshal(b, &list)
+	if len(list) != 0 {
+		e.t.Errorf("containers are left: %s", b)
+	}
+	left := func() (all []string) {
+		for _, pattern := range []string{
+			e.dir + "/data/containers/*", e.dir + "/data/image/layer/c/*", "/sys/fs/cgroup" + e.parent + "/[0-9a-f]*", "/sys/fs/cgroup/*" + e.parent + "/[0-9a-f]*",
+		} {
+			m, _ := filepath.Glob(pattern)
+			all = append(all, m...)
+		}
+		if b, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(b), e.dir) {
+			all = append(all, "a mount below "+e.dir)
+		}
+		return append(all, e.strayProcesses()...)
+	}
+	var found []string
+	for range 400 { // deletions go on behind
+		if found = left(); len(found) == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	e.t.Errorf("left behind: %v", found)
+}
+
+// strayProcesses finds processes in the engine's cgroups.
+func (e *engine) strayProcesses() (all []string) {
+	procs, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for _, p := range procs {
+		b, _ := os.ReadFile(p)
+		if strings.Contains(string(b), e.parent+"/") && !strings.Contains(string(b), e.parent+"/keeper") {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// end stops everything, also after a failure.
+func (e *engine) end() {
+	e.do("POST", "/../berth/v1/shutdown", nil)
+	code, _, err := e.do("GET", "/_ping", nil)
+	_ = code
+	if err == nil {
+		var list []struct{ Id string }
+		_, b, _ := e.do("GET", "/containers/json?all=1", nil)
+		json.Unmarshal(b, &list)
+		for _, c := range list {
+			e.do("DELETE", "/containers/"+c.Id+"?force=1", nil)
+		}
+	}
+	e.kill()
+	if b, err := os.ReadFile(e.dir + "/exec/keeper.pid"); err == nil {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			if p, err := os.FindProcess(pid); err == nil {
+				p.Kill()
+			}
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup" + e.parent, "/sys/fs/cgroup/*" + e.parent} {
+		dirs, _ := filepath.Glob(pattern)
+		for _, d := range dirs {
+			os.Remove(filepath.Join(d, "keeper"))
+			os.Remove(d)
+		}
+	}
+}

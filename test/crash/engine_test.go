@@ -1,0 +1,204 @@
+package crash
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// engine is a berthd that is killed and started again.
+type engine struct {
+	t      *testing.T
+	bin    string
+	dir    string
+	parent string // cgroup
+	client *http.Client
+
+	mu    sync.Mutex
+	cmd   *exec.Cmd
+	ended chan struct{}
+	log   *os.File
+}
+
+func newEngine(t *testing.T) *engine {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: containers are started for real")
+	}
+	dir, err := os.MkdirTemp("", "berth-crash-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	e := &engine{t: t, bin: filepath.Join(dir, "bin"), dir: dir, parent: fmt.Sprintf("/berth-test-%d-crash", os.Getpid())}
+	os.Mkdir(e.bin, 0o755)
+	build := exec.Command("go", "build", "-o", e.bin, "berth/cmd/berthd", "berth/cmd/berth-keeper", "berth/cmd/berth-init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if e.log, err = os.Create(filepath.Join(dir, "berthd.log")); err != nil {
+		t.Fatal(err)
+	}
+	e.client = &http.Client{
+		Timeout: time.Minute,
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", e.sock())
+			},
+			MaxIdleConnsPerHost: 32,
+		},
+	}
+	return e
+}
+
+func (e *engine) sock() string { return filepath.Join(e.dir, "sock") }
+
+// start runs berthd and waits until it answers.
+func (e *engine) start() {
+	e.t.Helper()
+	cmd := exec.Command(filepath.Join(e.bin, "berthd"), "-H", "unix://"+e.sock(), "--data-root", e.dir+"/data", "--exec-root", e.dir+"/exec",
+		"--cgroup-parent", e.parent, "--config-file", e.dir+"/none.json", "--log-level", "info")
+	os.WriteFile(e.dir+"/none.json", []byte("{}"), 0o600)
+	cmd.Stdout, cmd.Stderr = e.log, e.log
+	if err := cmd.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	e.mu.Lock()
+	e.cmd, e.ended = cmd, ended
+	e.mu.Unlock()
+	for range 3000 {
+		if r, err := e.client.Get("http://berth/_ping"); err == nil {
+			r.Body.Close()
+			return
+		}
+		select {
+		case <-ended:
+			e.t.Fatalf("berthd does not start:\n%s", e.tail())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	e.t.Fatalf("berthd does not answer:\n%s", e.tail())
+}
+
+// kill ends berthd as a crash does.
+func (e *engine) kill() {
+	e.mu.Lock()
+	cmd, ended := e.cmd, e.ended
+	e.mu.Unlock()
+	cmd.Process.Kill()
+	<-ended
+}
+
+func (e *engine) tail() string {
+	b, _ := os.ReadFile(e.log.Name())
+	if len(b) > 6000 {
+		b = b[len(b)-6000:]
+	}
+	return string(b)
+}
+
+// errGone: the engine died while it was asked; nobody knows what became of the request.
+var errGone = errors.New("the engine is gone")
+
+// do asks once. A status of 400 and more is an error with Docker's message, prefixed by the status.
+func (e *engine) do(method, path string, body any) (int, []byte, error) {
+	var r io.Reader
+	if body != nil {
+		b, ok := body.([]byte)
+		if !ok {
+			b, _ = json.Marshal(body)
+		}
+		r = bytes.NewReader(b)
+	}
+	req, err := http.NewRequest(method, "http://berth/v1.44"+path, r)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if _, raw := body.([]byte); raw {
+		req.Header.Set("Content-Type", "application/x-tar")
+	}
+	resp, err := e.client.Do(req)
+	if err != nil {
+		return 0, nil, errGone
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, nil, errGone
+	}
+	return resp.StatusCode, b, nil
+}
+
+// insist asks until the engine answers.
+func (e *engine) insist(method, path string, body any) (int, []byte) {
+	for range 6000 {
+		if code, b, err := e.do(method, path, body); err == nil {
+			return code, b
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	e.t.Errorf("%s %s: no engine for half a minute", method, path)
+	return 0, nil
+}
+
+// busyboxImage gives a docker-save archive of one static busybox.
+func busyboxImage(t *testing.T) []byte {
+	t.Helper()
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("needs busybox: install the package busybox-static")
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for _, d := range strings.Fields("bin/ etc/ tmp/ root/ proc/ sys/ dev/") {
+		w.WriteHeader(&tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755})
+	}
+	w.WriteHeader(&tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(data))})
+	w.Write(data)
+	for _, n := range strings.Fields("sh sleep true seq echo") {
+		w.WriteHeader(&tar.Header{Name: "bin/" + n, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777})
+	}
+	w.Close()
+	sum := sha256.Sum256(layer.Bytes())
+	config, _ := json.Marshal(map[string]any{
+		"architecture": "amd64", "os": "linux", "config": map[string]any{"Env": []string{"PATH=/bin"}, "Cmd": []string{"sh"}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}},
+	})
+	csum := sha256.Sum256(config)
+	name := hex.EncodeToString(csum[:]) + ".json"
+	manifest, _ := json.Marshal([]map[string]any{{"Config": name, "RepoTags": []string{"busybox:latest"}, "Layers": []string{"layer.tar"}}})
+	var out bytes.Buffer
+	w = tar.NewWriter(&out)
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{name, config}, {"layer.tar", layer.Bytes()}, {"manifest.json", manifest}} {
+		w.WriteHeader(&tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(f.data))})
+		w.Write(f.data)
+	}
+	w.Close()
+	return out.Bytes()
+}
