@@ -17,7 +17,7 @@ import (
 // Enabled reports whether the kernel runs with SELinux and a policy can be asked.
 func Enabled() bool {
 	var st unix.Statfs_t
-	return unix.Statfs("/sys/fs/selinux", &st) == nil && st.Type == unix.SELINUX_MAGIC
+	return unix.Statfs("/sys/fs/selinux", &st) == nil && uint32(st.Type) == unix.SELINUX_MAGIC
 }
 
 // Enforcing reports whether SELinux denies, rather than only reports, what the policy does not allow.
