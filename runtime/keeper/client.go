@@ -67,8 +67,8 @@ type Client struct {
 type target struct{ id, proc string }
 
 // Dial connects to the keeper that serves execRoot/keeper.sock and agrees on a protocol version. It
-// fails with fault.Unavailable where none answers. Processes of a dead keeper for which the present
-// one waits are given up: whoever holds insurance uses Open.
+// fails with fault.Unavailable where none answers. It neither gets insurance nor ends an adoption:
+// that is for Open.
 func Dial(ctx context.Context, execRoot string) (*Client, error) {
 	c := newClient(execRoot, nil)
 	cn, err := c.connect(ctx)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"berth/base/fault"
 	"berth/runtime/keeper/wire"
@@ -84,11 +85,20 @@ func dialPacket(ctx context.Context, execRoot string) (*net.UnixConn, error) {
 		path = "/proc/self/fd/" + strconv.Itoa(int(d.Fd())) + "/keeper.sock"
 	}
 	var d net.Dialer
-	u, err := d.DialContext(ctx, "unixpacket", path)
-	if err != nil {
-		return nil, err
+	for {
+		u, err := d.DialContext(ctx, "unixpacket", path)
+		if err == nil {
+			return u.(*net.UnixConn), nil
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			return nil, err
+		}
+		select { // its backlog is full (unix(7))
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
-	return u.(*net.UnixConn), nil
 }
 
 // greet agrees on a version, adopts, and waits until everything that the keeper had to say first has
@@ -102,7 +112,7 @@ func (cn *conn) greet(ctx context.Context) error {
 		return fault.In(err, "greet the keeper")
 	}
 	closeAll(r.fds)
-	if cn.hello.Missing > 0 {
+	if cn.hello.Missing > 0 && cn.c.cfg != nil {
 		cn.c.adopt(ctx, cn)
 		if _, err := cn.call(ctx, wire.AdoptEndKind, 0, nil, nil); err != nil {
 			return fault.In(err, "have the keeper adopt")

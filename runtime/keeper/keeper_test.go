@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"berth/base/fault"
+	"berth/runtime/keeper/wire"
 	"berth/runtime/launch"
 
 	"golang.org/x/sys/unix"
@@ -646,5 +647,160 @@ func TestSecondKeeper(t *testing.T) {
 	c.Close()
 	if _, err := Dial(r.ctx(), r.root+"/nowhere"); !fault.Is(err, fault.Unavailable) {
 		t.Error(err)
+	}
+}
+
+// TestStdinOnce: stdin ends with the first client's, but not with the death of the engine, which has
+// the other end of the socket.
+func TestStdinOnce(t *testing.T) {
+	r := newRig(t)
+	for _, id := range []string{"client", "engine"} {
+		r.launch(Launch{ID: id, Stdin: true, StdinOnce: true, Program: program("/bin/cat")})
+	}
+	engine, err := Open(r.ctx(), r.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dying, err := engine.Attach(r.ctx(), AttachRequest{ID: "engine", Stdin: true, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dying.Close()
+	engine.Close()
+	leaving, err := r.c.Attach(r.ctx(), AttachRequest{ID: "client", Stdin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaving.Close()
+	if x := r.exitOf("client", ""); x.Code != 0 {
+		t.Errorf("%+v", x)
+	}
+	time.Sleep(300 * time.Millisecond)
+	all, err := r.c.List(r.ctx())
+	if err != nil || len(all) != 1 || !all[0].StdinOpen {
+		t.Fatalf("after the engine's death: %+v %v", all, err)
+	}
+	conn, err := r.c.Attach(r.ctx(), AttachRequest{ID: "engine", Stdin: true, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(conn, "still here")
+	conn.CloseWrite()
+	if got := readAll(t, conn); got != "still here" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestBadPeers: packets of every sort of nonsense cost their sender its connection at most.
+func TestBadPeers(t *testing.T) {
+	r := newRig(t)
+	r.launch(Launch{ID: "a", Program: sh("sleep 100"), Log: r.logCfg("a")})
+	_, rnd := soak(t, 1)
+	hello := wire.Packet(wire.Head{Kind: wire.HelloKind, Seq: 1}, &wire.Hello{MinVersion: 1, MaxVersion: 9, Insure: true})
+	for i := range 300 {
+		u, err := dialPacket(r.ctx(), r.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%3 != 0 {
+			u.Write(hello)
+		}
+		for range 5 {
+			b := make([]byte, rnd.IntN(100))
+			for j := range b {
+				b[j] = byte(rnd.Uint32())
+			}
+			kind := wire.Kind(rnd.IntN(30))
+			if kind == wire.ShutdownKind || kind == wire.SignalKind {
+				continue
+			}
+			var oob []byte
+			if rnd.IntN(3) == 0 {
+				oob = unix.UnixRights(0, 1)
+			}
+			u.WriteMsgUnix(append(wire.AppendHead(nil, wire.Head{Kind: kind, Flag: wire.Flag(rnd.IntN(16)), Seq: 7}), b...), oob, nil)
+			if rnd.IntN(8) == 0 {
+				u.Write(b)
+			}
+		}
+		u.Close()
+	}
+	var m wire.Error
+	u, err := dialPacket(r.ctx(), r.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	u.Write(wire.Packet(wire.Head{Kind: wire.HelloKind, Seq: 1}, &wire.Hello{MinVersion: 90, MaxVersion: 99}))
+	b := make([]byte, 1000)
+	n, err := u.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, body, _ := wire.ParseHead(b[:n])
+	if h.Flag&wire.Failed == 0 || wire.Unmarshal(body, &m) != nil || m.Kind != fault.Conflict {
+		t.Errorf("a client of the far future: %+v %+v", h, m)
+	}
+	fds := func() int {
+		all, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.keeperPID()))
+		return len(all)
+	}
+	eventually(t, "no descriptor stays behind", func() bool { return fds() < 40 })
+	all, err := r.c.List(r.ctx())
+	if err != nil || len(all) != 1 || !all[0].Running {
+		t.Errorf("%+v %v", all, err)
+	}
+}
+
+// TestDescriptors: a thousand launches, attachments and exits leave no descriptor open, here or in
+// the keeper.
+func TestDescriptors(t *testing.T) {
+	r := newRig(t)
+	count := func(pid string) int {
+		all, err := os.ReadDir("/proc/" + pid + "/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	keeper := fmt.Sprint(r.keeperPID())
+	once := func(i int) {
+		id := fmt.Sprint("c", i)
+		l := Launch{ID: id, Program: sh("echo x"), Log: r.logCfg("d"), Attach: []AttachRequest{{Stdout: true}}}
+		switch i % 4 {
+		case 1:
+			l.Terminal, l.Stdin = true, true
+		case 2:
+			l.Stdin = true
+		case 3:
+			l.Program, l.Gate = program("gate", "/bin/echo", "x"), true
+		}
+		st := r.launch(l)
+		if l.Gate {
+			if err := r.c.Release(r.ctx(), id, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		io.Copy(io.Discard, st.Attached[0])
+		st.Attached[0].Close()
+		r.exitOf(id, "")
+	}
+	for i := range 20 {
+		once(i)
+	}
+	mine, its := count("self"), count(keeper)
+	for i := range 200 {
+		once(i)
+	}
+	eventually(t, "descriptors are closed", func() bool { return count("self") <= mine+2 && count(keeper) <= its+2 })
+}
+
+func TestSystemdRun(t *testing.T) {
+	cfg := &StartConfig{ExecRoot: "/run/berth", OOMScoreAdj: -999}
+	got := strings.Join(systemdRunArgs(cfg, []string{"/usr/bin/berth-keeper", "--exec-root", "/run/berth"}), " ")
+	for _, want := range []string{"--unit=berth-keeper-run-berth ", "Delegate=yes", "KillMode=process", "OOMScoreAdjust=-999", " -- /usr/bin/berth-keeper --exec-root /run/berth"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %s", want, got)
+		}
 	}
 }

@@ -31,11 +31,13 @@ type attachment struct {
 	pend    []byte // the part of one piece that the socket did not take
 	holds   bool   // pend holds the process's streams back
 	matched int    // of the detach keys
+	over    bool   // what the end of the client's stdin means has been settled
+	from    *peer  // who asked for it; nil: gone
 	timer   *timer
 }
 
 // attach makes an attachment. With sock -1 it makes a pair and gives the client's end, else -1.
-func (s *Server) attach(p *proc, r wire.AttachRequest, sock int) (a *attachment, theirs int, err error) {
+func (s *Server) attach(from *peer, p *proc, r wire.AttachRequest, sock int) (a *attachment, theirs int, err error) {
 	theirs = -1
 	if sock < 0 {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -56,7 +58,7 @@ func (s *Server) attach(p *proc, r wire.AttachRequest, sock int) (a *attachment,
 	}
 	s.attNumber++
 	r.ID, r.Proc, r.Sock = p.d.ID, p.d.Proc, nil
-	a = &attachment{p: p, s: s, fd: sock, tok: noToken, number: s.attNumber, req: r}
+	a = &attachment{p: p, s: s, fd: sock, tok: noToken, number: s.attNumber, req: r, from: from}
 	p.atts = append(p.atts, a)
 	a.watch()
 	return a, theirs, nil
@@ -138,9 +140,33 @@ func (a *attachment) stdinEnded() {
 		a.close()
 		return
 	}
-	if a.req.Stdin && a.p.d.StdinOnce {
-		a.p.stdin.close()
+	a.stdinOver()
+}
+
+// stdinOver closes the process's stdin where it is to end with the first client's. A half-close means
+// that, and so does a client's own socket that is gone. The gone end of a pair means it only if the
+// engine, which had that end, lives: its death is no concern of the process.
+func (a *attachment) stdinOver() {
+	p := a.p
+	if a.over || !a.req.Stdin || !p.d.StdinOnce || p.reaped || a.detached() {
+		return
 	}
+	a.over = true
+	if a.req.OwnSock || !hungUp(a.fd) {
+		p.stdin.close()
+		return
+	}
+	a.s.times.after(engineDies, func() {
+		if a.from != nil && a.from.fd >= 0 && !p.reaped {
+			p.stdin.close()
+		}
+	})
+}
+
+func hungUp(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 }
 
 // typed passes a terminal's input on, looking for the detach keys. Keys that may turn out to be the
@@ -322,14 +348,11 @@ func (a *attachment) drop() {
 	a.close()
 }
 
-// leave takes the attachment out of its process's list. A client that goes away ends its part of
-// stdin.
+// leave takes the attachment out of its process's list.
 func (a *attachment) leave() {
 	a.p.atts = slices.DeleteFunc(a.p.atts, func(b *attachment) bool { return a == b })
 	a.p.setTorn()
-	if !a.eof && a.req.Stdin && a.p.d.StdinOnce && !a.p.reaped && !a.detached() {
-		a.p.stdin.close()
-	}
+	a.stdinOver()
 }
 
 // detached reports that the client typed its detach keys: StdinOnce does not mean that.

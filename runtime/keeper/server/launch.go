@@ -182,7 +182,7 @@ func (s *Server) answerLaunch(l *launch) {
 		if r.OwnSock && len(l.socks) > 0 {
 			sock, l.socks = l.socks[0], l.socks[1:]
 		}
-		a, theirs, err := s.attach(p, r, sock)
+		a, theirs, err := s.attach(l.from, p, r, sock)
 		if err != nil {
 			s.say.warn("an attachment of a launch failed", "id", p.d.ID, "err", err.Error())
 			continue

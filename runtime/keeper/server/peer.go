@@ -33,7 +33,7 @@ func (s *Server) listen(fd int) error {
 		if err := unix.Chmod(path, 0o600); err != nil {
 			return fmt.Errorf("chmod %s: %w", path, err)
 		}
-		if err := unix.Listen(fd, 64); err != nil {
+		if err := unix.Listen(fd, 1024); err != nil {
 			return fmt.Errorf("listen on %s: %w", path, err)
 		}
 	}

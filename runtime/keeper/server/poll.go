@@ -85,6 +85,13 @@ func (p *poller) release(t *token) {
 	*t = noToken
 }
 
+// mute ends the events of a registration and leaves it to its owner to remove.
+func (p *poller) mute(ev *unix.EpollEvent) {
+	if p.owner(ev) != nil {
+		_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, int(p.entries[ev.Fd].fd), nil)
+	}
+}
+
 // wait gives the next events, none after timeout milliseconds (-1: never).
 func (p *poller) wait(timeout int) ([]unix.EpollEvent, error) {
 	n, err := unix.EpollWait(p.fd, p.buf[:], timeout)

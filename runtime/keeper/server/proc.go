@@ -176,6 +176,10 @@ func (p *proc) setExit(x wire.Exit) {
 	closeFD(&p.pidfd)
 	p.stdin.close()
 	p.out[0].present()
+	if p.release != nil {
+		go p.release() // nobody waits any more: this only lets go of the gate
+		p.release = nil
+	}
 	p.grace = p.s.times.after(drainGrace, p.graceOver)
 	p.maybeFinish()
 }

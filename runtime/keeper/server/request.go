@@ -133,7 +133,7 @@ func (s *Server) attachRequest(c *peer, h wire.Head, body []byte, fds *[]int) er
 		}
 		sock, *fds = (*fds)[0], (*fds)[1:]
 	}
-	a, theirs, err := s.attach(p, r, sock)
+	a, theirs, err := s.attach(c, p, r, sock)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (s *Server) simple(c *peer, h wire.Head, r *wire.Request, fds *[]int) error
 	case wire.UpgradeKind:
 		return s.wantUpgrade(c, h.Seq, r.Path)
 	case wire.ShutdownKind:
-		if n := s.running() + s.inflight; n > 0 {
+		if n := s.running() + s.inflight + len(s.lost); n > 0 {
 			return fault.New(fault.Conflict, "keeper: %d processes run", n)
 		}
 		s.done = true

@@ -57,9 +57,6 @@ func Resume(cfg Config, fd int) (*Server, error) {
 	for i := range m.Procs {
 		s.resumeProc(&m.Procs[i])
 	}
-	for i := range m.Atts {
-		s.resumeAttachment(&m.Atts[i])
-	}
 	for _, x := range m.Parked {
 		s.parked[x.Name] = x.FD
 	}
@@ -72,6 +69,9 @@ func Resume(cfg Config, fd int) (*Server, error) {
 		if x.Upgrade {
 			c.reply(wire.UpgradeKind, x.Seq, nil, nil)
 		}
+	}
+	for i := range m.Atts {
+		s.resumeAttachment(&m.Atts[i])
 	}
 	setCloexec(s.kept(), true)
 	// Only now, with all attachments in place, may anything be read.
@@ -138,6 +138,12 @@ func (s *Server) resumeAttachment(x *attSnap) {
 		}
 		a.watch()
 		return
+	}
+	a.over = a.eof
+	for _, c := range s.peers {
+		if c.fd == x.From {
+			a.from = c
+		}
 	}
 	p.atts = append(p.atts, a)
 	if len(a.pend) > 0 {

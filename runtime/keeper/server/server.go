@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -36,6 +35,10 @@ const (
 	logRetry = 250 * time.Millisecond
 	// linger is how long an ended attachment waits for its client to hang up.
 	linger = 5 * time.Second
+	// engineDies is how long after its sockets the engine's connection may take to break when it dies.
+	engineDies = 250 * time.Millisecond
+	// adoptWait is how long a new keeper waits for somebody with insurance.
+	adoptWait = 30 * time.Second
 	// maxLaunches is how many launches are under way at once; more wait.
 	maxLaunches = 16
 	// maxQueued bounds what waits for a client that does not read; more, and it is hung up on.
@@ -126,6 +129,9 @@ func Open(cfg Config) (*Server, error) {
 	if err := s.listen(-1); err != nil {
 		return nil, err
 	}
+	if len(s.lost) > 0 {
+		s.times.after(adoptWait, s.adoptEnd)
+	}
 	s.say.info("keeper serves", "pid", itoa(os.Getpid()), "version", cfg.Version, "held", itoa(len(s.procs)), "missing", itoa(len(s.lost)))
 	return s, nil
 }
@@ -170,7 +176,7 @@ func (s *Server) Run() error {
 		for i := range events {
 			switch h := s.poll.owner(&events[i]).(type) {
 			case *peer, *listener, waker:
-				s.guard("client", func() { h.ready(events[i].Events) })
+				s.handle(&events[i], h)
 				events[i].Fd = int32(noToken)
 			}
 		}
@@ -179,7 +185,7 @@ func (s *Server) Run() error {
 				continue
 			}
 			if h := s.poll.owner(&events[i]); h != nil {
-				s.guard("event", func() { h.ready(events[i].Events) })
+				s.handle(&events[i], h)
 			}
 		}
 		for now := time.Now(); ; {
@@ -193,15 +199,24 @@ func (s *Server) Run() error {
 	return s.close()
 }
 
-// guard keeps a defect in the handling of one thing from ending the keeper of all things.
-func (s *Server) guard(what string, fn func()) {
+// handle gives an event to its handler. A handler that panics does not hear of its descriptor again:
+// the event would come back for ever.
+func (s *Server) handle(ev *unix.EpollEvent, h handler) {
+	if !s.guard("event", func() { h.ready(ev.Events) }) {
+		s.poll.mute(ev)
+	}
+}
+
+// guard keeps a defect in the handling of one thing from ending the keeper of all things. It reports
+// whether there was none.
+func (s *Server) guard(what string, fn func()) (fine bool) {
 	defer func() {
 		if r := recover(); r != nil {
-			stack := make([]byte, 4096)
-			s.say.warn("a defect was caught", "in", what, "panic", fmt.Sprint(r), "stack", string(stack[:runtime.Stack(stack, false)]))
+			s.say.warn("a defect was caught", "in", what, "panic", fmt.Sprint(r), "stack", stack())
 		}
 	}()
 	fn()
+	return true
 }
 
 // post has the loop call fn. Any goroutine may.
@@ -220,7 +235,7 @@ func (s *Server) Signal(sig unix.Signal) {
 		switch {
 		case sig == unix.SIGCHLD:
 			s.reap()
-		case s.running() > 0:
+		case s.running()+s.inflight+len(s.lost) > 0:
 			s.say.warn("refuses to end while processes run; stop them, or use the protocol's shutdown", "signal", sig.String(), "running", itoa(s.running()))
 		default:
 			s.say.info("ends on a signal", "signal", sig.String())

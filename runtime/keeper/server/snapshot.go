@@ -43,6 +43,7 @@ type attSnap struct {
 	FD          int
 	Ended, Shut bool
 	Pend        []byte
+	From        int // the peer's descriptor
 }
 
 type peerSnap struct {
@@ -226,11 +227,12 @@ func (m *attSnap) Encode(e *wire.Enc) {
 	e.Bool(3, m.Ended)
 	e.Bool(4, m.Shut)
 	e.Bytes(5, m.Pend)
+	encFD(e, 6, m.From)
 }
 
 // Decode reads the message's fields.
 func (m *attSnap) Decode(d *wire.Dec) {
-	m.FD = -1
+	m.FD, m.From = -1, -1
 	for d.Next() {
 		switch d.Tag {
 		case 1:
@@ -243,6 +245,8 @@ func (m *attSnap) Decode(d *wire.Dec) {
 			m.Shut = d.Bool()
 		case 5:
 			m.Pend = append([]byte(nil), d.Bytes()...)
+		case 6:
+			m.From = decFD(d)
 		}
 	}
 }

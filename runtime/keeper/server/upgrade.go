@@ -3,6 +3,7 @@ package server
 import (
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -43,6 +44,9 @@ const CheckFlag = "--check-state"
 const checkTimeout = 10 * time.Second
 
 func (s *Server) wantUpgrade(c *peer, seq uint32, path string) error {
+	if !filepath.IsAbs(path) {
+		return fault.New(fault.Invalid, "upgrade: %q is not an absolute path", path)
+	}
 	if s.upgrade != nil {
 		return fault.New(fault.Conflict, "upgrade: one is under way")
 	}
@@ -261,5 +265,9 @@ func (s *Server) snapshot(u *upgrade) *snapshot {
 }
 
 func (a *attachment) snap() attSnap {
-	return attSnap{Att: *a.desc(), FD: a.fd, Ended: a.ended, Shut: a.shut, Pend: a.pend}
+	x := attSnap{Att: *a.desc(), FD: a.fd, Ended: a.ended, Shut: a.shut, Pend: a.pend, From: -1}
+	if a.from != nil {
+		x.From = a.from.fd
+	}
+	return x
 }
