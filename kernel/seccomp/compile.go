@@ -76,8 +76,8 @@ func compile(p *specs.LinuxSeccomp, native specs.Arch) (*Filter, error) {
 	return &Filter{Code: code, Flags: fl, Notify: c.notify, ListenerPath: p.ListenerPath, ListenerMetadata: p.ListenerMetadata}, nil
 }
 
-// maxRules bounds a profile's entries. Each is good for an instruction at least, so that no filter
-// that the kernel takes needs as many.
+// maxRules bounds a profile's entries: many times what there are system calls, and few enough that
+// every verdict made of them has a place in 16 bits.
 const maxRules = 8192
 
 // verdict is what the profile says about a call: an action, or rules that are tried in order before it.
