@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -34,26 +33,23 @@ func newShutdown(d *command.DockerCli) *cobra.Command {
 	}
 }
 
-// shutdown asks the engine to end and waits until it has: for its process, where that is on this
-// machine, else until it closes a connection that says nothing. Asking anew instead would wake the
-// engine where systemd listens for it.
+// shutdown asks the engine to end and, where its process is on this machine, waits until it has. Asking
+// it anew instead would wake the engine where systemd listens for it.
 func shutdown(ctx context.Context, d *command.DockerCli) error {
-	watch, err := d.Client().Dialer()(ctx)
+	conn, err := d.Client().Dialer()(ctx)
 	if err != nil {
 		return err
 	}
-	defer watch.Close()
-	pid := daemon.PeerPID(watch)
+	pid := daemon.PeerPID(conn)
+	conn.Close() // a silent connection would hold up the engine's end
 	if err := newRemote(d.Client()).call(ctx, "berth system shutdown", http.MethodPost, "/shutdown", nil, nil); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { watch.Close() })
-	defer stop()
-	_, _ = io.Copy(io.Discard, watch) // an error is an end too
-	if pid != 0 && ctx.Err() == nil {
-		return daemon.WaitGone(ctx, pid)
+	if pid == 0 {
+		fmt.Fprintln(d.Err(), "berth: the engine is stopping its containers and will end then")
+		return nil
 	}
-	return ctx.Err()
+	return daemon.WaitGone(ctx, pid)
 }
 
 func newCheck(d *command.DockerCli) *cobra.Command {
