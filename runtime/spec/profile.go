@@ -86,15 +86,17 @@ func resolve(p *moby.Seccomp, bounding []string, m machine) (*specs.LinuxSeccomp
 		if call == nil {
 			return nil, fault.New(fault.Invalid, "seccomp profile: syscalls[%d] is null", i)
 		}
-		if call.Name != "" && len(call.Names) != 0 {
+		//lint:ignore SA1019 profiles of Docker's first years name one call in each rule
+		single := call.Name
+		if single != "" && len(call.Names) != 0 {
 			return nil, fault.New(fault.Invalid, "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'")
 		}
 		if !applies(call, bounding, m) {
 			continue
 		}
 		rule := call.LinuxSyscall
-		if call.Name != "" {
-			rule.Names = []string{call.Name}
+		if single != "" {
+			rule.Names = []string{single}
 		}
 		out.Syscalls = append(out.Syscalls, rule)
 	}

@@ -224,7 +224,8 @@ func checkHooks(h *specs.Hooks) error {
 		name string
 		list []specs.Hook
 	}{
-		{"prestart", h.Prestart}, //nolint:staticcheck // deprecated, and still in other bundles
+		//lint:ignore SA1019 still in the bundles of other engines
+		{"prestart", h.Prestart},
 		{"createRuntime", h.CreateRuntime}, {"createContainer", h.CreateContainer}, {"startContainer", h.StartContainer},
 		{"poststart", h.Poststart}, {"poststop", h.Poststop},
 	} {
