@@ -32,15 +32,16 @@ const (
 	saRestorer = 0x04000000
 )
 
-// runtimes are the signals that stay with Go's runtime: it recovers from faults, preempts goroutines
-// by SIGURG and profiles by SIGPROF.
-const runtimes = 1<<unix.SIGSEGV | 1<<unix.SIGBUS | 1<<unix.SIGFPE | 1<<unix.SIGILL | 1<<unix.SIGTRAP | 1<<unix.SIGSYS |
+// left are the signals that stay as they are. Go's runtime recovers from faults, preempts goroutines by
+// SIGURG and profiles by SIGPROF. SIGTTIN and SIGTTOU stop a program in the background that uses its
+// terminal: caught, they would come again each time the kernel restarts the call that raised them.
+const left = 1<<unix.SIGTTIN | 1<<unix.SIGTTOU | 1<<unix.SIGSEGV | 1<<unix.SIGBUS | 1<<unix.SIGFPE | 1<<unix.SIGILL | 1<<unix.SIGTRAP | 1<<unix.SIGSYS |
 	1<<unix.SIGURG | 1<<unix.SIGPROF | 1<<unix.SIGKILL | 1<<unix.SIGSTOP
 
 // Last is the highest signal number.
 const Last = 64
 
-// Catch makes every signal that can be caught and is not the runtime's arrive as one byte, its number,
+// Catch makes every signal that can be caught and is not left alone arrive as one byte, its number,
 // on the descriptor, which does not block. A signal that the parent had this process ignore (nohup)
 // stays ignored. It may be called once.
 func Catch() (int, error) {
@@ -54,7 +55,7 @@ func Catch() (int, error) {
 	pipe = int32(fds[1])
 	a := sigaction{handler: handlerPC(), flags: saOnStack | saRestart | saRestorer, restorer: restorerPC(), mask: ^uint64(0)}
 	for sig := uintptr(1); sig <= Last; sig++ {
-		if sig < 32 && runtimes&(1<<sig) != 0 {
+		if sig < 32 && left&(1<<sig) != 0 {
 			continue
 		}
 		var old sigaction

@@ -1,9 +1,12 @@
 package oci
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -25,10 +28,11 @@ type birth struct {
 	bundle string
 	// wait: the program does not run before `start` (create)
 	wait   bool
-	detach bool // we do not stay until the end (create, run --detach)
+	detach bool        // we do not stay until the end (create, run --detach)
+	fg     *foreground // us standing by, unless detach
 
 	cg     *cgroup.Cgroup // nil without cgroups
-	scope  scope          // systemd's unit, or nothing
+	holder *holder        // keeps systemd's scope until the process is in it
 	proc   *launch.Process
 	hooked bool // a hook was run: poststop hooks are due even if the birth fails
 }
@@ -43,6 +47,7 @@ func (b *birth) give() (err error) {
 			b.undo()
 		}
 	}()
+	_ = failpoint.Hit("oci-directory-made")
 	if err := b.cgroups(); err != nil {
 		return err
 	}
@@ -52,13 +57,17 @@ func (b *birth) give() (err error) {
 			return err
 		}
 	}
-	if err := b.launch(); err != nil {
-		return unable(err)
+	err = b.launch()
+	b.holder.leave()
+	b.holder = nil
+	if err != nil {
+		return unable(err, b.c.rec.Rootfs)
 	}
 	_ = failpoint.Hit("oci-launched")
 	if err := b.remember(b.proc.PID); err != nil {
 		return err
 	}
+	_ = failpoint.Hit("oci-remembered")
 	if err := b.handOver(); err != nil {
 		return err
 	}
@@ -69,8 +78,8 @@ func (b *birth) give() (err error) {
 }
 
 // unable puts a failed launch into the words that docker and podman look for.
-func unable(err error) error {
-	return fmt.Errorf("unable to start container process: %w", describe(err))
+func unable(err error, root string) error {
+	return fmt.Errorf("unable to start container process: %w", describe(err, root))
 }
 
 // prepare reads and checks everything, then makes the container's directory.
@@ -137,6 +146,7 @@ func (b *birth) launch() error {
 	if err != nil {
 		return err
 	}
+	s.Process.Env = completeEnv(s.Process.Env, s.Process.User.UID, b.c.rec.Rootfs, s.Mounts)
 	o := launch.Options{
 		Bundle: b.bundle, Seccomp: filter, NoPivot: b.f.bool("no-pivot"), NewKeyring: !b.f.bool("no-new-keyring"), PreserveFDs: extra,
 	}
@@ -148,18 +158,36 @@ func (b *birth) launch() error {
 	}
 	beforePivot := len(prestart.hooks(s))+len(createRuntime.hooks(s))+len(createContainer.hooks(s))+len(s.Linux.NetDevices) > 0
 	beforeExec := !b.wait && len(startContainer.hooks(s)) > 0
+	// Our terminal and the container's must be connected before anything is written.
+	o.Gate = b.fg != nil && s.Process.Terminal
 	o.HookGates = launch.HookGates{BeforePivot: beforePivot, BeforeExec: beforeExec}
 	p, err := launch.Compile(s, o)
 	if err != nil {
 		return err
 	}
+	b.t.logProgram(p)
 	l, err := launch.NewLauncher(false)
 	if err != nil {
 		return err
 	}
 	io := launch.Stdio{In: 0, Out: 1, Err: 2, Rows: rows(s.Process), Cols: columns(s.Process)}
-	b.proc, err = l.StartHooked(p, io, launch.Hooks{BeforePivot: b.beforePivot, BeforeExec: b.beforeExec})
-	return err
+	if b.proc, err = l.StartHooked(p, io, launch.Hooks{BeforePivot: b.beforePivot, BeforeExec: b.beforeExec}); err != nil || b.fg == nil {
+		return err
+	}
+	if err := b.fg.attach(b.proc); err != nil || !o.Gate {
+		return err
+	}
+	return b.proc.Release()
+}
+
+// logProgram shows what is about to be done, with --debug.
+func (t *tool) logProgram(p *launch.Program) {
+	if !t.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	for line := range strings.Lines(p.String()) {
+		t.log.Debug(strings.TrimRight(line, "\n"))
+	}
 }
 
 // beforePivot is called while the container's namespaces exist and its root is not entered yet.
@@ -180,7 +208,7 @@ func (b *birth) beforePivot(pid int) error {
 		}
 	}
 	state = stateJSON(b.c.rec, creating, pidInside(pid))
-	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, pid, false))
+	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, pid, creating))
 }
 
 // beforeExec is called (run only) while the process is ready to execute the user's program.
@@ -198,7 +226,7 @@ func (t *tool) runStartContainer(c *container, s *specs.Spec, pid int) error {
 	if len(hooks) == 0 {
 		return nil
 	}
-	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(s, pid, true))
+	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(s, pid, created))
 }
 
 // remember writes state.json. It is called once the process exists, and again only if that changed.
@@ -216,6 +244,7 @@ func (b *birth) remember(pid int) error {
 
 // undo takes everything back after a failure.
 func (b *birth) undo() {
+	b.holder.leave()
 	if b.proc != nil {
 		_ = unix.Kill(b.proc.PID, unix.SIGKILL)
 		_, _ = reap(b.proc.PID)

@@ -8,12 +8,6 @@ import (
 	"berth/kernel/cgroup"
 )
 
-// scope is a unit of systemd that holds the container's cgroup; the zero value is none.
-type scope struct {
-	unit string
-	user bool
-}
-
 // cgroups makes the container's cgroup, unless we are rootless and may not.
 func (b *birth) cgroups() error {
 	if b.t.systemd {
@@ -26,6 +20,11 @@ func (b *birth) cgroups() error {
 	cg, err := b.t.makeCgroup(path, b.cfg, b.cfg.Spec.Linux.CgroupsPath == "")
 	if err != nil || cg == nil {
 		return err
+	}
+	if b.cfg.Spec.Linux.CgroupsPath != "" { // it may have been there already, and a frozen process never starts
+		if frozen, err := cg.Frozen(); err == nil && frozen {
+			return fault.New(fault.Conflict, "container's cgroup unexpectedly frozen: thaw %s, or choose another cgroup path", path)
+		}
 	}
 	b.cg, b.c.rec.Cgroup = cg, path
 	if path[0] != '/' {
@@ -112,7 +111,7 @@ func (c *container) destroy(cg *cgroup.Cgroup) error {
 		}
 	}
 	if c.rec != nil && c.rec.Scope != "" {
-		c.tool.stopScope(scope{c.rec.Scope, c.rec.UserScope})
+		c.stopScope()
 	}
 	return c.remove()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 
 	"berth/base/fault"
 	"berth/runtime/oci/config"
+	"berth/runtime/spec"
 )
 
 // configuration is a config.json together with its text.
@@ -40,53 +42,22 @@ func loadConfig(path string) (*configuration, error) {
 	return &configuration{Config: parsed, text: text}, nil
 }
 
-// checkSpec refuses configurations that the specification forbids or that cannot be meant, before
-// anything is made. Each complaint names the member.
+// checkSpec refuses what the specification forbids and what this runtime does not do, before anything
+// is made. Each complaint names the member.
 func checkSpec(s *specs.Spec, bundle string) error {
-	if err := checkVersion(s.Version); err != nil {
+	if err := spec.Validate(s); err != nil {
 		return err
-	}
-	if s.Process == nil {
-		return fault.New(fault.Invalid, "process property must not be empty")
-	}
-	if err := checkProcess(s.Process); err != nil {
-		return err
-	}
-	if s.Root == nil || s.Root.Path == "" {
-		return fault.New(fault.Invalid, "root property must not be empty: say where the container's files are in root.path")
 	}
 	if err := checkRootfs(rootPath(s, bundle)); err != nil {
 		return err
 	}
-	has := func(kind specs.LinuxNamespaceType) bool { return hasNamespace(s, kind) }
-	if (s.Hostname != "" || s.Domainname != "") && !has(specs.UTSNamespace) {
-		return fault.New(fault.Invalid, "unable to set hostname without a private UTS namespace")
-	}
-	if len(s.Linux.MaskedPaths)+len(s.Linux.ReadonlyPaths) > 0 && !has(specs.MountNamespace) {
-		return fault.New(fault.Invalid, "unable to restrict sys entries without a private MNT namespace")
-	}
-	if len(s.Linux.NetDevices) > 0 && !has(specs.NetworkNamespace) {
-		return fault.New(fault.Invalid, "unable to move network devices without a private NET namespace")
-	}
-	if r := s.Linux.IntelRdt; r != nil {
+	if s.Linux.IntelRdt != nil {
 		return fault.New(fault.NotImplemented, "linux.intelRdt: this runtime does not manage Intel RDT; remove it")
 	}
 	for i := range s.Mounts {
 		if err := checkMount(&s.Mounts[i]); err != nil {
 			return fault.In(err, "mounts[%d]", i)
 		}
-	}
-	return checkHooks(s.Hooks)
-}
-
-// checkVersion wants a semantic version of the 1.x line; 0.x bundles were written before it settled.
-func checkVersion(v string) error {
-	if v == "" {
-		return fault.New(fault.Invalid, "ociVersion must not be empty: write the version of the specification, such as %q", specs.Version)
-	}
-	major, ok := versionNumber(v, 0)
-	if !ok || major > 1 {
-		return fault.New(fault.Invalid, "ociVersion %q is not a version of the specification that this runtime knows (0.x to %s)", v, specs.Version)
 	}
 	return nil
 }
@@ -113,19 +84,6 @@ func atLeast(v string, major, minor, patch int) bool {
 		}
 	}
 	return true
-}
-
-// checkProcess applies the rules for processes, those of exec included.
-func checkProcess(p *specs.Process) error {
-	switch {
-	case p.Cwd == "":
-		return fault.New(fault.Invalid, "Cwd property must not be empty")
-	case p.Cwd[0] != '/':
-		return fault.New(fault.Invalid, "Cwd must be an absolute path")
-	case len(p.Args) == 0:
-		return fault.New(fault.Invalid, "args must not be empty")
-	}
-	return nil
 }
 
 // rootPath is the container's root directory, absolute.
@@ -181,36 +139,27 @@ var procFiles = [...]string{
 }
 
 func checkMount(m *specs.Mount) error {
-	if m.Destination == "" {
-		return fault.New(fault.Invalid, "destination must not be empty")
-	}
 	dest := filepath.Clean("/" + m.Destination)
-	if dest == "/proc" || !strings.HasPrefix(dest, "/proc/") {
-		return nil
+	if dest == "/proc" {
+		return checkProcMount(m)
 	}
-	for _, f := range procFiles {
-		if dest == f {
-			return nil
-		}
+	if !strings.HasPrefix(dest, "/proc/") || slices.Contains(procFiles[:], dest) {
+		return nil
 	}
 	return fault.New(fault.Invalid, "%q cannot be mounted because it is inside /proc", m.Destination)
 }
 
-func checkHooks(h *specs.Hooks) error {
-	if h == nil {
+// checkProcMount lets only the real thing become /proc: a new one, or (for host pid namespaces) a bind
+// of another one.
+func checkProcMount(m *specs.Mount) error {
+	if m.Type == "proc" {
 		return nil
 	}
-	for _, kind := range hookKinds() {
-		for i, hook := range kind.of(h) {
-			if !filepath.IsAbs(hook.Path) {
-				return fault.New(fault.Invalid, "hooks.%s[%d]: path %q must be absolute", kind.name, i, hook.Path)
-			}
-			if hook.Timeout != nil && *hook.Timeout <= 0 {
-				return fault.New(fault.Invalid, "hooks.%s[%d]: timeout must be greater than zero, not %d", kind.name, i, *hook.Timeout)
-			}
-		}
+	var st unix.Statfs_t
+	if unix.Statfs(m.Source, &st) == nil && st.Type == unix.PROC_SUPER_MAGIC {
+		return nil
 	}
-	return nil
+	return fault.New(fault.Invalid, "%q cannot be mounted because it is not of type proc", m.Destination)
 }
 
 // stateJSON is the container's state as hooks and seccomp agents are told.

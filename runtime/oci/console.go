@@ -72,11 +72,11 @@ func ownTerminal() (*terminal, error) {
 	return &terminal{fd, *t}, nil
 }
 
-// raw makes the terminal pass on every byte as it is: the container's own terminal does the rest.
+// raw makes the terminal pass on every byte that is typed as it is: the container's own terminal does
+// the rest. What it shows still gets its carriage returns here, see plainNewlines.
 func (t *terminal) raw() error {
 	r := t.saved
 	r.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	r.Oflag &^= unix.OPOST
 	r.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	r.Cflag = r.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 	r.Cc[unix.VMIN], r.Cc[unix.VTIME] = 1, 0
@@ -96,8 +96,8 @@ func (t *terminal) resize(master int) {
 	}
 }
 
-// plainNewlines makes the container's terminal send a newline as it is, without a carriage return of
-// its own: ours, in raw mode, would show it doubled when piped. (runc clears ONLCR as well.)
+// plainNewlines makes the container's terminal send a newline without a carriage return: ours adds one,
+// and where our output is no terminal but a file, none belongs there. (runc does the same.)
 func plainNewlines(master int) error {
 	t, err := unix.IoctlGetTermios(master, unix.TCGETS)
 	if err != nil {

@@ -42,11 +42,8 @@ func (b *birth) run() (int, error) {
 		return 1, err
 	}
 	defer fg.close()
+	b.fg = fg
 	if err := b.give(); err != nil {
-		return 1, err
-	}
-	if err := fg.attach(b.proc); err != nil {
-		b.undo()
 		return 1, err
 	}
 	if err := b.afterStart(); err != nil {

@@ -10,8 +10,10 @@ import (
 
 	"berth/base/fault"
 	"berth/kernel/cgroup"
+	"berth/kernel/process"
 	"berth/runtime/launch"
 	"berth/runtime/oci/config"
+	"berth/runtime/spec"
 )
 
 // execFailed is exec's exit status when there was no process whose status it could be.
@@ -49,26 +51,33 @@ func (t *tool) execProcess(f *flagSet) (int, error) {
 	if err := checkConsole(p.Terminal, detach, f.text("console-socket")); err != nil {
 		return 0, err
 	}
-	program, err := t.compileExec(c, cfg, p, f)
+	program, err := t.compileExec(c, cfg, p, f, !detach && p.Terminal)
 	if err != nil {
 		return 0, err
 	}
+	t.logProgram(program)
 	return t.startExec(c, cfg, p, f, program, detach)
 }
 
-// compileExec makes the launch program for a process in the container.
-func (t *tool) compileExec(c *container, cfg *configuration, p *specs.Process, f *flagSet) (*launch.Program, error) {
+// compileExec makes the launch program for a process in the container. With a gate it waits for us to
+// connect its terminal.
+func (t *tool) compileExec(c *container, cfg *configuration, p *specs.Process, f *flagSet, gate bool) (*launch.Program, error) {
 	o, err := t.execOptions(c, cfg, p, f)
 	if err != nil {
 		return nil, err
 	}
+	o.Gate = gate
 	fd, err := c.openPIDFD() // the process that state.json names must be the one whose namespaces are entered
 	if err != nil {
 		return nil, err
 	}
 	unix.Close(fd)
+	p.Env = completeEnv(p.Env, p.User.UID, c.rootNow(), nil)
 	return launch.CompileExec(p, cfg.Spec, launch.Target{PID: c.rec.PID}, o)
 }
+
+// rootNow is the path at which a running container's root is seen from here.
+func (c *container) rootNow() string { return "/proc/" + strconv.Itoa(c.rec.PID) + "/root" }
 
 func (t *tool) execOptions(c *container, cfg *configuration, p *specs.Process, f *flagSet) (launch.Options, error) {
 	o := launch.Options{Bundle: c.rec.Bundle}
@@ -170,11 +179,11 @@ func cleanBelow(base, path string) (string, error) {
 			return "", fault.New(fault.Invalid, "%s is not a sub cgroup path", path)
 		}
 	}
-	dir := base + "/" + strings.Trim(path, "/")
-	if unix.Access(dir, unix.F_OK) != nil {
-		return "", fault.New(fault.NotFound, "cgroup %s does not exist", dir)
+	dir := strings.TrimSuffix(base+"/"+strings.Trim(path, "/"), "/")
+	if err := unix.Access(dir, unix.F_OK); err != nil {
+		return "", fault.New(fault.NotFound, "error adding pid to cgroups: open %s/cgroup.procs: %v", dir, err)
 	}
-	return strings.TrimSuffix(dir, "/"), nil
+	return dir, nil
 }
 
 // startExec starts the process and, unless detached, stays until its end.
@@ -193,22 +202,32 @@ func (t *tool) startExec(c *container, cfg *configuration, p *specs.Process, f *
 	}
 	proc, err := l.Start(program, launch.Stdio{In: 0, Out: 1, Err: 2, Rows: rows(p), Cols: columns(p)})
 	if err != nil {
-		return 0, describe(err)
+		return 0, describe(err, c.rootNow())
 	}
 	if err := t.execOut(c, cfg, f, proc); err != nil {
-		_ = unix.PidfdSendSignal(proc.PidFD, unix.SIGKILL, nil, 0)
-		_, _ = reap(proc.PID)
+		abandon(proc)
 		return 0, err
 	}
 	if detach {
 		return 0, nil
 	}
 	if err := fg.attach(proc); err != nil {
-		_ = unix.PidfdSendSignal(proc.PidFD, unix.SIGKILL, nil, 0)
-		_, _ = reap(proc.PID)
+		abandon(proc)
 		return 0, err
 	}
+	if p.Terminal {
+		if err := proc.Release(); err != nil {
+			abandon(proc)
+			return 0, describe(err, c.rootNow())
+		}
+	}
 	return fg.wait()
+}
+
+// abandon ends a process that nobody will stand by.
+func abandon(p *launch.Process) {
+	_ = process.Signal(p.PidFD, int(unix.SIGKILL))
+	_, _ = reap(p.PID)
 }
 
 // execOut tells the world about the new process.
@@ -228,7 +247,7 @@ func (t *tool) execOut(c *container, cfg *configuration, f *flagSet, proc *launc
 
 // execDescription is the process that flags and words describe: a file of its own, or the container's
 // own process with other arguments.
-func execDescription(f *flagSet, s *specs.Spec) (*specs.Process, error) {
+func execDescription(f *flagSet, c *specs.Spec) (*specs.Process, error) {
 	if path := f.text("process"); path != "" {
 		text, err := readFile(path)
 		if err != nil {
@@ -238,12 +257,12 @@ func execDescription(f *flagSet, s *specs.Spec) (*specs.Process, error) {
 		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "%s", path)
 		}
-		return p, checkProcess(p)
+		return p, spec.ValidateProcess(p)
 	}
 	if len(f.args) < 2 {
 		return nil, fault.New(fault.Invalid, "exec args cannot be empty")
 	}
-	p := *s.Process
+	p := *c.Process
 	p.Args = f.args[1:]
 	p.Terminal, p.ConsoleSize = f.bool("tty"), nil
 	for flag, field := range map[string]*string{"cwd": &p.Cwd, "apparmor": &p.ApparmorProfile, "process-label": &p.SelinuxLabel} {
@@ -259,7 +278,7 @@ func execDescription(f *flagSet, s *specs.Spec) (*specs.Process, error) {
 	if err := setUser(&p.User, f.text("user"), f.list("additional-gids")); err != nil {
 		return nil, err
 	}
-	return &p, checkProcess(&p)
+	return &p, spec.ValidateProcess(&p)
 }
 
 // addCapabilities adds capabilities to the sets that decide what the process may. They become ambient

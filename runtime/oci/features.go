@@ -6,6 +6,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
+	"berth/kernel/capability"
 	"berth/kernel/mount"
 	"berth/kernel/seccomp"
 )
@@ -42,7 +43,7 @@ func (t *tool) abilities() *features.Features {
 	}
 	f.Linux = &features.Linux{
 		Namespaces:      []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
-		Capabilities:    allCapabilities(),
+		Capabilities:    capability.Names(capability.All()),
 		Cgroup:          &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},
 		Apparmor:        &features.Apparmor{Enabled: &yes},
 		Selinux:         &features.Selinux{Enabled: &yes},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -182,12 +183,13 @@ func hookArgs(h *specs.Hook) []string {
 	return []string{h.Path}
 }
 
-// inRuntime starts hooks in our own namespaces, in the bundle's directory.
+// inRuntime starts hooks in our own namespaces, in the bundle's directory, and in our environment unless
+// they have one.
 func inRuntime(bundle string) starter {
 	return func(h *specs.Hook, in, out, errs int) (int, error) {
 		env := h.Env
 		if env == nil {
-			env = []string{} // nil would be our own environment
+			env = os.Environ()
 		}
 		pid, err := syscall.ForkExec(h.Path, hookArgs(h), &syscall.ProcAttr{
 			Dir: bundle, Env: env, Files: []uintptr{uintptr(in), uintptr(out), uintptr(errs)},

@@ -7,67 +7,65 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"berth/kernel/capability"
 	"berth/runtime/launch"
+	"berth/runtime/spec"
 )
 
-// inContainer starts hooks in the container's namespaces. While the container's root is not entered
-// yet (createContainer), that still shows the host's files, so that a hook's path means what it means
-// to us. Later (startContainer) it is the container's root, and the hook runs as the container's user
-// with what privileges the container's program will have.
-func inContainer(s *specs.Spec, pid int, asUser bool) starter {
+// inContainer starts hooks in the container's namespaces. While it is being created its root is not
+// entered yet and still shows the host's files, so that a hook's path means what it means to us, and
+// the hook has our privileges. Once it is created it has the container's root, and the hook runs as the
+// container's own program will, in its environment unless the hook has one.
+func inContainer(s *specs.Spec, pid int, at status) starter {
 	return func(h *specs.Hook, in, out, errs int) (int, error) {
 		p := &specs.Process{Args: hookArgs(h), Env: h.Env, Cwd: "/"}
-		p.Args[0] = h.Path // what is executed; launch knows no other argv[0]
 		around := *s
 		linux := *s.Linux
 		linux.Seccomp = nil
 		around.Linux, around.Process = &linux, p
-		if asUser && s.Process != nil {
-			p.User, p.Capabilities, p.NoNewPrivileges = s.Process.User, s.Process.Capabilities, s.Process.NoNewPrivileges
-			p.ApparmorProfile, p.SelinuxLabel = s.Process.ApparmorProfile, s.Process.SelinuxLabel
+		if at == created {
+			own := s.Process
+			p.User, p.Capabilities, p.NoNewPrivileges = own.User, own.Capabilities, own.NoNewPrivileges
+			p.ApparmorProfile, p.SelinuxLabel = own.ApparmorProfile, own.SelinuxLabel
+			if p.Env == nil {
+				p.Env = completeEnv(own.Env, own.User.UID, "/proc/"+strconv.Itoa(pid)+"/root", nil)
+			}
 		} else {
-			all := allCapabilities()
+			all := spec.AllCapabilities()
 			p.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
 		}
-		return startInside(&around, p, pid, launch.Stdio{In: in, Out: out, Err: errs})
+		return startInside(&around, p, h.Path, pid, launch.Stdio{In: in, Out: out, Err: errs})
 	}
 }
 
-// startInside starts a process in a container's namespaces, and in its cgroup no more than we are.
-func startInside(s *specs.Spec, p *specs.Process, pid int, io launch.Stdio) (int, error) {
+// startInside starts a program in a container's namespaces, with p.Args as its arguments.
+func startInside(s *specs.Spec, p *specs.Process, path string, pid int, io launch.Stdio) (int, error) {
+	name := p.Args[0]
+	p.Args[0] = path
 	program, err := launch.CompileExec(p, s, launch.Target{PID: pid}, launch.Options{})
 	if err != nil {
 		return 0, err
 	}
+	rename(program, name)
 	l, err := launch.NewLauncher(false)
 	if err != nil {
 		return 0, err
 	}
 	proc, err := l.Start(program, io)
 	if err != nil {
-		return 0, describe(err)
+		return 0, describe(err, "/proc/"+strconv.Itoa(pid)+"/root")
 	}
 	unix.Close(proc.PidFD)
 	return proc.PID, nil
 }
 
-// allCapabilities names every capability that the kernel has.
-func allCapabilities() []string {
-	var known []string
-	for _, name := range [...]string{
-		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
-		"CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW",
-		"CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
-		"CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD",
-		"CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
-		"CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
-	} {
-		if _, ok := capability.Number(name); ok {
-			known = append(known, name)
+// rename gives the program that will be executed another name for itself (argv[0]) than its path. A
+// launch program is a plain value: the name is the first string of execve's second argument.
+func rename(p *launch.Program, name string) {
+	for i := range p.Child {
+		if st := &p.Child[i]; st.Nr == unix.SYS_EXECVE {
+			st.Args[1].D.Ptrs[0].To = append([]byte(name), 0)
 		}
 	}
-	return known
 }
 
 // pidInside gives a process's number in the innermost pid namespace it is in, which is how the

@@ -27,7 +27,10 @@ func (t *tool) kill(f *flagSet) (int, error) {
 		return 1, err
 	}
 	if f.bool("all") {
-		return 0, c.signalAll(sig)
+		if err := c.signalAll(sig); err != errNotRunning {
+			return 0, err
+		}
+		return 0, nil // as runc has it: a stopped container has none to signal
 	}
 	return 0, c.signal(sig)
 }

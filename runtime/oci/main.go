@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"berth/base/failpoint"
 )
 
 // Build is what the binary knows about itself; main fills it.
@@ -43,6 +45,16 @@ func (e *exit) Unwrap() error { return e.err }
 
 // Main runs the command line in argv (argv[0] is the program's name) and gives the exit status.
 func Main(argv []string, b Build) int {
+	if len(argv) == 2 && argv[1] == holdWord {
+		hold()
+		return 0
+	}
+	if points := os.Getenv(failpoint.Env); points != "" {
+		if err := failpoint.Arm(points); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	t := &tool{name: filepath.Base(argv[0]), build: b, out: os.Stdout, err: os.Stderr, loud: true}
 	code, err := t.main(argv[1:])
 	if err == nil {

@@ -48,6 +48,9 @@ func (t *tool) update(f *flagSet) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	if c.rec.Scope != "" {
+		return 0, c.updateScope(r)
+	}
 	cg, err := c.mustCgroup("update")
 	if err != nil {
 		return 1, err
