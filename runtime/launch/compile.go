@@ -166,6 +166,7 @@ func (c *compiler) begin() error {
 		k.call("become root of the user namespace", unix.SYS_SETRESUID, Int(0), Int(0), Int(0))
 		c.rebirth()
 	}
+	c.loopback()
 	if c.private&unix.CLONE_NEWCGROUP != 0 {
 		// Not a clone flag: the namespace's root is the cgroup its maker is in, and at clone time
 		// that is still the launcher's.

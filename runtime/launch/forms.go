@@ -50,6 +50,7 @@ var forms = map[int]callForm{
 	unix.SYS_CLOSE_RANGE:       {"close_range", "ddd"},
 	unix.SYS_DUP3:              {"dup3", "ddd"},
 	unix.SYS_FCNTL:             {"fcntl", "ddd"},
+	unix.SYS_SOCKET:            {"socket", "ddd"},
 	unix.SYS_SETSID:            {"setsid", ""},
 	unix.SYS_IOCTL:             {"ioctl", "did"},
 	unix.SYS_SETHOSTNAME:       {"sethostname", "sd"},
@@ -176,5 +177,5 @@ var (
 		unix.RLIMIT_CORE: "RLIMIT_CORE", unix.RLIMIT_RSS: "RLIMIT_RSS", unix.RLIMIT_NPROC: "RLIMIT_NPROC", unix.RLIMIT_NOFILE: "RLIMIT_NOFILE",
 		unix.RLIMIT_MEMLOCK: "RLIMIT_MEMLOCK", unix.RLIMIT_AS: "RLIMIT_AS", unix.RLIMIT_LOCKS: "RLIMIT_LOCKS", unix.RLIMIT_SIGPENDING: "RLIMIT_SIGPENDING",
 		unix.RLIMIT_MSGQUEUE: "RLIMIT_MSGQUEUE", unix.RLIMIT_NICE: "RLIMIT_NICE", unix.RLIMIT_RTPRIO: "RLIMIT_RTPRIO", unix.RLIMIT_RTTIME: "RLIMIT_RTTIME"}
-	ioctlNames = map[uint64]string{unix.TIOCSCTTY: "TIOCSCTTY", unix.TIOCSPTLCK: "TIOCSPTLCK", unix.TIOCGPTPEER: "TIOCGPTPEER"}
+	ioctlNames = map[uint64]string{unix.TIOCSCTTY: "TIOCSCTTY", unix.TIOCSPTLCK: "TIOCSPTLCK", unix.TIOCGPTPEER: "TIOCGPTPEER", unix.SIOCSIFFLAGS: "SIOCSIFFLAGS"}
 )

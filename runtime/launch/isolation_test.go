@@ -42,6 +42,14 @@ func TestNamespacesDiffer(t *testing.T) {
 	})
 }
 
+func TestLoopbackIsUp(t *testing.T) {
+	root := busyboxRoot(t)
+	_ = os.Symlink("busybox", filepath.Join(root, "bin/ping"))
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		expectOutput(t, l, plainSpec(root), o, "ping -c 1 -W 2 127.0.0.1 >/dev/null && echo up", "up")
+	})
+}
+
 func TestProcessAttributes(t *testing.T) {
 	root := busyboxRoot(t)
 	launchers(t, func(t *testing.T, l *Launcher, o Options) {

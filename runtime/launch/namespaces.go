@@ -114,6 +114,20 @@ func (c *compiler) join() error {
 	return nil
 }
 
+// loopback brings up "lo" of a new network namespace: 127.0.0.1 works in every container.
+func (c *compiler) loopback() {
+	if c.private&unix.CLONE_NEWNET == 0 {
+		return
+	}
+	what := "bring up the loopback interface"
+	s := c.kid.open("inet", what, unix.SYS_SOCKET, Int(unix.AF_INET), Int(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), Int(0))
+	request := make([]byte, 40) // struct ifreq (netdevice(7))
+	copy(request, "lo")
+	binary.LittleEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_UP|unix.IFF_RUNNING)
+	c.kid.call(what, unix.SYS_IOCTL, Of(s), Int(unix.SIOCSIFFLAGS), Bytes(request))
+	c.kid.call(what, unix.SYS_CLOSE, Of(s))
+}
+
 // rebirth makes the spec's new namespaces inside a user namespace that was joined. A new pid namespace
 // has its maker's child as first process, so the child clones once more, as a sibling of itself, tells
 // the launcher who goes on, and ends.
