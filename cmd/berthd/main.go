@@ -211,6 +211,7 @@ func (r *rooms) close() {
 	if r.images != nil {
 		errs = append(errs, r.images.Close())
 	}
+	r.pidfile, r.engine, r.keeper, r.images = "", nil, nil, nil // closing again does nothing
 	if err := errors.Join(errs...); err != nil {
 		r.log.Error("closing", "error", err)
 	}
@@ -229,11 +230,20 @@ func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
 		log.Error("not every container was stopped", "error", err)
 		return
 	}
-	if err := r.keeper.Shutdown(ctx); err != nil {
+	// The rooms' own tie to the keeper would start a new one: it is closed first.
+	r.close()
+	if err := endKeeper(ctx, cfg.ExecRoot); err != nil {
 		log.Error("the keeper goes on", "error", err)
 	}
-	r.keeper.Close()
-	r.keeper = nil
+}
+
+func endKeeper(ctx context.Context, execRoot string) error {
+	c, err := keeper.Dial(ctx, execRoot)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Shutdown(ctx)
 }
 
 // imageEvent passes on what happened to an image.
