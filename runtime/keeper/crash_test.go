@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 
 	"golang.org/x/sys/unix"
@@ -446,4 +447,115 @@ func TestUpgrade(t *testing.T) {
 		all = all[:len(all)-1]
 	}
 	t.Logf("%d lines", countLines(t, all, false))
+}
+
+// TestFailpoints kills the keeper at every place where that would hurt if the order of things were
+// wrong.
+func TestFailpoints(t *testing.T) {
+	_, rnd := soak(t, 1)
+	for _, point := range []string{
+		"taking", "read", "taken", "wrote", "logged", "sent", "applied", "rotating", "renamed", "rotated",
+		"journalled", "ended", "journalled-exit", "finished",
+	} {
+		t.Run(point, func(t *testing.T) {
+			n := 1 + rnd.IntN(40)
+			switch point {
+			case "rotating", "renamed", "rotated":
+				n = 1 + rnd.IntN(5)
+			case "journalled", "ended", "journalled-exit", "finished":
+				n = 1 + rnd.IntN(3)
+			}
+			t.Setenv(failpoint.Env, fmt.Sprintf("keeper/%s=kill:%d", point, n))
+			t.Log(os.Getenv(failpoint.Env))
+			r := newRig(t)
+			os.Unsetenv(failpoint.Env) // for its successor
+			pid := r.keeperPID()
+			log := r.logCfg("a")
+			log.MaxSize, log.MaxFiles = 6000, 500
+			st := r.launch(Launch{ID: "a", Log: log, Program: program(self(t), "child-count", "400", "30", "both"),
+				Attach: []AttachRequest{{Stdout: true, Stderr: true, Framed: true}}})
+			for i := range 3 {
+				r.launch(Launch{ID: fmt.Sprint("short", i), Program: sh("sleep 0.3; exit 4")})
+			}
+			var got [3]string
+			if st.Attached[0] != nil {
+				got = deframe(t, []byte(readAll(t, st.Attached[0])))
+			}
+			codes := map[string]Exit{}
+			for len(codes) < 4 {
+				x := r.exit()
+				codes[x.ID] = x
+			}
+			r.checkAdopted(codes["a"], 0)
+			for i := range 3 {
+				r.checkAdopted(codes[fmt.Sprint("short", i)], 4)
+			}
+			if r.keeperPID() == pid {
+				t.Error("it was not killed")
+			}
+			var all []record
+			for i := 499; i >= 0; i-- {
+				p := log.Path
+				if i > 0 {
+					p += "." + strconv.Itoa(i)
+				}
+				if _, err := os.Stat(p); err == nil {
+					all = append(all, records(t, p)...)
+				}
+			}
+			if n := countLines(t, all, true); n != 400 {
+				t.Errorf("%d lines", n)
+			}
+			// A client whose launch was cut off is attached anew and may have missed the beginning.
+			if point != "journalled" && (got[1] != text(all, "stdout") || got[2] != text(all, "stderr")) {
+				t.Errorf("the client got %d+%d bytes of %d+%d", len(got[1]), len(got[2]), len(text(all, "stdout")), len(text(all, "stderr")))
+			}
+		})
+	}
+}
+
+// TestKilledWhileAdopting kills the successor, too.
+func TestKilledWhileAdopting(t *testing.T) {
+	for _, point := range []string{"adopting=kill:2", "adopted=kill"} {
+		t.Run(point, func(t *testing.T) {
+			r := newRig(t)
+			for i := range 3 {
+				id := fmt.Sprint("c", i)
+				r.launch(Launch{ID: id, Log: r.logCfg(id), Program: program(self(t), "child-count", "0", "0")})
+			}
+			t.Setenv(failpoint.Env, "keeper/"+point)
+			syscall.Kill(r.keeperPID(), syscall.SIGKILL)
+			time.Sleep(200 * time.Millisecond)
+			os.Unsetenv(failpoint.Env)
+			r.keeperPID()
+			for i := range 3 {
+				id := fmt.Sprint("c", i)
+				if err := r.c.Signal(r.ctx(), id, "", 9); err != nil {
+					t.Fatal(err)
+				}
+				r.checkAdopted(r.exitOf(id, ""), 137)
+				all := records(t, r.logPath(id))
+				if !strings.HasSuffix(all[len(all)-1].Log, "\n") {
+					all = all[:len(all)-1]
+				}
+				countLines(t, all, false)
+			}
+		})
+	}
+}
+
+// TestCutLaunch: a keeper that dies in the middle of a launch leaves a process that it does not know;
+// the client says so.
+func TestCutLaunch(t *testing.T) {
+	t.Setenv(failpoint.Env, "keeper/launched=kill")
+	r := newRig(t)
+	os.Unsetenv(failpoint.Env)
+	_, err := r.c.Launch(r.ctx(), Launch{ID: "a", Program: sh("exit 0")})
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "cgroup") {
+		t.Errorf("%v", err)
+	}
+	r.launch(Launch{ID: "a", Program: sh("exit 3")})
+	if x := r.exitOf("a", ""); x.Code != 3 {
+		t.Errorf("%+v", x)
+	}
 }

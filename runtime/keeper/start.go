@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 
 	"golang.org/x/sys/unix"
@@ -110,6 +111,9 @@ func (cfg *StartConfig) spawn(ctx context.Context, args []string) error {
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	if points := os.Getenv(failpoint.Env); points != "" {
+		cmd.Env = append(cmd.Env, failpoint.Env+"="+points)
+	}
 	err = cmd.Start()
 	w.Close()
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/runtime/keeper/journal"
 	"berth/runtime/keeper/slate"
@@ -119,6 +120,7 @@ func (s *Server) adopt(m *wire.Held, fds *[]int) error {
 		*fds = slices.DeleteFunc(*fds, func(x int) bool { return x == fd })
 		return fd
 	}
+	_ = failpoint.Hit("keeper/adopting")
 	p := s.newProc(d)
 	p.pidfd = take(wire.RolePidfd)
 	p.setPipes(take(wire.RoleStdin), take(wire.RoleStdout), take(wire.RoleStderr), take(wire.RoleMaster))
@@ -279,6 +281,7 @@ func (s *Server) adoptAttachment(c *peer, m *wire.Attachment, fds *[]int) error 
 
 // adoptEnd goes on with what was adopted and settles what was not.
 func (s *Server) adoptEnd() {
+	_ = failpoint.Hit("keeper/adopted")
 	s.settle()
 	for _, p := range s.sorted() {
 		if !p.adopting {

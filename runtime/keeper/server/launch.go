@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/runtime/keeper/wire"
 
@@ -163,9 +164,11 @@ func (s *Server) launched(l *launch) {
 	if l.logFD >= 0 {
 		p.openLog(l.logFD)
 	}
+	_ = failpoint.Hit("keeper/launched")
 	if err := s.jour.Launched(&p.d); err != nil {
 		s.say.warn("a launch is only in memory", "id", p.d.ID, "proc", p.d.Proc, "err", err.Error())
 	}
+	_ = failpoint.Hit("keeper/journalled")
 	s.answerLaunch(l)
 	p.watch()
 	s.afterLaunch()

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/runtime/keeper/jsonfile"
 	"berth/runtime/keeper/slate"
@@ -330,9 +331,11 @@ func (l *logFile) rotate() error {
 			}
 		}
 	}
+	_ = failpoint.Hit("keeper/rotating")
 	if err := os.Rename(path, at(1)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
+	_ = failpoint.Hit("keeper/renamed")
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o640)
 	if err != nil {
 		// Go on in the rotated file rather than nowhere; the next rotation renames what is there.
@@ -340,6 +343,7 @@ func (l *logFile) rotate() error {
 	}
 	_ = unix.Close(l.fd)
 	l.fd = fd
+	_ = failpoint.Hit("keeper/rotated")
 	return nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 
+	"berth/base/failpoint"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -52,6 +54,10 @@ func Main(argv []string, version string, starter func() (Starter, error)) int {
 	}
 	// The heap is a few hundred KB: collect at one megabyte instead of four.
 	debug.SetGCPercent(25)
+	if err := failpoint.Arm(os.Getenv(failpoint.Env)); err != nil {
+		os.Stderr.WriteString("berth-keeper: " + err.Error() + "\n")
+		return 2
+	}
 	if err := o.serve(argv[0], version, starter); err != nil {
 		word := "failed: "
 		if errors.Is(err, ErrLocked) {

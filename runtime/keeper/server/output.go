@@ -3,6 +3,7 @@ package server
 import (
 	"time"
 
+	"berth/base/failpoint"
 	"berth/runtime/keeper/slate"
 
 	"golang.org/x/sys/unix"
@@ -77,7 +78,9 @@ func (s *Server) take(st *stream) bool {
 	*op = slate.Op{Slot: p.d.Slot, Stream: uint32(st.n), Want: uint32(want), Exact: exact, Time: time.Now().UnixNano()}
 	op.SetCommit(p.commit(st.n))
 	op.Enter(slate.Taking)
+	_ = failpoint.Hit("keeper/taking")
 	n, err := s.read(st.fd, buf[:want])
+	_ = failpoint.Hit("keeper/read")
 	if n <= 0 {
 		op.Enter(slate.Idle)
 		s.afterRead(st, n, err)
@@ -103,12 +106,15 @@ func (s *Server) finishOp(p *proc) {
 	op := s.slate.Op()
 	data := s.slate.Buffer()[:op.Got]
 	if op.Phase() == slate.Taken {
+		_ = failpoint.Hit("keeper/taken")
 		if p.log != nil {
 			p.log.write(op, data)
 		} else {
 			op.SetCommit(slate.Commit{Pos: op.Got})
 		}
+		_ = failpoint.Hit("keeper/wrote")
 		op.Enter(slate.Logged)
+		_ = failpoint.Hit("keeper/logged")
 	}
 	if op.Stash == 0 {
 		for i := 0; i < len(p.atts); i++ {
@@ -122,9 +128,11 @@ func (s *Server) finishOp(p *proc) {
 			if !a.send(int(op.Stream), data) {
 				i-- // it is gone from the list
 			}
+			_ = failpoint.Hit("keeper/sent")
 		}
 	}
 	s.slate.Apply()
+	_ = failpoint.Hit("keeper/applied")
 	s.slate.Repaint(int(op.Got))
 	op.Enter(slate.Idle)
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/runtime/keeper/jsonfile"
 	"berth/runtime/keeper/wire"
 
@@ -92,31 +93,39 @@ func (p *proc) ended() {
 		return
 	}
 	x := wire.Exit{ID: p.d.ID, Proc: p.d.Proc, PID: p.d.PID, At: time.Now()}
-	var ws unix.WaitStatus
-	pid, err := 0, error(unix.ECHILD)
-	if !p.d.Adopted {
-		err = retry(func() (err error) {
-			pid, err = unix.Wait4(p.d.PID, &ws, unix.WNOHANG|unix.WALL, nil)
-			return err
-		})
-	}
+	status, known, wait := p.status()
 	switch {
-	case err == nil && pid == 0:
-		return // not yet
-	case err == nil:
-		setStatus(&x, ws)
+	case wait:
+		return
+	case known:
+		setStatus(&x, unix.WaitStatus(status))
 	default:
-		status, known, wait := p.foreignStatus()
-		if wait {
-			return
-		}
-		if known {
-			setStatus(&x, unix.WaitStatus(status))
-		} else {
-			x.Unknown, x.Code = true, 255
-		}
+		x.Unknown, x.Code = true, 255
 	}
+	_ = failpoint.Hit("keeper/ended")
 	p.setExit(x)
+}
+
+// status gives the process's wait status (wait(2)). wait: it is not known yet, and will be asked for
+// again.
+//
+// A child is left a zombie: it is reaped when its end stands in the journal, so that a keeper killed
+// in between leaves init a zombie whose status a successor can read, or init can keep for it.
+func (p *proc) status() (status uint32, known, wait bool) {
+	if p.d.Adopted {
+		return p.foreignStatus()
+	}
+	var info unix.Siginfo
+	err := retry(func() error {
+		return unix.Waitid(unix.P_PID, p.d.PID, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
+	})
+	if err != nil { // somebody else has reaped it: a launcher whose gate failed
+		return p.foreignStatus()
+	}
+	if info.Signo == 0 {
+		return 0, false, true
+	}
+	return waitStatus(&info), true, false
 }
 
 // foreignStatus learns how a process ended that is not our child. wait: it will be asked again.
@@ -172,6 +181,13 @@ func (p *proc) setExit(x wire.Exit) {
 	if err := p.s.jour.Exited(&x); err != nil {
 		p.s.say.warn("an exit is only in memory", "id", x.ID, "proc", x.Proc, "err", err.Error())
 	}
+	_ = failpoint.Hit("keeper/journalled-exit")
+	if !p.d.Adopted {
+		_ = retry(func() error {
+			_, err := unix.Wait4(p.d.PID, nil, unix.WNOHANG|unix.WALL, nil)
+			return err
+		})
+	}
 	p.s.poll.remove(&p.pidfdT)
 	closeFD(&p.pidfd)
 	p.stdin.close()
@@ -225,6 +241,7 @@ func (p *proc) maybeFinish() {
 		p.log.close()
 	}
 	p.freeSlot()
+	_ = failpoint.Hit("keeper/finished")
 	p.s.pushExit(p)
 }
 

@@ -52,6 +52,26 @@ func endedChild() int {
 	if err != nil || info.Signo == 0 {
 		return 0
 	}
-	// si_pid is the first field after the three of every siginfo (and padding on 64-bit machines).
-	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), 16)))
+	return int(sigchld(&info).pid)
+}
+
+// sigchldInfo is a siginfo_t of SIGCHLD on 64-bit machines (sigaction(2)).
+type sigchldInfo struct {
+	signo, errno, code, _ int32
+	pid, uid, status      int32
+}
+
+func sigchld(info *unix.Siginfo) *sigchldInfo { return (*sigchldInfo)(unsafe.Pointer(info)) }
+
+// waitStatus puts a siginfo into the words of wait(2).
+func waitStatus(info *unix.Siginfo) uint32 {
+	const exited, dumped = 1, 3 // CLD_EXITED, CLD_DUMPED
+	switch c := sigchld(info); c.code {
+	case exited:
+		return uint32(c.status&0xff) << 8
+	case dumped:
+		return uint32(c.status&0x7f) | 0x80
+	default:
+		return uint32(c.status & 0x7f)
+	}
 }
