@@ -156,7 +156,9 @@ func (c *compiler) begin() error {
 	for _, procs := range c.v1Procs {
 		k.call("join the container's cgroup", unix.SYS_WRITE, Of(procs), Str("0"), Int(1))
 	}
-	c.own(c.s.Process)
+	if err := c.own(c.s.Process); err != nil {
+		return err
+	}
 	if err := c.join(); err != nil {
 		return err
 	}

@@ -182,6 +182,7 @@ func (c *compiler) prepareTerminal() error {
 			}
 			p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(key), Str(value), Int(0))
 		}
+		c.labelFS(fs, what)
 		p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
 		c.devpts = p.open("devpts", what, unix.SYS_FSMOUNT, Of(fs), Int(unix.FSMOUNT_CLOEXEC), Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC))
 		p.call(what, unix.SYS_OPENAT, Of(c.devpts), Str("ptmx"), Int(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), Int(0)).Out = SlotConsole

@@ -37,6 +37,7 @@ var forms = map[int]callForm{
 	unix.SYS_MKDIRAT:           {"mkdirat", "dso"},
 	unix.SYS_MKNODAT:           {"mknodat", "dsod"},
 	unix.SYS_SYMLINKAT:         {"symlinkat", "sds"},
+	unix.SYS_SETXATTR:          {"setxattr", "sssdd"},
 	unix.SYS_FCHMOD:            {"fchmod", "do"},
 	unix.SYS_FCHOWN:            {"fchown", "ddd"},
 	unix.SYS_FCHOWNAT:          {"fchownat", "dsdd@"},

@@ -82,6 +82,13 @@ var goldens = []struct {
 		o.Seccomp = &seccomp.Filter{Code: make([]byte, 8*119), Flags: 4}
 		o.NewKeyring = true
 	}},
+	{"labels", func(s *specs.Spec, o *Options) {
+		s.Process.Terminal = true
+		s.Process.SelinuxLabel = "system_u:system_r:container_t:s0:c1,c2"
+		s.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
+		o.NewKeyring = true
+		o.Overlay = &Overlay{Lower: []string{"/layers/a"}, Upper: "/box/upper", Work: "/box/work"}
+	}},
 	{"hooks-and-gate", func(s *specs.Spec, o *Options) {
 		o.HookGates = HookGates{BeforePivot: true, BeforeExec: true}
 		o.GateFifo = "/run/berth-oci/box/exec.fifo"

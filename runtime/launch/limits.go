@@ -46,17 +46,12 @@ func (c *compiler) writeOwn(file, text, what string) {
 
 // own writes the child's own files in the host's /proc, while it still is the host's root: the badness
 // that the OOM killer goes by, and the label that the security modules give it at execve.
-func (c *compiler) own(p *specs.Process) {
+func (c *compiler) own(p *specs.Process) error {
 	if p.OOMScoreAdj != nil {
 		what := "set oom_score_adj to " + strconv.Itoa(*p.OOMScoreAdj) + " (lowering it takes CAP_SYS_RESOURCE)"
 		c.writeOwn("self/oom_score_adj", strconv.Itoa(*p.OOMScoreAdj), what)
 	}
-	if p.ApparmorProfile != "" {
-		c.writeOwn("self/attr/apparmor/exec", "exec "+p.ApparmorProfile, "apply apparmor profile "+p.ApparmorProfile)
-	}
-	if p.SelinuxLabel != "" {
-		c.writeOwn("self/attr/exec", p.SelinuxLabel, "apply SELinux label "+p.SelinuxLabel)
-	}
+	return c.confine(p)
 }
 
 // schedPolicies are sched(7)'s policies.

@@ -119,6 +119,7 @@ func (c *compiler) prepareCopy(m *specs.Mount, o mount.Options) Slot {
 			p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_FLAG), Str(key), Int(0), Int(0))
 		}
 	}
+	c.labelFS(fs, what)
 	p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
 	tree := p.open("tree:"+m.Destination, what, unix.SYS_FSMOUNT, Of(fs), Int(unix.FSMOUNT_CLOEXEC), Int(mount.Attributes(o.Flags&^unix.MS_RDONLY)))
 	p.call("copy "+m.Destination+" into its tmpfs", OpCopyUp, Of(c.root), Str(relative(m.Destination)), Of(tree)).expect(unix.ENOENT, 0)
@@ -262,7 +263,8 @@ func (c *compiler) filesystem(m *specs.Mount, o mount.Options, dest string) {
 		source = m.Type
 	}
 	c.kid.call(what, unix.SYS_FCHDIR, Of(t))
-	c.kid.call(what, unix.SYS_MOUNT, Str(source), Str("."), Str(m.Type), Int(uint64(o.Flags)), dataArg(c.mapGroup(m.Type, o.Data)))
+	c.kid.call(what, unix.SYS_MOUNT, Str(source), Str("."), Str(m.Type), Int(uint64(o.Flags)), dataArg(c.labelData(m.Type, c.mapGroup(m.Type, o.Data))))
+	c.labelDir(m.Type, dest, what)
 	c.propagate(o, dest, what)
 }
 
@@ -366,7 +368,7 @@ func (c *compiler) cgroupfs(m *specs.Mount, o mount.Options, dest string) {
 	k := &c.kid
 	t := c.target(dest, what, false)
 	k.call(what, unix.SYS_FCHDIR, Of(t))
-	k.call(what, unix.SYS_MOUNT, Str("tmpfs"), Str("."), Str("tmpfs"), Int(uint64(o.Flags)&^(unix.MS_REC|unix.MS_BIND|unix.MS_RDONLY)), Str("mode=755"))
+	k.call(what, unix.SYS_MOUNT, Str("tmpfs"), Str("."), Str("tmpfs"), Int(uint64(o.Flags)&^(unix.MS_REC|unix.MS_BIND|unix.MS_RDONLY)), Str(c.labelData("tmpfs", "mode=755")))
 	top := c.inRoot("cgroups", what, dest, unix.O_PATH|unix.O_DIRECTORY)
 	for _, file := range c.o.Cgroup.V1Procs {
 		name := controllerOf(file)

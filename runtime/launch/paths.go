@@ -45,7 +45,7 @@ func (c *compiler) maskedPaths() error {
 		k.onErr(&done, unix.ENOENT)
 		k.onErr(&file, unix.ENOTDIR)
 		k.call(what, unix.SYS_FCHDIR, Of(dir))
-		k.call(what, unix.SYS_MOUNT, Str("tmpfs"), Str("."), Str("tmpfs"), Int(unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), Str("size=0,nr_inodes=2"))
+		k.call(what, unix.SYS_MOUNT, Str("tmpfs"), Str("."), Str("tmpfs"), Int(unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC), Str(c.labelData("tmpfs", "size=0,nr_inodes=2")))
 		k.onOK(&done)
 		k.here(&file)
 		t := c.inside("mask:"+path, what, path, unix.O_PATH)

@@ -53,6 +53,7 @@ func (c *compiler) prepareOverlay(v *Overlay) error {
 	set("redirect_dir", "off")
 	set("metacopy", "off")
 	set("index", "off")
+	c.labelFS(fs, what)
 	if v.UserXattr {
 		p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_FLAG), Str("userxattr"), Int(0), Int(0))
 	}
