@@ -35,12 +35,19 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 		return CreateResult{}, err
 	}
 	r := e.newRecord(s, img)
+	more, err := e.confine(r)
+	if err != nil {
+		return CreateResult{}, err
+	}
+	warnings = append(warnings, more...)
 	if name, err = e.claimName(name, r.ID); err != nil {
+		e.unconfine(r)
 		return CreateResult{}, err
 	}
 	r.Name = name
 	if err := e.build(ctx, r, img); err != nil {
 		e.index.release(name, r.ID)
+		e.unconfine(r)
 		return CreateResult{}, err
 	}
 	c := newEntry(e, r, store.Standing{State: container.State{Status: container.Created}})

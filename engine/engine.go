@@ -95,18 +95,19 @@ type Keeper interface {
 
 // Engine is the owner of all containers. Its verbs may be called from many goroutines.
 type Engine struct {
-	cfg    Config
-	log    *slog.Logger
-	images Images
-	keeper Keeper
-	events *event.Bus
-	store  *store.Store
-	watch  logs.Watcher
-	layout cgroup.Layout
-	facts  probe.Features
-	rules  *bundle.Rules // what all containers' specs have in common
-	boot   string        // the kernel's boot id
-	lock   *os.File      // held while this engine owns the data root
+	cfg         Config
+	log         *slog.Logger
+	images      Images
+	keeper      Keeper
+	events      *event.Bus
+	store       *store.Store
+	watch       logs.Watcher
+	layout      cgroup.Layout
+	facts       probe.Features
+	rules       *bundle.Rules // what all containers' specs have in common
+	confinement confinement
+	boot        string   // the kernel's boot id
+	lock        *os.File // held while this engine owns the data root
 
 	index index
 	execs execTable
@@ -133,6 +134,7 @@ func Open(ctx context.Context, cfg Config, images Images, k Keeper, events *even
 	if e.layout, err = cgroup.Detect(); err != nil {
 		return nil, fault.In(err, "looking for cgroups")
 	}
+	e.openConfinement(ctx)
 	if e.rules, err = bundle.NewRules(e.ruleConfig()); err != nil {
 		return nil, err
 	}

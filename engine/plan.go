@@ -148,7 +148,7 @@ func (e *Engine) builtOf(c *entry) (bundle.Built, error) {
 }
 
 // prepareFiles makes what the container's mounts need on the host.
-func (p *startPlan) prepareFiles() error {
+func (p *startPlan) prepareFiles(ctx context.Context) error {
 	if !p.rec.Spec.Network.IsContainer() {
 		if err := p.e.writeEtc(p.rec); err != nil {
 			return err
@@ -167,6 +167,9 @@ func (p *startPlan) prepareFiles() error {
 		if err := os.MkdirAll(m.Source, 0o755); err != nil {
 			return fault.Wrap(fault.Invalid, err, "error while creating mount source path '%s'", m.Source)
 		}
+	}
+	if err := p.e.applyConfinement(ctx, p.rec); err != nil {
+		return err
 	}
 	return p.e.mountShm(p.rec)
 }
@@ -262,6 +265,6 @@ func (u *userCache) get(imageID string, read func() (userDB, error)) (userDB, er
 func (e *Engine) ruleConfig() bundle.Config {
 	return bundle.Config{
 		Ulimits: e.cfg.DefaultUlimits, SeccompProfile: e.cfg.SeccompProfile, NoNewPrivileges: e.cfg.NoNewPrivileges, InitPath: e.cfg.InitPath,
-		RecursiveRO: e.facts.Has(probe.MountSetattr), CgroupV2: e.layout.Mode == cgroup.V2,
+		RecursiveRO: e.facts.Has(probe.MountSetattr), AppArmor: e.confinement.apparmor, SELinux: e.confinement.labels != nil, CgroupV2: e.layout.Mode == cgroup.V2,
 	}
 }

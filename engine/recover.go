@@ -101,6 +101,7 @@ func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[strin
 	if err := e.index.reserve(l.Record.Name, cid); err != nil {
 		return fault.In(err, "recovering container %s", cid)
 	}
+	e.reconfine(l.Record)
 	c := newEntry(e, l.Record, l.Standing)
 	e.index.add(c)
 	if cg, err := cgroup.Open(e.layout, l.Record.Cgroup); err == nil {

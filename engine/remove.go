@@ -90,6 +90,7 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry) error {
 	i := c.snapshot()
 	c.setGone()
 	e.index.remove(c, i.Name)
+	e.unconfine(c.record())
 	e.execs.dropContainer(c.id)
 	e.tell(c, "destroy", nil)
 	c.wake(container.ExitStatus{Code: i.State.ExitCode}, true)

@@ -11,6 +11,7 @@ import (
 
 	"berth/base/fault"
 	"berth/engine/container"
+	"berth/kernel/lsm/selinux"
 )
 
 // A container whose IPC namespace may be shared has its /dev/shm mounted on the host, in its own directory, so that the others can bind
@@ -28,6 +29,9 @@ func (e *Engine) mountShm(r *container.Record) error {
 		return fault.Wrap(fault.Internal, err, "making the shared /dev/shm")
 	}
 	options := fmt.Sprintf("mode=1777,size=%d", r.Spec.Resources.ShmSize)
+	if o := selinux.MountOption(r.MountLabel); o != "" && e.confinement.labels != nil {
+		options += "," + o
+	}
 	err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, options)
 	return fault.Wrap(fault.Internal, err, "mounting the shared /dev/shm")
 }

@@ -81,7 +81,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 	var cg *cgroup.Cgroup
 	var attached []keeper.AttachRequest
 	err = step.Run(ctx, "start",
-		step.Step{Name: "files", Do: func(context.Context) error { return p.prepareFiles() }, Undo: p.undoFiles},
+		step.Step{Name: "files", Do: p.prepareFiles, Undo: p.undoFiles},
 		step.Step{Name: "cgroup", Do: func(context.Context) (err error) { cg, err = p.cgroup.Apply(); return err }, Undo: func() error { return cg.Remove() }},
 		step.Step{Name: "launch", Do: func(ctx context.Context) error {
 			program, err := p.compile(cg.Attach())

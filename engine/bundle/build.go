@@ -60,7 +60,10 @@ func (r *Rules) Build(in Input) (Built, error) {
 	out := &specs.Spec{
 		Version: specs.Version, Hostname: s.Hostname, Domainname: s.Domainname, Annotations: s.Annotations,
 		Root:  &specs.Root{Path: "rootfs", Readonly: s.Security.ReadonlyRootfs},
-		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: sysctls(s), MountLabel: in.Record.MountLabel},
+		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: sysctls(s)},
+	}
+	if r.cfg.SELinux {
+		out.Linux.MountLabel = in.Record.MountLabel
 	}
 	for _, part := range []func(*specs.Spec, Input, options) error{r.process, r.namespaces, r.mounts, r.paths, r.resources, r.devices} {
 		if err := part(out, in, opt); err != nil {
@@ -87,7 +90,9 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 		Args:         append([]string{in.Record.Path}, in.Record.Args...),
 		User:         specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: append([]uint32{in.User.GID}, without(in.User.Groups, in.User.GID)...)},
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-		SelinuxLabel: in.Record.ProcessLabel,
+	}
+	if r.cfg.SELinux {
+		p.SelinuxLabel = in.Record.ProcessLabel
 	}
 	if p.Cwd == "" {
 		p.Cwd = "/"
@@ -100,9 +105,8 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 	}
 	p.Env = WithHome(p.Env, in.User.Home)
 	p.Rlimits = rlimits(r.cfg.Ulimits, s.Resources.Ulimits)
-	p.ApparmorProfile = in.Record.AppArmorProfile
-	if p.ApparmorProfile == "unconfined" {
-		p.ApparmorProfile = ""
+	if p.ApparmorProfile = in.Record.AppArmorProfile; p.ApparmorProfile == "unconfined" || !r.cfg.AppArmor {
+		p.ApparmorProfile = "" // the record may be older than this boot of the kernel
 	}
 	out.Process = p
 	return nil

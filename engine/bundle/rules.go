@@ -19,7 +19,8 @@ type Config struct {
 	NoNewPrivileges bool
 	InitPath        string // host path of the init; "" none
 	RecursiveRO     bool   // the kernel can make a tree of mounts read-only (Linux 5.12)
-	AppArmor        bool   // the kernel has AppArmor and the default profile is loaded
+	AppArmor        bool   // the kernel has AppArmor
+	SELinux         bool   // containers are labelled
 	CgroupV2        bool
 }
 
@@ -82,6 +83,12 @@ func parseOptions(list []string, noNewPriv bool) (options, error) {
 		}
 	}
 	return o, nil
+}
+
+// Confinement gives the AppArmor profile ("" none) and the label options that --security-opt names.
+func Confinement(list []string) (apparmor string, labels []string, err error) {
+	o, err := parseOptions(list, false)
+	return o.apparmor, o.labels, err
 }
 
 // CheckSecurity refuses options, capabilities and device rules that mean nothing, before the container exists.

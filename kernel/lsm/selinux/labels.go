@@ -26,6 +26,18 @@ func Enforcing() bool {
 	return err == nil && len(b) > 0 && b[0] == '1'
 }
 
+// Known reports whether the loaded policy has the label: its user, role, type and level, and that they go
+// together. Only root may ask.
+func Known(label string) bool {
+	f, err := os.OpenFile("/sys/fs/selinux/context", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.Write([]byte(label + "\x00"))
+	return err == nil
+}
+
 // Labels are a container's.
 type Labels struct {
 	Process string // "" for a process that SELinux does not confine
