@@ -58,7 +58,7 @@ floor: ## the import rules of docs/house.md
 test: build ## all tests; as root on Debian it first installs what they need
 	@test/need $$(cat test/packages)
 	@mkdir -p .cache
-	$(REPORT) -json .cache/test.json -count=$(COUNT) -timeout 20m ./...
+	$(REPORT) -json .cache/test.json -- -count=$(COUNT) -timeout 20m ./...
 
 bench: build ## figures beside the budgets, paired with crun, runc, docker and podman where found
 	@test/need busybox-static crun runc
@@ -66,7 +66,7 @@ bench: build ## figures beside the budgets, paired with crun, runc, docker and p
 
 soak: build ## the long variants of the crash and load tests
 	@test/need $$(cat test/packages)
-	BERTH_SOAK=1 $(REPORT) -count=1 -timeout 6h $(or $(PKG),./...)
+	BERTH_SOAK=1 $(REPORT) -- -count=1 -timeout 6h $(or $(PKG),./...)
 
 fuzz: ## every fuzz test for FUZZTIME
 	@test/fuzz $(FUZZTIME) $(PKG)

@@ -226,47 +226,50 @@ func benchMemory(t *table, o options) error {
 			return err
 		}
 		time.Sleep(2 * time.Second)
-		idle, err := stackPSS(e)
+		engine, keeper, err := stackPSS(e)
 		if err != nil {
 			return err
 		}
-		t.row("berthd and keeper idle, PSS", idle, 45, "MB")
-		const many = 100
+		t.row("berthd idle, PSS", engine, 0, "MB")
+		t.row("keeper idle, PSS", keeper, 0, "MB")
+		t.row("both", engine+keeper, 45, "MB")
+		const many = 300
 		if _, _, err := startMany(e, many); err != nil {
 			return err
 		}
 		time.Sleep(3 * time.Second)
-		busy, err := stackPSS(e)
+		engineBusy, keeperBusy, err := stackPSS(e)
 		if err != nil {
 			return err
 		}
-		t.row(fmt.Sprintf("for each of %d idle containers, beside its process", many), (busy-idle)/many, 0.1, "MB")
+		t.row(fmt.Sprintf("berthd for each of %d idle containers", many), (engineBusy-engine)/many, 0, "MB")
+		t.row("keeper for each", (keeperBusy-keeper)/many, 0, "MB")
+		t.row("both, beside the container's own process", (engineBusy+keeperBusy-engine-keeper)/many, 0.1, "MB")
 		return nil
 	})
 }
 
-// stackPSS is the proportional set size of berthd and keeper in MB.
-func stackPSS(e *live.Engine) (float64, error) {
-	total := 0.0
-	for _, pid := range []int{e.PID(), e.KeeperPID()} {
-		if pid == 0 {
-			continue
-		}
-		data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
-		if err != nil {
-			return 0, err
-		}
-		for line := range strings.Lines(string(data)) {
-			if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
-				kb, err := strconv.ParseFloat(f[1], 64)
-				if err != nil {
-					return 0, err
-				}
-				total += kb / 1024
-			}
+// stackPSS is the proportional set size of berthd and of the keeper in MB.
+func stackPSS(e *live.Engine) (engine, keeper float64, err error) {
+	if engine, err = pss(e.PID()); err != nil {
+		return 0, 0, err
+	}
+	keeper, err = pss(e.KeeperPID())
+	return engine, keeper, err
+}
+
+func pss(pid int) (float64, error) {
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
+			kb, err := strconv.ParseFloat(f[1], 64)
+			return kb / 1024, err
 		}
 	}
-	return total, nil
+	return 0, fmt.Errorf("/proc/%d/smaps_rollup has no Pss", pid)
 }
 
 type listed struct {

@@ -3,7 +3,7 @@
 // facility that was missing, and one closing line of totals. It exits 1 when a test failed or a
 // package did not build.
 //
-//	report [-v] [-json FILE] [-slow DURATION] GO-TEST-ARGUMENTS...
+//	report [-json FILE] [-slow DURATION] -- GO-TEST-ARGUMENTS...
 //	report -read FILE
 //
 // A skipped test is never counted as passed. The event stream is described by "go doc test2json".
