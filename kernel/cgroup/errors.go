@@ -9,6 +9,13 @@ import (
 	"berth/base/fault"
 )
 
+// crowded reports whether a controller was refused because of the processes in a v2 cgroup. Where threaded
+// controllers were given to its children before, the cgroup has become the root of a threaded subtree, and
+// the kernel answers EOPNOTSUPP instead of EBUSY (cgroup-v2.rst, Threads).
+func crowded(cause error) bool {
+	return strings.Contains(cause.Error(), unix.EBUSY.Error()) || strings.Contains(cause.Error(), unix.EOPNOTSUPP.Error())
+}
+
 // explain says which file refused which value, what the kernel means by its errno there, and what to do.
 func (a *applier) explain(s *Step, err error) error {
 	kind, hint := fault.Internal, ""
@@ -18,7 +25,7 @@ func (a *applier) explain(s *Step, err error) error {
 		controller, _, _ := strings.Cut(s.File, ".")
 		cause := a.enable[controller]
 		switch {
-		case cause != nil && strings.Contains(cause.Error(), unix.EBUSY.Error()):
+		case cause != nil && crowded(cause):
 			hint = "the " + controller + " controller could not be enabled: " + cause.Error() +
 				": a v2 cgroup that has processes gives no controllers to its children: move the processes into a child, or choose another parent cgroup"
 		case cause != nil:
