@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -46,6 +47,9 @@ const (
 )
 
 func main() {
+	if slices.Equal(os.Args[1:], []string{"system", "check"}) {
+		os.Exit(systemCheck(os.Stdout))
+	}
 	cfg, err := parseFlags(os.Args[1:])
 	switch {
 	case err != nil:
