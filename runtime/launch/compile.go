@@ -97,7 +97,7 @@ func newCompiler(s *specs.Spec, o Options) *compiler {
 	c := &compiler{s: s, o: o, p: p, proc: NoSlot, devpts: NoSlot, tty: NoSlot, hostProc: NoSlot, root: NoSlot, null: NoSlot,
 		trees: map[int]Slot{}, nodes: map[string]Slot{}}
 	c.prep.p, c.kid.p = p, p
-	c.prep.steps, c.kid.steps = make([]Step, 0, 64), make([]Step, 0, 256)
+	c.prep.steps, c.kid.steps = make([]Step, 0, 48), make([]Step, 0, 352)
 	p.Owner = int(s.Process.User.UID)
 	if len(s.Process.Args) > 0 {
 		p.Args0 = s.Process.Args[0]
