@@ -59,7 +59,7 @@ func checkSpec(s *specs.Spec, bundle string) error {
 			return fault.In(err, "mounts[%d]", i)
 		}
 	}
-	return nil
+	return checkTargets(rootPath(s, bundle), s.Mounts)
 }
 
 // versionNumber gives the n-th number of a semantic version: 0 is major.
