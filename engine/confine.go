@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"berth/base/fault"
 	"berth/engine/bundle"
@@ -18,10 +20,8 @@ type confinement struct {
 
 // openConfinement looks at the machine. What is wanted and cannot be had is told now, and by every start that needs it.
 func (e *Engine) openConfinement(ctx context.Context) {
-	if e.confinement.apparmor = apparmor.Enabled(); e.confinement.apparmor {
-		if err := apparmor.Ensure(ctx, apparmor.DefaultProfile); err != nil {
-			e.log.Error("the default AppArmor profile cannot be loaded; containers that want it will not start", "error", err)
-		}
+	if apparmor.Enabled() {
+		e.confinement.apparmor = e.wantAppArmor(apparmor.Ensure(ctx, apparmor.DefaultProfile))
 	}
 	switch {
 	case !e.cfg.SELinux:
@@ -30,6 +30,19 @@ func (e *Engine) openConfinement(ctx context.Context) {
 	default:
 		e.confinement.labels = selinux.New()
 	}
+}
+
+// wantAppArmor says whether containers are confined where the kernel could, after an attempt to load the default profile. As in Docker
+// they are not where AppArmor's own tools are missing: the machine's owner has not set it up. Any other failure is in the way of every start.
+func (e *Engine) wantAppArmor(err error) bool {
+	switch {
+	case fault.Is(err, fault.Unavailable):
+		e.log.Warn("containers are not confined by AppArmor", "reason", err)
+		return false
+	case err != nil:
+		e.log.Error("the default AppArmor profile cannot be loaded; containers that want it will not start", "error", err)
+	}
+	return true
 }
 
 // confine decides the container's AppArmor profile and SELinux labels. unconfine gives the labels back.
@@ -50,10 +63,16 @@ func (e *Engine) confine(r *container.Record) (warnings []string, err error) {
 	if err := selinux.CheckOptions(options); err != nil {
 		return nil, err
 	}
+	if len(options) == 0 {
+		if options, err = labelOptions(r.Spec, e.processLabelOf); err != nil {
+			return nil, err
+		}
+		r.Spec.Security.SecurityOpt = withLabels(r.Spec.Security.SecurityOpt, options)
+	}
 	if e.confinement.labels == nil {
 		return warnings, nil
 	}
-	labels, err := e.confinement.labels.Labels(labelOptions(r.Spec, options, e.processLabelOf))
+	labels, err := e.confinement.labels.Labels(options)
 	if err != nil {
 		return nil, err
 	}
@@ -74,49 +93,58 @@ func (e *Engine) unconfine(r *container.Record) {
 	}
 }
 
-// reconfine takes the labels of a container that existed before this engine.
+// reconfine takes the labels of a container that existed before this engine, and gives it a profile if it was made while the kernel had
+// no AppArmor.
 func (e *Engine) reconfine(r *container.Record) {
+	if e.confinement.apparmor && r.AppArmorProfile == "" {
+		asked, _, _ := bundle.Confinement(r.Spec.Security.SecurityOpt) // checked at creation
+		r.AppArmorProfile = profileOf(asked, r.Spec.Security.Privileged)
+	}
 	if e.confinement.labels != nil && r.MountLabel != "" {
 		e.confinement.labels.Reserve(r.MountLabel)
 	}
 }
 
-// profileOf gives the AppArmor profile of a container that asked for one, or for none ("").
+// profileOf gives the AppArmor profile of a container that asked for one, or for none (""). In Docker too privilege wins.
 func profileOf(asked string, privileged bool) string {
 	switch {
-	case asked != "":
-		return asked
 	case privileged:
 		return apparmor.Unconfined
+	case asked != "":
+		return asked
 	}
 	return apparmor.DefaultProfile
 }
 
-// labelOptions gives the options that a container's labels are made of: its own, if it has any. Else one that shares the host's
-// processes or IPC is not confined, and one that shares another container's must carry that one's label, or the two could not talk.
-func labelOptions(s *container.Spec, own []string, labelOf func(cid string) string) []string {
-	if len(own) > 0 {
-		return own
-	}
+// labelOptions gives the options that the labels of a container are made of which names none itself. One that shares the host's processes
+// or IPC is not confined; one that shares another container's carries that one's label, or the two could not talk.
+func labelOptions(s *container.Spec, labelOf func(cid string) string) ([]string, error) {
 	if s.Security.Privileged || s.Namespaces.PID == "host" || s.Namespaces.IPC == "host" {
-		return []string{"disable"}
+		return []string{"disable"}, nil
 	}
-	for _, mode := range []string{s.Namespaces.IPC, s.Namespaces.PID} {
-		donor := joined(mode)
-		if donor == "" {
-			continue
-		}
-		c, err := selinux.Parse(labelOf(donor))
-		if err != nil {
-			return []string{"disable"} // the donor is not confined
-		}
-		options := []string{"user:" + c.User, "role:" + c.Role, "type:" + c.Type}
-		if c.Level != "" {
-			options = append(options, "level:"+c.Level)
-		}
-		return options
+	ipc, pid := joined(s.Namespaces.IPC), joined(s.Namespaces.PID)
+	label := labelOf(cmp.Or(ipc, pid))
+	if ipc != "" && pid != "" && labelOf(pid) != label {
+		return nil, fault.New(fault.Invalid, "--ipc and --pid containers SELinux labels aren't the same")
 	}
-	return nil
+	c, err := selinux.Parse(label)
+	if err != nil {
+		return nil, nil // nobody to share with, or one that is not confined: that is no reason for this one not to be
+	}
+	options := []string{"user:" + c.User, "role:" + c.Role, "type:" + c.Type}
+	if c.Level != "" {
+		options = append(options, "level:"+c.Level)
+	}
+	return options, nil
+}
+
+// withLabels writes down what was decided where inspect shows it, as Docker does.
+func withLabels(list, options []string) []string {
+	list = slices.Clone(list)
+	for _, o := range options {
+		list = append(list, "label="+o)
+	}
+	return list
 }
 
 func (e *Engine) processLabelOf(cid string) string {
@@ -128,28 +156,37 @@ func (e *Engine) processLabelOf(cid string) string {
 
 // applyConfinement makes ready what a start of the container needs: the profile in the kernel, and labels on the files it is given.
 func (e *Engine) applyConfinement(ctx context.Context, r *container.Record) error {
-	if e.confinement.apparmor && r.AppArmorProfile == apparmor.DefaultProfile {
-		if err := apparmor.Ensure(ctx, r.AppArmorProfile); err != nil {
-			return fault.In(err, "AppArmor enabled on system but the %s profile could not be loaded", r.AppArmorProfile)
-		}
+	if err := e.ensureProfile(ctx, r); err != nil {
+		return err
 	}
 	if e.confinement.labels == nil || r.MountLabel == "" {
 		return nil
 	}
-	if !r.Spec.Network.IsContainer() {
-		etc := e.etcOf(r.ID)
-		for _, file := range []string{etc.Hostname, etc.Hosts, etc.ResolvConf} {
-			if err := selinux.Relabel(file, r.MountLabel, false); err != nil {
-				return err
-			}
+	etc, shared := e.etcOf(r.ID), false
+	if donor := joined(r.Spec.Network.Mode); donor != "" {
+		etc, shared = e.etcOf(donor), true // two containers with different categories read them
+	}
+	for _, file := range []string{etc.Hostname, etc.Hosts, etc.ResolvConf} {
+		if err := selinux.Relabel(file, r.MountLabel, shared); err != nil {
+			return err
 		}
 	}
 	for _, m := range r.Spec.Mounts {
-		if m.Type == "bind" && m.Relabel != "" {
-			if err := selinux.Relabel(m.Source, r.MountLabel, m.Relabel == "z"); err != nil {
-				return err
-			}
+		if m.Type != "bind" || m.Relabel == "" {
+			continue
+		}
+		if err := selinux.Relabel(m.Source, r.MountLabel, m.Relabel == "z"); err != nil {
+			return fault.In(err, "error setting label on mount source '%s'", m.Source)
 		}
 	}
 	return nil
+}
+
+// ensureProfile loads the default profile again if the container wants it: a reload of the machine's own profiles may have dropped it.
+func (e *Engine) ensureProfile(ctx context.Context, r *container.Record) error {
+	if !e.confinement.apparmor || r.AppArmorProfile != apparmor.DefaultProfile {
+		return nil
+	}
+	err := apparmor.Ensure(ctx, r.AppArmorProfile)
+	return fault.In(err, "AppArmor enabled on system but the %s profile could not be loaded", r.AppArmorProfile)
 }

@@ -180,6 +180,9 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 	if !state.Running || cg == nil {
 		return nil, fault.New(fault.Conflict, "container %s is not running", c.id)
 	}
+	if err := e.ensureProfile(ctx, c.record()); err != nil {
+		return nil, err
+	}
 	program, err := e.compileExec(process, built, cg, state.Pid)
 	if err != nil {
 		return nil, err

@@ -265,6 +265,6 @@ func (u *userCache) get(imageID string, read func() (userDB, error)) (userDB, er
 func (e *Engine) ruleConfig() bundle.Config {
 	return bundle.Config{
 		Ulimits: e.cfg.DefaultUlimits, SeccompProfile: e.cfg.SeccompProfile, NoNewPrivileges: e.cfg.NoNewPrivileges, InitPath: e.cfg.InitPath,
-		RecursiveRO: e.facts.Has(probe.MountSetattr), AppArmor: e.confinement.apparmor, SELinux: e.confinement.labels != nil, CgroupV2: e.layout.Mode == cgroup.V2,
+		RecursiveRO: e.facts.Has(probe.MountSetattr), AppArmor: e.confinement.apparmor, SELinux: e.facts.Has(probe.SELinux), CgroupV2: e.layout.Mode == cgroup.V2,
 	}
 }

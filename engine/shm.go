@@ -12,6 +12,7 @@ import (
 	"berth/base/fault"
 	"berth/engine/container"
 	"berth/kernel/lsm/selinux"
+	"berth/kernel/probe"
 )
 
 // A container whose IPC namespace may be shared has its /dev/shm mounted on the host, in its own directory, so that the others can bind
@@ -29,7 +30,7 @@ func (e *Engine) mountShm(r *container.Record) error {
 		return fault.Wrap(fault.Internal, err, "making the shared /dev/shm")
 	}
 	options := fmt.Sprintf("mode=1777,size=%d", r.Spec.Resources.ShmSize)
-	if o := selinux.MountOption(r.MountLabel); o != "" && e.confinement.labels != nil {
+	if o := selinux.MountOption(r.MountLabel); o != "" && e.facts.Has(probe.SELinux) {
 		options += "," + o
 	}
 	err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, options)

@@ -91,7 +91,7 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 		User:         specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: append([]uint32{in.User.GID}, without(in.User.Groups, in.User.GID)...)},
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 	}
-	if r.cfg.SELinux {
+	if r.cfg.SELinux && !s.Security.Privileged { // in Docker too privilege wins over label=type:…
 		p.SelinuxLabel = in.Record.ProcessLabel
 	}
 	if p.Cwd == "" {

@@ -19,8 +19,8 @@ type Config struct {
 	NoNewPrivileges bool
 	InitPath        string // host path of the init; "" none
 	RecursiveRO     bool   // the kernel can make a tree of mounts read-only (Linux 5.12)
-	AppArmor        bool   // the kernel has AppArmor
-	SELinux         bool   // containers are labelled
+	AppArmor        bool   // containers are confined by AppArmor
+	SELinux         bool   // the kernel has SELinux: labels in a record are applied
 	CgroupV2        bool
 }
 
