@@ -463,6 +463,8 @@ func TestFailpoints(t *testing.T) {
 			case "rotating", "renamed", "rotated":
 				n = 1 + rnd.IntN(5)
 			case "journalled", "ended", "journalled-exit", "finished":
+				// Not the launch of the one that writes: nobody holds its pipes yet, and its first line
+				// would end it. That window, from clone to insurance, stays open.
 				n = 1 + rnd.IntN(3)
 			}
 			t.Setenv(failpoint.Env, fmt.Sprintf("keeper/%s=kill:%d", point, n))
@@ -472,15 +474,12 @@ func TestFailpoints(t *testing.T) {
 			pid := r.keeperPID()
 			log := r.logCfg("a")
 			log.MaxSize, log.MaxFiles = 6000, 500
+			for i := range 3 {
+				r.launch(Launch{ID: fmt.Sprint("short", i), Program: sh("sleep 0.4; exit 4")})
+			}
 			st := r.launch(Launch{ID: "a", Log: log, Program: program(self(t), "child-count", "400", "30", "both"),
 				Attach: []AttachRequest{{Stdout: true, Stderr: true, Framed: true}}})
-			for i := range 3 {
-				r.launch(Launch{ID: fmt.Sprint("short", i), Program: sh("sleep 0.3; exit 4")})
-			}
-			var got [3]string
-			if st.Attached[0] != nil {
-				got = deframe(t, []byte(readAll(t, st.Attached[0])))
-			}
+			got := deframe(t, []byte(readAll(t, st.Attached[0])))
 			codes := map[string]Exit{}
 			for len(codes) < 4 {
 				x := r.exit()
@@ -506,8 +505,7 @@ func TestFailpoints(t *testing.T) {
 			if n := countLines(t, all, true); n != 400 {
 				t.Errorf("%d lines", n)
 			}
-			// A client whose launch was cut off is attached anew and may have missed the beginning.
-			if point != "journalled" && (got[1] != text(all, "stdout") || got[2] != text(all, "stderr")) {
+			if got[1] != text(all, "stdout") || got[2] != text(all, "stderr") {
 				t.Errorf("the client got %d+%d bytes of %d+%d", len(got[1]), len(got[2]), len(text(all, "stdout")), len(text(all, "stderr")))
 			}
 		})

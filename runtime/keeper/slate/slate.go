@@ -108,9 +108,14 @@ type Slate struct {
 
 // New makes an empty slate. seed makes its pattern one that output does not hold by chance.
 func New(seed uint64) (*Slate, error) {
-	fd, err := unix.MemfdCreate("berth-slate", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("berth-slate", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	// Memory that vanishes beneath a mapping is a SIGBUS: whoever holds the descriptor cannot cause it.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("seal the slate: %w", err)
 	}
 	if err := unix.Ftruncate(fd, fixedLen); err != nil {
 		unix.Close(fd)
@@ -146,7 +151,7 @@ func Open(fd int) (*Slate, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	h := s.head()
+	h := *s.head() // a copy: Close unmaps it
 	if h.Magic != magic || h.Version != version || h.Chunks > MaxSlots/chunkSlots ||
 		st.Size < fixedLen+int64(h.Chunks)*chunkLen {
 		s.Close()

@@ -1,0 +1,115 @@
+package server
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"berth/runtime/keeper/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+func sample() *snapshot {
+	at := time.Unix(1700000000, 5)
+	return &snapshot{
+		Birth: 1, Started: at, Upgrades: 2, AttNumber: 3, Orphans: 4, LogFaults: 5, LogLost: 6, Lock: 7, Sock: 8, Slate: 9,
+		Procs: []procSnap{{Desc: wire.Desc{ID: "a"}, Reaped: true, Finished: true, Exit: wire.Exit{ID: "a"}, Pidfd: 1, Stdin: 2, Out: 3, Err: 4, TTY: true,
+			Pend: []byte("x"), Log: 5, LogFaults: 6, LogLost: 7, Failing: at, Lossy: true, Skip: [2]bool{true, false}, Stash: [2]bool{false, true}}},
+		Atts:   []attSnap{{Att: wire.Attachment{Number: 1}, FD: 2, Ended: true, Shut: true, Pend: []byte("y"), From: 3}},
+		Peers:  []peerSnap{{FD: 1, PID: 2, Name: "n", Hello: true, Insured: true, Upgrade: true, Seq: 3}},
+		Parked: []parkSnap{{Name: "p", FD: 4}},
+	}
+}
+
+func noZero(t *testing.T, v reflect.Value) {
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Errorf("%s.%s is not tested", v.Type(), v.Type().Field(i).Name)
+		}
+	}
+}
+
+// TestSnapshot fails also when a field is added and forgotten in its coding.
+func TestSnapshot(t *testing.T) {
+	m := sample()
+	for _, v := range []any{*m, m.Procs[0], m.Atts[0], m.Peers[0], m.Parked[0]} {
+		noZero(t, reflect.ValueOf(v))
+	}
+	e := wire.Enc{}
+	m.Encode(&e)
+	e.Str(200, "of a newer keeper")
+	var again snapshot
+	if err := wire.Unmarshal(e.B, &again); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(m, &again) {
+		t.Errorf("\n got %+v\nwant %+v", &again, m)
+	}
+	// No descriptor is not descriptor 0.
+	var empty snapshot
+	if err := wire.Unmarshal(nil, &empty); err != nil || empty.Lock != -1 {
+		t.Errorf("%+v %v", empty, err)
+	}
+}
+
+func FuzzState(f *testing.F) {
+	e := wire.Enc{}
+	sample().Encode(&e)
+	f.Add(e.B)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		fd, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+		if err != nil {
+			t.Skip(err)
+		}
+		defer unix.Close(fd)
+		unix.Write(fd, b)
+		_ = CheckState(fd)
+	})
+}
+
+func TestWaitStatus(t *testing.T) {
+	for _, c := range []struct {
+		code, status int32
+		want         string
+	}{
+		{1, 3, "exit 3"}, {2, 9, "signal 9"}, {3, 11, "signal 11 core"},
+	} {
+		var info unix.Siginfo
+		*sigchld(&info) = sigchldInfo{code: c.code, status: c.status}
+		ws := unix.WaitStatus(waitStatus(&info))
+		got := ""
+		if ws.Exited() {
+			got = "exit " + itoa(ws.ExitStatus())
+		} else if ws.Signaled() {
+			got = "signal " + itoa(int(ws.Signal()))
+			if ws.CoreDump() {
+				got += " core"
+			}
+		}
+		if got != c.want {
+			t.Errorf("%+v is %q", c, got)
+		}
+	}
+}
+
+func TestTimers(t *testing.T) {
+	var ts timers
+	var got string
+	a := ts.after(time.Hour, func() { got += "a" })
+	ts.after(0, func() { got += "b" })
+	c := ts.after(0, func() { got += "c" })
+	ts.stop(c)
+	ts.stop(c)
+	ts.stop(nil)
+	for fn := ts.due(time.Now().Add(time.Second)); fn != nil; fn = ts.due(time.Now().Add(time.Second)) {
+		fn()
+	}
+	if got != "b" || ts.timeout() < 3_000_000 {
+		t.Errorf("%q, next in %d ms", got, ts.timeout())
+	}
+	ts.stop(a)
+	if ts.timeout() != -1 {
+		t.Error("nothing is to come")
+	}
+}
