@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
+	"time"
 
 	"github.com/moby/moby/api/types/common"
 
@@ -78,8 +81,46 @@ func execStart(s *Server, c *call) error {
 		client.complain(err, framed)
 		return nil
 	}
-	s.pump(client, attached.Conn, pumpOptions{stdin: info.Spec.AttachStdin, closeStdin: !attached.TTY})
+	process := settled{attached.Conn, func() { s.awaitExecEnd(ctx, c.name) }}
+	s.pump(client, process, pumpOptions{stdin: info.Spec.AttachStdin, closeStdin: !attached.TTY})
 	return nil
+}
+
+// settled holds the end of an exec's output back until the engine knows its exit code: Docker's client asks for the code as soon as
+// the stream has ended, and takes "not known yet" for 0.
+type settled struct {
+	engine.Conn
+	wait func()
+}
+
+func (c settled) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		c.wait()
+	}
+	return n, err
+}
+
+// execEndPatience bounds the time between the end of an exec's output and the news of its exit: both come from the keeper. Who detached
+// from a terminal waits as long.
+const execEndPatience = time.Second
+
+func (s *Server) awaitExecEnd(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, execEndPatience)
+	defer cancel()
+	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		info, err := s.cfg.Containers.ExecInspect(ctx, id)
+		if err != nil || !info.Running {
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		case <-s.leaving.Done():
+			return
+		}
+	}
 }
 
 func execInspect(s *Server, c *call) error {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ type fake struct {
 	lines    engine.LogReader
 	execSpec container.ExecSpec
 	exitCode *int
+	execRuns atomic.Bool
 	stats    engine.Stats
 }
 
@@ -155,7 +157,7 @@ func (f *fake) ExecInspect(_ context.Context, id string) (engine.ExecInfo, error
 	if id != "e1" {
 		return engine.ExecInfo{}, fault.New(fault.NotFound, "No such exec instance: %s", id)
 	}
-	return engine.ExecInfo{ID: id, ContainerID: webID, Spec: f.execSpec, ExitCode: f.exitCode, Pid: 9}, nil
+	return engine.ExecInfo{ID: id, ContainerID: webID, Spec: f.execSpec, ExitCode: f.exitCode, Pid: 9, Running: f.execRuns.Load()}, nil
 }
 func (f *fake) ExecResize(_ context.Context, id string, rows, cols uint16) error {
 	return f.note("exec-resize", "", id, rows, cols)

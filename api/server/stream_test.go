@@ -347,6 +347,21 @@ func TestExecStream(t *testing.T) {
 	}
 }
 
+// Docker's client asks for the exit code when the stream has ended: by then it must be known.
+func TestExecStreamEndsAfterTheExitIsKnown(t *testing.T) {
+	f := newFake()
+	d := newDuplex()
+	f.process, f.execSpec = d, container.ExecSpec{Cmd: []string{"x"}, AttachStdout: true}
+	f.execRuns.Store(true)
+	_, web, _ := serve(t, f)
+	_, r, _ := dial(t, web.URL, execRequest(`{}`))
+	d.out.Close()
+	time.AfterFunc(100*time.Millisecond, func() { f.execRuns.Store(false) })
+	if _, err := io.ReadAll(r); err != nil || f.execRuns.Load() {
+		t.Errorf("the stream ended while the exec was still running: %v", err)
+	}
+}
+
 // Docker's client shows what is in the stream and then asks for the exit code.
 func TestExecFailureIsToldInTheStream(t *testing.T) {
 	f := newFake()
