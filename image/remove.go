@@ -62,16 +62,8 @@ type removal struct {
 	events []Event
 }
 
-// byID reports whether a reference speaks of the image rather than of one of its names.
+// byID reports whether a reference speaks of the image rather than of one of its names: it is none of them.
 func (rm *removal) byID(name string, r *record) bool {
-	if d, ok := fullDigest(name); ok {
-		return d == r.id || rm.s.byDigest(d) == r
-	}
-	prefix, ok := ref.LooksLikeID(name)
-	if !ok || len(prefix) > len(r.id.Encoded()) || r.id.Encoded()[:len(prefix)] != prefix {
-		return false
-	}
-	// "beef" can be a name too, and then it is one.
 	n, err := ref.Parse(name)
 	return err != nil || rm.s.names[lookupForm(n)] != r.id
 }
@@ -240,8 +232,8 @@ func (rm *removal) delete(r *record, names []ref.Ref) error {
 		s.dropName(n)
 	}
 	delete(s.images, r.id)
-	gone := s.goneChains(r)
 	s.mu.Unlock()
+	gone := s.goneChains(r)
 	s.release(r)
 	rm.tellUntagged(r, names)
 	rm.done = append(rm.done, Removed{Deleted: string(r.id)})
@@ -259,8 +251,8 @@ func (rm *removal) delete(r *record, names []ref.Ref) error {
 	return rm.delete(parent, nil)
 }
 
-// goneChains gives the chain ids that no image has any more, the topmost first; mu is held and the image is out of
-// the map already. Chains that containers keep are not gone.
+// goneChains gives the chain ids that no image has any more, the topmost first. The image is out of the map already, and
+// changing is held, so the map stays as it is. Chains that containers keep are not gone.
 func (s *Store) goneChains(r *record) (gone []digest.Digest) {
 	kept := map[digest.Digest]bool{}
 	keep := func(diffIDs []digest.Digest) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 
 	"berth/base/fault"
 	"berth/image/archive/tarstream"
@@ -23,6 +24,9 @@ var zeros [holeSize]byte
 func (a *applier) regular(e *making) error {
 	if a.stored += e.h.Stored; a.stored > a.o.Limits.Bytes {
 		return fault.New(fault.Invalid, "the archive unpacks to more than the limit of %d bytes", a.o.Limits.Bytes)
+	}
+	if a.done.Size > math.MaxInt64-e.h.Size {
+		return fault.New(fault.Invalid, "the archive's files are larger than can be counted")
 	}
 	var f *tree.File
 	err := a.fresh(e, func() (err error) {

@@ -88,7 +88,7 @@ func (s *Store) makeContainer(containerID string, chain []digest.Digest, o Creat
 	}
 	dir := s.path("c", containerID)
 	// A directory that is there without a container is one whose record was lost in a power cut: keep what was written.
-	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
 	d, err := tree.OpenDir(dir)

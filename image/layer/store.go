@@ -88,8 +88,9 @@ func Open(cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	// Nobody else on the machine may come near: layers have set-user-id programs (CVE-2021-41091).
 	for _, dir := range []string{"", "d", "c", "s", "tmp", "trash"} {
-		if err := os.MkdirAll(filepath.Join(cfg.Root, dir), 0o711); err != nil {
+		if err := os.MkdirAll(filepath.Join(cfg.Root, dir), 0o700); err != nil {
 			return nil, fault.In(err, "open layer store")
 		}
 	}

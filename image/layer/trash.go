@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"berth/kernel/mount"
 )
 
 // trash deletes directories in the background. A directory is renamed into it, which is when it is gone for everybody
@@ -68,7 +70,14 @@ func (t *trash) sweep(dir string) error {
 		return err
 	}
 	for _, n := range names {
-		if err := t.take(filepath.Join(dir, n.Name())); err != nil {
+		path := filepath.Join(dir, n.Name())
+		err := t.take(path)
+		if err != nil { // on old kernels a crash may leave a mount on a scratch directory
+			if err = mount.Unmount(path); err == nil {
+				err = t.take(path)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

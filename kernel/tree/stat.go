@@ -233,7 +233,13 @@ func Unsupported(err error) bool { return errors.Is(err, unix.ENOTSUP) }
 // Denied reports whether err says that the process may not do it.
 func Denied(err error) bool { return errors.Is(err, fs.ErrPermission) }
 
-// BadPath reports whether err says that a path itself is impossible: too long, too many links, through something that is no directory.
-func BadPath(err error) bool {
-	return errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.ENOTDIR)
+// Impossible reports whether err says that what was asked for can never be: a path that is too long, has too many links
+// or goes through something that is no directory; a file larger than the file system allows.
+func Impossible(err error) bool {
+	for _, e := range []unix.Errno{unix.ELOOP, unix.ENAMETOOLONG, unix.ENOTDIR, unix.EFBIG, unix.EOVERFLOW} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
 )
 
 func open(t *testing.T, path string) *Dir {
@@ -221,4 +223,26 @@ func TestErrorsKeepErrno(t *testing.T) {
 	if !errors.As(err, &pe) || !errors.Is(err, fs.ErrNotExist) || !Missing(err) {
 		t.Errorf("%v", err)
 	}
+}
+
+func TestLockIsForOne(t *testing.T) {
+	root := t.TempDir()
+	d, err := Lock(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(root); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("%v", err)
+	}
+	same, err := OpenFD(d.FD())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer same.Close()
+	d.Close()
+	again, err := Lock(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
 }

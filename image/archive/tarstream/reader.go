@@ -39,7 +39,7 @@ func (l Limits) Defaults() Limits {
 }
 
 // ErrHeader is the cause of errors about malformed headers.
-var ErrHeader = errors.New("invalid tar header")
+var ErrHeader = errors.New("archive/tar: invalid tar header") // the text that Docker shows
 
 // Reader reads one archive. It is not safe for concurrent use.
 type Reader struct {
