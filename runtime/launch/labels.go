@@ -10,25 +10,32 @@ import (
 	"berth/kernel/probe"
 )
 
+// applyProfile begins the purpose of the steps that AppArmor may refuse; see Error.Error.
+const applyProfile = "apply apparmor profile "
+
 // confine has the security modules label the process at its next execve. The files are opened in the
-// host's /proc, which the child still sees.
+// host's /proc, which the child still sees. The words are runc's.
 func (c *compiler) confine(p *specs.Process) error {
 	if path, value := apparmor.ExecAttr(p.ApparmorProfile); path != "" {
-		if why := c.o.Facts.Why(probe.AppArmor); why != "" {
-			return fault.New(fault.Invalid, "process.apparmorProfile: %s cannot be applied: %s", p.ApparmorProfile, why)
+		if !c.o.Facts.Has(probe.AppArmor) {
+			return fault.New(fault.Invalid, "unable to apply apparmor profile: apparmor: config provided but apparmor not supported")
 		}
-		c.writeOwn(path[len("/proc/"):], value, "apply apparmor profile "+p.ApparmorProfile)
+		// ENOENT from the write: no such profile is loaded.
+		c.writeOwn(path[len("/proc/"):], value, applyProfile+p.ApparmorProfile)
 	}
-	if path, value := selinux.ExecAttr(p.SelinuxLabel); path != "" {
-		if why := c.o.Facts.Why(probe.SELinux); why != "" {
-			return fault.New(fault.Invalid, "process.selinuxLabel: %s cannot be applied: %s", p.SelinuxLabel, why)
-		}
-		what := "apply SELinux label " + p.SelinuxLabel + " (the policy must know it)"
-		c.writeOwn(path[len("/proc/"):], value, what)
-		if c.o.NewKeyring {
-			path, value = selinux.KeyAttr(p.SelinuxLabel)
-			c.writeOwn(path[len("/proc/"):], value, what)
-		}
+	path, value := selinux.ExecAttr(p.SelinuxLabel)
+	if path == "" {
+		return nil
+	}
+	if !c.o.Facts.Has(probe.SELinux) {
+		return fault.New(fault.Invalid, "selinux label is specified in config, but selinux is disabled or not supported")
+	}
+	// EINVAL: the policy does not know the label.
+	c.writeOwn(path[len("/proc/"):], value, "apply SELinux label "+p.SelinuxLabel)
+	if c.o.NewKeyring {
+		// The container is to own the keyring it is about to get. execve(2) resets the attribute.
+		path, value = selinux.KeyAttr(p.SelinuxLabel)
+		c.writeOwn(path[len("/proc/"):], value, "label the session keyring")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"strconv"
 	"unsafe"
 
@@ -55,6 +56,9 @@ type Error struct {
 func (e *Error) Error() string {
 	if e.Exec {
 		return fmt.Sprintf("exec %q: %v", e.Arg0, e.Errno)
+	}
+	if profile, ok := strings.CutPrefix(e.Step, applyProfile); ok { // runc's words, which people search for
+		return fmt.Sprintf("unable to apply apparmor profile: apparmor failed to apply profile %s: %v", profile, e.Errno)
 	}
 	return fmt.Sprintf("%s: %v (%s)", e.Step, e.Errno, e.Call)
 }
