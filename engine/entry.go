@@ -13,7 +13,6 @@ import (
 	"berth/engine/store"
 	"berth/kernel/cgroup"
 	"berth/runtime/keeper"
-	"berth/runtime/launch"
 )
 
 // opPatience bounds how long a verb waits for another verb on the same container.
@@ -50,9 +49,8 @@ type entry struct {
 
 // run is what one run of a container has, beside its standing. After a restart of the engine only the cgroup is known.
 type run struct {
-	bundle.Built                 // zero: not known, build it again
-	cgroup       *cgroup.Cgroup  // nil: none, or taken away already
-	program      *launch.Program // nil: not known, compile it again
+	bundle.Built                // zero: not known, build it again
+	cgroup       *cgroup.Cgroup // nil: none, or taken away already
 }
 
 type waiter struct {

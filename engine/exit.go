@@ -47,6 +47,9 @@ func (e *Engine) onExit(x keeper.Exit) {
 	}
 	defer end()
 	if s := c.snapshot().State; !s.Status.Alive() || s.Pid != x.PID {
+		if adopted, err := e.adoptHeld(ctx, c); err != nil || adopted {
+			return // a run that no engine noted; or the keeper will tell it again
+		}
 		e.ack(ctx, x)
 		return
 	}

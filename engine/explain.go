@@ -22,27 +22,19 @@ func (e *Engine) Explain(ctx context.Context, ref string) (Explanation, error) {
 	}
 	i := c.snapshot()
 	x := Explanation{ID: i.ID, Name: i.Name, Cgroup: c.record().Cgroup}
-	if run := c.currentRun(); run.program != nil {
-		x.Program = run.program.String()
-	}
 	p, err := e.plan(c)
 	switch {
 	case err != nil:
 		x.Details = append(x.Details, "it could not be started now: "+err.Error())
 	default:
 		x.Limits = limitLines(p.cgroup)
-		if x.Program != "" {
-			break
-		}
+		// Compiled again rather than kept: it is a hundred times the size of everything else about a container.
 		program, err := p.compile(plannedAttach(p.cgroup))
 		if err != nil {
 			x.Details = append(x.Details, "its launch program cannot be compiled: "+err.Error())
 			break
 		}
 		x.Program = program.String()
-		if !i.State.StartedAt.IsZero() {
-			x.Details = append(x.Details, "the launch program was compiled again for this answer; the process was started by an earlier engine")
-		}
 	}
 	if !i.State.Status.Alive() {
 		x.Ended, x.Details = e.whyEnded(c, i, x.Details)

@@ -92,7 +92,7 @@ func (e *Engine) recover(ctx context.Context) error {
 		}
 	}
 	e.disown(ctx, procs)
-	e.work.Go(e.sweep)
+	e.work.Go(func() { e.sweep(); e.adoptLate() })
 	return nil
 }
 
@@ -262,10 +262,7 @@ func (e *Engine) disown(ctx context.Context, procs map[string]map[string]keeper.
 			continue
 		}
 		if p, ok := ps[""]; ok && p.Running {
-			e.log.Info("killing a process whose container does not exist", "container", cid, "pid", p.PID)
-			if err := e.keeper.Signal(ctx, cid, "", int(unix.SIGKILL)); err != nil && !fault.Is(err, fault.NotFound) {
-				e.log.Warn("cannot kill it", "container", cid, "error", err)
-			}
+			e.disownOne(ctx, p)
 			continue // its end comes as an exit and is acknowledged there
 		}
 		if err := e.keeper.Forget(ctx, cid); err != nil {
@@ -299,9 +296,31 @@ func (e *Engine) sweep() {
 	e.sweepShm()
 }
 
-// strayCgroups gives the ids of cgroups below the parent whose container does not exist or has no run. A container that is being
-// started holds its op; it is looked at only when nobody holds it.
+// strayCgroups gives the ids of cgroups below the parent whose container does not exist. Of containers that exist and do not run it
+// removes the empty ones: in one that is not, a process may just have come late (see adopt.go). A container that somebody works on is
+// left to him.
 func (e *Engine) strayCgroups() []string {
+	var stray []string
+	for cid := range e.cgroupIDs() {
+		c := e.index.get(cid)
+		if c == nil {
+			stray = append(stray, cid)
+			continue
+		}
+		select {
+		case c.op <- struct{}{}:
+			if !c.snapshot().State.Status.Alive() && !c.cgroupBusy() {
+				e.endRun(c)
+			}
+			<-c.op
+		default:
+		}
+	}
+	return stray
+}
+
+// cgroupIDs lists the ids of which there is a cgroup in some hierarchy.
+func (e *Engine) cgroupIDs() map[string]bool {
 	seen := map[string]bool{}
 	for i := range e.layout.Hierarchies {
 		h := &e.layout.Hierarchies[i]
@@ -315,29 +334,15 @@ func (e *Engine) strayCgroups() []string {
 			}
 		}
 	}
-	var stray []string
-	for cid := range seen {
-		c := e.index.get(cid)
-		if c == nil {
-			stray = append(stray, cid)
-			continue
-		}
-		select {
-		case c.op <- struct{}{}:
-			if !c.snapshot().State.Running {
-				if cg := c.takeCgroup(); cg != nil {
-					e.endStray(c.id, cg)
-				}
-			}
-			<-c.op
-		default: // somebody is at work on it and will see to it
-		}
-	}
-	return stray
+	return seen
 }
 
-func (e *Engine) endStray(cid string, cg *cgroup.Cgroup) {
-	if err := errors.Join(cg.Kill(), cg.Remove()); err != nil {
-		e.log.Warn("cannot remove the cgroup of a container that does not run", "container", cid, "error", err)
+// cgroupBusy reports whether there are processes in the cgroup that a container which does not run still has.
+func (c *entry) cgroupBusy() bool {
+	cg := c.cgroup()
+	if cg == nil {
+		return false
 	}
+	procs, err := cg.Procs()
+	return err == nil && len(procs) > 0
 }

@@ -71,7 +71,7 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry) error {
 	}
 	closeSockets(c.takePending())
 	err := step.Run(ctx, "remove",
-		step.Step{Name: "keeper", Do: func(ctx context.Context) error { return e.keeper.Forget(ctx, c.id) }},
+		step.Step{Name: "keeper", Do: func(ctx context.Context) error { return e.forget(ctx, c) }},
 		step.Step{Name: "run", Do: func(context.Context) error { e.endRun(c); return nil }},
 		step.Step{Name: "layer", Do: func(context.Context) error { return e.images.RemoveLayer(c.id) }},
 		step.Step{Name: "record", Do: func(context.Context) error { return e.store.Remove(c.id) }},

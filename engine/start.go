@@ -51,9 +51,12 @@ func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startPatience)
 	defer cancel()
 
-	started, err := e.launch(ctx, c)
+	started, adopted, err := e.launchOrAdopt(ctx, c)
 	if err != nil {
 		return e.startFailed(c, err)
+	}
+	if adopted {
+		return nil
 	}
 	err = c.change(func(at *store.Standing) (err error) {
 		if !byPolicy {
@@ -79,10 +82,16 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 		return started, err
 	}
 	var cg *cgroup.Cgroup
+	var why error // why the keeper did not launch
 	var attached []keeper.AttachRequest
 	err = step.Run(ctx, "start",
 		step.Step{Name: "files", Do: p.prepareFiles, Undo: p.undoFiles},
-		step.Step{Name: "cgroup", Do: func(context.Context) (err error) { cg, err = p.cgroup.Apply(); return err }, Undo: func() error { return cg.Remove() }},
+		step.Step{Name: "cgroup", Do: func(context.Context) (err error) { cg, err = p.cgroup.Apply(); return late(err) }, Undo: func() error {
+			if errors.Is(why, errLate) { // it is the late one's
+				return nil
+			}
+			return cg.Remove()
+		}},
 		step.Step{Name: "launch", Do: func(ctx context.Context) error {
 			program, err := p.compile(cg.Attach())
 			if err != nil {
@@ -92,9 +101,10 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			p.launch.Program, p.launch.Attach = program.Encode(), attached
 			started, err = e.launchOrFind(ctx, p.launch)
 			if err == nil {
-				c.remember(run{p.Built, cg, program})
+				c.remember(run{p.Built, cg})
 			}
-			return err
+			why = late(err)
+			return why
 		}},
 	)
 	closeSockets(attached) // the keeper has its own descriptors; after a failure the clients see the end
