@@ -52,29 +52,35 @@ func newExplain(d *command.DockerCli) *cobra.Command {
 	return cmd
 }
 
+// printExplanation is for people: the 64 digits of the id stand in the first line and are cut to their
+// first 12 in every path after it.
 func printExplanation(w io.Writer, e explanation) {
+	short := strings.NewReplacer()
+	if len(e.ID) > 12 {
+		short = strings.NewReplacer(e.ID, e.ID[:12]+"…")
+	}
 	fmt.Fprintf(w, "container %s (%s)\n", strings.TrimPrefix(e.Name, "/"), e.ID)
 	if e.Ended != "" {
 		fmt.Fprintf(w, "\nwhy it ended\n  %s\n", e.Ended)
 		for _, line := range e.Details {
-			fmt.Fprintf(w, "  - %s\n", line)
+			fmt.Fprintf(w, "  - %s\n", short.Replace(line))
 		}
 	}
 	fmt.Fprintf(w, "\nlimits")
 	if e.Cgroup != "" {
-		fmt.Fprintf(w, " (cgroup %s)", e.Cgroup)
+		fmt.Fprintf(w, " (cgroup %s)", short.Replace(e.Cgroup))
 	}
 	fmt.Fprintln(w)
 	if len(e.Limits) == 0 {
 		fmt.Fprintln(w, "  none")
 	}
 	for _, line := range e.Limits {
-		fmt.Fprintln(w, "  "+line)
+		fmt.Fprintln(w, "  "+short.Replace(line))
 	}
 	if e.Program != "" {
 		fmt.Fprintln(w, "\nlaunch program")
 		for line := range strings.Lines(e.Program) {
-			fmt.Fprintln(w, "  "+strings.TrimRight(line, "\n"))
+			fmt.Fprintln(w, "  "+short.Replace(strings.TrimRight(line, "\n")))
 		}
 	}
 }
