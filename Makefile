@@ -66,7 +66,7 @@ bench: build ## figures beside the budgets, paired with crun, runc, docker and p
 
 soak: build ## the long variants of the crash and load tests
 	@test/need $$(cat test/packages)
-	BERTH_SOAK=1 $(REPORT) -- -count=1 -timeout 6h $(or $(PKG),./...)
+	BERTH_SOAK=1000 $(REPORT) -- -count=1 -timeout 6h $(or $(PKG),./...)
 
 fuzz: ## every fuzz test for FUZZTIME
 	@test/fuzz $(FUZZTIME) $(PKG)
