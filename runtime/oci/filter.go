@@ -21,7 +21,8 @@ import (
 //	u32 flags for seccomp(2)
 //	u32 length, the filter's instructions
 //
-// A file that does not read so is ignored and replaced.
+// A file that does not read so is ignored and replaced. Whoever can write into the directory decides what
+// containers may do, so it is used only if that is nobody but us or root.
 
 // filterDir is the cache's directory below the root.
 const filterDir = ".seccomp"
@@ -34,13 +35,11 @@ func (t *tool) filter(cfg *configuration) (*seccomp.Filter, error) {
 	if cfg.RawSeccomp == nil {
 		return nil, nil
 	}
-	path := t.root + "/" + filterDir + "/" + hashText(cfg.RawSeccomp)
+	name := hashText(cfg.RawSeccomp)
 	head := filterHead(cfg.RawSeccomp)
 	if head != nil {
-		if data, err := readFile(path); err == nil {
-			if f := decodeFilter(data, head); f != nil {
-				return f, nil
-			}
+		if f := t.cachedFilter(name, head); f != nil {
+			return f, nil
 		}
 	}
 	f, err := compileFilter(cfg.Config)
@@ -49,7 +48,7 @@ func (t *tool) filter(cfg *configuration) (*seccomp.Filter, error) {
 	}
 	// With a listener the filter has more to it than instructions; and such profiles are rare.
 	if head != nil && !f.Notify {
-		t.keepFilter(path, append(head, encodeFilter(f)...))
+		t.keepFilter(name, append(head, encodeFilter(f)...))
 	}
 	return f, nil
 }
@@ -97,22 +96,63 @@ func decodeFilter(data, head []byte) *seccomp.Filter {
 	return f
 }
 
+// cachedFilter finds a filter in the cache, or gives nil.
+func (t *tool) cachedFilter(name string, head []byte) *seccomp.Filter {
+	dir, err := openFilters(t.root + "/" + filterDir)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(dir)
+	data, err := readFile(inDir(dir, name))
+	if err != nil {
+		return nil
+	}
+	return decodeFilter(data, head)
+}
+
+// openFilters opens the cache's directory, which must be ours or root's and writable for nobody else: with
+// --root below a directory like /tmp it may have been made by anybody.
+func openFilters(path string) (int, error) {
+	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(dir, &st)
+	if err == nil && (st.Uid != 0 && int(st.Uid) != unix.Geteuid() || st.Mode&0o022 != 0) {
+		err = unix.EPERM
+	}
+	if err != nil {
+		unix.Close(dir)
+		return -1, err
+	}
+	return dir, nil
+}
+
+// inDir is the path of a file in an opened directory.
+func inDir(dir int, name string) string { return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name }
+
 // keepFilter writes a file of the cache. That it could not be written is nobody's concern.
-func (t *tool) keepFilter(path string, data []byte) {
-	dir := t.root + "/" + filterDir
+func (t *tool) keepFilter(name string, data []byte) {
+	path := t.root + "/" + filterDir
 	if os.MkdirAll(t.root, 0o711) != nil {
 		return
 	}
-	if err := unix.Mkdir(dir, 0o700); err != nil && err != unix.EEXIST {
+	if err := unix.Mkdir(path, 0o700); err != nil && err != unix.EEXIST {
 		return
 	}
-	if old, err := os.ReadDir(dir); err == nil && len(old) >= maxFilters {
+	dir, err := openFilters(path)
+	if err != nil {
+		return
+	}
+	defer unix.Close(dir)
+	if old, err := os.ReadDir(inDir(dir, "")); err == nil && len(old) >= maxFilters {
 		for _, e := range old {
-			_ = os.Remove(dir + "/" + e.Name())
+			_ = unix.Unlinkat(dir, e.Name(), 0)
 		}
 	}
-	temp := path + "." + strconv.Itoa(unix.Getpid())
-	if writeFile(temp, data, 0o600) != nil || os.Rename(temp, path) != nil {
-		_ = os.Remove(temp)
+	temp := name + "." + strconv.Itoa(unix.Getpid())
+	if writeFile(inDir(dir, temp), data, 0o600) != nil || unix.Renameat(dir, temp, dir, name) != nil {
+		_ = unix.Unlinkat(dir, temp, 0)
 	}
 }
