@@ -167,6 +167,7 @@ func (e *Engine) Info(ctx context.Context) Facts {
 	f := Facts{
 		CgroupDriver: "cgroupfs", CgroupVersion: "1", CgroupParent: e.cfg.CgroupParent, DataRoot: e.cfg.DataRoot, ExecRoot: e.cfg.ExecRoot,
 		Driver: "overlay2", DefaultRuntime: runtimeName, InitBinary: filepath.Base(e.cfg.InitPath), LogDriver: e.cfg.LogDriver, BootID: e.boot,
+		AppArmor: e.confinement.apparmor, SELinux: e.confinement.labels != nil,
 	}
 	if e.layout.Mode == cgroup.V2 {
 		f.CgroupVersion = "2"

@@ -135,6 +135,7 @@ type Facts struct {
 	LogDriver                            string
 	KeeperPID                            int
 	BootID                               string
+	AppArmor, SELinux                    bool // containers are confined by them
 }
 
 // Explanation says what was done to isolate a container and, for one that ended, why.

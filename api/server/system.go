@@ -37,7 +37,6 @@ type About struct {
 	TLS          bool
 	TLSVerify    bool
 	Seccomp      string // profile: "builtin", "unconfined", or a file
-	SELinux      bool
 	NoNewPrivs   bool
 }
 
@@ -88,7 +87,7 @@ func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
 		f.OpenFiles = len(open)
 	}
 	f.ID = engineID(root, f.Engine.DataRoot)
-	f.Security = s.security(f.Engine.CgroupVersion)
+	f.Security = s.security(&f.Engine)
 	if layout, err := cgroup.Detect(); err == nil {
 		limits(f, layout)
 	}
@@ -145,9 +144,10 @@ func (s *Server) openSockets() (warnings []string) {
 	return warnings
 }
 
-func (s *Server) security(cgroupVersion string) (options []string) {
+// security lists what confines containers, in Docker's order.
+func (s *Server) security(e *engine.Facts) (options []string) {
 	a := &s.cfg.About
-	if probe.Host().Has(probe.AppArmor) {
+	if e.AppArmor {
 		options = append(options, "name=apparmor")
 	}
 	profile := a.Seccomp
@@ -155,10 +155,10 @@ func (s *Server) security(cgroupVersion string) (options []string) {
 		profile = "builtin"
 	}
 	options = append(options, "name=seccomp,profile="+profile)
-	if a.SELinux {
+	if e.SELinux {
 		options = append(options, "name=selinux")
 	}
-	if cgroupVersion == "2" {
+	if e.CgroupVersion == "2" {
 		options = append(options, "name=cgroupns")
 	}
 	if a.NoNewPrivs {

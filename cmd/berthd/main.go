@@ -311,7 +311,7 @@ func about(cfg config) server.About {
 	}
 	return server.About{
 		Version: version, Commit: commit, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: cfg.Labels, Hosts: cfg.Hosts,
-		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, SELinux: cfg.SELinux, NoNewPrivs: cfg.NoNewPrivileges,
+		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges,
 	}
 }
 
