@@ -1,12 +1,12 @@
 // Command berth-oci runs containers from OCI bundles. It takes runc's commands and flags, so that
 // containerd, Docker, Podman and scripts can use it in runc's place.
-package main
-
-// The program lives for milliseconds on one thread: Go's runtime need not find out at its start, nor
-// watch, how many processors its cgroup allows.
+//
+// It lives for milliseconds on one thread. So Go's runtime does not find out at its start, nor watch,
+// how many processors its cgroup allows; and an entry point of our own makes it start with one.
 //
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
+package main
 
 import (
 	"os"

@@ -26,6 +26,7 @@ type birth struct {
 	c      *container
 	cfg    *configuration
 	bundle string
+	extra  extras
 	// wait: the program does not run before `start` (create)
 	wait   bool
 	detach bool        // we do not stay until the end (create, run --detach)
@@ -35,6 +36,30 @@ type birth struct {
 	holder *holder        // keeps systemd's scope until the process is in it
 	proc   *launch.Process
 	hooked bool // a hook was run: poststop hooks are due even if the birth fails
+}
+
+// read reads and checks the flags and the configuration. done says that the whole command was carried
+// out on the way, with that exit status.
+func (b *birth) read() (done bool, code int, err error) {
+	if b.bundle, err = filepath.Abs(b.f.text("bundle")); err != nil {
+		return false, 1, err
+	}
+	if b.cfg, err = loadConfig(b.bundle + "/" + configFile); err != nil {
+		return false, 1, err
+	}
+	if err := checkID(b.f.arg(0)); err != nil {
+		return false, 1, err
+	}
+	if err := b.checkTerminal(); err != nil {
+		return false, 1, err
+	}
+	if b.extra, err = extraFiles(int(b.f.int("preserve-fds"))); err != nil {
+		return false, 1, err
+	}
+	if err := checkSpec(b.cfg.Spec, b.bundle); err != nil {
+		return false, 1, err
+	}
+	return b.throughUserNamespace()
 }
 
 // give makes the container and its process. On an error nothing is left of it.
@@ -82,26 +107,9 @@ func unable(err error, root string) error {
 	return fmt.Errorf("unable to start container process: %w", describe(err, root))
 }
 
-// prepare reads and checks everything, then makes the container's directory.
-func (b *birth) prepare() error {
-	dir := b.f.text("bundle")
-	var err error
-	if b.bundle, err = filepath.Abs(dir); err != nil {
-		return err
-	}
-	if b.cfg, err = loadConfig(b.bundle + "/" + configFile); err != nil {
-		return err
-	}
+// prepare makes the container's directory.
+func (b *birth) prepare() (err error) {
 	id := b.f.arg(0)
-	if err := checkID(id); err != nil {
-		return err
-	}
-	if err := b.checkTerminal(); err != nil {
-		return err
-	}
-	if err := checkSpec(b.cfg.Spec, b.bundle); err != nil {
-		return err
-	}
 	if b.c, err = b.t.newContainer(id); err != nil {
 		return err
 	}
@@ -142,13 +150,10 @@ func (b *birth) launch() error {
 	if err != nil {
 		return err
 	}
-	extra, err := b.t.extraFiles(s.Process, int(b.f.int("preserve-fds")))
-	if err != nil {
-		return err
-	}
+	s.Process.Env = b.extra.tell(s.Process.Env)
 	s.Process.Env = completeEnv(s.Process.Env, s.Process.User.UID, b.c.rec.Rootfs, s.Mounts)
 	o := launch.Options{
-		Bundle: b.bundle, Seccomp: filter, NoPivot: b.f.bool("no-pivot"), NewKeyring: !b.f.bool("no-new-keyring"), PreserveFDs: extra,
+		Bundle: b.bundle, Seccomp: filter, NoPivot: b.f.bool("no-pivot"), NewKeyring: !b.f.bool("no-new-keyring"), PreserveFDs: b.extra.all(),
 	}
 	if b.cg != nil {
 		o.Cgroup = b.cg.Attach()
@@ -208,7 +213,7 @@ func (b *birth) beforePivot(pid int) error {
 		}
 	}
 	state = stateJSON(b.c.rec, creating, pidInside(pid))
-	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, pid, creating))
+	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, b.c.rec, pid, creating))
 }
 
 // beforeExec is called (run only) while the process is ready to execute the user's program.
@@ -226,7 +231,7 @@ func (t *tool) runStartContainer(c *container, s *specs.Spec, pid int) error {
 	if len(hooks) == 0 {
 		return nil
 	}
-	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(s, pid, created))
+	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(s, c.rec, pid, created))
 }
 
 // remember writes state.json. It is called once the process exists, and again only if that changed.

@@ -142,6 +142,9 @@ func (t *tool) restore(f *flagSet) (int, error) {
 }
 
 func (b *birth) restore() (code int, err error) {
+	if done, code, err := b.read(); done || err != nil {
+		return code, err
+	}
 	if !b.detach {
 		if b.fg, err = newForeground(b.t, !b.f.bool("no-subreaper")); err != nil {
 			return 1, err

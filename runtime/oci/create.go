@@ -13,10 +13,14 @@ import (
 // create makes a container whose process waits to be started.
 func (t *tool) create(f *flagSet) (int, error) {
 	b := &birth{t: t, f: f, wait: true, detach: true}
-	if err := b.give(); err != nil {
+	done, code, err := b.read()
+	if !done && err == nil {
+		err = b.give()
+	}
+	if err != nil {
 		return 1, fmt.Errorf("%s create failed: %w", t.name, err)
 	}
-	return 0, nil
+	return code, nil
 }
 
 // runCommand makes a container and starts it; unless detached, it stays until the container's end and
@@ -31,6 +35,9 @@ func (t *tool) runCommand(f *flagSet) (int, error) {
 }
 
 func (b *birth) run() (int, error) {
+	if done, code, err := b.read(); done || err != nil {
+		return code, err
+	}
 	if b.detach {
 		if err := b.give(); err != nil {
 			return 1, err

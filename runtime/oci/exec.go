@@ -29,6 +29,10 @@ func (t *tool) exec(f *flagSet) (int, error) {
 }
 
 func (t *tool) execProcess(f *flagSet) (int, error) {
+	extra, err := extraFiles(int(f.int("preserve-fds")))
+	if err != nil {
+		return 0, err
+	}
 	c, err := t.load(f.arg(0))
 	if err != nil {
 		return 0, err
@@ -51,7 +55,8 @@ func (t *tool) execProcess(f *flagSet) (int, error) {
 	if err := checkConsole(p.Terminal, detach, f.text("console-socket")); err != nil {
 		return 0, err
 	}
-	program, err := t.compileExec(c, cfg, p, f, !detach && p.Terminal)
+	p.Env = extra.tell(p.Env)
+	program, err := t.compileExec(c, cfg, p, f, launch.Options{Bundle: c.rec.Bundle, PreserveFDs: extra.all(), Gate: !detach && p.Terminal})
 	if err != nil {
 		return 0, err
 	}
@@ -59,14 +64,15 @@ func (t *tool) execProcess(f *flagSet) (int, error) {
 	return t.startExec(c, cfg, p, f, program, detach)
 }
 
-// compileExec makes the launch program for a process in the container. With a gate it waits for us to
-// connect its terminal.
-func (t *tool) compileExec(c *container, cfg *configuration, p *specs.Process, f *flagSet, gate bool) (*launch.Program, error) {
-	o, err := t.execOptions(c, cfg, p, f)
-	if err != nil {
+// compileExec makes the launch program for a process in the container.
+func (t *tool) compileExec(c *container, cfg *configuration, p *specs.Process, f *flagSet, o launch.Options) (*launch.Program, error) {
+	var err error
+	if o.Seccomp, err = t.filter(cfg); err != nil {
 		return nil, err
 	}
-	o.Gate = gate
+	if o.Cgroup, err = c.attachBelow(f.list("cgroup")); err != nil {
+		return nil, err
+	}
 	fd, err := c.openPIDFD() // the process that state.json names must be the one whose namespaces are entered
 	if err != nil {
 		return nil, err
@@ -79,22 +85,13 @@ func (t *tool) compileExec(c *container, cfg *configuration, p *specs.Process, f
 // rootNow is the path at which a running container's root is seen from here.
 func (c *container) rootNow() string { return "/proc/" + strconv.Itoa(c.rec.PID) + "/root" }
 
-func (t *tool) execOptions(c *container, cfg *configuration, p *specs.Process, f *flagSet) (launch.Options, error) {
-	o := launch.Options{Bundle: c.rec.Bundle}
-	filter, err := t.filter(cfg)
-	if err != nil {
-		return o, err
-	}
-	o.Seccomp = filter
-	if o.PreserveFDs, err = t.extraFiles(p, int(f.int("preserve-fds"))); err != nil {
-		return o, err
-	}
+// attachBelow is how a process gets into the container's cgroup, or into one below it.
+func (c *container) attachBelow(words []string) (cgroup.Attach, error) {
 	cg, err := c.cgroup()
 	if err != nil || cg == nil {
-		return o, err
+		return cgroup.Attach{}, err
 	}
-	o.Cgroup, err = below(cg, f.list("cgroup"))
-	return o, err
+	return below(cg, words)
 }
 
 // below gives the place of a process in cgroups below the container's, which must exist. The words are

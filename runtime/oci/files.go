@@ -5,25 +5,42 @@ import (
 	"os"
 	"strconv"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// extraFiles gives how many descriptors from 3 upwards the process gets: the sockets of systemd's
-// socket activation (sd_listen_fds(3)), of which its environment is told, and then n more.
-func (t *tool) extraFiles(p *specs.Process, n int) (int, error) {
-	sockets := 0
+// extras are the descriptors from 3 upwards that the process gets: the sockets of systemd's socket
+// activation (sd_listen_fds(3)), of which its environment is told, and then those of --preserve-fds.
+type extras struct{ sockets, more int }
+
+// extraFiles counts them, and checks that they are open.
+func extraFiles(n int) (extras, error) {
+	e := extras{more: max(n, 0)}
 	if pid, err := strconv.Atoi(os.Getenv("LISTEN_PID")); err == nil && pid == unix.Getpid() {
-		sockets, _ = strconv.Atoi(os.Getenv("LISTEN_FDS"))
+		e.sockets, _ = strconv.Atoi(os.Getenv("LISTEN_FDS"))
+		e.sockets = max(e.sockets, 0)
 	}
-	if sockets > 0 {
-		p.Env = append(p.Env, "LISTEN_FDS="+strconv.Itoa(sockets), "LISTEN_PID=1")
-	}
-	for i := range n {
-		var st unix.Stat_t
-		if err := unix.Fstat(3+sockets+i, &st); err != nil {
-			return 0, fmt.Errorf("unable to stat preserved-fd %d (of %d): %w", i, n, err)
+	for i := range e.more {
+		if !inherited(3 + e.sockets + i) {
+			return e, fmt.Errorf("unable to stat preserved-fd %d (of %d): %w", i, e.more, unix.EBADF)
 		}
 	}
-	return max(sockets, 0) + max(n, 0), nil
+	return e, nil
+}
+
+// inherited reports whether a descriptor was handed to this process. What Go opens itself, even before
+// main, is closed at execve.
+func inherited(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
+}
+
+// all is how many they are.
+func (e extras) all() int { return e.sockets + e.more }
+
+// tell adds what a program looks for that is started on demand.
+func (e extras) tell(env []string) []string {
+	if e.sockets == 0 {
+		return env
+	}
+	return append(env[:len(env):len(env)], "LISTEN_FDS="+strconv.Itoa(e.sockets), "LISTEN_PID=1")
 }

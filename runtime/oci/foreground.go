@@ -58,6 +58,15 @@ func (fg *foreground) attach(p *launch.Process) error {
 	return nil
 }
 
+// attachChild takes on a child that is no container's process.
+func (fg *foreground) attachChild(pid int) error {
+	fd, err := process.Open(pid)
+	if err != nil {
+		return err
+	}
+	return fg.attach(&launch.Process{PID: pid, PidFD: fd, Console: -1, Listener: -1})
+}
+
 // wait passes on signals and bytes until the process has ended and its terminal has no more output,
 // and gives the exit status as shells count it.
 func (fg *foreground) wait() (int, error) {

@@ -13,9 +13,9 @@ import (
 
 // inContainer starts hooks in the container's namespaces. While it is being created its root is not
 // entered yet and still shows the host's files, so that a hook's path means what it means to us, and
-// the hook has our privileges. Once it is created it has the container's root, and the hook runs as the
+// the hook has our privileges and begins in the directory that will be the root. Once it is created it has the container's root, and the hook runs as the
 // container's own program will, in its environment unless the hook has one.
-func inContainer(s *specs.Spec, pid int, at status) starter {
+func inContainer(s *specs.Spec, rec *record, pid int, at status) starter {
 	return func(h *specs.Hook, in, out, errs int) (int, error) {
 		p := &specs.Process{Args: hookArgs(h), Env: h.Env, Cwd: "/"}
 		around := *s
@@ -30,6 +30,7 @@ func inContainer(s *specs.Spec, pid int, at status) starter {
 				p.Env = completeEnv(own.Env, own.User.UID, "/proc/"+strconv.Itoa(pid)+"/root", nil)
 			}
 		} else {
+			p.Cwd = rec.Rootfs
 			all := spec.AllCapabilities()
 			p.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
 		}
