@@ -3,6 +3,7 @@ package keeper
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -59,14 +60,21 @@ func Start(ctx context.Context, cfg StartConfig) error {
 		return err
 	}
 	if !cfg.NoSystemd && systemdRuns() {
-		err = cfg.throughSystemd(ctx, args)
-	} else {
-		err = cfg.spawn(ctx, args)
+		if err := cfg.throughSystemd(ctx, args); err != nil {
+			return err
+		}
+		return cfg.await(ctx, false)
 	}
-	if err != nil {
-		return err
+	for {
+		serves, err := cfg.spawn(ctx, args)
+		if serves || err != nil {
+			return err
+		}
+		// Another was faster, or is about to end.
+		if err := cfg.await(ctx, true); !errors.Is(err, errNoHolder) {
+			return err
+		}
 	}
-	return cfg.await(ctx)
 }
 
 // args is the keeper's command line.
@@ -93,16 +101,17 @@ func (cfg *StartConfig) args() ([]string, error) {
 }
 
 // spawn starts the keeper as a detached child: a session of its own, nothing of ours but stdio. It
-// says through a pipe that it serves, or why not.
-func (cfg *StartConfig) spawn(ctx context.Context, args []string) error {
+// says through a pipe that it serves, or why not. It does not serve, without an error, when another
+// holds the lock.
+func (cfg *StartConfig) spawn(ctx context.Context, args []string) (serves bool, err error) {
 	log, err := os.OpenFile(cfg.ExecRoot+"/keeper.log", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return fault.Wrap(fault.Internal, err, "start the keeper")
+		return false, fault.Wrap(fault.Internal, err, "start the keeper")
 	}
 	defer log.Close()
 	r, w, err := os.Pipe()
 	if err != nil {
-		return fault.Wrap(fault.Unavailable, err, "start the keeper")
+		return false, fault.Wrap(fault.Unavailable, err, "start the keeper")
 	}
 	defer r.Close()
 	cmd := exec.Command(args[0], append(args[1:], "--ready-fd", "3")...)
@@ -117,7 +126,7 @@ func (cfg *StartConfig) spawn(ctx context.Context, args []string) error {
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return fault.Wrap(fault.Internal, err, "start the keeper")
+		return false, fault.Wrap(fault.Internal, err, "start the keeper")
 	}
 	go cmd.Wait() // it outlives us, or we reap it
 	if deadline, ok := ctx.Deadline(); ok {
@@ -125,12 +134,14 @@ func (cfg *StartConfig) spawn(ctx context.Context, args []string) error {
 	}
 	word, _ := bufio.NewReader(r).ReadString('\n')
 	switch word = strings.TrimSpace(word); {
-	case word == "ready", strings.HasPrefix(word, "locked"):
-		return nil // locked: another was faster, or hangs; await tells
+	case word == "ready":
+		return true, nil
+	case strings.HasPrefix(word, "locked"):
+		return false, nil
 	case word == "":
-		return fault.New(fault.Unavailable, "the keeper did not start; see %s/keeper.log", cfg.ExecRoot)
+		return false, fault.New(fault.Unavailable, "the keeper did not start; see %s/keeper.log", cfg.ExecRoot)
 	default:
-		return fault.New(fault.Unavailable, "the keeper did not start: %s", word)
+		return false, fault.New(fault.Unavailable, "the keeper did not start: %s", word)
 	}
 }
 
@@ -175,12 +186,18 @@ func systemdRunArgs(cfg *StartConfig, args []string) []string {
 	return append(append(run, "--"), args...)
 }
 
-// await waits until a keeper answers.
-func (cfg *StartConfig) await(ctx context.Context) error {
+// errNoHolder is an exec root that nobody holds.
+var errNoHolder = errors.New("nobody holds the keeper's lock")
+
+// await waits until a keeper answers; with held only as long as one holds the lock.
+func (cfg *StartConfig) await(ctx context.Context, held bool) error {
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		err := answers(ctx, cfg.ExecRoot)
 		if err == nil {
 			return nil
+		}
+		if held && lockHolder(cfg.ExecRoot) == "" {
+			return errNoHolder
 		}
 		select {
 		case <-time.After(wait):
@@ -202,7 +219,8 @@ func answers(ctx context.Context, execRoot string) error {
 	return u.Close()
 }
 
-// lockHolder is the pid in keeper.lock if somebody holds it.
+// lockHolder is the pid in keeper.lock if somebody holds it. To find out it takes the lock for a
+// moment; a keeper that starts right then tries again.
 func lockHolder(execRoot string) string {
 	f, err := os.OpenFile(execRoot+"/keeper.lock", os.O_RDWR, 0)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,13 @@ func takeLock(execRoot string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open keeper.lock: %w", err)
 	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	for range 10 { // a client that looks whether the lock is held holds it for a moment
+		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+			break
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	if err != nil {
 		unix.Close(fd)
 		if err == unix.EWOULDBLOCK {
 			return -1, ErrLocked
