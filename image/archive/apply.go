@@ -80,7 +80,7 @@ func Apply(ctx context.Context, root *tree.Dir, src tarstream.Source, o ApplyOpt
 	if o.Limits.Bytes == 0 {
 		o.Limits.Bytes = defaultBytes
 	}
-	a := &applier{ctx: ctx, root: root, o: o, dirs: map[string]*openDir{}, marks: map[string]mark{}}
+	a := &applier{ctx: ctx, root: root, o: o, dirs: map[string]*openDir{}, marks: map[string]mark{}, hidden: map[uint64]uint64{}}
 	a.r = tarstream.NewReader(src, a.recorder(), o.Limits.Limits)
 	defer a.closeDirs()
 	for {
@@ -123,6 +123,7 @@ type applier struct {
 	times    []dirTime           // of directories, set when nothing is made in them any more
 	position int                 // records made, as the recorder counts
 	shadowed int
+	hidden   map[uint64]uint64 // by inode: names that are in the shadows and no longer in the tree
 }
 
 // mark remembers what a whiteout of this archive did at a path.
@@ -377,15 +378,15 @@ func (a *applier) laterTimes(real string, h *tarstream.Header) {
 
 func (a *applier) setDirTimes() error {
 	for _, t := range a.times {
-		if len(a.dirs) > dirCacheMax {
-			a.closeDirs()
-		}
-		dir, err := a.existing(t.real)
-		if tree.Missing(err) || tree.NotDir(err) {
+		dir, linked, err := a.root.Open(t.real)
+		if tree.Missing(err) || tree.Impossible(err) {
 			continue // replaced by a later entry
 		}
-		if err == nil {
+		if err == nil && !linked {
 			err = dir.Chtimes("", t.atime, t.mtime)
+		}
+		if dir != nil {
+			dir.Close()
 		}
 		if err != nil {
 			return fault.In(err, "set times of %q", t.real)

@@ -60,10 +60,11 @@ func (a *applier) makeOpaque(dir *tree.Dir, real string) error {
 		a.done.OpaqueRoot = true
 		return nil
 	}
-	return dir.SetXattr("", a.o.Whiteouts.opaqueAttr(), []byte("y"))
+	return dir.SetXattr("", a.o.Whiteouts.OpaqueAttr(), []byte("y"))
 }
 
-func (w Whiteouts) opaqueAttr() string {
+// OpaqueAttr is the extended attribute that marks an opaque directory on disk, with the value "y".
+func (w Whiteouts) OpaqueAttr() string {
 	if w == OverlayUserNS {
 		return "user.overlay.opaque"
 	}

@@ -49,12 +49,10 @@ func (a *applier) replace(e *making, st *tree.Stat) error {
 			}
 		}
 	}
-	size, err := sizeOf(e.dir.Dir, e.base, st)
-	if err != nil {
+	keep := a.o.Shadows != nil && (st.IsDir() || st.Type() == tree.TypeRegular)
+	if err := a.discount(e.dir.Dir, e.base, st, keep); err != nil {
 		return err
 	}
-	a.done.Size -= size
-	keep := a.o.Shadows != nil && (st.IsDir() || st.Type() == tree.TypeRegular)
 	if !keep {
 		return e.dir.RemoveAll(e.base)
 	}
@@ -67,34 +65,57 @@ func (a *applier) replace(e *making, st *tree.Stat) error {
 	return nil
 }
 
-// sizeOf measures what is about to be taken away. A file with another name stays counted.
-func sizeOf(dir *tree.Dir, name string, st *tree.Stat) (int64, error) {
-	if !st.IsDir() {
-		if st.Nlink > 1 {
-			return 0, nil
+// discount takes what is about to be removed off the size. A file that keeps a name in the tree stays counted.
+func (a *applier) discount(dir *tree.Dir, name string, st *tree.Stat, keep bool) error {
+	files := map[uint64]*removing{}
+	if err := collect(dir, name, st, files); err != nil {
+		return err
+	}
+	for ino, f := range files {
+		if f.names+a.hidden[ino] >= f.st.Nlink {
+			a.done.Size -= f.st.Size
 		}
-		return st.Size, nil
+		if keep {
+			a.hidden[ino] += f.names
+		}
+	}
+	return nil
+}
+
+// removing is a file with the number of its names that are being removed.
+type removing struct {
+	st    tree.Stat
+	names uint64
+}
+
+// collect counts the names of each file at and below a name.
+func collect(dir *tree.Dir, name string, st *tree.Stat, files map[uint64]*removing) error {
+	if !st.IsDir() {
+		f := files[st.Ino]
+		if f == nil {
+			f = &removing{st: *st}
+			files[st.Ino] = f
+		}
+		f.names++
+		return nil
 	}
 	sub, err := dir.Sub(name)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer sub.Close()
 	names, err := sub.Names()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var total int64
 	for _, n := range names {
 		st, err := sub.Stat(n)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		size, err := sizeOf(sub, n, &st)
-		if err != nil {
-			return 0, err
+		if err := collect(sub, n, &st, files); err != nil {
+			return err
 		}
-		total += size
 	}
-	return total, nil
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand"
 	"os"
 	"path/filepath"
 	"slices"
@@ -424,6 +425,116 @@ func TestRacingLinks(t *testing.T) {
 	if left, _ := os.ReadDir(outside); len(left) != 0 {
 		t.Fatalf("escaped: %v", left)
 	}
+}
+
+// Archives of a few names in all combinations, which replace, link and delete each other: nothing may leave the root, the size must
+// be that of the tree, and the archive must be put together again to the last bit.
+func TestRandomArchives(t *testing.T) {
+	needRoot(t)
+	names := []string{"a", "b", "a/b", "a/c", "b/a", "a/b/c", "l", "l/a", "l/l/b", "./a", "/b", "a/../b", "..", "../x"}
+	marks := []string{".wh.a", "a/.wh.b", "a/.wh..wh..opq", ".wh..wh..opq", "l/.wh.a", "b/.wh..wh.plnk"}
+	targets := []string{"a", "b", "..", "/", "a/b", "../../..", "/b", "l", ".", "nowhere", "/etc/passwd", "../victim"}
+	accepted := 0
+	for seed := range int64(400) {
+		r := rand.New(rand.NewSource(seed))
+		pick := func(list []string) string { return list[r.Intn(len(list))] }
+		var items []item
+		for range 2 + r.Intn(12) {
+			name := pick(names)
+			switch r.Intn(9) {
+			case 0, 1, 2:
+				items = append(items, file(name, strings.Repeat("x", r.Intn(700))))
+			case 3, 4:
+				items = append(items, dirOf(strings.TrimSuffix(name, "/")+"/"))
+			case 5:
+				items = append(items, symlink(name, pick(targets)))
+			case 6:
+				items = append(items, link(name, pick(names)))
+			case 7:
+				items = append(items, file(pick(marks), strings.Repeat("m", r.Intn(20))))
+			case 8:
+				items = append(items, item{name: name, h: tar.Header{Typeflag: tar.TypeFifo}})
+			}
+		}
+		archive := pack(t, items...)
+		outer := t.TempDir()
+		root, shadows := filepath.Join(outer, "root"), filepath.Join(outer, "shadows")
+		os.Mkdir(root, 0o755)
+		os.Mkdir(shadows, 0o755)
+		os.WriteFile(filepath.Join(outer, "victim"), []byte("safe"), 0o600)
+		var kept bytes.Buffer
+		w, _ := split.NewWriter(&kept)
+		a, err := Apply(context.Background(), openTree(t, root), tarstream.FromReader(bytes.NewReader(archive)), ApplyOptions{Whiteouts: Overlay, Record: w, Shadows: openTree(t, shadows)})
+		w.Close()
+		if left, _ := os.ReadDir(outer); len(left) != 3 {
+			t.Fatalf("seed %d: escaped: %v", seed, left)
+		}
+		if b, _ := os.ReadFile(filepath.Join(outer, "victim")); string(b) != "safe" {
+			t.Fatalf("seed %d: the victim was written to", seed)
+		}
+		if err != nil {
+			if fault.KindOf(err) != fault.Invalid {
+				t.Fatalf("seed %d: kind %v: %v", seed, fault.KindOf(err), err)
+			}
+			continue
+		}
+		accepted++
+		var out bytes.Buffer
+		if err := split.Rebuild(context.Background(), &kept, Opener(openTree(t, root), openTree(t, shadows), a.Shadows), &out); err != nil || !bytes.Equal(out.Bytes(), archive) {
+			t.Errorf("seed %d: %v: %d bytes, want %d (shadows %+v)", seed, err, out.Len(), len(archive), a.Shadows)
+		}
+		if size := treeSize(t, root); size != a.Size {
+			t.Errorf("seed %d: size %d, the tree has %d", seed, a.Size, size)
+		}
+	}
+	if accepted < 50 {
+		t.Errorf("only %d archives were accepted: the generator is too wild to test anything", accepted)
+	}
+}
+
+// treeSize is what du --apparent-size counts, without directories.
+func treeSize(t *testing.T, root string) (total int64) {
+	seen := map[uint64]bool{}
+	filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
+		var st syscall.Stat_t
+		if err := syscall.Lstat(p, &st); err != nil || st.Mode&syscall.S_IFMT == syscall.S_IFDIR || seen[st.Ino] {
+			return err
+		}
+		seen[st.Ino] = true
+		total += st.Size
+		return nil
+	})
+	return total
+}
+
+// Whatever is accepted must be put together again to the last bit.
+func FuzzRebuild(f *testing.F) {
+	for _, items := range [][]item{
+		{dirOf("d/"), file("d/a", "A"), link("h", "d/a"), symlink("l", "d"), file("l/x", "1"), file("l/x", "22")},
+		{file("a", "1"), dirOf("a/"), file("a/b", "3"), symlink("a", "."), file("a/b", "2"), file("b", "x")},
+		{file(".wh.d", ""), file("d/x", "1"), file("d/.wh.x", "pay"), file("d/.wh..wh..opq", "load")},
+	} {
+		f.Add(pack(f, items...))
+	}
+	base := f.TempDir()
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		root, shadows := filepath.Join(base, "root"), filepath.Join(base, "shadows")
+		for _, p := range []string{root, shadows} {
+			os.RemoveAll(p)
+			os.Mkdir(p, 0o755)
+		}
+		var kept bytes.Buffer
+		w, _ := split.NewWriter(&kept)
+		a, err := Apply(context.Background(), openTree(t, root), tarstream.FromReader(bytes.NewReader(archive)), ApplyOptions{Whiteouts: Overlay, Record: w, Shadows: openTree(t, shadows), Limits: Limits{Bytes: 1 << 20}})
+		w.Close()
+		if err != nil {
+			return
+		}
+		var out bytes.Buffer
+		if err := split.Rebuild(context.Background(), &kept, Opener(openTree(t, root), openTree(t, shadows), a.Shadows), &out); err != nil || !bytes.Equal(out.Bytes(), archive) {
+			t.Fatalf("%v: %d bytes, want %d (shadows %+v)", err, out.Len(), len(archive), a.Shadows)
+		}
+	})
 }
 
 func FuzzApply(f *testing.F) {

@@ -247,7 +247,7 @@ func (t *treeWriter) header(dir *tree.Dir, base, name string, st *tree.Stat) err
 	if t.o.Whiteouts == NoWhiteouts || !st.IsDir() {
 		return nil
 	}
-	v, _, err := dir.Xattr(base, t.o.Whiteouts.opaqueAttr())
+	v, _, err := dir.Xattr(base, t.o.Whiteouts.OpaqueAttr())
 	if err != nil || string(v) != "y" {
 		return err
 	}

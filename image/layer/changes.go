@@ -48,10 +48,7 @@ func (s *Store) Changes(ctx context.Context, containerID string) ([]Change, erro
 		}
 		dirs = append(dirs, d)
 	}
-	cmp := &comparison{ctx: ctx, opaque: "trusted.overlay.opaque"}
-	if s.cfg.UserXattr {
-		cmp.opaque = "user.overlay.opaque"
-	}
+	cmp := &comparison{ctx: ctx, opaque: s.whiteouts().OpaqueAttr()}
 	if err := cmp.dir("", dirs[0], dirs[1:]); err != nil {
 		return nil, fault.In(err, "compare layers")
 	}

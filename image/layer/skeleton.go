@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -16,7 +18,7 @@ import (
 // The skeleton is the topmost lower directory of every container: what Docker makes anew in an init layer for each
 // container, made once and shared. Its files hide those of the image, as Docker's do. Its directories would show their own
 // owner and mode instead of the image's, so there is one skeleton for each set of attributes that images come with;
-// nearly all have root:root 0755.
+// nearly all have root:root 0755. It is also the place to put right what implied directories show, see implied.go.
 var (
 	skeletonDirs  = []string{"dev", "etc", "proc", "sys"} // whose attributes are the image's
 	skeletonBelow = []string{"dev/pts", "dev/shm"}
@@ -43,6 +45,7 @@ func (s *Store) facts(chain []digest.Digest) (*chainFacts, error) {
 	}
 	f := &chainFacts{root: plainDir}
 	rootKnown := false
+	var implied [][]string // of each lower, likewise the topmost first
 	for i := len(chain) - 1; i >= 0; i-- {
 		l := s.diffs[chain[i]]
 		if l == nil {
@@ -50,6 +53,7 @@ func (s *Store) facts(chain []digest.Digest) (*chainFacts, error) {
 			return nil, missing(chain[i])
 		}
 		f.lower = append(f.lower, s.path("d", l.short, "fs"))
+		implied = append(implied, l.info.Implied)
 		if l.info.Root != nil && !rootKnown {
 			f.root, rootKnown = *l.info.Root, true
 		}
@@ -60,6 +64,9 @@ func (s *Store) facts(chain []digest.Digest) (*chainFacts, error) {
 	s.mu.Unlock()
 	attributes, err := dirAttributes(f.lower)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.addImplied(attributes, f.lower, implied); err != nil {
 		return nil, err
 	}
 	if f.skeleton, err = s.skeletonFor(attributes); err != nil {
@@ -115,12 +122,10 @@ func dirAttributes(lower []string) (map[string]Attributes, error) {
 
 // skeletonFor gives the key of a skeleton with these attributes, making it where there is none.
 func (s *Store) skeletonFor(attributes map[string]Attributes) (string, error) {
-	text, err := json.Marshal(attributes) // keys come sorted
+	key, err := skeletonKey(attributes)
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(text)
-	key := hex.EncodeToString(sum[:6])
 	s.mu.Lock()
 	there := s.skeletons[key]
 	s.mu.Unlock()
@@ -149,6 +154,16 @@ func (s *Store) skeletonFor(attributes map[string]Attributes) (string, error) {
 	return key, nil
 }
 
+// skeletonKey names a skeleton by what its directories look like.
+func skeletonKey(attributes map[string]Attributes) (string, error) {
+	text, err := json.Marshal(attributes) // keys come sorted
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8]), nil
+}
+
 func makeSkeleton(dir string, attributes map[string]Attributes) error {
 	root, err := makeDir(dir, "fs")
 	if err != nil {
@@ -156,8 +171,9 @@ func makeSkeleton(dir string, attributes map[string]Attributes) error {
 	}
 	defer root.Close()
 	fs := filepath.Join(dir, "fs")
-	for _, name := range append(append([]string{}, skeletonDirs...), skeletonBelow...) {
-		if err := os.Mkdir(filepath.Join(fs, name), 0o755); err != nil {
+	names := slices.Sorted(maps.Keys(attributes)) // parents before what is in them
+	for _, name := range append(slices.Clone(names), skeletonBelow...) {
+		if err := os.Mkdir(filepath.Join(fs, name), 0o755); err != nil && !os.IsExist(err) {
 			return err
 		}
 	}
@@ -179,16 +195,22 @@ func makeSkeleton(dir string, attributes map[string]Attributes) error {
 			return err
 		}
 	}
-	for _, name := range skeletonDirs {
+	for _, name := range names {
 		a := attributes[name]
-		if err := root.Chown(name, int(a.UID), int(a.GID)); err != nil {
+		d, _, err := root.Open(name)
+		if err != nil {
 			return err
 		}
-		if err := root.Chmod(name, a.Mode); err != nil {
+		err = d.Chown("", int(a.UID), int(a.GID))
+		if err == nil {
+			err = d.Chmod("", a.Mode)
+		}
+		d.Close()
+		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return writeJSON(filepath.Join(dir, "skeleton.json"), attributes)
 }
 
 // recoverSkeletons keeps those that are whole. They are not synced when they are made: a power cut may leave a
@@ -212,26 +234,33 @@ func (s *Store) recoverSkeletons() error {
 
 func (s *Store) skeletonWhole(key string) bool {
 	root := s.path("s", key, "fs")
-	for _, list := range [][]string{skeletonDirs, skeletonBelow, skeletonFiles} {
-		for _, name := range list {
-			if _, err := os.Lstat(filepath.Join(root, name)); err != nil {
-				return false
-			}
-		}
+	var attributes map[string]Attributes
+	if err := readJSON(s.path("s", key, "skeleton.json"), &attributes); err != nil {
+		return false
 	}
-	for name := range skeletonLinks {
-		if target, err := os.Readlink(filepath.Join(root, name)); err != nil || target != skeletonLinks[name] {
+	if k, err := skeletonKey(attributes); err != nil || k != key {
+		return false
+	}
+	d, err := tree.OpenDir(root)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	for name, a := range attributes {
+		st, ok, err := d.Lookup(name)
+		if err != nil || !ok || (Attributes{Mode: st.Mode & tree.PermMask, UID: st.UID, GID: st.GID}) != a {
 			return false
 		}
 	}
-	attributes, err := dirAttributes([]string{root})
-	if err != nil {
-		return false
+	for _, name := range append(slices.Clone(skeletonBelow), skeletonFiles...) {
+		if _, ok, err := d.Lookup(name); err != nil || !ok {
+			return false
+		}
 	}
-	text, err := json.Marshal(attributes)
-	if err != nil {
-		return false
+	for name, target := range skeletonLinks {
+		if at, err := os.Readlink(filepath.Join(root, name)); err != nil || at != target {
+			return false
+		}
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:6]) == key
+	return true
 }

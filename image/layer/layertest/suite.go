@@ -69,6 +69,7 @@ func Run(t *testing.T, open Opener) {
 		"bad container ids":    testBadIDs,
 		"user of two layers":   testOverlapping,
 		"read-only while open": testReadOnlyMount,
+		"implied directories":  testImplied,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, open) })
 	}
@@ -448,6 +449,47 @@ func testRootAttributes(t *testing.T, open Opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A directory without an entry of its own must look as in the layers below, in each chain as that chain has it.
+func testImplied(t *testing.T, open Opener) {
+	root := t.TempDir()
+	s := open(t, root)
+	base := add(t, s, Entry{Name: "tmp/", Mode: 0o1777}, Entry{Name: "var/", Mode: 0o750, UID: 3}, Entry{Name: "var/lib/", Mode: 0o700, UID: 4}, Entry{Name: "gone/", Mode: 0o700},
+		Entry{Name: "made/", Mode: 0o711}, Entry{Name: "hid/", Mode: 0o711}, Entry{Name: "etc/", Mode: 0o750})
+	other := add(t, s, Entry{Name: "tmp/", Mode: 0o700}, Entry{Name: "x", Body: "1"})
+	middle := add(t, s, Entry{Name: ".wh.gone"}, Entry{Name: "made/", Mode: 0o777}, Entry{Name: ".wh.hid"})
+	top := add(t, s, Entry{Name: "tmp/a", Body: "1"}, Entry{Name: "var/lib/x/a", Body: "1"}, Entry{Name: "gone/a", Body: "1"}, Entry{Name: "made/a", Body: "1"}, Entry{Name: "etc/a", Body: "1"})
+	create(t, s, "c1", base, middle, top)
+	create(t, s, "c2", other, top)
+	create(t, s, "c3", top)
+	check := func(id string, want map[string]tree.Stat) {
+		t.Helper()
+		err := s.WithMount(ctx, id, true, func(root *tree.Dir) error {
+			for name, w := range want {
+				st, ok, err := root.Lookup(name)
+				if ok != (w.Mode != 0) || err != nil || ok && (st.Mode&tree.PermMask != w.Mode || st.UID != w.UID) {
+					t.Errorf("%s: %s: there %v, %o of %d, want %o of %d, %v", id, name, ok, st.Mode, st.UID, w.Mode, w.UID, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		check("c1", map[string]tree.Stat{"tmp": {Mode: 0o1777}, "var": {Mode: 0o750, UID: 3}, "var/lib": {Mode: 0o700, UID: 4}, "var/lib/x": {Mode: 0o755}, "gone": {Mode: 0o755},
+			"made": {Mode: 0o777}, "hid": {}, "etc": {Mode: 0o750}, "tmp/a": {Mode: 0o644}})
+		check("c2", map[string]tree.Stat{"tmp": {Mode: 0o700}, "var": {Mode: 0o755}, "var/lib/x": {Mode: 0o755}})
+		check("c3", map[string]tree.Stat{"tmp": {Mode: 0o755}, "etc": {Mode: 0o755}})
+		if changes, err := s.Changes(ctx, "c1"); err != nil || len(changes) != 0 {
+			t.Errorf("%v %v", changes, err)
+		}
+		s.Close()
+		s = open(t, root)
+	}
+	s.Close()
 }
 
 func testSkeleton(t *testing.T, open Opener) {
