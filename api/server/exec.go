@@ -10,7 +10,6 @@ import (
 	"github.com/moby/moby/api/types/common"
 
 	"berth/api/server/wire"
-	"berth/base/fault"
 	"berth/engine"
 	"berth/engine/container"
 )
@@ -39,8 +38,9 @@ func execCreate(s *Server, c *call) error {
 	return c.json(http.StatusCreated, common.IDResponse{ID: id})
 }
 
-// execStart runs a created exec. Attached, what goes wrong after the exec was found is said in the stream, where Docker's client
-// looks for it; the exit code is then asked of execInspect.
+// execStart runs a created exec. Attached, the answer's head goes out before the exec begins, as in Docker: some clients lose what
+// arrives together with the head. What goes wrong from then on is said in the stream, where Docker's client shows it; the exit code is
+// asked of execInspect.
 func execStart(s *Server, c *call) error {
 	var r wire.ExecStartRequest
 	if _, _, err := c.decode(&r); err != nil {
@@ -54,31 +54,23 @@ func execStart(s *Server, c *call) error {
 	if o.Rows, o.Cols, err = r.Size(c.v); err != nil {
 		return err
 	}
+	// The exec lives as long as its connection, not as the request: net/http ends a request's context when it is taken over.
 	ctx := context.WithoutCancel(c.ctx())
-	attached, err := s.cfg.Containers.ExecStart(ctx, c.name, o)
 	if r.Detach {
-		if err != nil {
+		if _, err := s.cfg.Containers.ExecStart(ctx, c.name, o); err != nil {
 			return err
 		}
 		return c.done(http.StatusOK)
 	}
-	framed := !r.Tty
-	if err == nil {
-		framed = !attached.TTY
-	} else if fault.Is(err, fault.NotFound) {
+	h := c.w.Header()
+	client, err := c.hijack(!info.Spec.TTY, "Api-Version: "+h.Get("Api-Version"), "Docker-Experimental: "+h.Get("Docker-Experimental"), "Ostype: "+h.Get("Ostype"), "Server: "+h.Get("Server"))
+	if err != nil {
 		return err
 	}
-	h := c.w.Header()
-	client, hijackErr := c.hijack(framed, "Api-Version: "+h.Get("Api-Version"), "Docker-Experimental: "+h.Get("Docker-Experimental"), "Ostype: "+h.Get("Ostype"), "Server: "+h.Get("Server"))
-	if hijackErr != nil {
-		if attached.Conn != nil {
-			attached.Conn.Close()
-		}
-		return hijackErr
-	}
+	attached, err := s.cfg.Containers.ExecStart(ctx, c.name, o)
 	if err != nil {
 		s.log.Debug("exec failed", "exec", c.name, "error", err)
-		client.complain(err, framed)
+		client.complain(err, !info.Spec.TTY)
 		return nil
 	}
 	process := settled{attached.Conn, func() { s.awaitExecEnd(ctx, c.name) }}

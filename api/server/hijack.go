@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/base/fault"
 	"berth/engine"
 )
@@ -29,8 +31,9 @@ const lingering = 10 * time.Second
 
 // takeover is a connection that has left HTTP.
 type takeover struct {
-	conn net.Conn
-	in   io.Reader // first what the client had already sent
+	conn  net.Conn
+	in    io.Reader // first what the client had already sent
+	quiet time.Time // nothing is sent before; see losesEarlyOutput
 }
 
 // hijack takes the connection over and answers the request: 101 where the client asked to upgrade, else a bare 200. headers go into the
@@ -57,11 +60,25 @@ func (c *call) hijack(framed bool, headers ...string) (*takeover, error) {
 		return nil, fault.Wrap(fault.Cancelled, err, "answering before the stream")
 	}
 	t := &takeover{conn: conn, in: conn}
+	if losesEarlyOutput(c.r.UserAgent()) {
+		t.quiet = time.Now().Add(earlyOutput)
+	}
 	if n := buffered.Reader.Buffered(); n > 0 {
 		early, _ := buffered.Reader.Peek(n)
 		t.in = io.MultiReader(bytes.NewReader(bytes.Clone(early)), conn)
 	}
 	return t, nil
+}
+
+// earlyOutput is how long such clients are given to read the head of an answer alone.
+const earlyOutput = 40 * time.Millisecond
+
+// losesEarlyOutput reports whether a client loses output that arrives together with the head of the answer. Docker's Python library
+// reads the head through a buffer and the stream past it; with dockerd it gets away with that, because dockerd needs longer to start
+// anything than the library to wake up.
+func losesEarlyOutput(userAgent string) bool {
+	agent := strings.ToLower(userAgent)
+	return strings.HasPrefix(agent, "docker-sdk-python") || strings.HasPrefix(agent, "docker-py") || strings.HasPrefix(agent, "python-requests") || strings.Contains(agent, "ansible")
 }
 
 // pumpOptions says how a stream and its client are joined.
@@ -79,17 +96,19 @@ func (s *Server) pump(t *takeover, process engine.Conn, o pumpOptions) {
 	cut := context.AfterFunc(s.leaving, func() { process.Close(); t.conn.Close() })
 	defer cut()
 
-	inputDone := make(chan struct{})
+	inputDone, outputDone := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(inputDone)
-		t.input(process, o)
+		t.input(process, o, outputDone)
 	}()
+	time.Sleep(time.Until(t.quiet))
 	_, err := io.Copy(t.conn, process)
 	if err != nil {
 		// Either the client is gone, or the stream broke: nothing more can be said to it.
 		process.Close()
 	}
 	closeWrite(t.conn)
+	close(outputDone)
 	wait := time.NewTimer(lingering)
 	defer wait.Stop()
 	select {
@@ -101,8 +120,9 @@ func (s *Server) pump(t *takeover, process engine.Conn, o pumpOptions) {
 	<-inputDone
 }
 
-// input passes the client's bytes on, and then reads them away so that the connection can end in order.
-func (t *takeover) input(process engine.Conn, o pumpOptions) {
+// input passes the client's bytes on, and then reads them away so that the connection can end in order. A client that has gone
+// altogether, while a silent process gives no occasion to notice it by writing, is looked for now and then.
+func (t *takeover) input(process engine.Conn, o pumpOptions, outputDone <-chan struct{}) {
 	if o.stdin {
 		in := &errReader{r: t.in}
 		_, _ = io.Copy(process, in)
@@ -116,6 +136,42 @@ func (t *takeover) input(process engine.Conn, o pumpOptions) {
 		}
 	}
 	_, _ = io.Copy(io.Discard, t.in)
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-outputDone:
+			return
+		case <-look.C:
+			if hungUp(t.conn) {
+				process.Close()
+				return
+			}
+		}
+	}
+}
+
+// lookEvery is how long a client may be gone before a silent attachment of it is given up.
+const lookEvery = 2 * time.Second
+
+// hungUp reports whether the other end of a unix socket is closed, not only its sending half; see unix(7) and POLLHUP in poll(2).
+// Of a TCP connection nothing can be said without sending.
+func hungUp(conn net.Conn) bool {
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	raw, err := unixConn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := false
+	err = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(poll, 0)
+		gone = err == nil && n == 1 && poll[0].Revents&unix.POLLHUP != 0
+	})
+	return gone || err != nil
 }
 
 // errReader remembers how a reader ended, so that a copy that stopped can say whose fault it was.
@@ -141,6 +197,7 @@ func closeWrite(conn net.Conn) {
 
 // complain says on a stream that was already taken over what went wrong.
 func (t *takeover) complain(err error, framed bool) {
+	time.Sleep(time.Until(t.quiet))
 	w := bufio.NewWriter(t.conn)
 	_ = writeFrame(w, framed, 1, []byte(err.Error()+"\r\n"))
 	_ = w.Flush()

@@ -145,6 +145,9 @@ type unixListener struct {
 	made os.FileInfo
 }
 
+// Addr gives the socket's final name.
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
 // Close stops listening and removes the socket.
 func (l *unixListener) Close() error {
 	if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.made) {

@@ -231,6 +231,65 @@ func TestAttachHeads(t *testing.T) {
 	}
 }
 
+// A client that has gone is noticed also while the container says nothing. One that has only closed its half is not gone.
+func TestAttachNoticesThatTheClientIsGone(t *testing.T) {
+	f := newFake()
+	d := newDuplex()
+	f.process = d
+	s := New(Config{Containers: f})
+	ls, err := Listen(ListenConfig{Hosts: []string{"unix://" + t.TempDir() + "/s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Serve(ls[0])
+	defer s.Shutdown(context.Background())
+	conn, err := net.Dial("unix", ls[0].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /containers/web/attach?stdout=1&stream=1 HTTP/1.1\r\n"+upgrade); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-d.closed:
+		t.Fatal("half closed is taken for gone")
+	case <-time.After(lookEvery + lookEvery/2):
+	}
+	conn.Close()
+	select {
+	case <-d.closed:
+	case <-time.After(3 * lookEvery):
+		t.Error("nobody noticed")
+	}
+}
+
+// Docker's Python library loses what comes together with the head.
+func TestPythonGetsTheHeadAlone(t *testing.T) {
+	for agent, want := range map[string]bool{"docker-sdk-python/5.0.3": true, "python-requests/2": true, "Docker-Client/28.2.2 (linux)": false, "": false} {
+		f := newFake()
+		d := newDuplex()
+		f.process = d
+		_, web, _ := serve(t, f)
+		go func() {
+			_, _ = d.out.Write([]byte("early"))
+			d.out.Close()
+		}()
+		conn, r, _ := dial(t, web.URL, strings.Replace("POST /containers/web/attach?stdout=1&stream=1 HTTP/1.1\r\n"+upgrade, "Host: x", "Host: x\r\nUser-Agent: "+agent, 1))
+		_ = conn.SetReadDeadline(time.Now().Add(earlyOutput / 2))
+		got, err := r.Peek(1)
+		if late := err != nil; late != want {
+			t.Errorf("%q: %q %v", agent, got, err)
+		}
+	}
+}
+
 // With --interactive and without a terminal the end of the client's input is the end of the container's, and its output still comes.
 func TestAttachHalfClose(t *testing.T) {
 	f := newFake()

@@ -2,9 +2,13 @@ package wire
 
 import (
 	"fmt"
+	"path"
 	"reflect"
+	"slices"
+	"strings"
 
 	containertypes "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 
 	"berth/base/fault"
 )
@@ -34,7 +38,7 @@ func (r *CreateRequest) refuse(v Version) error {
 		why  string
 	}{
 		{c.Healthcheck != nil && !noCheck(c.Healthcheck), "Healthcheck", fault.NotImplemented, noHealth},
-		{len(c.Volumes) > 0, "Volumes", fault.NotImplemented, noVolumes},
+		{r.anonymousVolume() != "", "Volumes", fault.NotImplemented, r.anonymousVolume() + ": " + noVolumes},
 		{r.MacAddress != "", "MacAddress", fault.NotImplemented, noBridge},
 
 		{len(h.PortBindings) > 0, "HostConfig.PortBindings", fault.NotImplemented, noBridge},
@@ -65,6 +69,25 @@ func (r *CreateRequest) refuse(v Version) error {
 		}
 	}
 	return nil
+}
+
+// anonymousVolume gives the first of Volumes that asks for a volume. Many clients name there what they also bind; Docker mounts one
+// thing at one place, and so those ask for nothing.
+func (r *CreateRequest) anonymousVolume() string {
+	for _, target := range sortedKeys(r.Config.Volumes) {
+		at := path.Clean(target)
+		covered := slices.ContainsFunc(r.HostConfig.Binds, func(b string) bool {
+			part := strings.Split(b, ":")
+			return len(part) > 1 && path.Clean(part[1]) == at
+		}) || slices.ContainsFunc(r.HostConfig.Mounts, func(m mount.Mount) bool { return path.Clean(m.Target) == at })
+		for t := range r.HostConfig.Tmpfs {
+			covered = covered || path.Clean(t) == at
+		}
+		if !covered {
+			return target
+		}
+	}
+	return ""
 }
 
 // noCheck reports whether a health check asks for none, or for what the image says.
