@@ -98,7 +98,8 @@ func listenUnix(path, group string, log *slog.Logger) (net.Listener, error) {
 		return nil, fault.Wrap(fault.Internal, err, "listening on %s", path)
 	}
 	l.SetUnlinkOnClose(false)
-	if err := share(temporary, group, log); err == nil {
+	err = share(temporary, group, log)
+	if err == nil {
 		err = os.Rename(temporary, path)
 	}
 	if err != nil {

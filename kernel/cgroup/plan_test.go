@@ -58,6 +58,7 @@ func cases() map[string]*specs.LinuxResources {
 		"docker": dockerLike(),
 		"memory": {Memory: &specs.LinuxMemory{
 			Limit: ptr(int64(512 << 20)), Swap: ptr(int64(512 << 20)), Reservation: ptr(int64(256 << 20)),
+			//lint:ignore SA1019 old configurations have it, and it must be passed over
 			Kernel: ptr(int64(1 << 20)), UseHierarchy: ptr(true),
 		}},
 		"unlimited": {
