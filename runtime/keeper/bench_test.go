@@ -62,6 +62,22 @@ func TestMemory(t *testing.T) {
 	if after-before > 10*n {
 		t.Errorf("%d KB for %d processes", after-before, n)
 	}
+	// A new client has all of the insurance when Open returns.
+	c, err := Open(r.ctx(), r.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.held) != n+20 {
+		t.Errorf("insurance of %d processes, want %d", len(c.held), n+20)
+	}
+	for k, x := range c.held {
+		if string(x.roles) != "pioe" || len(x.fds) != 4 {
+			t.Fatalf("%v: %q", k, x.roles)
+		}
+	}
 }
 
 func BenchmarkRoundTrip(b *testing.B) {

@@ -46,12 +46,22 @@ func (a *attachment) desc() *wire.Attachment {
 	return &wire.Attachment{Number: a.number, Request: a.req, EOF: a.eof, Matched: a.matched}
 }
 
-// insureAll gives a client everything. What it held from before is void.
+// insureAll gives a client everything. What it held from before is void. A queued packet holds
+// duplicates of its descriptors: so that thousands of processes do not use them all up, the next is
+// made when the one before has gone.
 func (s *Server) insureAll(c *peer) {
 	if !c.insured {
 		return
 	}
-	for _, p := range s.sorted() {
+	c.todo = s.sorted()
+	c.insureMore()
+	c.watch()
+}
+
+func (c *peer) insureMore() {
+	for len(c.todo) > 0 && len(c.queue) == 0 && c.fd >= 0 {
+		p := c.todo[0]
+		c.todo = c.todo[1:]
 		c.insure(p)
 		for _, a := range p.atts {
 			c.insureAttachment(a)

@@ -18,7 +18,8 @@ type stream struct {
 	hold int  // reasons not to read: attachments that are behind, a log that cannot be written
 	eof  bool // read to the end, or never there
 
-	absent *timer // a terminal that nobody has open: held back until then
+	absent *timer        // a terminal that nobody has open: held back until then
+	pause  time.Duration // how long that was
 }
 
 // watch registers the stream as far as it wants to hear of anything. A stream held back is not
@@ -89,6 +90,7 @@ func (s *Server) take(st *stream) bool {
 	op.Got = uint32(n)
 	op.Enter(slate.Taken)
 	s.finishOp(p)
+	st.pause = 0
 	return true
 }
 
@@ -164,7 +166,8 @@ func (s *Server) afterRead(st *stream, n int, err error) {
 		// Nobody has the terminal open now, but the process lives and may open it again, as an init
 		// with gettys does.
 		st.holdBack()
-		st.absent = s.times.after(100*time.Millisecond, st.present)
+		st.pause = min(max(2*st.pause, 50*time.Millisecond), 2*time.Second)
+		st.absent = s.times.after(st.pause, st.present)
 	default:
 		s.endOfStream(st)
 		p.maybeFinish()

@@ -81,7 +81,8 @@ type peer struct {
 	hello   bool
 	insured bool // gets dups of all descriptors
 	queue   []packet
-	queued  int // bytes in queue
+	queued  int     // bytes in queue
+	todo    []*proc // to be insured, one after the other as the socket has room
 }
 
 // packet is one that waits for the socket to have room.
@@ -97,14 +98,17 @@ func (s *Server) addPeer(fd, pid int) *peer {
 	return c
 }
 
-// watch registers the client's socket. While an upgrade is prepared no requests are read: they wait
-// in the socket for the new binary.
+// deaf reports that no request is to be read now. While an upgrade is prepared they wait in the socket
+// for the new binary. While insurance is being given they wait so that a client knows, from the reply
+// to its first request, that it has everything.
+func (c *peer) deaf() bool { return c.s.upgrade != nil || len(c.todo) > 0 }
+
 func (c *peer) watch() {
 	events := uint32(0)
-	if c.s.upgrade == nil {
+	if !c.deaf() {
 		events = unix.EPOLLIN
 	}
-	if len(c.queue) > 0 {
+	if len(c.queue) > 0 || len(c.todo) > 0 {
 		events |= unix.EPOLLOUT
 	}
 	if err := c.s.poll.set(&c.tok, c.fd, true, events, c); err != nil {
@@ -118,7 +122,7 @@ func (c *peer) ready(events uint32) {
 	}
 	// A few packets, then the others' turn.
 	for range 8 {
-		if c.fd < 0 || c.s.upgrade != nil || !c.receive() {
+		if c.fd < 0 || c.deaf() || !c.receive() {
 			return
 		}
 	}
@@ -246,6 +250,7 @@ func (c *peer) flush() {
 		c.queued -= len(p.b)
 	}
 	c.queue = nil
+	c.insureMore()
 	c.watch()
 }
 

@@ -134,7 +134,7 @@ func (s *Server) tryUpgrade() {
 	s.settle()
 	for _, c := range slices.Clone(s.peers) {
 		c.flush()
-		if len(c.queue) > 0 && c != u.from {
+		if (len(c.queue) > 0 || len(c.todo) > 0) && c != u.from {
 			c.close() // it does not read; it will dial again
 		}
 	}
