@@ -67,7 +67,7 @@ func (e *Engine) adoptOne(ctx context.Context, p keeper.ProcState) {
 }
 
 // adoptHeld takes over what the keeper holds of c, whose op is held, if the engine does not know it. It reports whether there was
-// something.
+// something. If that has ended already, its end is told once its output has arrived.
 func (e *Engine) adoptHeld(ctx context.Context, c *entry) (bool, error) {
 	state := c.snapshot().State
 	if state.Status.Alive() || c.isGone() {
@@ -91,15 +91,7 @@ func (e *Engine) adoptHeld(ctx context.Context, c *entry) (bool, error) {
 			return false, err
 		}
 		e.tell(c, "start", nil)
-		if p.Exit == nil {
-			return true, nil
-		}
-		next, err := e.noteExit(c, *p.Exit)
-		if err == nil {
-			e.ack(ctx, *p.Exit)
-		}
-		e.afterExit(ctx, c, next)
-		return true, err
+		return true, nil
 	}
 	return false, nil
 }

@@ -113,6 +113,8 @@ type Engine struct {
 	execs execTable
 	users userCache
 
+	ending []<-chan struct{} // during Open: runs whose end is about to be told
+
 	done chan struct{} // closed when Close begins: no new restarts, no new waits
 	work sync.WaitGroup
 }
@@ -146,6 +148,7 @@ func Open(ctx context.Context, cfg Config, images Images, k Keeper, events *even
 		return nil, err
 	}
 	e.work.Go(e.listenExits)
+	e.awaitEnds()
 	return e, nil
 }
 

@@ -47,11 +47,13 @@ func (e *Engine) onExit(x keeper.Exit) {
 	}
 	defer end()
 	if s := c.snapshot().State; !s.Status.Alive() || s.Pid != x.PID {
-		if adopted, err := e.adoptHeld(ctx, c); err != nil || adopted {
-			return // a run that no engine noted; or the keeper will tell it again
+		if _, err := e.adoptHeld(ctx, c); err != nil {
+			return // the keeper will tell it again
 		}
-		e.ack(ctx, x)
-		return
+		if s := c.snapshot().State; !s.Status.Alive() || s.Pid != x.PID { // noted before
+			e.ack(ctx, x)
+			return
+		}
 	}
 	next, err := e.noteExit(c, x)
 	if err != nil {

@@ -49,7 +49,7 @@ func lockRoot(dataRoot string) (*os.File, error) {
 //	directory, no record     any     creation undone
 //	removal begun            any     removal finished
 //	running        running           running
-//	running        ended             exited, with the keeper's code
+//	running        ended             exited, with the keeper's code, once the keeper tells that all output has arrived
 //	running        nothing           ended by the reboot (255), or unknown if there was none
 //	not running    running           running: the launch had happened, only its note was lost
 //	nothing        running           killed: nobody owns it
@@ -61,7 +61,7 @@ func (e *Engine) recover(ctx context.Context) error {
 		return err
 	}
 	e.store = s
-	held, err := e.keeper.List(ctx)
+	held, err := e.settledList(ctx)
 	if err != nil {
 		return fault.In(err, "asking the keeper what runs")
 	}
@@ -94,6 +94,41 @@ func (e *Engine) recover(ctx context.Context) error {
 	e.disown(ctx, procs)
 	e.work.Go(func() { e.sweep(); e.adoptLate() })
 	return nil
+}
+
+// awaitEnds gives the ends that happened while no engine looked a moment to be noted, so that the first answer knows them. They are told
+// at once, unless output is still on its way.
+func (e *Engine) awaitEnds() {
+	deadline := time.Now().Add(endsPatience)
+	for _, ended := range e.ending {
+		if !waitFor(context.Background(), ended, max(0, time.Until(deadline))) {
+			break
+		}
+	}
+	e.ending = nil
+}
+
+const endsPatience = 150 * time.Millisecond
+
+// settlePatience bounds the wait for launches that the last engine asked for and that are still on their way.
+const settlePatience = 2 * time.Second
+
+// settledList gives what the keeper holds once it works on no launch any more: those are counted by Info and left out of List. What
+// comes later still is found by adoptLate.
+func (e *Engine) settledList(ctx context.Context) ([]keeper.ProcState, error) {
+	for end := time.Now().Add(settlePatience); ; {
+		held, err := e.list(ctx)
+		if err != nil {
+			return nil, err
+		}
+		info, err := e.keeper.Info(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if info.Procs <= len(held) || time.Now().After(end) || !pause(ctx, 5*time.Millisecond) {
+			return held, nil
+		}
+	}
 }
 
 func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[string]keeper.ProcState) error {
@@ -131,18 +166,17 @@ func (e *Engine) recoverState(c *entry, l store.Loaded, main keeper.ProcState, k
 		return nil, e.recoverPaused(c)
 	case known && main.Running:
 		return nil, c.noteStarted(main)
-	case known && main.Exit == nil:
-		return nil, fault.New(fault.Internal, "the keeper holds process %d neither as running nor as ended", main.PID)
-	case known && !state.Status.Alive() && main.StartTime.After(state.FinishedAt):
+	case known && state.Status.Alive() && state.Pid == main.PID:
+		e.ending = append(e.ending, c.ended)
+		return nil, nil
+	case known && main.StartTime.After(state.FinishedAt):
 		// Launched and ended without this engine's predecessor noting either.
-		if err := c.noteStarted(main); err != nil {
-			return nil, err
+		if !state.Status.Alive() {
+			err = c.noteStarted(main)
 		}
-		return e.recoverEnded(c, main)
-	case known && state.Status.Alive():
-		return e.recoverEnded(c, main)
-	case known:
-		e.ack(context.Background(), *main.Exit) // the standing says it already
+		e.ending = append(e.ending, c.ended)
+		return nil, err
+	case known: // the standing says it already; it is told once more, and acknowledged then
 	case state.Status.Alive():
 		return e.recoverLost(c, l)
 	}
@@ -162,16 +196,6 @@ func (c *entry) noteStarted(p keeper.ProcState) error {
 		}
 		return err
 	})
-}
-
-// recoverEnded is for a container that ended while no engine looked.
-func (e *Engine) recoverEnded(c *entry, p keeper.ProcState) (func(), error) {
-	next, err := e.noteExit(c, *p.Exit)
-	if err != nil {
-		return nil, err
-	}
-	e.ack(context.Background(), *p.Exit)
-	return func() { e.afterExit(context.Background(), c, next) }, nil
 }
 
 // recoverLost is for a container that ran and of which nobody knows anything: the machine was restarted, or engine and keeper died
