@@ -40,7 +40,7 @@ func binary(t *testing.T) string {
 			return
 		}
 		build.path = filepath.Join(dir, "berth-oci")
-		cmd := exec.Command("go", "build", "-o", build.path, "berth/cmd/berth-oci")
+		cmd := exec.Command("go", "build", "-ldflags", "-E _berth_shortlived", "-o", build.path, "berth/cmd/berth-oci")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			build.err = fmt.Errorf("%w: %s", err, out)
