@@ -55,8 +55,8 @@ type editor struct {
 }
 
 func (e *editor) apply(line string) error {
-	word, rest, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
-	rest = strings.TrimSpace(line[len(word):])
+	word, _, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
+	rest := strings.TrimSpace(line[len(word):])
 	name := strings.ToLower(word)
 	verbs := map[string]func(string) error{
 		"cmd": e.cmd, "entrypoint": e.entrypoint, "env": e.env, "expose": e.expose, "healthcheck": e.healthcheck, "label": e.label,
