@@ -22,7 +22,7 @@ type Options struct {
 	Covered     bool            // clone from the launcher's empty mount namespace; no pivot_root
 	NoPivot     bool            // enter the root by moving its mount over "/" (initramfs hosts)
 	Gate        bool            // stop before execve until Process.Release
-	GateFifo    string          // stop before execve until somebody opens this fifo for reading
+	GateFifo    string          // stop before execve until somebody writes a byte into this fifo
 	HookGates   HookGates       // points at which the child waits for StartHooked's hooks
 	Bundle      string          // absolute directory that relative paths of the spec start from
 	Seccomp     *seccomp.Filter // compiled beforehand; nil: compiled from spec.Linux.Seccomp

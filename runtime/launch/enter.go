@@ -94,11 +94,3 @@ func (c *compiler) prepareExecTerminal(t Target) error {
 	c.openSlave(what)
 	return nil
 }
-
-// gateDir opens the directory of the start fifo while its path can still be named.
-func (c *compiler) gateDir() Slot {
-	dir := filepath.Dir(c.o.GateFifo)
-	return c.prep.open("gate-dir", "open the container's state directory "+dir, unix.SYS_OPENAT, atCwd, Str(dir), Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
-}
-
-func fifoName(path string) string { return filepath.Base(path) }

@@ -430,7 +430,7 @@ func (s *start) stepError(st *Step, err error) error {
 func (st *Step) isExec() bool { return st.Nr == unix.SYS_EXECVE || st.Nr == OpFail }
 
 // Release lets a child that waits at its gate go on to execve, and returns when it has, or with the
-// *Error that kept it from it. A child whose gate is a fifo is released by whoever opens the fifo.
+// *Error that kept it from it. A child whose gate is a fifo is released by whoever writes into the fifo.
 func (p *Process) Release() error {
 	if p.gate < 0 {
 		return errors.New("the process is not waiting at a gate")

@@ -327,19 +327,20 @@ func (c *compiler) findExecutable(candidates []string, what string) {
 	k.here(&found)
 }
 
-// gate is where the child waits to be started: for Process.Release on the sync socket, or for somebody
-// who opens the fifo for reading, as runc's start does.
+// gate is where the child waits to be started: for Process.Release on the sync socket, or for a byte in
+// the fifo. The fifo is opened beforehand, for both directions so that this does not wait, and is the
+// only thing of the host's that the child still has. A directory to open it in would be a way out: the
+// program's path may go through /proc/self/fd (CVE-2024-21626).
 func (c *compiler) gate() {
 	k, what := &c.kid, "wait to be started"
 	if c.o.GateFifo == "" {
 		c.barrier(syncReady, what)
 		return
 	}
-	k.call(what, unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{syncReady}), Int(1))
-	dir := c.gateDir()
+	fifo := c.prep.open("fifo", "open the start fifo "+c.o.GateFifo, unix.SYS_OPENAT, atCwd, Str(c.o.GateFifo), Int(unix.O_RDWR|unix.O_CLOEXEC), Int(0))
 	if !c.o.Facts.Has(probe.CloseRangeExec) {
-		k.call(what, unix.SYS_FCNTL, Of(dir), Int(unix.F_SETFD), Int(unix.FD_CLOEXEC))
+		k.call(what, unix.SYS_FCNTL, Of(fifo), Int(unix.F_SETFD), Int(unix.FD_CLOEXEC))
 	}
-	fifo := k.open("fifo", what, unix.SYS_OPENAT, Of(dir), Str(fifoName(c.o.GateFifo)), Int(unix.O_WRONLY|unix.O_CLOEXEC), Int(0))
-	k.call(what, unix.SYS_WRITE, Of(fifo), Str("0"), Int(1))
+	k.call(what, unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{syncReady}), Int(1))
+	k.call(what, unix.SYS_READ, Of(fifo), Bytes(make([]byte, 8)), Int(1)).Positive = true
 }

@@ -78,7 +78,7 @@ func (b *birth) give() (err error) {
 	}
 	_ = failpoint.Hit("oci-cgroup-made")
 	if b.wait {
-		if err := b.c.makeFifo(b.cfg.Spec); err != nil {
+		if err := b.c.makeFifo(); err != nil {
 			return err
 		}
 	}
@@ -272,15 +272,11 @@ func (b *birth) closeProcess() {
 	}
 }
 
-// makeFifo makes the file at which the process will wait for `start`. The container's root user, who
-// opens it, need not be ours.
-func (c *container) makeFifo(s *specs.Spec) error {
+// makeFifo makes the file at which the process will wait for `start`. Only we open it, for the process too.
+func (c *container) makeFifo() error {
 	path := c.dir + "/" + fifoFile
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return &os.PathError{Op: "mkfifo", Path: path, Err: err}
-	}
-	if err := unix.Chmod(path, 0o622); err != nil { // whatever the umask said
-		return &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return nil
 }

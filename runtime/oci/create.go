@@ -157,32 +157,29 @@ func (t *tool) start(f *flagSet) (int, error) {
 	return 0, nil
 }
 
-// open opens the gate: the process waits in opening the fifo for writing, and writes one byte.
+// open opens the gate: the process waits for a byte in the fifo. It holds the only other end, which closes
+// when it calls execve, or ends: then the start is over.
 func (c *container) open() error {
-	pidfd, err := c.openPIDFD()
-	if err != nil {
-		return err
-	}
-	defer unix.Close(pidfd)
 	path := c.dir + "/" + fifoFile
-	fifo, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fifo, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err == unix.ENXIO {
+		return fault.New(fault.Conflict, "container process is already dead")
+	}
 	if err != nil {
 		return fmt.Errorf("open exec fifo: %w", err)
 	}
 	defer unix.Close(fifo)
-	buf := make([]byte, 1)
+	if _, err := unix.Write(fifo, []byte{'0'}); err != nil {
+		return fmt.Errorf("write exec fifo: %w", err)
+	}
 	for {
-		fds := []unix.PollFd{{Fd: int32(fifo), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+		fds := []unix.PollFd{{Fd: int32(fifo)}} // POLLERR, which needs no asking: no reader is left
+		n, err := unix.Poll(fds, -1)
+		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("poll: %w", err)
 		}
-		if fds[0].Revents&unix.POLLIN != 0 {
-			if n, err := unix.Read(fifo, buf); n > 0 || err != nil && err != unix.EAGAIN && err != unix.EINTR {
-				break
-			}
-		}
-		if fds[1].Revents != 0 {
-			return fault.New(fault.Conflict, "container process is already dead")
+		if n > 0 {
+			break
 		}
 	}
 	if err := unix.Unlink(path); err != nil && err != unix.ENOENT {

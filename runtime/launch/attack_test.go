@@ -1,0 +1,81 @@
+package launch
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostProgram is a program outside of every container that says so.
+func hostProgram(t *testing.T) string {
+	t.Helper()
+	bin, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("needs busybox: install the package busybox-static")
+	}
+	data, err := os.ReadFile(bin)
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "echo")
+	must(t, os.WriteFile(path, data, 0o755))
+	return path
+}
+
+// TestTheProgramIsNotReachedThroughADescriptor: CVE-2024-21626, the third attack. execve follows
+// /proc/self/fd/N, so that an image whose entrypoint names a descriptor of the launcher would run a
+// program of the host, and write to it afterwards through /proc/self/exe. Whether the launch waits, and for
+// what, decides which descriptors are still open then.
+func TestTheProgramIsNotReachedThroughADescriptor(t *testing.T) {
+	root, outside := busyboxRoot(t), hostProgram(t)
+	must(t, os.Mkdir(filepath.Join(root, "fallback"), 0o755))
+	must(t, os.WriteFile(filepath.Join(root, "fallback/echo"), []byte("#!/bin/sh\n"), 0o755))
+	attempt := func(t *testing.T, l *Launcher, o Options, fd int, end func(*Process)) {
+		// The fallback is found before the gate, and the other one behind it.
+		s := plainSpec(root, "echo", "escaped")
+		s.Process.Env = []string{"PATH=/proc/self/fd/" + itoa(fd) + "/" + strings.Repeat("../", 20) + filepath.Dir(outside)[1:] + ":/fallback"}
+		p, err := Compile(s, o)
+		must(t, err)
+		var out [2]int
+		must(t, unix.Pipe2(out[:], unix.O_CLOEXEC))
+		defer unix.Close(out[0])
+		proc, err := l.Start(p, Stdio{In: out[1], Out: out[1], Err: out[1]})
+		unix.Close(out[1])
+		if err != nil {
+			return // found no such program before its gate
+		}
+		end(proc)
+		wait(t, proc)
+		b := make([]byte, 100)
+		if n, _ := unix.Read(out[0], b); strings.Contains(string(b[:max(n, 0)]), "escaped") {
+			t.Errorf("descriptor %d leads to the host's files", fd)
+		}
+	}
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		for fd := 3; fd < 60; fd++ {
+			attempt(t, l, o, fd, func(*Process) {})
+			gated := o
+			gated.Gate = true
+			attempt(t, l, gated, fd, func(p *Process) { _ = p.Release() })
+			fifo := o
+			fifo.GateFifo = filepath.Join(t.TempDir(), "exec.fifo")
+			must(t, unix.Mkfifo(fifo.GateFifo, 0o600))
+			attempt(t, l, fifo, fd, func(p *Process) {
+				openGate(t, fifo.GateFifo)
+				_ = p.Release() // it is through; this closes our end
+			})
+		}
+	})
+}
+
+// openGate writes into the fifo as the start command does.
+func openGate(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.Write([]byte{'0'})
+	must(t, err)
+}
