@@ -77,6 +77,9 @@ func (e *Engine) fillDefaults(s *container.Spec) {
 	if s.Restart.Name == "" {
 		s.Restart.Name = "no"
 	}
+	if r := &s.Resources; r.Memory > 0 && r.MemorySwap == 0 {
+		r.MemorySwap = 2 * r.Memory
+	}
 }
 
 func (e *Engine) defaultCgroupNS(privileged bool) string {
@@ -268,15 +271,6 @@ func (e *Engine) hostnameFor(s *container.Spec, cid string) string {
 		}
 	}
 	return id.Short(cid)
-}
-
-// cgroupPath gives the container's place below each hierarchy's root.
-func (e *Engine) cgroupPath(s *container.Spec, cid string) string {
-	parent := s.Resources.CgroupParent
-	if parent == "" {
-		parent = e.cfg.CgroupParent
-	}
-	return path.Join("/", parent, cid)
 }
 
 const minMemory = 6 << 20

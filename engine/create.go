@@ -34,7 +34,10 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 	if err != nil {
 		return CreateResult{}, err
 	}
-	r := e.newRecord(s, img)
+	r, err := e.newRecord(s, img)
+	if err != nil {
+		return CreateResult{}, err
+	}
 	more, err := e.confine(r)
 	if err != nil {
 		return CreateResult{}, err
@@ -66,21 +69,24 @@ func (e *Engine) build(ctx context.Context, r *container.Record, img Image) erro
 }
 
 // newRecord fixes what is decided at creation.
-func (e *Engine) newRecord(s container.Spec, img Image) *container.Record {
+func (e *Engine) newRecord(s container.Spec, img Image) (*container.Record, error) {
 	cid := id.New()
 	s.ImageID = img.ID
 	if s.Hostname == "" && !s.Network.IsContainer() {
 		s.Hostname = e.hostnameFor(&s, cid)
 	}
+	group, err := e.groups.path(s.Resources.CgroupParent, cid)
+	if err != nil {
+		return nil, err
+	}
 	r := &container.Record{
-		Version: container.Version, ID: cid, Created: time.Now().UTC(), Spec: &s, ImageID: img.ID, Platform: "linux",
-		Cgroup: e.cgroupPath(&s, cid),
+		Version: container.Version, ID: cid, Created: time.Now().UTC(), Spec: &s, ImageID: img.ID, Platform: "linux", Cgroup: group,
 	}
 	r.Path, r.Args = s.Process.CommandLine()
 	if s.Log.Driver == "json-file" {
 		r.LogPath = e.store.Dir(cid) + "/" + cid + "-json.log"
 	}
-	return r
+	return r, nil
 }
 
 // claimName reserves the name, or finds a random one that is free.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -26,7 +27,8 @@ type Config struct {
 	DataRoot string // containers/ and states.journal live here
 	ExecRoot string // what need not outlive a reboot
 
-	CgroupParent    string // absolute, below each hierarchy's root: "/berth"
+	CgroupDriver    string // "cgroupfs" (also "") or "systemd"
+	CgroupParent    string // below each hierarchy's root: "/berth"; a slice for systemd, where anything else means system.slice
 	DefaultCgroupNS string // "private", "host"; "" private on cgroup v2, host on v1, as Docker
 	DefaultIPCMode  string // "private" or "shareable"
 	DefaultShmSize  int64  // bytes
@@ -103,6 +105,7 @@ type Engine struct {
 	store       *store.Store
 	watch       logs.Watcher
 	layout      cgroup.Layout
+	groups      groups
 	facts       probe.Features
 	rules       *bundle.Rules // what all containers' specs have in common
 	confinement confinement
@@ -137,6 +140,9 @@ func Open(ctx context.Context, cfg Config, images Images, k Keeper, events *even
 		return nil, fault.In(err, "looking for cgroups")
 	}
 	e.openConfinement(ctx)
+	if e.groups, err = newGroups(ctx, &e.cfg, e.layout); err != nil {
+		return nil, err
+	}
 	if e.rules, err = bundle.NewRules(e.ruleConfig()); err != nil {
 		return nil, err
 	}
@@ -158,6 +164,7 @@ func (e *Engine) Close() error {
 	e.index.each(func(c *entry) { c.cancelRestart() })
 	e.work.Wait()
 	err := e.store.Close()
+	e.groups.close()
 	e.lock.Close()
 	return err
 }
@@ -168,7 +175,7 @@ func (e *Engine) Events() *event.Bus { return e.events }
 // Info gives the engine's figures.
 func (e *Engine) Info(ctx context.Context) Facts {
 	f := Facts{
-		CgroupDriver: "cgroupfs", CgroupVersion: "1", CgroupParent: e.cfg.CgroupParent, DataRoot: e.cfg.DataRoot, ExecRoot: e.cfg.ExecRoot,
+		CgroupDriver: cmp.Or(e.cfg.CgroupDriver, driverDirectories), CgroupVersion: "1", CgroupParent: e.cfg.CgroupParent, DataRoot: e.cfg.DataRoot, ExecRoot: e.cfg.ExecRoot,
 		Driver: "overlay2", DefaultRuntime: runtimeName, InitBinary: filepath.Base(e.cfg.InitPath), LogDriver: e.cfg.LogDriver, BootID: e.boot,
 		AppArmor: e.confinement.apparmor, SELinux: e.confinement.labels != nil,
 	}

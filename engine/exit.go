@@ -128,7 +128,7 @@ func (e *Engine) endRun(c *entry) {
 				e.log.Warn("cannot kill what a container left running", "container", c.id, "error", err)
 			}
 		}
-		if err := cg.Remove(); err != nil {
+		if err := e.groups.remove(context.Background(), c.record().Cgroup, cg); err != nil {
 			e.log.Warn("a cgroup stays until the next start of the engine", "container", c.id, "error", err)
 		}
 	}

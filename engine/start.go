@@ -82,24 +82,33 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 		return started, err
 	}
 	var cg *cgroup.Cgroup
-	var why error // why the keeper did not launch
+	joined := func() {} // to be called when the process is in the cgroup
+	var why error       // why the keeper did not launch
 	var attached []keeper.AttachRequest
 	err = step.Run(ctx, "start",
 		step.Step{Name: "files", Do: p.prepareFiles, Undo: p.undoFiles},
-		step.Step{Name: "cgroup", Do: func(context.Context) (err error) { cg, err = p.cgroup.Apply(); return late(err) }, Undo: func() error {
+		step.Step{Name: "cgroup", Do: func(ctx context.Context) error {
+			made, in, err := e.groups.make(ctx, p.cgroup, p.Spec.Linux.Resources)
+			if err == nil {
+				cg, joined = made, in
+			}
+			return late(err)
+		}, Undo: func() error {
 			if errors.Is(why, errLate) { // it is the late one's
 				return nil
 			}
-			return cg.Remove()
+			return e.groups.remove(ctx, p.rec.Cgroup, cg)
 		}},
 		step.Step{Name: "launch", Do: func(ctx context.Context) error {
 			program, err := p.compile(cg.Attach())
 			if err != nil {
+				joined()
 				return err
 			}
 			attached = c.takePending()
 			p.launch.Program, p.launch.Attach = program.Encode(), attached
 			started, err = e.launchOrFind(ctx, p.launch)
+			joined()
 			if err == nil {
 				c.remember(run{p.Built, cg})
 			}

@@ -65,14 +65,14 @@ func (e *Engine) update(ctx context.Context, ref string, r *container.Resources,
 		if err != nil {
 			return nil, err
 		}
-		if err := cg.Update(limits); err != nil {
+		if err := e.groups.update(ctx, rec.Cgroup, cg, limits); err != nil {
 			return nil, fault.In(err, "Cannot update container %s", c.id)
 		}
 	}
 	if err := e.store.Write(&rec); err != nil {
 		if live { // put back what held before, as far as the kernel lets us
 			if limits, lerr := bundle.Limits(&old.Spec.Resources); lerr == nil {
-				err = errors.Join(err, cg.Update(limits))
+				err = errors.Join(err, e.groups.update(ctx, rec.Cgroup, cg, limits))
 			}
 		}
 		return nil, err

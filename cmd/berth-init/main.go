@@ -4,6 +4,8 @@
 //
 //	docker-init [--version] -- PROGRAM [ARGUMENT...]
 //
+// With the single word --hold it only waits for the end of its input; the engine uses that on hosts where systemd makes cgroups.
+//
 // The program gets a process group of its own and, where there is one, the terminal; so a signal from the keyboard reaches it and not
 // this process. berth-init reads no file and keeps no descriptor but the three standard ones.
 //
@@ -13,6 +15,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -33,6 +36,10 @@ func main() {
 	args := os.Args[1:]
 	if len(args) == 1 && args[0] == "--version" {
 		fmt.Println("berth-init, an init for containers")
+		return
+	}
+	if len(args) == 1 && args[0] == "--hold" { // on the host: keeps a scope of systemd's alive until its input ends
+		io.Copy(io.Discard, os.Stdin)
 		return
 	}
 	if len(args) > 0 && args[0] == "--" {

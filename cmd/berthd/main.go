@@ -269,7 +269,7 @@ func engineConfig(cfg config, log *slog.Logger) (engine.Config, error) {
 		return engine.Config{}, err
 	}
 	c := engine.Config{
-		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupParent: cfg.CgroupParent, DefaultCgroupNS: cfg.DefaultCgroupNS,
+		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupDriver: cfg.CgroupDriver, CgroupParent: cfg.CgroupParent, DefaultCgroupNS: cfg.DefaultCgroupNS,
 		DefaultIPCMode: cfg.DefaultIPCMode, DefaultShmSize: cfg.DefaultShmSize, Init: cfg.Init, InitPath: beside("berth-init"),
 		LogDriver: cfg.LogDriver, LogOpts: cfg.LogOpts, SeccompProfile: profile, SELinux: cfg.SELinux, NoNewPrivileges: cfg.NoNewPrivileges,
 		DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions, Log: log,
