@@ -243,7 +243,7 @@ func (d *decoder) steps(p *Program, prepare bool) []Step {
 			what = d.str()
 		}
 		st.What = what
-		if st.Nr < OpCopyUp || st.Nr < OpFail && !prepare {
+		if st.Nr < OpOverlay || st.Nr < OpFail && !prepare {
 			d.fail(errors.New("an operation is unknown"))
 		}
 		rescues := d.count()

@@ -306,3 +306,31 @@ func onTmpfs(t *testing.T, dir string) bool {
 	must(t, unix.Statfs(dir, &st))
 	return st.Type == unix.TMPFS_MAGIC
 }
+
+// TestManyLayersOnAnOldKernel: before 6.5 the layers have to fit into one string.
+func TestManyLayersOnAnOldKernel(t *testing.T) {
+	root := busyboxRoot(t)
+	dir := t.TempDir()
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		o.Facts = probe.Host().Without(probe.OverlayAppend)
+		o.Overlay = &Overlay{Upper: filepath.Join(dir, t.Name(), "upper"), Work: filepath.Join(dir, t.Name(), "work")}
+		for _, d := range []string{o.Overlay.Upper, o.Overlay.Work} {
+			must(t, os.MkdirAll(d, 0o755))
+		}
+		for n := range 60 {
+			layer := filepath.Join(dir, "a layer with a long name, number "+itoa(n))
+			must(t, os.MkdirAll(filepath.Join(layer, "layers"), 0o755))
+			must(t, os.WriteFile(filepath.Join(layer, "layers", itoa(n)), nil, 0o644))
+			o.Overlay.Lower = append(o.Overlay.Lower, layer)
+		}
+		o.Overlay.Lower = append(o.Overlay.Lower, root)
+		s := plainSpec("")
+		s.Root = &specs.Root{}
+		expectOutput(t, l, s, o, "ls /layers | wc -l; echo written >/layers/new; cat /layers/new", "60", "written")
+		if entries, err := os.ReadDir(filepath.Join(o.Overlay.Upper, "layers")); err != nil || len(entries) != 1 {
+			t.Errorf("upper has %v, %v", entries, err)
+		}
+	})
+}

@@ -5,6 +5,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"berth/kernel/overlay"
+	"berth/kernel/probe"
 )
 
 // runOp performs one of Prepare's operations that are more than one system call.
@@ -18,13 +21,24 @@ func runOp(st *Step, slots []int) (int, error) {
 	case st.Nr == OpFail:
 		return -1, unix.Errno(st.Args[0].N)
 	case st.Nr == OpCopyUp && st.Args[1].D != nil:
-		path := strings.TrimSuffix(string(st.Args[1].D.Bytes), "\x00")
-		return 0, copyUp(slots[st.Args[0].N], path, slots[st.Args[2].N])
+		return 0, copyUp(slots[st.Args[0].N], text(st.Args[1].D.Bytes), slots[st.Args[2].N])
+	case st.Nr == OpOverlay && st.Args[0].D != nil && st.Args[1].D != nil && st.Args[2].D != nil:
+		return classicOverlay(st)
 	case st.Args[0].D == nil || st.Args[1].D == nil:
 		return -1, unix.EINVAL
 	}
-	text := func(a *Arg) string { return strings.TrimSuffix(string(a.D.Bytes), "\x00") }
-	return userNamespace(text(&st.Args[0]), text(&st.Args[1]))
+	return userNamespace(text(st.Args[0].D.Bytes), text(st.Args[1].D.Bytes))
+}
+
+func text(b []byte) string { return strings.TrimSuffix(string(b), "\x00") }
+
+// classicOverlay mounts an overlay on a kernel before 6.5.
+func classicOverlay(st *Step) (int, error) {
+	s := overlay.Stack{Upper: text(st.Args[1].D.Bytes), Work: text(st.Args[2].D.Bytes), UserXattr: st.Args[3].N != 0}
+	for _, layer := range st.Args[0].D.Ptrs {
+		s.Lower = append(s.Lower, text(layer.To))
+	}
+	return s.Mount(probe.Host().Without(probe.OverlayAppend), s.Work)
 }
 
 // userNamespace makes a user namespace with the maps and nobody in it, for id-mapped mounts, and gives

@@ -88,12 +88,14 @@ type Rescue struct {
 
 // OpFail ends the child with the errno in its first argument: the last word of a search.
 // OpUserns makes a user namespace with the maps in its arguments and stores its descriptor, OpCopyUp
-// copies a directory of the root (first argument, path in the second) into a mount (third); both in
-// Prepare only.
+// copies a directory of the root (first argument, path in the second) into a mount (third), OpOverlay
+// mounts layers (first, topmost first) with upper and work directory the way of old kernels; all three
+// in Prepare only.
 const (
-	OpFail   = -1
-	OpUserns = -2
-	OpCopyUp = -3
+	OpFail    = -1
+	OpUserns  = -2
+	OpCopyUp  = -3
+	OpOverlay = -4
 )
 
 // maxRescues is how many expected errnos the child's table has room for.

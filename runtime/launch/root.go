@@ -2,7 +2,6 @@ package launch
 
 import (
 	"encoding/binary"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -35,22 +34,21 @@ func (c *compiler) prepareOverlay(v *Overlay) error {
 		return fault.New(fault.Invalid, "overlay: at least one lower layer is needed")
 	}
 	p, what := &c.prep, "mount the overlay"
+	if !c.o.Facts.Has(probe.OverlayAppend) {
+		return c.classicOverlay(v, what)
+	}
 	fs := p.open("overlay", what, unix.SYS_FSOPEN, Str("overlay"), Int(unix.FSOPEN_CLOEXEC))
 	set := func(key, value string) {
 		p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(key), Str(value), Int(0))
 	}
-	if c.o.Facts.Has(probe.OverlayAppend) {
-		for _, dir := range v.Lower {
-			set("lowerdir+", dir)
-		}
-	} else {
-		set("lowerdir", strings.Join(escapeLayers(v.Lower), ":"))
+	for _, dir := range v.Lower {
+		set("lowerdir+", dir)
 	}
 	if v.Upper != "" {
 		set("upperdir", v.Upper)
 		set("workdir", v.Work)
 	}
-	set("redirect_dir", "off")
+	set("redirect_dir", "nofollow") // stricter than off: not even what is there already
 	set("metacopy", "off")
 	set("index", "off")
 	c.labelFS(fs, what)
@@ -62,13 +60,19 @@ func (c *compiler) prepareOverlay(v *Overlay) error {
 	return nil
 }
 
-// escapeLayers protects the separators of the lowerdir option.
-func escapeLayers(dirs []string) []string {
-	out := make([]string, len(dirs))
-	for i, d := range dirs {
-		out[i] = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(d)
+// classicOverlay is for kernels before 6.5, where fsconfig(2) takes all lower layers as one string of at
+// most 255 bytes: an operation instead of calls. It needs a place for a moment, for which the work
+// directory serves, since it is this container's alone.
+func (c *compiler) classicOverlay(v *Overlay, what string) error {
+	if v.Upper == "" {
+		return fault.New(fault.NotImplemented, "overlay: without an upper directory it needs Linux 6.5")
 	}
-	return out
+	userXattr := 0
+	if v.UserXattr {
+		userXattr = 1
+	}
+	c.root = c.prep.open("root", what, OpOverlay, vector(v.Lower), Str(v.Upper), Str(v.Work), Int(userXattr))
+	return nil
 }
 
 // attachRoot puts the detached root into the child's mount namespace, on top of "/". Absolute paths
