@@ -74,6 +74,10 @@ func containerCreate(s *Server, c *call) error {
 			warnings = append(warnings, name+" is no field of a container's configuration at API "+c.v.String()+" and was ignored")
 		}
 	}
+	// What the image brings with it cannot be refused, but it can be told.
+	if info, err := s.cfg.Containers.Inspect(c.ctx(), made.ID); err == nil && info.Spec.Healthcheck != nil && spec.Healthcheck == nil {
+		warnings = append(warnings, "The image's health check is not run: there are no health checks in this build of Berth")
+	}
 	answer := containertypes.CreateResponse{ID: made.ID, Warnings: append(made.Warnings, warnings...)}
 	if answer.Warnings == nil {
 		answer.Warnings = []string{}
