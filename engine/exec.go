@@ -317,7 +317,7 @@ func (e *Engine) execProcess(c *entry, s *specs.Spec, x container.ExecSpec) (*sp
 	if err != nil {
 		return nil, err
 	}
-	p.User = specs.User{UID: u.UID, GID: u.GID, AdditionalGids: u.Groups, Umask: p.User.Umask}
+	p.User = bundle.ProcessUser(u)
 	base := spec.Environment()
 	if x.TTY && !spec.Process.TTY {
 		base = container.OverrideEnv([]string{"TERM=xterm"}, base)

@@ -9,10 +9,12 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
 	"berth/engine/container"
 	"berth/engine/userdb"
+	"berth/kernel/mount"
 	"berth/kernel/seccomp"
 	"berth/runtime/spec"
 )
@@ -88,7 +90,7 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 	p := &specs.Process{
 		Terminal: s.Process.TTY, Cwd: s.Process.WorkingDir, Env: s.Environment(), NoNewPrivileges: opt.noNewPriv, OOMScoreAdj: &adj,
 		Args:         append([]string{in.Record.Path}, in.Record.Args...),
-		User:         specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: append([]uint32{in.User.GID}, without(in.User.Groups, in.User.GID)...)},
+		User:         ProcessUser(in.User),
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 	}
 	if r.cfg.SELinux && !s.Security.Privileged { // in Docker too privilege wins over label=type:…
@@ -110,6 +112,12 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 	}
 	out.Process = p
 	return nil
+}
+
+// ProcessUser gives a process's identity. Its primary group is among the supplementary ones as well: a process that changes its group
+// must not lose it, for files may deny to a group what they allow to everybody else (CVE-2022-36109).
+func ProcessUser(u userdb.User) specs.User {
+	return specs.User{UID: u.UID, GID: u.GID, AdditionalGids: append([]uint32{u.GID}, without(u.Groups, u.GID)...)}
 }
 
 // sysctls gives what was asked for over what a network namespace of the container's own gets.
@@ -253,6 +261,9 @@ func (r *Rules) mount(m *container.Mount) (specs.Mount, error) {
 		out.Options = []string{"noexec", "nosuid", "nodev", "rprivate"}
 		if m.TmpfsOptions != "" {
 			for _, o := range strings.Split(m.TmpfsOptions, ",") {
+				if turnsIntoBind(o) {
+					return out, fault.New(fault.Invalid, "invalid tmpfs option %q", o)
+				}
 				out.Options = override(out.Options, o)
 			}
 		}
@@ -269,6 +280,12 @@ func (r *Rules) mount(m *container.Mount) (specs.Mount, error) {
 		return out, fault.New(fault.NotImplemented, "mount type %q is not in this build", m.Type)
 	}
 	return out, nil
+}
+
+// turnsIntoBind tells options with which a tmpfs would not be one: it would show or change what is on the host.
+func turnsIntoBind(o string) bool {
+	opts, err := mount.ParseOptions([]string{strings.TrimSpace(o)})
+	return err != nil || opts.Flags&(unix.MS_BIND|unix.MS_REMOUNT|unix.MS_MOVE) != 0 || opts.IDMap || opts.IDMapRec
 }
 
 // opposites are mount options that take each other's place.
