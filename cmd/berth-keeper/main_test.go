@@ -34,13 +34,13 @@ func TestMain(m *testing.M) {
 
 // world is a keeper with real launch programs and a busybox root.
 type world struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	root string
 	c    *keeper.Client
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: containers are made for real")
@@ -79,6 +79,9 @@ func (w *world) must(err error) {
 }
 
 func (w *world) ctx() context.Context {
+	if _, ok := w.t.(*testing.B); ok {
+		return context.Background()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	w.t.Cleanup(cancel)
 	return ctx
@@ -258,5 +261,21 @@ func TestContainersOutliveKeepers(t *testing.T) {
 	fmt.Fprintf(conn, "exit 5\n")
 	if x := w.exit("t", ""); x.Code != 5 && !x.Unknown {
 		t.Errorf("%+v", x)
+	}
+}
+
+// BenchmarkContainer is a whole container of busybox's true through the keeper, without an engine:
+// program sent, namespaces, mounts, filter, execve, exit, output drained, acknowledged.
+func BenchmarkContainer(b *testing.B) {
+	w := newWorld(b)
+	prog := w.compile(w.spec(false, "/bin/true"), launch.Options{})
+	i := 0
+	for b.Loop() {
+		id := strconv.Itoa(i)
+		i++
+		if _, err := w.c.Launch(w.ctx(), keeper.Launch{ID: id, Program: prog}); err != nil {
+			b.Fatal(err)
+		}
+		w.exit(id, "")
 	}
 }

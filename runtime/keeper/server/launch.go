@@ -154,6 +154,11 @@ func (s *Server) launched(l *launch) {
 		p.release, p.d.Gated = l.res.Release, true
 	}
 	s.byPID[p.d.PID] = p
+	if l.res.Console >= 0 { // also where the program makes a terminal that nobody asked for
+		closeFD(&l.in)
+		closeFD(&l.out)
+		closeFD(&l.err)
+	}
 	p.setPipes(l.in, l.out, l.err, l.res.Console)
 	p.d.PipeInodes = [3]uint64{inode(l.in), inode(l.out), inode(l.err)}
 	if s.pidfs {
