@@ -41,6 +41,9 @@ status 501 with a sentence; nothing that a client asks for is dropped without a 
 		state, remark := "yes", r.note
 		if r.handle == nil {
 			state, remark = "no", r.lacks+" not in this build"
+			if r.absent != "" {
+				remark += "; every name is answered with 404"
+			}
 		} else {
 			have++
 		}

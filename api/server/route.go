@@ -15,6 +15,7 @@ type route struct {
 	since  wire.Version
 	handle handler // nil: this build has not got it
 	lacks  string  // then: what, as the beginning of a sentence
+	absent string  // and where one thing is asked for by name: the 404 that says there is none, around %s
 	note   string  // what is different from Docker, for docs/compatibility.md
 	own    bool    // Berth's, not Docker's
 	stream bool    // goes on until the client or the server leaves

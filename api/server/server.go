@@ -42,6 +42,7 @@ type Server struct {
 	leaving context.Context // ends when Shutdown begins: streams, which never end by themselves, watch it
 	leave   context.CancelFunc
 	http    *http.Server
+	mu      sync.Mutex     // held while pumps grows or leave is called, so that nothing is added while it is waited for
 	pumps   sync.WaitGroup // connections that were taken over
 	serving sync.WaitGroup
 }
@@ -80,7 +81,9 @@ func (s *Server) Serve(l net.Listener) {
 // Shutdown stops listening, ends streams, lets other requests finish, and waits for both until ctx ends; then it cuts what is left.
 // Containers do not notice.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
 	s.leave()
+	s.mu.Unlock()
 	err := s.http.Shutdown(ctx)
 	s.cut()
 	if err != nil {
@@ -141,6 +144,10 @@ func (s *Server) answer(c *call, to *route) error {
 	if c.q, err = url.ParseQuery(c.r.URL.RawQuery); err != nil {
 		return fault.Wrap(fault.Invalid, err, "")
 	}
+	if to.handle == nil && to.absent != "" {
+		// `docker inspect NAME` asks every kind of thing for the name, and stops at any other answer than 404.
+		return fault.New(fault.NotFound, to.absent+" (%s not in this build of Berth)", c.name, to.lacks)
+	}
 	if to.handle == nil {
 		return fault.New(fault.NotImplemented, "%s not in this build of Berth", to.lacks)
 	}
@@ -159,7 +166,7 @@ func (s *Server) survive(c *call) {
 	if p == nil {
 		return
 	}
-	if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
+	if p == http.ErrAbortHandler {
 		panic(p)
 	}
 	s.log.Error("a request ended in a panic", "method", c.r.Method, "path", c.r.URL.Path, "panic", p, "stack", stack())
