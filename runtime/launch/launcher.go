@@ -29,6 +29,9 @@ type Stdio struct {
 type Hooks struct {
 	BeforePivot func(pid int) error // namespaces and mounts exist, the root is not entered yet
 	BeforeExec  func(pid int) error // everything is done but execve
+	// Listener is handed the seccomp listener as soon as there is one, before the child makes another
+	// call: each may be one that waits for the agent behind the listener. The descriptor stays Start's.
+	Listener func(pid, fd int) error
 }
 
 // Process is a child that has reached execve, or waits at its gate.

@@ -19,6 +19,9 @@ func (s *start) fetchListener(proc *Process) error {
 		return fmt.Errorf("fetch the seccomp listener from the container: %w", errno)
 	}
 	proc.Listener = int(fd)
+	if s.hooks.Listener != nil {
+		return s.hooks.Listener(s.pid, proc.Listener)
+	}
 	return nil
 }
 

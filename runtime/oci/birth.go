@@ -93,7 +93,7 @@ func (b *birth) give() (err error) {
 		return err
 	}
 	_ = failpoint.Hit("oci-remembered")
-	if err := b.handOver(); err != nil {
+	if err := handOut(b.f, b.proc); err != nil {
 		return err
 	}
 	if path := b.f.text("pid-file"); path != "" {
@@ -176,7 +176,7 @@ func (b *birth) launch() error {
 		return err
 	}
 	io := launch.Stdio{In: 0, Out: 1, Err: 2, Rows: rows(s.Process), Cols: columns(s.Process)}
-	if b.proc, err = l.StartHooked(p, io, launch.Hooks{BeforePivot: b.beforePivot, BeforeExec: b.beforeExec}); err != nil || b.fg == nil {
+	if b.proc, err = l.StartHooked(p, io, launch.Hooks{BeforePivot: b.beforePivot, BeforeExec: b.beforeExec, Listener: b.listener}); err != nil || b.fg == nil {
 		return err
 	}
 	if err := b.fg.attach(b.proc); err != nil || !o.Gate {
@@ -223,6 +223,14 @@ func (b *birth) beforeExec(pid int) error {
 	}
 	b.hooked = true
 	return b.t.runStartContainer(b.c, b.cfg.Spec, pid)
+}
+
+// listener is called when the process has its seccomp filter and waits for us.
+func (b *birth) listener(pid, fd int) error {
+	if err := b.remember(pid); err != nil {
+		return err
+	}
+	return sendListener(b.c, b.cfg, creating, pid, fd)
 }
 
 // runStartContainer runs the hooks that belong inside the container, right before its program.

@@ -103,14 +103,6 @@ func (t *tool) runPoststart(c *container, cfg *configuration) error {
 	return err
 }
 
-// handOver gives the process's other ends to those who asked for them.
-func (b *birth) handOver() error {
-	if err := handOut(b.f, b.proc); err != nil {
-		return err
-	}
-	return sendListener(b.c, b.cfg, creating, b.proc)
-}
-
 // handOut sends the terminal's master and a handle on the process to the sockets that flags name.
 func handOut(f *flagSet, p *launch.Process) error {
 	if socket := f.text("console-socket"); socket != "" && p.Console >= 0 {

@@ -197,11 +197,13 @@ func (t *tool) startExec(c *container, cfg *configuration, p *specs.Process, f *
 	if err != nil {
 		return 0, err
 	}
-	proc, err := l.Start(program, launch.Stdio{In: 0, Out: 1, Err: 2, Rows: rows(p), Cols: columns(p)})
+	proc, err := l.StartHooked(program, launch.Stdio{In: 0, Out: 1, Err: 2, Rows: rows(p), Cols: columns(p)}, launch.Hooks{
+		Listener: func(pid, fd int) error { return sendListener(c, cfg, running, pid, fd) },
+	})
 	if err != nil {
 		return 0, describe(err, c.rootNow())
 	}
-	if err := t.execOut(c, cfg, f, proc); err != nil {
+	if err := execOut(f, proc); err != nil {
 		abandon(proc)
 		return 0, err
 	}
@@ -228,11 +230,8 @@ func abandon(p *launch.Process) {
 }
 
 // execOut tells the world about the new process.
-func (t *tool) execOut(c *container, cfg *configuration, f *flagSet, proc *launch.Process) error {
+func execOut(f *flagSet, proc *launch.Process) error {
 	if err := handOut(f, proc); err != nil {
-		return err
-	}
-	if err := sendListener(c, cfg, running, proc); err != nil {
 		return err
 	}
 	path, err := absolute(f.text("pid-file"))

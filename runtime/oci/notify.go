@@ -4,29 +4,20 @@ import (
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
-	"berth/runtime/launch"
 )
 
-// sendListener sends a process's seccomp listener, if it has one, to the agent that the profile names,
-// together with who the process is (specs.ContainerProcessState). The container's calls wait for the
-// agent's answers from the first one on.
-func sendListener(c *container, cfg *configuration, s status, p *launch.Process) error {
-	if p.Listener < 0 {
-		return nil
-	}
-	defer func() {
-		unix.Close(p.Listener)
-		p.Listener = -1
-	}()
+// sendListener sends a process's seccomp listener to the agent that the profile names, together with who
+// the process is (specs.ContainerProcessState). The process's calls wait for the agent's answers from the
+// next one on, so it is called while the process waits for us.
+func sendListener(c *container, cfg *configuration, s status, pid, fd int) error {
 	profile, err := cfg.Seccomp()
 	if err != nil {
 		return err
 	}
-	message := processState(profile.ListenerMetadata, stateJSON(c.rec, s, c.rec.PID), p.PID)
-	return fault.In(sendFD(profile.ListenerPath, string(message), p.Listener), "hand the seccomp listener to the agent")
+	message := processState(profile.ListenerMetadata, stateJSON(c.rec, s, c.rec.PID), pid)
+	return fault.In(sendFD(profile.ListenerPath, string(message), fd), "hand the seccomp listener to the agent")
 }
 
 // processState is specs.ContainerProcessState around a container's state.
