@@ -98,7 +98,7 @@ func TestKeeperKilled(t *testing.T) {
 		}
 		want := fmt.Sprintf("r%d.%d", i, i*7)
 		fmt.Fprintf(st.Attached[0], "echo r%d.$((%d*7))\n", i, i)
-		st.Attached[0].SetReadDeadline(time.Now().Add(20 * time.Second))
+		st.Attached[0].SetReadDeadline(time.Now().Add(patience(20 * time.Second)))
 		for {
 			line, err := shell.ReadString('\n')
 			if err != nil {

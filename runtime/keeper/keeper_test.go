@@ -379,7 +379,7 @@ func TestTerminal(t *testing.T) {
 		var got []byte
 		b := make([]byte, 1)
 		for !strings.Contains(string(got), want) {
-			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			c.SetReadDeadline(time.Now().Add(patience(10 * time.Second)))
 			if _, err := c.Read(b); err != nil {
 				t.Fatalf("%v after %q, waiting for %q", err, got, want)
 			}
@@ -532,7 +532,7 @@ func TestHeldOutput(t *testing.T) {
 	r.launch(Launch{ID: "a", Log: r.logCfg("a"), Program: sh("echo before; sleep 30 & exit 4")})
 	began := time.Now()
 	x := r.exitOf("a", "")
-	if d := time.Since(began); x.Code != 4 || d > 10*time.Second {
+	if d := time.Since(began); x.Code != 4 || d > patience(10*time.Second) {
 		t.Errorf("%+v after %v", x, d)
 	}
 	if got := text(records(t, r.logPath("a")), ""); got != "before\n" {
@@ -574,7 +574,7 @@ func TestFullDisk(t *testing.T) {
 	echo := func(n int) {
 		t.Helper()
 		go io.WriteString(conn, strings.Repeat(line, n))
-		conn.SetReadDeadline(time.Now().Add(15 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(patience(15 * time.Second)))
 		if _, err := io.ReadFull(conn, make([]byte, n*len(line))); err != nil {
 			t.Fatal(err)
 		}

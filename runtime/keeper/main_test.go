@@ -193,11 +193,18 @@ func (r *rig) open() {
 	r.c = c
 }
 
+// patience is how long a test waits for what should take no time. An emulated processor takes longer:
+// BERTH_TEST_SLOWNESS is how many times.
+func patience(d time.Duration) time.Duration {
+	n, _ := strconv.Atoi(os.Getenv("BERTH_TEST_SLOWNESS"))
+	return d * time.Duration(max(n, 1))
+}
+
 func (r *rig) ctx() context.Context {
 	if _, ok := r.t.(*testing.B); ok {
 		return context.Background()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience(30*time.Second))
 	r.t.Cleanup(cancel)
 	return ctx
 }
@@ -207,7 +214,7 @@ func (r *rig) end() {
 	if r.c != nil {
 		r.c.Close()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience(10*time.Second))
 	defer cancel()
 	if c, err := Dial(ctx, r.root); err == nil {
 		for range 100 {
@@ -251,7 +258,7 @@ func (r *rig) exit() Exit {
 	select {
 	case x := <-r.c.Exits():
 		return x
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience(20 * time.Second)):
 		r.t.Fatal("no exit came")
 	}
 	return Exit{}
@@ -372,10 +379,10 @@ func readAll(t *testing.T, r io.Reader) string {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience(20 * time.Second)); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("%s: not within 20 s", what)
+	t.Fatalf("%s: not within %s", what, patience(20*time.Second))
 }
