@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -120,9 +119,9 @@ func (e *Engine) Rename(ctx context.Context, ref, newName string) error {
 	if err != nil {
 		return err
 	}
-	newName, err = container.CleanName(newName)
+	newName, err = container.CleanName("/" + strings.TrimPrefix(newName, "/"))
 	if err != nil {
-		return err
+		return fault.In(err, "Error when allocating new name")
 	}
 	end, err := c.begin(ctx, "rename")
 	if err != nil {
@@ -169,7 +168,8 @@ func joined(mode string) string {
 	return ref
 }
 
-// resolveJoins replaces the references in "container:REF" by full ids, so that a rename does not change with whom one lives.
+// resolveJoins replaces the references in "container:REF" by full ids, so that a rename does not change with whom one lives. A container
+// that does not exist is refused at the start: the answer "no such container" to a create would make clients look for the image.
 func (e *Engine) resolveJoins(s *container.Spec) error {
 	for _, mode := range []*string{&s.Namespaces.PID, &s.Namespaces.IPC, &s.Network.Mode} {
 		ref := joined(*mode)
@@ -179,15 +179,8 @@ func (e *Engine) resolveJoins(s *container.Spec) error {
 			}
 			continue
 		}
-		c, err := e.index.find(ref)
-		if err != nil {
-			return err
-		}
-		*mode = "container:" + c.id
-	}
-	if donor := e.index.get(joined(s.Namespaces.IPC)); donor != nil {
-		if mode := donor.record().Spec.Namespaces.IPC; slices.Contains([]string{"private", "none"}, mode) {
-			return fault.New(fault.Conflict, "cannot join IPC of a non-shareable container: %s: create it with --ipc shareable", donor.id)
+		if c, err := e.index.find(ref); err == nil {
+			*mode = "container:" + c.id
 		}
 	}
 	return nil

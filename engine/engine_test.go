@@ -165,7 +165,7 @@ func TestRefused(t *testing.T) {
 		{func(s *container.Spec) { s.Restart.Name = "often" }, fault.Invalid, "unknown policy 'often'"},
 		{func(s *container.Spec) { s.AutoRemove, s.Restart.Name = true, "always" }, fault.Invalid, "can't create 'AutoRemove' container with restart policy"},
 		{func(s *container.Spec) { s.Log.Driver = "syslog" }, fault.NotImplemented, "log driver syslog"},
-		{func(s *container.Spec) { s.Log.Driver = "paper" }, fault.Invalid, "logger: no log driver named 'paper' is registered"},
+		{func(s *container.Spec) { s.Log.Driver = "paper" }, fault.Invalid, `error looking up logging plugin paper: plugin "paper" not found`},
 		{func(s *container.Spec) { s.Log.Options = map[string]string{"colour": "red"} }, fault.Invalid, "unknown log opt 'colour' for json-file log driver"},
 		{func(s *container.Spec) {
 			s.Mounts = []container.Mount{{Type: "bind", Source: "/no/such", Target: "/x"}}
@@ -179,7 +179,7 @@ func TestRefused(t *testing.T) {
 		{func(s *container.Spec) { s.Security.SecurityOpt = []string{"magic=on"} }, fault.Invalid, `invalid --security-opt 2: "magic=on"`},
 		{func(s *container.Spec) { s.Security.Sysctls = map[string]string{"vm.swappiness": "1"} }, fault.Invalid, "is not in a separate kernel namespace"},
 		{func(s *container.Spec) { s.StopSignal = "SIGNOT" }, fault.Invalid, "invalid signal: SIGNOT"},
-		{func(s *container.Spec) { s.Namespaces.PID = "container:ghost" }, fault.NotFound, "No such container: ghost"},
+		{func(s *container.Spec) { s.Namespaces.PID = "container:" }, fault.Invalid, `invalid mode "container:": it names no container`},
 		{func(s *container.Spec) { s.Runtime = "runsc" }, fault.Invalid, "unknown or invalid runtime name: runsc"},
 		{func(s *container.Spec) { s.Resources.CpusetCpus = "999" }, fault.Invalid, "Requested CPUs are not available"},
 		{func(s *container.Spec) { s.Resources.DeviceCgroupRules = []string{"x"} }, fault.Invalid, "invalid device cgroup rule format: 'x'"},

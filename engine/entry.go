@@ -101,8 +101,15 @@ func (c *entry) change(f func(*store.Standing) error) error {
 		c.mu.Unlock()
 		return err
 	}
+	was, is := c.at.State.Status.Alive(), at.State.Status.Alive()
+	if is && !was {
+		c.ended = make(chan struct{})
+	}
 	c.at = at
 	c.publish()
+	if was && !is {
+		close(c.ended) // after the snapshot: who is woken by it finds the end there
+	}
 	c.mu.Unlock()
 	return c.e.store.SetStanding(c.id, at)
 }

@@ -92,7 +92,7 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s container.ExecSpe
 	if len(s.Cmd) == 0 {
 		return "", fault.New(fault.Invalid, "No exec command specified")
 	}
-	if err := c.mayExec(); err != nil {
+	if err := c.mayExec(ref); err != nil {
 		return "", err
 	}
 	for _, kv := range s.Env {
@@ -113,12 +113,12 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s container.ExecSpe
 	return x.id, nil
 }
 
-func (c *entry) mayExec() error {
+func (c *entry) mayExec(ref string) error {
 	switch s := c.snapshot().State; {
 	case s.Paused:
-		return fault.New(fault.Conflict, "container %s is paused, unpause the container before exec", c.id)
+		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", ref)
 	case s.Restarting:
-		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", c.id)
+		return fault.New(fault.Conflict, "Container %s is restarting, wait until the container is running", ref)
 	case !s.Running:
 		return fault.New(fault.Conflict, "container %s is not running", c.id)
 	}
@@ -162,7 +162,7 @@ func (x *execution) claim() error {
 
 func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions) (*net.UnixConn, error) {
 	c := x.c
-	if err := c.mayExec(); err != nil {
+	if err := c.mayExec(c.id); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startPatience)
@@ -223,6 +223,9 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 // execFailed notes why an exec could not be started.
 func (e *Engine) execFailed(x *execution, err error) error {
 	code, err := e.translateStart(err, x.c, x.spec.Cmd[0], "OCI runtime exec failed: exec failed: unable to start container process: ")
+	if code == exitStartOther {
+		code = exitCannotRun // an exec has no other word for it
+	}
 	x.mu.Lock()
 	x.running, x.code, x.endedAt = false, &code, time.Now()
 	x.mu.Unlock()

@@ -85,7 +85,6 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 			at.RestartCount++
 			at.RestartWait = next.Wait
 		}
-		close(c.ended)
 		return nil
 	})
 	if end.OOM {

@@ -113,16 +113,21 @@ func (e *Engine) buildSpec(r *container.Record, layer Layer) (b bundle.Built, er
 }
 
 // donorPid gives the process whose namespace is joined.
-func (e *Engine) donorPid(cid, what string) (int, error) {
-	c := e.index.get(cid)
-	if c == nil {
-		return 0, fault.New(fault.NotFound, "No such container: %s", cid)
+func (e *Engine) donorPid(ref, what string) (int, error) {
+	c, err := e.index.find(ref)
+	if err != nil {
+		return 0, err
 	}
-	s := c.snapshot().State
-	if !s.Status.Alive() {
-		return 0, fault.New(fault.Conflict, "cannot join %s namespace of a non running container: %s", what, cid)
+	s := c.snapshot()
+	switch {
+	case !s.State.Status.Alive() && what == "network":
+		return 0, fault.New(fault.Conflict, "cannot join network of a non running container: %s", c.id)
+	case !s.State.Status.Alive():
+		return 0, fault.New(fault.Conflict, "failed to join %s namespace: container %s is not running", what, c.id)
+	case what == "IPC" && (s.Spec.Namespaces.IPC == "private" || s.Spec.Namespaces.IPC == "none"):
+		return 0, fault.New(fault.Invalid, "failed to join IPC namespace: container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", c.id)
 	}
-	return s.Pid, nil
+	return s.State.Pid, nil
 }
 
 // builtOf gives the OCI specification of the running process.

@@ -191,9 +191,7 @@ func (e *Engine) finishRemoval(c *entry) {
 
 func (c *entry) noteStarted(p keeper.ProcState) error {
 	return c.change(func(at *store.Standing) (err error) {
-		if at.State, err = at.State.Started(p.PID, p.StartTime); err == nil {
-			c.ended = make(chan struct{})
-		}
+		at.State, err = at.State.Started(p.PID, p.StartTime)
 		return err
 	})
 }
@@ -205,7 +203,6 @@ func (e *Engine) recoverLost(c *entry, l store.Loaded) (func(), error) {
 	err := c.change(func(at *store.Standing) (err error) {
 		at.State, err = at.State.Ended(container.End{Code: 255, Unknown: true, At: time.Now().UTC()}, false)
 		at.Reboot = reboot
-		close(c.ended)
 		return err
 	})
 	if err != nil {

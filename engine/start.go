@@ -63,9 +63,7 @@ func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
 			at.RestartCount, at.RestartWait, at.State.ManuallyStopped = 0, 0, false
 		}
 		at.Figures, at.Reboot = nil, false
-		if at.State, err = at.State.Started(started.PID, started.StartTime); err == nil {
-			c.ended = make(chan struct{})
-		}
+		at.State, err = at.State.Started(started.PID, started.StartTime)
 		return err
 	})
 	if err != nil {

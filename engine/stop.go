@@ -192,9 +192,9 @@ func (e *Engine) Pause(ctx context.Context, ref string) error {
 	return e.freezeOrThaw(ctx, ref, "pause", func(c *entry, s container.State) error {
 		switch {
 		case s.Paused:
-			return fault.New(fault.Conflict, "container %s is already paused", c.id)
+			return fault.New(fault.Conflict, "Container %s is already paused", c.id)
 		case s.Restarting:
-			return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", c.id)
+			return fault.New(fault.Conflict, "Container %s is restarting, wait until the container is running", c.id)
 		case !s.Running:
 			return fault.New(fault.Conflict, "container %s is not running", c.id)
 		}

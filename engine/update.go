@@ -41,7 +41,7 @@ func (e *Engine) update(ctx context.Context, ref string, r *container.Resources,
 	var warnings []string
 	if r != nil {
 		if spec.Resources, err = mergeResources(spec.Resources, *r); err != nil {
-			return nil, err
+			return nil, fault.In(err, "Cannot update container %s", c.id)
 		}
 		if warnings, err = CheckResources(&spec.Resources, e.layout); err != nil {
 			return nil, err

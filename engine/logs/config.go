@@ -35,7 +35,7 @@ func Configure(driver string, options map[string]string) (Config, error) {
 	case slices.Contains(others, driver):
 		return c, fault.New(fault.NotImplemented, "log driver %s is not in this build; there are json-file and none", driver)
 	default:
-		return c, fault.New(fault.Invalid, "logger: no log driver named '%s' is registered", driver)
+		return c, fault.New(fault.Invalid, "error looking up logging plugin %[1]s: plugin %[1]q not found", driver)
 	}
 	for key, value := range options {
 		if err := c.set(key, value); err != nil {
