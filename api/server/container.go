@@ -213,8 +213,11 @@ func containerWait(s *Server, c *call) error {
 	if status.Err != "" {
 		answer.Error = &containertypes.WaitExitError{Message: status.Err}
 	}
-	c.began = true
-	return json.NewEncoder(c.w).Encode(answer)
+	if c.began {
+		_ = json.NewEncoder(c.w).Encode(answer) // a client that has gone does not need it
+		return nil
+	}
+	return c.json(http.StatusOK, answer)
 }
 
 func containerPrune(s *Server, c *call) error {

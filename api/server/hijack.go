@@ -21,7 +21,7 @@ import (
 // lingering is how long a connection may stay open for its client to leave, after the last byte of output went out.
 const lingering = 10 * time.Second
 
-// wire between a client and a process, once HTTP is done with the connection:
+// What happens between a client and a process, once HTTP is done with the connection:
 //
 //	client ──▶ stdin   until the client closes its half; then the process's stdin is closed, or the client is let go (see closeStdin)
 //	client ◀── stdout  until the process is gone and its last byte was sent; then our half is closed
@@ -90,7 +90,15 @@ type pumpOptions struct {
 
 // pump joins a client and a process until both are done. It owns both ends and closes them.
 func (s *Server) pump(t *takeover, process engine.Conn, o pumpOptions) {
+	s.mu.Lock()
+	if s.leaving.Err() != nil {
+		s.mu.Unlock()
+		process.Close()
+		t.conn.Close()
+		return
+	}
 	s.pumps.Add(1)
+	s.mu.Unlock()
 	defer s.pumps.Done()
 	// A server that leaves cuts both ends; whoever waits on them wakes.
 	cut := context.AfterFunc(s.leaving, func() { process.Close(); t.conn.Close() })

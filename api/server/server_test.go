@@ -48,6 +48,8 @@ func TestRequests(t *testing.T) {
 		{method: "GET", path: "/info?x=%zz", code: 400, has: "invalid URL escape"},
 		{method: "POST", path: "/auth", code: 501, has: `{"message":"talking to registries is not in this build of Berth"}`},
 		{method: "GET", path: "/networks", code: 501, has: "networks of one's own are not in this build"},
+		{method: "GET", path: "/volumes/x", code: 404, has: "get x: no such volume (volumes are not in this build of Berth)"},
+		{method: "GET", path: "/networks/x", code: 404, has: "network x not found"},
 		{method: "GET", path: "/containers/web/archive?path=/x", code: 501, has: "copying"},
 		{method: "DELETE", path: "/containers/web/checkpoints/c1", code: 501, has: "checkpointing"},
 

@@ -137,9 +137,11 @@ func imageConfig(c *image.RunConfig) *dockerspec.DockerOCIImageConfig {
 	out := &dockerspec.DockerOCIImageConfig{
 		ImageConfig: ocispec.ImageConfig{
 			User: c.User, ExposedPorts: c.ExposedPorts, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Volumes: c.Volumes, WorkingDir: c.WorkingDir,
-			Labels: c.Labels, StopSignal: c.StopSignal, ArgsEscaped: c.ArgsEscaped, //nolint:staticcheck // old Windows images have it
+			Labels: c.Labels, StopSignal: c.StopSignal,
 		},
 	}
+	//lint:ignore SA1019 images of Docker's old builder have it, and Docker shows it
+	out.ArgsEscaped = c.ArgsEscaped
 	out.OnBuild, out.Shell = c.OnBuild, c.Shell
 	if h := c.Healthcheck; h != nil {
 		out.Healthcheck = &dockerspec.HealthcheckConfig{
