@@ -7,7 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/kernel/cgroup"
+	"berth/kernel/probe"
 )
 
 // hostProgram is a program outside of every container that says so.
@@ -78,4 +83,56 @@ func openGate(t *testing.T, path string) {
 	defer f.Close()
 	_, err = f.Write([]byte{'0'})
 	must(t, err)
+}
+
+// TestOldKernelsProtectWhatIsBound: before Linux 5.12 a bind's attributes are set after it is attached, and what cannot be set so
+// must not be left out in silence.
+func TestOldKernelsProtectWhatIsBound(t *testing.T) {
+	root, host := busyboxRoot(t), t.TempDir()
+	file := filepath.Join(host, "file")
+	must(t, os.WriteFile(file, []byte("the host's\n"), 0o666))
+	must(t, os.Symlink("../tmp/there", filepath.Join(root, "etc/link")))
+	must(t, os.WriteFile(filepath.Join(root, "tmp/there"), nil, 0o666))
+	old := probe.AssumeVersion(5, 10)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		o.Facts = old
+		s := plainSpec(root)
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/file", Type: "bind", Source: file, Options: []string{"rbind", "ro"}},
+			specs.Mount{Destination: "/etc/link", Type: "bind", Source: file, Options: []string{"rbind", "ro", "nosuid"}},
+			specs.Mount{Destination: "/srv", Type: "bind", Source: host, Options: []string{"rbind", "ro", "rslave"}},
+			specs.Mount{Destination: "/open", Type: "bind", Source: file, Options: []string{"rbind"}})
+		expectOutput(t, l, s, o, "for f in /etc/file /etc/link /srv/file /srv/new; do (echo evil >$f) 2>&1; done; echo ours >>/open; cat /etc/file",
+			"sh: can't create /etc/file: Read-only file system", "sh: can't create /etc/link: Read-only file system",
+			"sh: can't create /srv/file: Read-only file system", "sh: can't create /srv/new: Read-only file system", "ours")
+	})
+	for _, m := range []specs.Mount{
+		{Destination: "/x", Type: "bind", Source: host, Options: []string{"rbind", "rro"}},
+		{Destination: "/x", Type: "bind", Source: host, Options: []string{"rbind", "rnosuid"}},
+		{Destination: "/x", Type: "bind", Source: host, Options: []string{"bind", "idmap"}},
+		{Destination: "/x", Type: "bind", Source: host, Options: []string{"bind"}, UIDMappings: []specs.LinuxIDMapping{{HostID: 1, Size: 1}}},
+	} {
+		s := plainSpec(root, "true")
+		s.Mounts = append(s.Mounts, m)
+		if _, err := Compile(s, Options{Facts: old}); !fault.Is(err, fault.NotImplemented) {
+			t.Errorf("%v: %v", m.Options, err)
+		}
+	}
+}
+
+// TestOldKernelsProtectCgroups: each hierarchy's directory is a mount of its own, which a read-only mount around it does not protect.
+func TestOldKernelsProtectCgroups(t *testing.T) {
+	for _, version := range []int{10, 12} {
+		s := plainSpec("/root", "true")
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid"}})
+		o := Options{Facts: probe.AssumeVersion(5, version), Cgroup: cgroup.Attach{V1Procs: []string{"/sys/fs/cgroup/memory/box/tasks", "/sys/fs/cgroup/pids/box/tasks"}}}
+		p, err := Compile(s, o)
+		must(t, err)
+		for _, h := range []string{"memory", "pids"} {
+			before := "mount_setattr($cgroup:" + h + ", \"\", AT_EMPTY_PATH, {set=RDONLY|NOSUID"
+			after := "fchdir($cgroup:" + h + ")\nmount(NULL, \".\", NULL, RDONLY|NOSUID|REMOUNT|BIND, NULL)"
+			if text := p.String(); strings.Contains(text, before) != (version == 12) || strings.Contains(text, after) != (version == 10) {
+				t.Errorf("5.%d: %s is not protected:\n%s", version, h, text)
+			}
+		}
+	}
 }

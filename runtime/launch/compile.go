@@ -64,6 +64,7 @@ type compiler struct {
 	nulls    []Slot          // where /dev is not its own: a clone of the host's for each masked path
 	nodes    map[string]Slot // device path → clone of the host's node, in a user namespace
 	v1Procs  []Slot
+	late     []Step // to be done once the root is entered
 }
 
 // Compile turns a spec into the Program that starts the container's first process. It touches

@@ -225,7 +225,7 @@ func TestHooks(t *testing.T) {
 				return err
 			}
 		}
-		proc, err := l.StartHooked(p, Stdio{In: fd, Out: fd, Err: fd}, Hooks{look("pivot"), look("exec")})
+		proc, err := l.StartHooked(p, Stdio{In: fd, Out: fd, Err: fd}, Hooks{BeforePivot: look("pivot"), BeforeExec: look("exec")})
 		must(t, err)
 		if ws := wait(t, proc); ws.ExitStatus() != 0 {
 			t.Errorf("status %v", ws)

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 
@@ -31,6 +32,9 @@ func (c *compiler) prepareMounts() error {
 			return err
 		}
 		if isBind(m, opts) {
+			if needs := needsSetattr(m, opts); needs != "" && !c.o.Facts.Has(probe.MountSetattr) {
+				return fault.New(fault.NotImplemented, "mounts[%d] (%s): %s takes mount_setattr, which Linux has since 5.12", i, m.Destination, needs)
+			}
 			c.trees[i] = c.prepareBind(m, opts)
 		}
 		if opts.TmpCopyUp && m.Type == "tmpfs" && c.root != NoSlot {
@@ -81,6 +85,17 @@ func (c *compiler) cloneHost(name, what, path string, recursive bool) Slot {
 		flags |= unix.AT_RECURSIVE
 	}
 	return c.prep.open(name, what, unix.SYS_OPEN_TREE, atCwd, Str(path), Int(flags))
+}
+
+// needsSetattr names what of a bind mount(2) cannot do; to leave it out would give the container more than was asked for.
+func needsSetattr(m *specs.Mount, o mount.Options) string {
+	switch {
+	case o.RecSet|o.RecClear != 0:
+		return "a recursive option"
+	case len(m.UIDMappings) > 0 || o.IDMap || o.IDMapRec:
+		return "an id mapping"
+	}
+	return ""
 }
 
 // prepareBind clones a bind's source. A clone of a shared mount would stay its peer, and the
@@ -229,28 +244,40 @@ func (c *compiler) bind(i int, m *specs.Mount, o mount.Options, dest string) {
 	what := "bind " + c.abs(m.Source) + " on " + dest
 	c.move(c.trees[i], what, c.target(dest, what, c.o.IsFile(c.abs(m.Source))))
 	if !c.o.Facts.Has(probe.MountSetattr) {
-		c.bindFallback(o, dest, what)
+		c.bindFallback(i, o, dest, what)
 	}
 }
 
-// bindFallback sets a bind's attributes by path, as kernels before 5.12 want it. The path is looked up
-// from the container's root, which is private to the child until it calls execve.
-func (c *compiler) bindFallback(o mount.Options, dest, what string) {
-	props := o.Propagation
-	if len(props) == 0 {
-		props = []uintptr{unix.MS_SLAVE | unix.MS_REC}
+// bindFallback sets a bind's attributes with mount(2), as kernels before 5.12 want it, which names mounts
+// by path. A directory is named "." from within the mount itself, so that nothing can be put in its place.
+// A file has no such name: its turn comes when the root is entered and the path means what it will mean to
+// the program; see rootAttributes.
+func (c *compiler) bindFallback(i int, o mount.Options, dest, what string) {
+	var flags []uint64
+	for _, p := range o.Propagation {
+		flags = append(flags, uint64(p))
 	}
-	at := c.inRoot("bound:"+dest, what, dest, unix.O_PATH)
-	path := func(flags uint64) {
-		c.kid.call(what, unix.SYS_FCHDIR, Of(at)).expect(unix.ENOTDIR, 1)
-		c.kid.call(what, unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(flags), Int(0))
+	if len(flags) == 0 {
+		flags = append(flags, unix.MS_SLAVE|unix.MS_REC)
 	}
-	for _, p := range props {
-		path(uint64(p))
+	if set := uint64(o.Flags) &^ (unix.MS_BIND | unix.MS_REC); set != 0 {
+		flags = append(flags, set|unix.MS_REMOUNT|unix.MS_BIND)
 	}
-	if o.Flags&^(unix.MS_BIND|unix.MS_REC) != 0 {
-		path(uint64(o.Flags)&^unix.MS_REC | unix.MS_REMOUNT | unix.MS_BIND)
+	if c.o.IsFile(c.abs(c.s.Mounts[i].Source)) {
+		for _, f := range flags {
+			c.late = append(c.late, Step{What: what, Nr: unix.SYS_MOUNT, Args: [6]Arg{Int(0), Str(dest), Int(0), Int(f), Int(0)}, Out: NoSlot})
+		}
+		return
 	}
+	for _, f := range flags {
+		c.remount(c.trees[i], f, what)
+	}
+}
+
+// remount changes an attached mount of a directory with mount(2).
+func (c *compiler) remount(mnt Slot, flags uint64, what string) {
+	c.kid.call(what, unix.SYS_FCHDIR, Of(mnt))
+	c.kid.call(what, unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(flags), Int(0))
 }
 
 // filesystem mounts a fresh file system. The mount point is entered by descriptor and named ".", so
@@ -296,6 +323,8 @@ func (c *compiler) procfs(m *specs.Mount, o mount.Options, dest string) {
 	k, what := &c.kid, "mount proc on "+dest
 	t := c.plainTarget(dest, what)
 	fs := k.open("procfs", what, unix.SYS_FSOPEN, Str("proc"), Int(unix.FSOPEN_CLOEXEC))
+	// Without a source /proc/mounts would say "none", and tools look for "proc".
+	k.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str("source"), Str(cmp.Or(m.Source, "proc")), Int(0))
 	for _, d := range words(o.Data) {
 		key, value, has := strings.Cut(d, "=")
 		if has {
@@ -378,6 +407,9 @@ func (c *compiler) cgroupfs(m *specs.Mount, o mount.Options, dest string) {
 		}
 		k.call(what, unix.SYS_MKDIRAT, Of(top), Str(name), Int(0o755))
 		k.call(what, unix.SYS_MOVE_MOUNT, Of(tree), Str(""), Of(top), Str(name), Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+		if !c.o.Facts.Has(probe.MountSetattr) {
+			c.remount(tree, uint64(o.Flags)&^unix.MS_REC|unix.MS_REMOUNT|unix.MS_BIND, what)
+		}
 		for _, alias := range strings.Split(name, ",") {
 			if alias != name {
 				k.call(what, unix.SYS_SYMLINKAT, Str(name), Of(top), Str(alias))

@@ -134,6 +134,7 @@ func (c *compiler) rootAttributes() error {
 	if c.root == NoSlot || c.private&unix.CLONE_NEWNS == 0 {
 		return nil
 	}
+	c.kid.steps = append(c.kid.steps, c.late...)
 	prop, ok := propagations[c.s.Linux.RootfsPropagation]
 	if !ok {
 		return fault.New(fault.Invalid, "linux.rootfsPropagation: %q is not one of private, slave, shared, unbindable and their r- forms", c.s.Linux.RootfsPropagation)
