@@ -167,7 +167,7 @@ func (f *fake) Explain(_ context.Context, ref string) (engine.Explanation, error
 }
 func (f *fake) Info(context.Context) engine.Facts {
 	return engine.Facts{Containers: 3, Running: 1, Paused: 1, Stopped: 1, CgroupDriver: "cgroupfs", CgroupVersion: "2", DataRoot: "/var/lib/berth",
-		Driver: "overlay2", DefaultRuntime: "berth", LogDriver: "json-file"}
+		Driver: "overlay2", DefaultRuntime: "berth", LogDriver: "json-file", AppArmor: true}
 }
 
 // serve makes a server on the fake and a socket for it.

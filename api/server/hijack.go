@@ -160,7 +160,7 @@ func (t *takeover) input(process engine.Conn, o pumpOptions, outputDone <-chan s
 }
 
 // lookEvery is how long a client may be gone before a silent attachment of it is given up.
-const lookEvery = 2 * time.Second
+const lookEvery = time.Second
 
 // hungUp reports whether the other end of a unix socket is closed, not only its sending half; see unix(7) and POLLHUP in poll(2).
 // Of a TCP connection nothing can be said without sending.

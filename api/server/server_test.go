@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -414,5 +415,59 @@ func TestVersionText(t *testing.T) {
 		} else if got != want {
 			t.Errorf("%s: %d, want %d", text, got, want)
 		}
+	}
+}
+
+func TestInfoTellsWhatConfines(t *testing.T) {
+	f := newFake()
+	s, web, _ := serve(t, f)
+	s.cfg.About = About{Seccomp: "builtin", NoNewPrivs: true, Labels: []string{"a=b"}, Hosts: []string{"unix:///x", "tcp://127.0.0.1:2375"}}
+	_, text, _ := ask(t, web, "GET", "/info", "")
+	for _, want := range []string{
+		`"SecurityOptions":["name=apparmor","name=seccomp,profile=builtin","name=cgroupns","name=no-new-privileges"]`, `"Labels":["a=b"]`,
+		`API is accessible on http://127.0.0.1:2375 without encryption`, `"Containers":3,"ContainersRunning":1,"ContainersPaused":1,"ContainersStopped":1`, `"MemTotal":`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is not in %s", want, text)
+		}
+	}
+	if strings.Contains(text, `"MemTotal":0`) || strings.Contains(text, `"KernelVersion":""`) {
+		t.Error(text)
+	}
+}
+
+func TestHostFacts(t *testing.T) {
+	root := t.TempDir()
+	for file, text := range map[string]string{
+		"etc/os-release":      "NAME=x\nPRETTY_NAME=\"Some Linux 3\"\nVERSION_ID='3'\n",
+		"proc/meminfo":        "MemTotal:       2048 kB\nMemFree: 1 kB\n",
+		"proc/self/mountinfo": "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /srv rw shared:1 - xfs /dev/b rw\n3 1 0:5 / /srvx rw - tmpfs t rw\nbroken\n",
+		"etc/machine-id":      "abc\n",
+	} {
+		path := filepath.Join(root, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if name, version := osRelease(root); name != "Some Linux 3" || version != "3" {
+		t.Errorf("%q %q", name, version)
+	}
+	if n := memTotal(root); n != 2<<20 {
+		t.Error(n)
+	}
+	for dir, want := range map[string]string{"/var/lib/berth": "extfs", "/srv/berth": "xfs", "/srvx": "tmpfs", "/srv": "xfs"} {
+		if got := fileSystem(root, dir); got != want {
+			t.Errorf("%s: %s, want %s", dir, got, want)
+		}
+	}
+	a, b := engineID(root, "/a"), engineID(root, "/b")
+	if a == b || a != engineID(root, "/a") || len(a) != 36 {
+		t.Errorf("%s %s", a, b)
+	}
+	if name, _ := osRelease(t.TempDir()); name != "Linux" {
+		t.Error(name)
 	}
 }
