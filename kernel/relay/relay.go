@@ -13,6 +13,8 @@ import (
 var caught atomic.Bool
 
 // pipe is the descriptor the handler writes to. It is set before the handler is installed.
+//
+//lint:ignore U1000 the handler in assembly reads it
 var pipe int32
 
 // sigaction is the kernel's struct sigaction on amd64 and arm64, not the C library's.

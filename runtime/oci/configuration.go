@@ -120,10 +120,6 @@ func namespaceOf(s *specs.Spec, kind specs.LinuxNamespaceType) *specs.LinuxNames
 	return nil
 }
 
-func hasNamespace(s *specs.Spec, kind specs.LinuxNamespaceType) bool {
-	return namespaceOf(s, kind) != nil
-}
-
 // ownNamespace reports whether the container gets a namespace of its own, rather than another's or ours.
 func ownNamespace(s *specs.Spec, kind specs.LinuxNamespaceType) bool {
 	n := namespaceOf(s, kind)

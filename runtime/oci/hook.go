@@ -26,7 +26,8 @@ type hookKind struct {
 
 // The kinds, in the order in which a container meets them.
 var (
-	prestart        = hookKind{"prestart", func(h *specs.Hooks) []specs.Hook { return h.Prestart }, creating} //nolint:staticcheck // deprecated, and still in use
+	//lint:ignore SA1019 deprecated, and still in use
+	prestart        = hookKind{"prestart", func(h *specs.Hooks) []specs.Hook { return h.Prestart }, creating}
 	createRuntime   = hookKind{"createRuntime", func(h *specs.Hooks) []specs.Hook { return h.CreateRuntime }, creating}
 	createContainer = hookKind{"createContainer", func(h *specs.Hooks) []specs.Hook { return h.CreateContainer }, creating}
 	startContainer  = hookKind{"startContainer", func(h *specs.Hooks) []specs.Hook { return h.StartContainer }, created}

@@ -118,6 +118,7 @@ func (t *tool) globals(f *flagSet) error {
 		return err
 	}
 	if t.root == "/" {
+		//lint:ignore ST1005 runc's words
 		return errors.New("Option --root argument should not be set to /")
 	}
 	return nil

@@ -70,9 +70,11 @@ func (t *tool) newLimits(f *flagSet) (*specs.LinuxResources, error) {
 		return nil, err
 	}
 	if m := r.Memory; m != nil {
-		if m.Kernel != nil || m.KernelTCP != nil { //nolint:staticcheck // deprecated; said so to the user
+		//lint:ignore SA1019 deprecated; said so to the user
+		if m.Kernel != nil || m.KernelTCP != nil {
 			t.log.Warn("Kernel memory settings are ignored and will be removed")
-			m.Kernel, m.KernelTCP = nil, nil //nolint:staticcheck // as above
+			//lint:ignore SA1019 as above
+			m.Kernel, m.KernelTCP = nil, nil
 		}
 		if m.Limit != nil && *m.Limit == -1 && m.Swap == nil {
 			all := int64(-1) // a limit on swap alone would be left over
@@ -149,7 +151,8 @@ func flagLimits(f *flagSet) (*specs.LinuxResources, error) {
 	cpu.Burst, cpu.Period, cpu.RealtimePeriod, cpu.Shares = positive("cpu-burst"), positive("cpu-period"), positive("cpu-rt-period"), positive("cpu-share")
 	cpu.Quota, cpu.RealtimeRuntime, cpu.Idle = number("cpu-quota", math.MinInt64), number("cpu-rt-runtime", math.MinInt64), number("cpu-idle", 0)
 	mem.Limit, mem.Swap, mem.Reservation = size("memory"), size("memory-swap"), size("memory-reservation")
-	mem.Kernel, mem.KernelTCP = size("kernel-memory"), size("kernel-memory-tcp") //nolint:staticcheck // deprecated; said so to the user
+	//lint:ignore SA1019 deprecated; said so to the user
+	mem.Kernel, mem.KernelTCP = size("kernel-memory"), size("kernel-memory-tcp")
 	if err != nil {
 		return nil, err
 	}

@@ -50,9 +50,6 @@ func (s *Server) newProc(d wire.Desc) *proc {
 
 func (p *proc) key() key { return key{p.d.ID, p.d.Proc} }
 
-// held reports that the process exists as far as requests to it are concerned.
-func (p *proc) held() bool { return !p.launching && !p.reaped }
-
 // setPipes gives the process's output to the loop. A terminal's master is out's first and stdin.
 func (p *proc) setPipes(in, out, err, master int) {
 	if master >= 0 {

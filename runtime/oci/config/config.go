@@ -189,7 +189,8 @@ func (d *decoder) idMapping(m *specs.LinuxIDMapping, key string) {
 func (d *decoder) hooks(h *specs.Hooks, key string) {
 	switch key {
 	case "prestart":
-		h.Prestart = objects(d, d.hook) //nolint:staticcheck // deprecated, and still in every other bundle
+		//lint:ignore SA1019 deprecated, and still in every other bundle
+		h.Prestart = objects(d, d.hook)
 	case "createRuntime":
 		h.CreateRuntime = objects(d, d.hook)
 	case "createContainer":

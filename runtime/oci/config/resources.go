@@ -55,7 +55,8 @@ func (d *decoder) memory(m *specs.LinuxMemory, key string) {
 	case "swap":
 		m.Swap = ptr(d, d.Int)
 	case "kernel":
-		m.Kernel = ptr(d, d.Int) //nolint:staticcheck // deprecated; told to the user as ignored
+		//lint:ignore SA1019 deprecated; told to the user as ignored
+		m.Kernel = ptr(d, d.Int)
 	case "kernelTCP":
 		m.KernelTCP = ptr(d, d.Int)
 	case "swappiness":
