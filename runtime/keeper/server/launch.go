@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -220,6 +221,8 @@ func (s *Server) answerLaunch(l *launch) {
 }
 
 func (s *Server) afterLaunch() {
+	s.times.stop(s.tidy)
+	s.tidy = s.times.after(tidyAfter, func() { go debug.FreeOSMemory() })
 	if s.inflight == 0 && s.reapDue {
 		s.reap()
 	}

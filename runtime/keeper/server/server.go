@@ -35,6 +35,8 @@ const (
 	logRetry = 250 * time.Millisecond
 	// linger is how long an ended attachment waits for its client to hang up.
 	linger = 5 * time.Second
+	// tidyAfter is how long after the last launch the heap's free memory goes back to the kernel.
+	tidyAfter = 3 * time.Second
 	// engineDies is how long after its sockets the engine's connection may take to break when it dies.
 	engineDies = 250 * time.Millisecond
 	// adoptWait is how long a new keeper waits for somebody with insurance.
@@ -77,6 +79,7 @@ type Server struct {
 	logLost   uint64
 	pidfs     bool // pidfds have inodes of their own (Linux 6.9)
 
+	tidy     *timer // gives memory back when launches have become rare
 	inflight int
 	waiting  []*launch // launches that wait for their turn
 	upgrade  *upgrade  // wanted, under way
