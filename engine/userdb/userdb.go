@@ -37,7 +37,8 @@ type group struct {
 	members []string
 }
 
-// Lookup finds who spec is: "", "user", "uid", "user:group", "uid:gid". A number need not be in the files, a name must. Without a
+// Lookup finds who spec is: "", "user", "uid", "user:group", "uid:gid". A number is never
+// taken for a name and need not be in the files; a name must. Without a
 // group in spec, the supplementary groups are those that list the user. add are further groups, names or numbers.
 func Lookup(spec string, passwd, groups []byte, add []string) (User, error) {
 	userArg, groupArg, _ := strings.Cut(spec, ":")
@@ -73,7 +74,7 @@ func Lookup(spec string, passwd, groups []byte, add []string) (User, error) {
 	return u, nil
 }
 
-// findAccount finds by name first, then by number; "" is user 0.
+// findAccount finds by number what is one, else by name; "" is user 0. An image could name a user 1000 who is root (CVE-2016-3697).
 func findAccount(arg string, passwd []byte) (account, error) {
 	n, numeric := number(arg)
 	if arg == "" {
@@ -87,7 +88,7 @@ func findAccount(arg string, passwd []byte) (account, error) {
 			continue
 		}
 		a := account{fields[0], uint32(uid), uint32(gid), fields[5]}
-		if arg != "" && a.name == arg {
+		if !numeric && a.name == arg {
 			return a, nil
 		}
 		if numeric && uid == n && byNumber == nil {
@@ -105,13 +106,14 @@ func findAccount(arg string, passwd []byte) (account, error) {
 	return account{uid: uint32(n)}, nil
 }
 
+// findGroup takes a number as one, else it finds by name.
 func findGroup(arg string, all []group) (uint32, error) {
+	n, numeric := number(arg)
 	for _, g := range all {
-		if g.name == arg {
+		if !numeric && g.name == arg {
 			return g.gid, nil
 		}
 	}
-	n, numeric := number(arg)
 	switch {
 	case !numeric:
 		return 0, fault.New(fault.Invalid, "unable to find group %s: no matching entries in group file", arg)

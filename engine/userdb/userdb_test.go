@@ -1,6 +1,7 @@
 package userdb
 
 import (
+	"slices"
 	"fmt"
 	"testing"
 )
@@ -38,7 +39,7 @@ func TestLookup(t *testing.T) {
 		{"app:4242", nil, "{1000 4242 [] /home/app app}"},
 		{"4242", nil, "{4242 0 [] / }"},
 		{"4242:app", nil, "{4242 1001 [] / }"},
-		{"1234", nil, "{77 78 [] /odd 1234}"},
+		{"1234", nil, "{1234 0 [] / }"},
 		{"nohome", nil, "{5 5 [] / nohome}"},
 		{":app", nil, "{0 1001 [] /root root}"},
 		{"app", []string{"short", "999", "55"}, "{1000 1001 [10 999 7 55] /home/app app}"},
@@ -72,4 +73,20 @@ func FuzzLookup(f *testing.F) {
 			t.Errorf("%+v", u)
 		}
 	})
+}
+
+// CVE-2016-3697: a number must not be taken for the name of a user or group that an image gave another number.
+func TestNumbersAreNoNames(t *testing.T) {
+	passwd := []byte("1000:x:0:0:root in disguise:/root:/bin/sh\nroot:x:0:0::/root:/bin/sh\n")
+	groups := []byte("1000:x:0:\n27:x:0:1000\n")
+	u, err := Lookup("1000:1000", passwd, groups, []string{"27"})
+	if err != nil || u.UID != 1000 || u.GID != 1000 || u.Name != "" || !slices.Equal(u.Groups, []uint32{27}) {
+		t.Errorf("%+v %v", u, err)
+	}
+	// CVE-2024-40635: numbers that do not fit must not come out as another user's.
+	for _, spec := range []string{"2147483648", "4294967296", "4294967295:0", "18446744073709551616", "0:4294967296", "-1"} {
+		if u, err := Lookup(spec, passwd, groups, nil); err == nil {
+			t.Errorf("%s is %+v", spec, u)
+		}
+	}
 }
