@@ -213,7 +213,7 @@ func (b *birth) beforePivot(pid int) error {
 		}
 	}
 	state = stateJSON(b.c.rec, creating, pidInside(pid))
-	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, b.c.rec, pid, creating))
+	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, b.c.rec, pid, creating, nil))
 }
 
 // beforeExec is called (run only) while the process is ready to execute the user's program.
@@ -222,7 +222,7 @@ func (b *birth) beforeExec(pid int) error {
 		return err
 	}
 	b.hooked = true
-	return b.t.runStartContainer(b.c, b.cfg.Spec, pid)
+	return b.t.runStartContainer(b.c, b.cfg, pid)
 }
 
 // listener is called when the process has its seccomp filter and waits for us.
@@ -233,13 +233,21 @@ func (b *birth) listener(pid, fd int) error {
 	return sendListener(b.c, b.cfg, creating, pid, fd)
 }
 
-// runStartContainer runs the hooks that belong inside the container, right before its program.
-func (t *tool) runStartContainer(c *container, s *specs.Spec, pid int) error {
-	hooks := startContainer.hooks(s)
+// runStartContainer runs the hooks that belong inside the container, right before its program and under
+// its seccomp filter.
+func (t *tool) runStartContainer(c *container, cfg *configuration, pid int) error {
+	hooks := startContainer.hooks(cfg.Spec)
 	if len(hooks) == 0 {
 		return nil
 	}
-	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(s, c.rec, pid, created))
+	filter, err := t.filter(cfg)
+	if err != nil {
+		return err
+	}
+	if filter != nil && filter.Notify {
+		filter = nil // its agent answers for the program, not for us
+	}
+	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(cfg.Spec, c.rec, pid, created, filter))
 }
 
 // remember writes state.json. It is called once the process exists, and again only if that changed.

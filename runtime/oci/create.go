@@ -135,7 +135,7 @@ func (t *tool) start(f *flagSet) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	if err := t.runStartContainer(c, cfg.Spec, c.rec.PID); err != nil {
+	if err := t.runStartContainer(c, cfg, c.rec.PID); err != nil {
 		t.abort(c, cfg)
 		return 1, err
 	}

@@ -7,6 +7,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"berth/kernel/seccomp"
 	"berth/runtime/launch"
 	"berth/runtime/spec"
 )
@@ -15,7 +16,9 @@ import (
 // entered yet and still shows the host's files, so that a hook's path means what it means to us, and
 // the hook has our privileges and begins in the directory that will be the root. Once it is created it has the container's root, and the hook runs as the
 // container's own program will, in its environment unless the hook has one.
-func inContainer(s *specs.Spec, rec *record, pid int, at status) starter {
+//
+// filter, if any, is the seccomp filter that the hook is under.
+func inContainer(s *specs.Spec, rec *record, pid int, at status, filter *seccomp.Filter) starter {
 	return func(h *specs.Hook, in, out, errs int) (int, error) {
 		p := &specs.Process{Args: hookArgs(h), Env: h.Env, Cwd: "/"}
 		around := *s
@@ -34,15 +37,15 @@ func inContainer(s *specs.Spec, rec *record, pid int, at status) starter {
 			all := spec.AllCapabilities()
 			p.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
 		}
-		return startInside(&around, p, h.Path, pid, launch.Stdio{In: in, Out: out, Err: errs})
+		return startInside(&around, p, h.Path, pid, filter, launch.Stdio{In: in, Out: out, Err: errs})
 	}
 }
 
 // startInside starts a program in a container's namespaces, with p.Args as its arguments.
-func startInside(s *specs.Spec, p *specs.Process, path string, pid int, io launch.Stdio) (int, error) {
+func startInside(s *specs.Spec, p *specs.Process, path string, pid int, filter *seccomp.Filter, io launch.Stdio) (int, error) {
 	name := p.Args[0]
 	p.Args[0] = path
-	program, err := launch.CompileExec(p, s, launch.Target{PID: pid}, launch.Options{})
+	program, err := launch.CompileExec(p, s, launch.Target{PID: pid}, launch.Options{Seccomp: filter})
 	if err != nil {
 		return 0, err
 	}

@@ -79,6 +79,8 @@ func (c *container) signalFirst(sig int) error {
 	}
 	if sig == int(unix.SIGKILL) {
 		c.thawIfFrozen() // on v1 a frozen process does not even die
+		// Whoever kills deletes next: a moment of patience here saves him the error.
+		_, _ = process.Ended(fd, 100*time.Millisecond)
 	}
 	return nil
 }
