@@ -181,6 +181,7 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	if r.keeper, err = keeper.Open(ctx, keeper.StartConfig{ExecRoot: cfg.ExecRoot, CgroupProcs: keeperCgroup(cfg, log), OOMScoreAdj: keeperOOMScore, Unit: "berth-keeper.service"}); err != nil {
 		return nil, err
 	}
+	r.upgradeKeeper(ctx)
 	ec, err := engineConfig(cfg, log)
 	if err != nil {
 		return nil, err
@@ -194,6 +195,21 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	}
 	r.pidfile = cfg.Pidfile
 	return r, nil
+}
+
+// upgradeKeeper gives a keeper of another version the binary that belongs to this engine. It keeps its process, its containers and
+// their terminals. One that cannot be upgraded goes on as it is: the protocol has versions of its own.
+func (r *rooms) upgradeKeeper(ctx context.Context) {
+	binary := beside("berth-keeper")
+	info, err := r.keeper.Info(ctx)
+	if err != nil || binary == "" || info.Version == version {
+		return
+	}
+	if err := r.keeper.Upgrade(ctx, binary); err != nil {
+		r.log.Warn("the keeper stays at its version", "version", info.Version, "engine", version, "error", err)
+		return
+	}
+	r.log.Info("the keeper was upgraded in place", "from", info.Version, "to", version)
 }
 
 // keeperOOMScore keeps the kernel from choosing the parent of all containers when memory is short.
