@@ -65,11 +65,24 @@ func (e *Engine) sweepShm() {
 		if !is || !strings.HasPrefix(f[1], below) {
 			continue
 		}
-		if c := e.index.get(cid); c != nil && c.snapshot().State.Running {
-			continue
+		e.sweepShmOf(cid, f[1])
+	}
+}
+
+// sweepShmOf unmounts one container's. A container that is being started holds its op, and has its mount before it runs.
+func (e *Engine) sweepShmOf(cid, path string) {
+	if c := e.index.get(cid); c != nil {
+		select {
+		case c.op <- struct{}{}:
+			defer func() { <-c.op }()
+		default:
+			return // somebody is at work on it and will see to it
 		}
-		if err := unix.Unmount(f[1], unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			e.log.Warn("cannot unmount what a container left", "path", f[1], "error", err)
+		if c.snapshot().State.Running {
+			return
 		}
+	}
+	if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		e.log.Warn("cannot unmount what a container left", "path", path, "error", err)
 	}
 }
