@@ -614,7 +614,30 @@ func TestFullDisk(t *testing.T) {
 	if all, _ := r.c.List(r.ctx()); all[0].LogLost != lost {
 		t.Errorf("%d bytes lost", all[0].LogLost-lost)
 	}
+	// So is the last words' end, of a process that is gone when there is room.
+	os.Remove(log.Path)
+	for i, words := range []string{`printf 'no newline'`, `printf 'one\ntwo'`} {
+		last := LogConfig{Format: "json-file", Path: fmt.Sprint(dir, "/last", i)}
+		f, err := os.Create(dir + "/ballast")
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(f, io.LimitReader(zeros{}, 1<<20)) // until it is full
+		f.Close()
+		id := fmt.Sprint("last", i)
+		r.launch(Launch{ID: id, Log: last, Program: sh(words)})
+		time.Sleep(300 * time.Millisecond)
+		os.Remove(dir + "/ballast")
+		r.exitOf(id, "")
+		if got := text(records(t, last.Path), ""); got != []string{"no newline", "one\ntwo"}[i] {
+			t.Errorf("%q", got)
+		}
+	}
 }
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 
 func TestTermRefused(t *testing.T) {
 	r := newRig(t)

@@ -270,7 +270,10 @@ func (s *Server) adoptAttachment(c *peer, m *wire.Attachment, fds *[]int) error 
 		_ = unix.Shutdown((*fds)[0], unix.SHUT_RDWR)
 		return fault.New(fault.Gone, "adopt: attachment %d had output in the dead keeper's memory", m.Number)
 	}
-	a := &attachment{p: p, s: s, fd: (*fds)[0], tok: noToken, number: m.Number, req: m.Request, from: c, eof: m.EOF, over: m.EOF, matched: min(m.Matched, len(m.Request.DetachKeys))}
+	a := &attachment{p: p, s: s, fd: (*fds)[0], tok: noToken, number: m.Number, req: m.Request, from: c, eof: m.EOF, over: m.EOF, matched: m.Matched}
+	if a.matched >= len(a.req.DetachKeys) {
+		a.matched = 0
+	}
 	*fds = nil
 	s.attNumber = max(s.attNumber, a.number)
 	p.atts = append(p.atts, a)

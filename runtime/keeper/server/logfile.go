@@ -291,6 +291,9 @@ func (l *logFile) unstash(stream int) {
 	op := s.slate.Op()
 	n := copy(s.slate.Buffer(), s.slate.StashBuf(p.d.Slot, stream)[:line.StashLen])
 	*op = slate.Op{Slot: p.d.Slot, Stream: uint32(stream), Got: uint32(n), EOF: line.StashEOF, Stash: 1, Time: line.StashTime}
+	if p.out[stream].eof {
+		op.EOF = 1
+	}
 	op.SetCommit(l.begin(line))
 	l.stash[stream] = false
 	p.out[stream].hold-- // and held again if it is refused again

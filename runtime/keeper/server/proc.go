@@ -119,7 +119,8 @@ func (p *proc) status() (status uint32, known, wait bool) {
 	if err != nil { // somebody else has reaped it: a launcher whose gate failed
 		return p.foreignStatus()
 	}
-	if info.Signo == 0 {
+	if info.Signo == 0 { // ended, but a debugger has it
+		p.askAgain()
 		return 0, false, true
 	}
 	return waitStatus(&info), true, false
@@ -140,11 +141,16 @@ func (p *proc) foreignStatus() (status uint32, known, wait bool) {
 	}
 	if err == nil && p.probes < 100 { // between the two
 		p.probes++
-		p.s.poll.remove(&p.pidfdT)
-		p.s.times.after(20*time.Millisecond, p.ended)
+		p.askAgain()
 		return 0, false, true
 	}
 	return 0, false, false
+}
+
+// askAgain has ended called in a moment; the pidfd would say at once, and for ever, that it has.
+func (p *proc) askAgain() {
+	p.s.poll.remove(&p.pidfdT)
+	p.s.times.after(20*time.Millisecond, p.ended)
 }
 
 // zombieStatus reads the wait status of a process that has ended and has not been reaped.
@@ -204,23 +210,27 @@ func (p *proc) graceOver() {
 	if p.finished {
 		return
 	}
-	// Clients that do not read must not cost the log its last lines.
-	for _, a := range slices.Clone(p.atts) {
-		if len(a.pend) > 0 {
-			a.drop()
-		}
-	}
 	for i := range p.out {
 		st := &p.out[i]
 		p.log.giveUp(st)
-		for n := 0; n < 64 && !st.eof && st.hold == 0; n++ {
-			if !p.s.take(st) {
+		for n := 0; n < 64 && !st.eof; n++ {
+			p.dropLagging()
+			if st.hold > 0 || !p.s.take(st) {
 				break
 			}
 		}
 		p.s.endOfStream(st)
 	}
 	p.maybeFinish()
+}
+
+// dropLagging hangs up on clients that are behind: they must not cost the log its last lines.
+func (p *proc) dropLagging() {
+	for _, a := range slices.Clone(p.atts) {
+		if len(a.pend) > 0 {
+			a.drop()
+		}
+	}
 }
 
 // maybeFinish ends the process's affairs once it is reaped and its output is read to the end.

@@ -197,7 +197,7 @@ func (s *Server) simple(c *peer, h wire.Head, r *wire.Request, fds *[]int) error
 	case wire.UpgradeKind:
 		return s.wantUpgrade(c, h.Seq, r.Path)
 	case wire.ShutdownKind:
-		if n := s.running() + s.inflight + len(s.lost); n > 0 {
+		if n := s.busy(); n > 0 {
 			return fault.New(fault.Conflict, "keeper: %d processes run", n)
 		}
 		s.done = true

@@ -145,6 +145,9 @@ func (s *Server) resumeAttachment(x *attSnap) {
 			a.from = c
 		}
 	}
+	if a.matched >= len(r.DetachKeys) {
+		a.matched = 0
+	}
 	p.atts = append(p.atts, a)
 	if len(a.pend) > 0 {
 		a.holds = true

@@ -238,7 +238,7 @@ func (s *Server) Signal(sig unix.Signal) {
 		switch {
 		case sig == unix.SIGCHLD:
 			s.reap()
-		case s.running()+s.inflight+len(s.lost) > 0:
+		case s.busy() > 0:
 			s.say.warn("refuses to end while processes run; stop them, or use the protocol's shutdown", "signal", sig.String(), "running", itoa(s.running()))
 		default:
 			s.say.info("ends on a signal", "signal", sig.String())
@@ -263,11 +263,16 @@ func (w waker) ready(uint32) {
 
 func (s *Server) running() (n int) {
 	for _, p := range s.procs {
-		if !p.reaped {
+		if !p.reaped && !p.launching {
 			n++
 		}
 	}
 	return n
+}
+
+// busy counts what would be lost if the keeper ended: processes, launches, what is to be adopted.
+func (s *Server) busy() int {
+	return s.running() + s.inflight + len(s.waiting) + len(s.lost)
 }
 
 // close ends an idle keeper: its files stay, without a socket nobody finds it.

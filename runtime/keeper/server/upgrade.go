@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -50,10 +49,8 @@ func (s *Server) wantUpgrade(c *peer, seq uint32, path string) error {
 	if s.upgrade != nil {
 		return fault.New(fault.Conflict, "upgrade: one is under way")
 	}
-	for _, p := range s.procs {
-		if p.d.Gated {
-			return fault.New(fault.Unavailable, "upgrade: %s waits at its gate; try again when it runs", name(p.key()))
-		}
+	if err := s.gated(); err != nil {
+		return err
 	}
 	if len(s.lost) > 0 || s.unsettle != nil || s.old != nil {
 		return fault.New(fault.Unavailable, "upgrade: processes of a former keeper are being adopted")
@@ -80,6 +77,16 @@ func (s *Server) wantUpgrade(c *peer, seq uint32, path string) error {
 		})
 	}()
 	return later
+}
+
+// gated refuses an upgrade while a process waits at its gate: the gate cannot be handed on.
+func (s *Server) gated() error {
+	for _, p := range s.procs {
+		if p.d.Gated {
+			return fault.New(fault.Unavailable, "upgrade: %s waits at its gate; try again when it runs", name(p.key()))
+		}
+	}
+	return nil
 }
 
 func (s *Server) watchPeers() {
@@ -131,10 +138,14 @@ func (s *Server) tryUpgrade() {
 	if !u.checked {
 		return
 	}
+	if err := s.gated(); err != nil { // launched since
+		s.endUpgrade(err)
+		return
+	}
 	s.settle()
 	for _, c := range slices.Clone(s.peers) {
 		c.flush()
-		if (len(c.queue) > 0 || len(c.todo) > 0) && c != u.from {
+		if len(c.queue) > 0 || len(c.todo) > 0 {
 			c.close() // it does not read; it will dial again
 		}
 	}
@@ -149,7 +160,6 @@ func (s *Server) tryUpgrade() {
 	args := append([]string{u.path}, s.cfg.Args[1:]...)
 	args = append(args, StateFlag+"="+strconv.Itoa(state))
 	s.say.info("upgrades itself", "binary", u.path)
-	runtime.KeepAlive(s)
 	err = syscall.Exec(u.path, args, os.Environ())
 
 	setCloexec(fds, true)
