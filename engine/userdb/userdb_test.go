@@ -1,8 +1,8 @@
 package userdb
 
 import (
-	"slices"
 	"fmt"
+	"slices"
 	"testing"
 )
 
