@@ -189,16 +189,14 @@ func (c *entry) endedChan() <-chan struct{} {
 	return c.ended
 }
 
-// cancelRestart stops a restart that waits for its time. It reports whether there was one.
-func (c *entry) cancelRestart() bool {
+// cancelRestart stops a restart that waits for its time, if there is one.
+func (c *entry) cancelRestart() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.timer == nil {
-		return false
+	if c.timer != nil && c.timer.Stop() {
+		c.e.work.Done()
 	}
-	stopped := c.timer.Stop()
 	c.timer = nil
-	return stopped
 }
 
 // takePending gives the attachments that wait for the process, to whoever starts it or gives up.
@@ -235,12 +233,12 @@ func (c *entry) currentRun() run {
 // cgroup gives the cgroup of the run, or nil.
 func (c *entry) cgroup() *cgroup.Cgroup { return c.currentRun().cgroup }
 
-// takeCgroup gives the cgroup to the one who removes it.
+// takeCgroup gives the cgroup to the one who removes it. Nothing of the run is kept.
 func (c *entry) takeCgroup() *cgroup.Cgroup {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cg := c.run.cgroup
-	c.run.cgroup = nil
+	c.run = run{}
 	return cg
 }
 

@@ -155,7 +155,11 @@ func (e *Engine) restartLater(c *entry, wait time.Duration) {
 	if e.closing() {
 		return
 	}
-	c.timer = time.AfterFunc(wait, func() { e.restartByPolicy(c) })
+	e.work.Add(1) // Done by the timer, or by who stops it
+	c.timer = time.AfterFunc(wait, func() {
+		defer e.work.Done()
+		e.restartByPolicy(c)
+	})
 }
 
 func (e *Engine) restartByPolicy(c *entry) {

@@ -134,7 +134,12 @@ func (e *Engine) settledList(ctx context.Context) ([]keeper.ProcState, error) {
 func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[string]keeper.ProcState) error {
 	cid := l.Record.ID
 	if err := e.index.reserve(l.Record.Name, cid); err != nil {
-		return fault.In(err, "recovering container %s", cid)
+		// Nothing makes two records of one name; but if there are, one odd name is better than no engine.
+		e.log.Error("two containers have one name; the second is now called by its id", "container", cid, "name", l.Record.Name)
+		l.Record.Name = cid
+		if err := errors.Join(e.index.reserve(cid, cid), e.store.Write(l.Record)); err != nil {
+			return fault.In(err, "recovering container %s", cid)
+		}
 	}
 	e.reconfine(l.Record)
 	c := newEntry(e, l.Record, l.Standing)
@@ -162,7 +167,7 @@ func (e *Engine) recoverState(c *entry, l store.Loaded, main keeper.ProcState, k
 	switch {
 	case l.Standing.Op == opRemove:
 		return func() { e.finishRemoval(c) }, nil
-	case known && main.Running && state.Status.Alive():
+	case known && main.Running && state.Pid == main.PID:
 		return nil, e.recoverPaused(c)
 	case known && main.Running:
 		return nil, c.noteStarted(main)
@@ -171,9 +176,7 @@ func (e *Engine) recoverState(c *entry, l store.Loaded, main keeper.ProcState, k
 		return nil, nil
 	case known && main.StartTime.After(state.FinishedAt):
 		// Launched and ended without this engine's predecessor noting either.
-		if !state.Status.Alive() {
-			err = c.noteStarted(main)
-		}
+		err = c.noteStarted(main)
 		e.ending = append(e.ending, c.ended)
 		return nil, err
 	case known: // the standing says it already; it is told once more, and acknowledged then

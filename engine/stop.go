@@ -112,13 +112,16 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 	if err != nil {
 		return err
 	}
-	if sig == unix.SIGKILL || sig == stop || sig == unix.SIGTERM {
+	switch {
+	case sig == unix.SIGKILL, sig == stop, sig == unix.SIGTERM:
 		if err := c.setManuallyStopped(); err != nil {
 			return err
 		}
-	}
-	if e.abortRestart(ctx, c) {
-		return nil
+		if e.abortRestart(ctx, c) {
+			return nil
+		}
+	case c.snapshot().State.Status == container.Restarting:
+		return nil // as in Docker: there is nobody to send it to
 	}
 	if sig == unix.SIGKILL {
 		return e.kill(c, c.endedChan())

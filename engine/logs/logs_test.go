@@ -222,6 +222,24 @@ func TestCloseWakesFollower(t *testing.T) {
 	}
 }
 
+// A follower that nobody reads from any more holds nothing once it is closed.
+func TestCloseReleases(t *testing.T) {
+	w := &Watcher{}
+	r, err := Open(log(t, lines(0, 3)), Options{Stdout: true, Tail: -1, Follow: true}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Next()
+	r.Close()
+	r.Close()
+	if w.file != nil || r.files != nil {
+		t.Error("descriptors are left")
+	}
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
 func FuzzReader(f *testing.F) {
 	f.Add([]byte(lines(0, 3)), 2)
 	f.Add([]byte("\n\n{}\n"), 1)

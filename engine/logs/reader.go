@@ -37,6 +37,7 @@ type Reader struct {
 	opt   Options
 	watch *Watch // nil unless following
 
+	mu    sync.Mutex // held by Next, and by the end of Close; guards all below up to the next gap
 	files []*os.File // still to read, oldest first; the first is being read
 	off   int64      // how far the first was read
 	buf   []byte     // read, not yet handed out
@@ -65,6 +66,8 @@ func Open(path string, opt Options, w *Watcher) (*Reader, error) {
 
 // Next gives the next line; io.EOF at the end, after Close, and beyond Until.
 func (r *Reader) Next() (Line, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for {
 		raw, err := r.rawLine()
 		if err != nil {
@@ -83,15 +86,23 @@ func (r *Reader) Next() (Line, error) {
 	}
 }
 
-// Close ends the reader and wakes a Next that waits.
+// Close ends the reader, wakes a Next that waits, and returns when that has left.
 func (r *Reader) Close() error {
-	r.closeOnce.Do(func() { close(r.closed) })
+	r.closeOnce.Do(func() {
+		close(r.closed)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.release()
+	})
 	return nil
 }
 
 // rawLine gives the next whole line without its newline. The slice is good until the next call.
 func (r *Reader) rawLine() ([]byte, error) {
 	for {
+		if r.isClosed() {
+			return nil, io.EOF
+		}
 		if line, ok := r.cut(); ok {
 			return line, nil
 		}
@@ -213,6 +224,15 @@ func (r *Reader) nextFile() (bool, error) {
 	}
 	r.files, r.off, r.buf = newer, 0, r.buf[:0]
 	return true, nil
+}
+
+func (r *Reader) isClosed() bool {
+	select {
+	case <-r.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 func (r *Reader) ended() bool {
