@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -135,4 +136,29 @@ func TestOldKernelsProtectCgroups(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTheConsoleStaysInside: CVE-2025-52565. The terminal is shown as /dev/console; where the image's own /dev is used, a link
+// in its place must neither get the mount nor have a file made at its end.
+func TestTheConsoleStaysInside(t *testing.T) {
+	outside := t.TempDir()
+	before, err := os.ReadFile("/proc/sys/kernel/core_pattern")
+	must(t, err)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		for _, link := range []string{outside + "/new", strings.Repeat("../", 20) + outside[1:] + "/new", "/proc/1/root" + outside + "/new", "/proc/sys/kernel/core_pattern"} {
+			root := busyboxRoot(t)
+			must(t, os.Symlink(link, filepath.Join(root, "dev/console")))
+			s := plainSpec(root)
+			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev" })
+			s.Process.Terminal, s.Process.Args = true, []string{"sh", "-c", "echo evil >/proc/sys/kernel/core_pattern; echo ran"}
+			res, err := run(t, l, s, o) // it may fail, or find a place inside
+			if entries, rerr := os.ReadDir(outside); rerr != nil || len(entries) != 0 {
+				t.Fatalf("%s: the host got %v (%v)", link, entries, rerr)
+			}
+			if now, _ := os.ReadFile("/proc/sys/kernel/core_pattern"); strings.HasPrefix(string(now), "evil") {
+				must(t, os.WriteFile("/proc/sys/kernel/core_pattern", before, 0))
+				t.Fatalf("%s: the host's core_pattern was written: %s %v", link, res.out, err)
+			}
+		}
+	})
 }
