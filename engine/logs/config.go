@@ -51,7 +51,10 @@ func (c *Config) set(key, value string) (err error) {
 	}
 	switch key {
 	case "max-size":
-		if c.MaxSize, err = units.FromHumanSize(value); err != nil || c.MaxSize <= 0 && value != "-1" {
+		if value == "-1" {
+			return nil // no limit, as without it
+		}
+		if c.MaxSize, err = units.FromHumanSize(value); err != nil || c.MaxSize <= 0 {
 			return fault.New(fault.Invalid, "max-size must be a positive number: %s", value)
 		}
 	case "max-file":
