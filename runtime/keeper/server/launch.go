@@ -59,6 +59,10 @@ func (s *Server) begin(l *launch) error {
 	if old := s.procs[k]; old != nil {
 		return fault.New(fault.Conflict, "launch: %s is held already", name(k))
 	}
+	if main := s.procs[key{l.req.ID, ""}]; l.req.Proc != "" && main != nil && main.reaped {
+		// Its process id may be another's by now, perhaps of the host: the program would enter that one's namespaces.
+		return fault.New(fault.Conflict, "container %s is not running", l.req.ID)
+	}
 	slot, err := s.slate.Alloc()
 	if err != nil {
 		return fault.Wrap(fault.Unavailable, err, "launch %s", name(k))
