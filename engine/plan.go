@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
 	"berth/engine/bundle"
@@ -269,7 +270,16 @@ func (u *userCache) get(imageID string, read func() (userDB, error)) (userDB, er
 // ruleConfig gives what the engine's configuration and the machine say for all containers.
 func (e *Engine) ruleConfig() bundle.Config {
 	return bundle.Config{
-		Ulimits: e.cfg.DefaultUlimits, SeccompProfile: e.cfg.SeccompProfile, NoNewPrivileges: e.cfg.NoNewPrivileges, InitPath: e.cfg.InitPath,
+		Ulimits: e.cfg.DefaultUlimits, NofileHard: nofileHard(), SeccompProfile: e.cfg.SeccompProfile, NoNewPrivileges: e.cfg.NoNewPrivileges, InitPath: e.cfg.InitPath,
 		RecursiveRO: e.facts.Has(probe.MountSetattr), AppArmor: e.confinement.apparmor, SELinux: e.facts.Has(probe.SELinux), CgroupV2: e.layout.Mode == cgroup.V2,
 	}
+}
+
+// nofileHard is the hard limit of open files that this process may give to others; 0 when it cannot be asked.
+func nofileHard() uint64 {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return 0
+	}
+	return l.Max
 }

@@ -107,6 +107,11 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 	}
 	p.Env = WithHome(p.Env, in.User.Home)
 	p.Rlimits = rlimits(r.cfg.Ulimits, s.Resources.Ulimits)
+	if r.cfg.NofileHard != 0 && !slices.ContainsFunc(p.Rlimits, func(l specs.POSIXRlimit) bool { return l.Type == "RLIMIT_NOFILE" }) {
+		// Go raises our own soft limit to the hard one (os, Go 1.19), and the container would inherit that: programs that walk
+		// every possible descriptor then take minutes. What the kernel and systemd start with is the default.
+		p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: min(1024, r.cfg.NofileHard), Hard: r.cfg.NofileHard})
+	}
 	if p.ApparmorProfile = in.Record.AppArmorProfile; p.ApparmorProfile == "unconfined" || !r.cfg.AppArmor {
 		p.ApparmorProfile = "" // the record may be older than this boot of the kernel
 	}

@@ -15,6 +15,7 @@ import (
 // Config is what the rules are made of.
 type Config struct {
 	Ulimits         []container.Ulimit // defaults; a container's own of the same name win
+	NofileHard      uint64             // hard limit of open files where nothing sets one, with a soft one of 1024; 0: the keeper's
 	SeccompProfile  string             // JSON text; "" the built-in one; "unconfined"
 	NoNewPrivileges bool
 	InitPath        string // host path of the init; "" none
