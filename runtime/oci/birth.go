@@ -59,6 +59,7 @@ func (b *birth) read() (done bool, code int, err error) {
 	if err := checkSpec(b.cfg.Spec, b.bundle); err != nil {
 		return false, 1, err
 	}
+	b.t.warnOfCapabilities(b.cfg.Spec.Process)
 	return b.throughUserNamespace()
 }
 
@@ -206,14 +207,16 @@ func (b *birth) beforePivot(pid int) error {
 		return err
 	}
 	b.hooked = true
-	state := stateJSON(b.c.rec, creating, pid)
+	// The environment is there and the hooks' time is after it was made (step 2 of the lifecycle): to
+	// them the container is created. runc says "creating"; the specification's own tests want this.
+	state := stateJSON(b.c.rec, created, pid)
 	for _, kind := range [...]hookKind{prestart, createRuntime} {
 		if err := b.t.runHooks(kind, kind.hooks(s), state, inRuntime(b.bundle)); err != nil {
 			return err
 		}
 	}
-	state = stateJSON(b.c.rec, creating, pidInside(pid))
-	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, b.c.rec, pid, creating, nil))
+	state = stateJSON(b.c.rec, created, pidInside(pid))
+	return b.t.runHooks(createContainer, createContainer.hooks(s), state, inContainer(s, b.c.rec, pid, false, nil))
 }
 
 // beforeExec is called (run only) while the process is ready to execute the user's program.
@@ -247,7 +250,7 @@ func (t *tool) runStartContainer(c *container, cfg *configuration, pid int) erro
 	if filter != nil && filter.Notify {
 		filter = nil // its agent answers for the program, not for us
 	}
-	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(cfg.Spec, c.rec, pid, created, filter))
+	return t.runHooks(startContainer, hooks, stateJSON(c.rec, created, pidInside(pid)), inContainer(cfg.Spec, c.rec, pid, true, filter))
 }
 
 // remember writes state.json. It is called once the process exists, and again only if that changed.
@@ -299,14 +302,7 @@ func (c *container) makeFifo() error {
 
 // runPoststop runs the hooks that come after a container's end. Their failures are told and change nothing.
 func (t *tool) runPoststop(rec *record, s *specs.Spec) {
-	hooks := poststop.hooks(s)
-	if len(hooks) == 0 {
-		return
-	}
-	state := stateJSON(rec, stopped, 0)
-	for i := range hooks {
-		if err := runHook(&hooks[i], state, inRuntime(rec.Bundle)); err != nil {
-			t.log.Warn(fmt.Sprintf("error running poststop hook #%d: %v", i, err))
-		}
+	if hooks := poststop.hooks(s); len(hooks) > 0 {
+		t.tryHooks(poststop, hooks, stateJSON(rec, stopped, 0), rec.Bundle)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/capability"
 	"berth/runtime/oci/config"
 	"berth/runtime/spec"
 )
@@ -84,6 +85,28 @@ func atLeast(v string, major, minor, patch int) bool {
 		}
 	}
 	return true
+}
+
+// warnOfCapabilities tells of names that this kernel does not know: they are not given, and that is no
+// error (the specification says so since version 1.1).
+func (t *tool) warnOfCapabilities(p *specs.Process) {
+	c := p.Capabilities
+	if c == nil {
+		return
+	}
+	var all []string
+	for _, set := range [...][]string{c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient} {
+		_, unknown := capability.Mask(set)
+		for _, name := range unknown {
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+		}
+	}
+	if len(all) > 0 {
+		slices.Sort(all)
+		t.log.Warn(fmt.Sprintf("ignoring unknown or unavailable capabilities: %v", all))
+	}
 }
 
 // rootPath is the container's root directory, absolute.

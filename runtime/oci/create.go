@@ -89,18 +89,19 @@ func (b *birth) afterStart() error {
 }
 
 // runPoststart runs the hooks that follow the program's start, as the configuration's version of the
-// specification has it: the error, if any, must end the container.
+// specification has it: since 1.2.1 an error must end the container, before it was told and the
+// remaining hooks ran.
 func (t *tool) runPoststart(c *container, cfg *configuration) error {
 	hooks := poststart.hooks(cfg.Spec)
 	if len(hooks) == 0 {
 		return nil
 	}
-	err := t.runHooks(poststart, hooks, stateJSON(c.rec, running, c.rec.PID), inRuntime(c.rec.Bundle))
-	if err != nil && !atLeast(cfg.Spec.Version, 1, 2, 1) {
-		t.log.Warn(err.Error())
-		return nil
+	state := stateJSON(c.rec, running, c.rec.PID)
+	if atLeast(cfg.Spec.Version, 1, 2, 1) {
+		return t.runHooks(poststart, hooks, state, inRuntime(c.rec.Bundle))
 	}
-	return err
+	t.tryHooks(poststart, hooks, state, c.rec.Bundle)
+	return nil
 }
 
 // handOut sends the terminal's master and a handle on the process to the sockets that flags name.

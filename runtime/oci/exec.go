@@ -51,6 +51,7 @@ func (t *tool) execProcess(f *flagSet) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	t.warnOfCapabilities(p)
 	detach := f.bool("detach")
 	if err := checkConsole(p.Terminal, detach, f.text("console-socket")); err != nil {
 		return 0, err

@@ -21,18 +21,17 @@ import (
 type hookKind struct {
 	name string
 	of   func(*specs.Hooks) []specs.Hook // never called with nil
-	then status                          // what the container's status is at that moment
 }
 
 // The kinds, in the order in which a container meets them.
 var (
 	//lint:ignore SA1019 deprecated, and still in use
-	prestart        = hookKind{"prestart", func(h *specs.Hooks) []specs.Hook { return h.Prestart }, creating}
-	createRuntime   = hookKind{"createRuntime", func(h *specs.Hooks) []specs.Hook { return h.CreateRuntime }, creating}
-	createContainer = hookKind{"createContainer", func(h *specs.Hooks) []specs.Hook { return h.CreateContainer }, creating}
-	startContainer  = hookKind{"startContainer", func(h *specs.Hooks) []specs.Hook { return h.StartContainer }, created}
-	poststart       = hookKind{"poststart", func(h *specs.Hooks) []specs.Hook { return h.Poststart }, running}
-	poststop        = hookKind{"poststop", func(h *specs.Hooks) []specs.Hook { return h.Poststop }, stopped}
+	prestart        = hookKind{"prestart", func(h *specs.Hooks) []specs.Hook { return h.Prestart }}
+	createRuntime   = hookKind{"createRuntime", func(h *specs.Hooks) []specs.Hook { return h.CreateRuntime }}
+	createContainer = hookKind{"createContainer", func(h *specs.Hooks) []specs.Hook { return h.CreateContainer }}
+	startContainer  = hookKind{"startContainer", func(h *specs.Hooks) []specs.Hook { return h.StartContainer }}
+	poststart       = hookKind{"poststart", func(h *specs.Hooks) []specs.Hook { return h.Poststart }}
+	poststop        = hookKind{"poststop", func(h *specs.Hooks) []specs.Hook { return h.Poststop }}
 )
 
 // hookKinds lists them all.
@@ -105,6 +104,15 @@ func (t *tool) runHooks(kind hookKind, hooks []specs.Hook, state []byte, start s
 		}
 	}
 	return nil
+}
+
+// tryHooks runs all hooks in our own namespaces and only tells which have failed.
+func (t *tool) tryHooks(kind hookKind, hooks []specs.Hook, state []byte, bundle string) {
+	for i := range hooks {
+		if err := runHook(&hooks[i], state, inRuntime(bundle)); err != nil {
+			t.log.Warn(fmt.Sprintf("error running %s hook #%d: %v", kind.name, i, err))
+		}
+	}
 }
 
 // memory makes a file in memory that holds data, positioned at its beginning.

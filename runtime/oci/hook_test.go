@@ -61,8 +61,8 @@ func TestHooksInOrder(t *testing.T) {
 			name, ns, status string
 			pid              int
 		}{
-			{"prestart", own, "creating", pid}, {"createRuntime", own, "creating", pid}, {"createRuntime2", own, "creating", pid},
-			{"createContainer", mnt, "creating", 1}, {"poststart", own, "running", pid}, {"poststop", own, "stopped", 0},
+			{"prestart", own, "created", pid}, {"createRuntime", own, "created", pid}, {"createRuntime2", own, "created", pid},
+			{"createContainer", mnt, "created", 1}, {"poststart", own, "running", pid}, {"poststop", own, "stopped", 0},
 		}
 		if len(lines) != len(want) {
 			t.Fatalf("%s: hooks wrote\n%s", how, text)
@@ -125,16 +125,20 @@ func TestAFailingHookEndsTheContainer(t *testing.T) {
 // Up to version 1.2.0 of the specification a poststart hook's failure was a warning.
 func TestPoststartOfOldBundles(t *testing.T) {
 	r := newRuntime(t)
+	log := filepath.Join(t.TempDir(), "log")
 	id := r.id()
 	bundle := r.bundle(both(shell("sleep 1000"), func(s *specs.Spec) {
 		s.Version = "1.0.2"
-		s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/false"}}}
+		s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/false"}, note("second", log)}}
 	}))
 	if o := r.do("run", "--detach", "--bundle", bundle, id); o.code != 0 || !strings.Contains(o.err, "level=warning") {
 		t.Errorf("%+v", o)
 	}
 	if s := r.state(id).Status; s != "running" {
 		t.Errorf("status %s", s)
+	}
+	if text, err := os.ReadFile(log); err != nil || !strings.HasPrefix(string(text), "second ") {
+		t.Errorf("the second hook wrote %q, %v", text, err)
 	}
 }
 

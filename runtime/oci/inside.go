@@ -12,20 +12,20 @@ import (
 	"berth/runtime/spec"
 )
 
-// inContainer starts hooks in the container's namespaces. While it is being created its root is not
-// entered yet and still shows the host's files, so that a hook's path means what it means to us, and
-// the hook has our privileges and begins in the directory that will be the root. Once it is created it has the container's root, and the hook runs as the
-// container's own program will, in its environment unless the hook has one.
+// inContainer starts hooks in the container's namespaces. Before its root is entered they still show the
+// host's files, so that a hook's path means what it means to us, and the hook has our privileges and
+// begins in the directory that will be the root. Once it is entered the hook runs as the container's own
+// program will, in its environment unless the hook has one.
 //
 // filter, if any, is the seccomp filter that the hook is under.
-func inContainer(s *specs.Spec, rec *record, pid int, at status, filter *seccomp.Filter) starter {
+func inContainer(s *specs.Spec, rec *record, pid int, entered bool, filter *seccomp.Filter) starter {
 	return func(h *specs.Hook, in, out, errs int) (int, error) {
 		p := &specs.Process{Args: hookArgs(h), Env: h.Env, Cwd: "/"}
 		around := *s
 		linux := *s.Linux
 		linux.Seccomp = nil
 		around.Linux, around.Process = &linux, p
-		if at == created {
+		if entered {
 			own := s.Process
 			p.User, p.Capabilities, p.NoNewPrivileges = own.User, own.Capabilities, own.NoNewPrivileges
 			p.ApparmorProfile, p.SelinuxLabel = own.ApparmorProfile, own.SelinuxLabel
