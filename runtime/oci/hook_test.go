@@ -1,5 +1,7 @@
 package oci_test
 
+//lint:file-ignore SA1019 prestart hooks are deprecated, and in every other bundle
+
 import (
 	"encoding/json"
 	"fmt"
@@ -27,7 +29,7 @@ func TestHooksInOrder(t *testing.T) {
 		bundle := r.bundle(both(shell("sleep 1000"), func(s *specs.Spec) {
 			s.Annotations = map[string]string{"a": "b"}
 			s.Hooks = &specs.Hooks{
-				Prestart:        []specs.Hook{note("prestart", log)}, //nolint:staticcheck // deprecated, and tested
+				Prestart:        []specs.Hook{note("prestart", log)},
 				CreateRuntime:   []specs.Hook{note("createRuntime", log), note("createRuntime2", log)},
 				CreateContainer: []specs.Hook{note("createContainer", log)},
 				StartContainer:  []specs.Hook{note("startContainer", "/tmp/log")},
@@ -101,7 +103,7 @@ func TestAFailingHookEndsTheContainer(t *testing.T) {
 		bundle := r.bundle(both(shell("sleep 1000"), func(s *specs.Spec) {
 			s.Hooks = &specs.Hooks{Poststop: []specs.Hook{note("after-"+name, log)}}
 			*map[string]*[]specs.Hook{
-				"prestart": &s.Hooks.Prestart, "createRuntime": &s.Hooks.CreateRuntime, "createContainer": &s.Hooks.CreateContainer, //nolint:staticcheck // deprecated, and tested
+				"prestart": &s.Hooks.Prestart, "createRuntime": &s.Hooks.CreateRuntime, "createContainer": &s.Hooks.CreateContainer,
 				"startContainer": &s.Hooks.StartContainer, "poststart": &s.Hooks.Poststart, "poststop": &s.Hooks.Poststop,
 			}[name] = append(failing, s.Hooks.Poststop...)
 		}))
