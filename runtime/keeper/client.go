@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/base/fault"
@@ -51,6 +52,8 @@ type Client struct {
 	exits chan Exit
 	stop  chan struct{} // closed by Close
 	done  chan struct{} // closed when there will be no connection any more
+
+	ending atomic.Bool // the keeper was asked to end: it is not started again
 
 	mu       sync.Mutex // guards what follows; never held while waiting
 	cur      *conn
@@ -125,7 +128,7 @@ func (c *Client) watch(cn *conn) {
 			<-cn.gone
 			return
 		}
-		if c.cfg == nil {
+		if c.cfg == nil || c.ending.Load() {
 			return
 		}
 		if cn = c.renew(); cn == nil {
@@ -489,7 +492,11 @@ func (c *Client) Upgrade(ctx context.Context, binary string) error {
 // Shutdown ends the keeper; fault.Conflict while it holds running processes. A client made by Open
 // should be closed right after: it starts a new one.
 func (c *Client) Shutdown(ctx context.Context) error {
+	c.ending.Store(true) // before the connection breaks
 	_, err := c.once(ctx, wire.ShutdownKind, 0, &wire.Request{}, nil)
+	if err != nil && !fault.Is(err, fault.Unavailable) {
+		c.ending.Store(false) // it refused, and serves on
+	}
 	return err
 }
 

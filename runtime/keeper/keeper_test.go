@@ -827,3 +827,21 @@ func TestSystemdRun(t *testing.T) {
 		}
 	}
 }
+
+// TestShutdownIsFinal: the client that asked for it does not start another keeper when its connection
+// breaks.
+func TestShutdownIsFinal(t *testing.T) {
+	r := newRig(t)
+	if err := r.c.Shutdown(r.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.c.Done():
+	case <-time.After(patience(10 * time.Second)):
+		t.Fatal("the client goes on")
+	}
+	if c, err := Dial(r.ctx(), r.root); err == nil {
+		c.Close()
+		t.Error("a keeper answers")
+	}
+}
