@@ -8,6 +8,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 # Every command declares main.version and main.commit and hands them down; nothing reads them from below.
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+# The entry point for programs that live for milliseconds, see kernel/shortlived: a quarter of the time.
+SHORTLIVED := -E _berth_shortlived
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -25,12 +27,14 @@ help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 build: ## static binaries for this machine into bin/
-	go build -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(COMMANDS))
+	go build -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(filter-out berth-oci,$(COMMANDS)))
+	go build -ldflags '$(LDFLAGS) $(SHORTLIVED)' -o bin/ ./cmd/berth-oci
 
 cross: cross-linux-arm64 cross-darwin-arm64 cross-darwin-amd64 cross-windows-amd64 ## linux/arm64 for everything, darwin and windows for berth, into bin/OS-ARCH/
 
 cross-linux-arm64:
-	GOOS=linux GOARCH=arm64 go build -ldflags '$(LDFLAGS)' -o bin/linux-arm64/ $(addprefix ./cmd/,$(COMMANDS))
+	GOOS=linux GOARCH=arm64 go build -ldflags '$(LDFLAGS)' -o bin/linux-arm64/ $(addprefix ./cmd/,$(filter-out berth-oci,$(COMMANDS)))
+	GOOS=linux GOARCH=arm64 go build -ldflags '$(LDFLAGS) $(SHORTLIVED)' -o bin/linux-arm64/ ./cmd/berth-oci
 cross-darwin-%:
 	GOOS=darwin GOARCH=$* go build -ldflags '$(LDFLAGS)' -o bin/darwin-$*/ ./cmd/berth
 cross-windows-%:
@@ -59,6 +63,9 @@ test: build ## all tests; as root on Debian it first installs what they need
 	@test/need $$(cat test/packages)
 	@mkdir -p .cache
 	$(REPORT) -json .cache/test.json -- -count=$(COUNT) -timeout 20m ./...
+
+test-oci: build ## the runtime specification's own validation programs against berth-oci
+	test/oci/run
 
 bench: build ## figures beside the budgets, paired with crun, runc, docker and podman where found
 	@test/need busybox-static crun runc
