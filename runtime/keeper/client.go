@@ -490,7 +490,7 @@ func (c *Client) Upgrade(ctx context.Context, binary string) error {
 }
 
 // Shutdown ends the keeper; fault.Conflict while it holds running processes. A client made by Open
-// should be closed right after: it starts a new one.
+// starts no other in its place; it is of no use any more.
 func (c *Client) Shutdown(ctx context.Context) error {
 	c.ending.Store(true) // before the connection breaks
 	_, err := c.once(ctx, wire.ShutdownKind, 0, &wire.Request{}, nil)
