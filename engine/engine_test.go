@@ -567,7 +567,20 @@ func TestSharedNamespaces(t *testing.T) {
 	if want := fmt.Sprintf("123\nsleep 100 %s\n%s\ndonor\n", net, ipc); out != want {
 		t.Errorf("%q, %d; want %q", out, code, want)
 	}
+	s = spec("sleep 100")
+	s.Namespaces.PID, s.Network.Mode = "container:donor", "container:donor"
+	guest := w.run("guest", s)
+	s.Namespaces.PID, s.Namespaces.IPC = "", "host"
+	orphan := w.run("netguest", s)
 	w.Kill(t.Context(), donor, "")
+	w.wait(guest) // it lived in the donor's pid namespace
+	x, _ := w.ExecCreate(t.Context(), orphan, container.ExecSpec{Cmd: []string{"readlink", "/proc/self/ns/net"}, AttachStdout: true, TTY: true})
+	if a, err := w.ExecStart(t.Context(), x, ExecStartOptions{TTY: true}); err != nil {
+		t.Errorf("exec beside a donor that is gone: %v", err)
+	} else if out, _ := io.ReadAll(a.Conn); strings.TrimSpace(string(out)) != net {
+		t.Errorf("%q, want %s", out, net)
+	}
+	w.Kill(t.Context(), orphan, "")
 	s = spec("true")
 	s.Namespaces.PID = "container:donor"
 	if err := w.Start(t.Context(), w.create("", s)); !fault.Is(err, fault.Conflict) {

@@ -47,9 +47,9 @@ type entry struct {
 	gone    bool
 }
 
-// run is what one run of a container has, beside its standing. After a restart of the engine only the cgroup is known.
+// run is what one run of a container has, beside its standing.
 type run struct {
-	bundle.Built                // zero: not known, build it again
+	bundle.Built                // made for the first exec and then kept; zero before
 	cgroup       *cgroup.Cgroup // nil: none, or taken away already
 }
 

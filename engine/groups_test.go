@@ -93,9 +93,10 @@ func TestScopes(t *testing.T) {
 	if _, err := w.Update(t.Context(), id, container.Resources{Memory: 64 << 20}); err != nil {
 		t.Error(err)
 	}
-	if st, err := w.Stats(t.Context(), id); err != nil || st.Cgroup.Memory.Limit != 64<<20 || st.Cgroup.Pids.Current != 1 {
-		t.Errorf("%+v, %v", st.Cgroup.Pids, err)
-	}
+	w.eventually("one process, with its limit", func() bool {
+		st, err := w.Stats(t.Context(), id)
+		return err == nil && st.Cgroup.Memory.Limit == 64<<20 && st.Cgroup.Pids.Current == 1
+	})
 	if err := w.Remove(t.Context(), id, RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}

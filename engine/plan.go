@@ -77,80 +77,109 @@ func (e *Engine) layerOf(r *container.Record) (Layer, error) {
 	return e.images.Layer(r.ID)
 }
 
-// buildSpec gathers the facts about one container and has its OCI specification built.
+// buildSpec gathers the facts about a container that is to be started and has its OCI specification built.
 func (e *Engine) buildSpec(r *container.Record, layer Layer) (b bundle.Built, err error) {
-	in := bundle.Input{Record: r, Devices: bundle.Host{}}
+	in := e.input(r)
+	in.Devices = bundle.Host{}
 	if in.User, err = e.lookupIn(layer, r.ImageID, r.Spec.Process.User, r.Spec.Process.GroupAdd); err != nil {
 		return b, err
 	}
-	s := r.Spec
-	in.Init = e.wantsInit(s) && s.Namespaces.PID != "host" && joined(s.Namespaces.PID) == ""
 	etc := e.etcOf(r.ID)
-	if donor := joined(s.Network.Mode); donor != "" {
-		etc = e.etcOf(donor)
-	}
-	in.Hostname, in.Hosts, in.ResolvConf = etc.Hostname, etc.Hosts, etc.ResolvConf
-	if s.Namespaces.IPC == "shareable" {
-		in.Shm = e.shmPath(r.ID)
-	}
-	for _, j := range []struct {
-		mode, what, file string
-		path             *string
-	}{{s.Namespaces.PID, "PID", "pid", &in.PIDPath}, {s.Namespaces.IPC, "IPC", "ipc", &in.IPCPath}, {s.Network.Mode, "network", "net", &in.NetPath}} {
-		donor := joined(j.mode)
-		if donor == "" {
-			continue
-		}
-		pid, err := e.donorPid(donor, j.what)
+	for _, j := range joins(&in) {
+		donor, err := e.donor(j.ref, j.what)
 		if err != nil {
 			return b, err
 		}
-		*j.path = fmt.Sprintf("/proc/%d/ns/%s", pid, j.file)
-		if j.what == "IPC" {
-			in.Shm = e.shmPath(donor)
+		*j.path = nsPath(donor.snapshot().State.Pid, j.kind)
+		switch j.what {
+		case "IPC":
+			in.Shm = e.shmPath(donor.id)
+		case "network":
+			etc = e.etcOf(donor.id)
 		}
 	}
+	in.Hostname, in.Hosts, in.ResolvConf = etc.Hostname, etc.Hosts, etc.ResolvConf
 	return e.rules.Build(in)
 }
 
-// donorPid gives the process whose namespace is joined.
-func (e *Engine) donorPid(ref, what string) (int, error) {
-	c, err := e.index.find(ref)
-	if err != nil {
-		return 0, err
-	}
-	s := c.snapshot()
-	switch {
-	case !s.State.Status.Alive() && what == "network":
-		return 0, fault.New(fault.Conflict, "cannot join network of a non running container: %s", c.id)
-	case !s.State.Status.Alive():
-		return 0, fault.New(fault.Conflict, "failed to join %s namespace: container %s is not running", what, c.id)
-	case what == "IPC" && (s.Spec.Namespaces.IPC == "private" || s.Spec.Namespaces.IPC == "none"):
-		return 0, fault.New(fault.Invalid, "failed to join IPC namespace: container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", c.id)
-	}
-	return s.State.Pid, nil
-}
-
-// builtOf gives the OCI specification of the running process.
+// builtOf gives the OCI specification of a container that runs, for a further process in it. It is not kept from the start, nor asks it
+// for what may be gone by now: devices, or containers whose namespaces were joined.
 func (e *Engine) builtOf(c *entry) (bundle.Built, error) {
 	if run := c.currentRun(); run.Spec != nil {
 		return run.Built, nil
 	}
-	r := c.record() // started by a former engine: the same record gives the same specification
-	layer, err := e.images.Layer(c.id)
-	if err != nil {
-		return bundle.Built{}, err
+	in := e.input(c.record())
+	in.Devices, in.User.Home = noNodes{}, "/"
+	for _, j := range joins(&in) {
+		*j.path = nsPath(c.snapshot().State.Pid, j.kind)
 	}
-	built, err := e.buildSpec(r, layer)
+	built, err := e.rules.Build(in)
 	if err != nil {
 		return built, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.run.Spec == nil {
+	if c.run.cgroup != nil { // still that run
 		c.run.Built = built
 	}
-	return c.run.Built, nil
+	return built, nil
+}
+
+// input is what is known of a container without looking at anything.
+func (e *Engine) input(r *container.Record) bundle.Input {
+	s := r.Spec
+	in := bundle.Input{Record: r, Init: e.wantsInit(s) && s.Namespaces.PID != "host" && joined(s.Namespaces.PID) == ""}
+	if s.Namespaces.IPC == "shareable" {
+		in.Shm = e.shmPath(r.ID)
+	}
+	return in
+}
+
+// join is a namespace that a container shares with another one.
+type join struct {
+	ref, what, kind string
+	path            *string
+}
+
+func joins(in *bundle.Input) (all []join) {
+	s := in.Record.Spec
+	for _, j := range []join{
+		{joined(s.Namespaces.PID), "PID", "pid", &in.PIDPath}, {joined(s.Namespaces.IPC), "IPC", "ipc", &in.IPCPath}, {joined(s.Network.Mode), "network", "net", &in.NetPath},
+	} {
+		if j.ref != "" {
+			all = append(all, j)
+		}
+	}
+	return all
+}
+
+func nsPath(pid int, kind string) string { return fmt.Sprintf("/proc/%d/ns/%s", pid, kind) }
+
+// noNodes is a host without devices.
+type noNodes struct{}
+
+// Expand finds nothing.
+func (noNodes) Expand(string, string) ([]specs.LinuxDevice, error) { return nil, nil }
+
+// All finds nothing.
+func (noNodes) All() ([]specs.LinuxDevice, error) { return nil, nil }
+
+// donor gives the container whose namespace is joined, if it can be.
+func (e *Engine) donor(ref, what string) (*entry, error) {
+	c, err := e.index.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	s := c.snapshot()
+	switch {
+	case !s.State.Status.Alive() && what == "network":
+		return nil, fault.New(fault.Conflict, "cannot join network of a non running container: %s", c.id)
+	case !s.State.Status.Alive():
+		return nil, fault.New(fault.Conflict, "failed to join %s namespace: container %s is not running", what, c.id)
+	case what == "IPC" && (s.Spec.Namespaces.IPC == "private" || s.Spec.Namespaces.IPC == "none"):
+		return nil, fault.New(fault.Invalid, "failed to join IPC namespace: container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", c.id)
+	}
+	return c, nil
 }
 
 // prepareFiles makes what the container's mounts need on the host.

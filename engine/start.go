@@ -108,7 +108,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			started, err = e.launchOrFind(ctx, p.launch)
 			joined()
 			if err == nil {
-				c.remember(run{p.Built, cg})
+				c.remember(run{cgroup: cg})
 			}
 			why = late(err)
 			return why
