@@ -21,7 +21,7 @@ COMMANDS := $(notdir $(wildcard cmd/*))
 REPORT   := go run ./test/report
 
 .DEFAULT_GOAL := build
-.PHONY: build cross cross-linux-arm64 check fmt vet lint floor test bench soak fuzz demo test-vm install uninstall clean help
+.PHONY: build cross cross-linux-arm64 check fmt vet lint floor test test-oci bench soak fuzz demo test-vm install uninstall clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'

@@ -129,7 +129,7 @@ func findCommand(name string) *command {
 // help prints what the tool is and can do.
 func (t *tool) help(w io.Writer) {
 	fmt.Fprintf(w, "NAME:\n   %s - Open Container Initiative runtime of Berth\n\nUSAGE:\n   %s [global options] command [command options] [arguments...]\n\nVERSION:\n   %s\n\nCOMMANDS:\n",
-		t.name, t.name, t.build.Version)
+		t.name, t.name, semantic(t.build.Version))
 	for _, c := range commands() {
 		fmt.Fprintf(w, "   %-12s %s\n", c.name, c.usage)
 	}
@@ -172,5 +172,13 @@ func printFlags(w io.Writer, defs []flagDef) {
 
 // version prints what docker, containerd and podman read to show the runtime's version.
 func (t *tool) version(w io.Writer) {
-	fmt.Fprintf(w, "%s version %s\ncommit: %s\nspec: %s\ngo: %s\n", t.name, t.build.Version, t.build.Commit, specs.Version, runtime.Version())
+	fmt.Fprintf(w, "%s version %s\ncommit: %s\nspec: %s\ngo: %s\n", t.name, semantic(t.build.Version), t.build.Commit, specs.Version, runtime.Version())
+}
+
+// semantic gives a version that callers can compare: a build between releases has only a commit's name.
+func semantic(v string) string {
+	if _, ok := versionNumber(strings.TrimPrefix(v, "v"), 0); ok {
+		return strings.TrimPrefix(v, "v")
+	}
+	return "0.0.0+" + v
 }
