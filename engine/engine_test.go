@@ -553,6 +553,21 @@ func TestOutOfMemory(t *testing.T) {
 	}
 }
 
+// A child that runs out of memory marks the container, also when the first process ends well.
+func TestChildOutOfMemory(t *testing.T) {
+	w := newWorld(t)
+	s := spec("tail /dev/zero; exit 0")
+	s.Resources.Memory = 8 << 20
+	id := w.run("", s)
+	code := w.wait(id)
+	if st := w.state(id); code != 0 || !st.OOMKilled {
+		t.Errorf("%d %+v", code, st)
+	}
+	if x, _ := w.Explain(t.Context(), id); x.Ended != "it exited with code 0 after running out of memory" {
+		t.Errorf("%q", x.Ended)
+	}
+}
+
 func TestSharedNamespaces(t *testing.T) {
 	w := newWorld(t)
 	s := spec("echo 123 > /dev/shm/x; echo ready; exec sleep 100")

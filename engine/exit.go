@@ -69,7 +69,7 @@ func (e *Engine) onExit(x keeper.Exit) {
 func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	s := c.standing()
 	end := container.End{Code: x.Code, Signal: x.Signal, Unknown: x.Unknown, At: x.At}
-	figures := figuresAtEnd(c.cgroup(), x)
+	figures := figuresAtEnd(c.cgroup(), x, c.record().Spec.Resources.Memory > 0)
 	end.OOM = figures != nil && figures.OOMKills > 0
 	policy := c.record().Spec.Restart
 	var next restart.Decision
@@ -98,20 +98,24 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	return next, err
 }
 
-// figuresAtEnd reads what explains an end, before the cgroup goes. A process that ended well needs no explanation.
-func figuresAtEnd(cg *cgroup.Cgroup, x keeper.Exit) *store.Figures {
-	if cg == nil || x.Code == 0 {
+// figuresAtEnd reads what explains an end, before the cgroup goes. A process that ended well needs no explanation, unless it had a memory
+// limit that hit another process of the container.
+func figuresAtEnd(cg *cgroup.Cgroup, x keeper.Exit, limited bool) *store.Figures {
+	if cg == nil || x.Code == 0 && !limited {
 		return nil
 	}
 	f := &store.Figures{OOMKills: cg.OOMKills()}
+	if x.Code == 0 && f.OOMKills == 0 {
+		return nil
+	}
 	if st, err := cg.Stats(); err == nil {
-		f.MemoryPeak, f.MemoryLimit, f.ForksRefused, f.ProcessLimit = st.Memory.Max, limited(st.Memory.Limit), st.Pids.Failures, limited(st.Pids.Limit)
+		f.MemoryPeak, f.MemoryLimit, f.ForksRefused, f.ProcessLimit = st.Memory.Max, orNone(st.Memory.Limit), st.Pids.Failures, orNone(st.Pids.Limit)
 	}
 	return f
 }
 
-// limited gives 0 for no limit.
-func limited(n uint64) uint64 {
+// orNone gives 0 for no limit.
+func orNone(n uint64) uint64 {
 	if n >= math.MaxInt64/2 { // v1 says "unlimited" by a number near the greatest
 		return 0
 	}
