@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -171,6 +172,7 @@ func (b *birth) launch() error {
 	if err != nil {
 		return err
 	}
+	punctual(p)
 	b.t.logProgram(p)
 	l, err := launch.NewLauncher(false)
 	if err != nil {
@@ -184,6 +186,21 @@ func (b *birth) launch() error {
 		return err
 	}
 	return b.proc.Release()
+}
+
+// punctual gives a container the timers that we were born with. Threads that Go makes beside the main
+// one have late timers (see kernel/shortlived), and a time namespace is made on one of them.
+func punctual(p *launch.Program) {
+	if p.Clone.TimeNS == "" {
+		return
+	}
+	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		return
+	}
+	p.Child = slices.Insert(p.Child, 0, launch.Step{
+		Nr: unix.SYS_PRCTL, Args: [6]launch.Arg{launch.Int(unix.PR_SET_TIMERSLACK), launch.Int(slack)}, Out: launch.NoSlot, What: "give the program punctual timers",
+	})
 }
 
 // logProgram shows what is about to be done, with --debug.

@@ -54,6 +54,39 @@ func TestSeveralViews(t *testing.T) {
 	}
 }
 
+// berth-oci lets its own timers be late; what it starts must not inherit that.
+func TestTimersArePunctual(t *testing.T) {
+	r := newRuntime(t)
+	own, err := os.ReadFile("/proc/self/timerslack_ns")
+	must(t, err)
+	const script = "cat /proc/self/timerslack_ns; echo $GOMAXPROCS"
+	want := string(own) + "\n"
+	for name, change := range map[string]func(*specs.Spec){
+		"plain": nil,
+		"user namespace": func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+			s.Linux.GIDMappings = s.Linux.UIDMappings
+		},
+		"time namespace": func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {Secs: 1000}}
+		},
+	} {
+		bundle := r.bundle(both(shell(script), orNothing(change)))
+		must(t, os.Chmod(filepath.Dir(bundle), 0o755))
+		must(t, os.Chmod(bundle, 0o755))
+		if o := r.do("run", "--bundle", bundle, r.id()); o.out != want {
+			t.Errorf("%s: %+v, want %q", name, o, want)
+		}
+	}
+	id := r.id()
+	r.must("run", "--detach", "--bundle", r.bundle(shell("sleep 1000")), id)
+	if out := r.must("exec", id, "/bin/sh", "-c", script); out != want {
+		t.Errorf("exec: %q, want %q", out, want)
+	}
+}
+
 func TestCreateStartKillDelete(t *testing.T) {
 	r := newRuntime(t)
 	id := r.id()
