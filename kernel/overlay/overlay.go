@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/lsm/selinux"
 	"berth/kernel/mount"
 	"berth/kernel/probe"
 )
@@ -17,7 +18,8 @@ import (
 type Stack struct {
 	Lower       []string
 	Upper, Work string
-	UserXattr   bool // marks are user.overlay.* attributes: mounts in a user namespace
+	UserXattr   bool   // marks are user.overlay.* attributes: mounts in a user namespace
+	Label       string // SELinux label that all files show; "" their own
 }
 
 // Mount mounts the stack and gives a descriptor of its root. Closing the descriptor unmounts. scratch is an empty
@@ -54,6 +56,9 @@ func (s Stack) assemble() (int, error) {
 	}
 	set("redirect_dir", s.redirects())
 	set("metacopy", "off")
+	if s.Label != "" {
+		set("context", s.Label)
+	}
 	if s.UserXattr && err == nil {
 		err = f.Flag("userxattr")
 	}
@@ -92,6 +97,9 @@ func (s Stack) classic(scratch string) (fd int, err error) {
 	}
 	if s.UserXattr {
 		options += ",userxattr"
+	}
+	if o := selinux.MountOption(s.Label); o != "" {
+		options += "," + o
 	}
 	if err := unix.Mount("overlay", scratch, "overlay", flags, options); err != nil {
 		return -1, fault.Wrap(fault.Internal, err, "mount overlay of %d layers", len(s.Lower))

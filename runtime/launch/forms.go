@@ -20,7 +20,7 @@ var forms = map[int]callForm{
 	OpFail:                     {"fail", "e"},
 	OpUserns:                   {"user_namespace", "ss"},
 	OpCopyUp:                   {"copy_up", "dsd"},
-	OpOverlay:                  {"overlay", "vssd"},
+	OpOverlay:                  {"overlay", "vssds"},
 	unix.SYS_OPENAT:            {"openat", "dsOo"},
 	unix.SYS_OPENAT2:           {"openat2", "dsHd"},
 	unix.SYS_OPEN_TREE:         {"open_tree", "dsT"},

@@ -89,6 +89,11 @@ var goldens = []struct {
 		o.NewKeyring = true
 		o.Overlay = &Overlay{Lower: []string{"/layers/a"}, Upper: "/box/upper", Work: "/box/work"}
 	}},
+	{"labels-6.1", func(s *specs.Spec, o *Options) {
+		o.Facts = probe.AssumeVersion(6, 1)
+		s.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
+		o.Overlay = &Overlay{Lower: []string{"/layers/a"}, Upper: "/box/upper", Work: "/box/work"}
+	}},
 	{"hooks-and-gate", func(s *specs.Spec, o *Options) {
 		o.HookGates = HookGates{BeforePivot: true, BeforeExec: true}
 		o.GateFifo = "/run/berth-oci/box/exec.fifo"

@@ -38,6 +38,9 @@ func classicOverlay(st *Step) (int, error) {
 	for _, layer := range st.Args[0].D.Ptrs {
 		s.Lower = append(s.Lower, text(layer.To))
 	}
+	if st.Args[4].D != nil {
+		s.Label = text(st.Args[4].D.Bytes)
+	}
 	return s.Mount(probe.Host().Without(probe.OverlayAppend), s.Work)
 }
 

@@ -89,8 +89,8 @@ type Rescue struct {
 // OpFail ends the child with the errno in its first argument: the last word of a search.
 // OpUserns makes a user namespace with the maps in its arguments and stores its descriptor, OpCopyUp
 // copies a directory of the root (first argument, path in the second) into a mount (third), OpOverlay
-// mounts layers (first, topmost first) with upper and work directory the way of old kernels; all three
-// in Prepare only.
+// mounts layers (first, topmost first) with upper and work directory, userxattr and label the way of old
+// kernels; all three in Prepare only.
 const (
 	OpFail    = -1
 	OpUserns  = -2

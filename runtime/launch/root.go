@@ -71,7 +71,7 @@ func (c *compiler) classicOverlay(v *Overlay, what string) error {
 	if v.UserXattr {
 		userXattr = 1
 	}
-	c.root = c.prep.open("root", what, OpOverlay, vector(v.Lower), Str(v.Upper), Str(v.Work), Int(userXattr))
+	c.root = c.prep.open("root", what, OpOverlay, vector(v.Lower), Str(v.Upper), Str(v.Work), Int(userXattr), Str(c.mountLabel()))
 	return nil
 }
 
