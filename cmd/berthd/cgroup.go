@@ -2,7 +2,9 @@ package main
 
 import (
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -35,4 +37,20 @@ func keeperCgroup(cfg config, log *slog.Logger) []string {
 		}
 	}
 	return procs
+}
+
+// removeCgroups takes the parent of all containers away after a shutdown, if nothing is left in it. A slice is systemd's.
+func removeCgroups(cfg config, log *slog.Logger) {
+	layout, err := cgroup.Detect()
+	if err != nil || strings.HasSuffix(cfg.CgroupParent, ".slice") {
+		return
+	}
+	if leaf, err := cgroup.Open(layout, filepath.Join(cfg.CgroupParent, "keeper")); err == nil {
+		if err := leaf.Remove(); err != nil { // waits for the keeper to be gone
+			log.Debug("the keeper's cgroup stays", "error", err)
+		}
+	}
+	for i := range layout.Hierarchies {
+		os.Remove(layout.Hierarchies[i].Place(layout.Mode, cfg.CgroupParent)) // not empty: another engine's, or a container that stays
+	}
 }

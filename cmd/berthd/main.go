@@ -254,7 +254,9 @@ func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
 	r.close()
 	if err := endKeeper(ctx, cfg.ExecRoot); err != nil {
 		log.Error("the keeper goes on", "error", err)
+		return
 	}
+	removeCgroups(cfg, log)
 }
 
 func endKeeper(ctx context.Context, execRoot string) error {
