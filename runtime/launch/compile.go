@@ -54,6 +54,7 @@ type compiler struct {
 
 	joins    []join          // namespaces entered by path
 	private  uint64          // CLONE_NEW* flags of new namespaces
+	enters   bool            // it is a process for a running container
 	root     Slot            // the root's mount
 	proc     Slot            // the container's /proc as mounted by this program, or NoSlot
 	hostProc Slot            // the host's /proc: for files of the process itself

@@ -34,6 +34,7 @@ func CompileExec(proc *specs.Process, s *specs.Spec, t Target, o Options) (*Prog
 	}
 	o.Covered = false
 	c := newCompiler(&s2, o)
+	c.enters = true
 	c.hostProc = c.prep.open("host-proc", "open the host's /proc", unix.SYS_OPENAT, atCwd, Str("/proc"), Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
 	c.p.Clone.Waits = o.Gate || o.GateFifo != "" || o.HookGates.BeforeExec
 	c.p.Clone.GateStops = o.Gate

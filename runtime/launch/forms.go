@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,98 +17,103 @@ import (
 //	R rlimit   r resource   C capability sets   G groups   F filter   i ioctl request   b buffer
 type callForm struct{ name, args string }
 
-var forms = map[int]callForm{
-	OpFail:                     {"fail", "e"},
-	OpUserns:                   {"user_namespace", "ss"},
-	OpCopyUp:                   {"copy_up", "dsd"},
-	OpOverlay:                  {"overlay", "vssds"},
-	unix.SYS_OPENAT:            {"openat", "dsOo"},
-	unix.SYS_OPENAT2:           {"openat2", "dsHd"},
-	unix.SYS_OPEN_TREE:         {"open_tree", "dsT"},
-	unix.SYS_MOVE_MOUNT:        {"move_mount", "dsdsM"},
-	unix.SYS_FSOPEN:            {"fsopen", "sd"},
-	unix.SYS_FSCONFIG:          {"fsconfig", "dKssd"},
-	unix.SYS_FSMOUNT:           {"fsmount", "dda"},
-	unix.SYS_MOUNT_SETATTR:     {"mount_setattr", "ds@Ad"},
-	unix.SYS_MOUNT:             {"mount", "sssms"},
-	unix.SYS_UMOUNT2:           {"umount2", "sd"},
-	unix.SYS_PIVOT_ROOT:        {"pivot_root", "ss"},
-	unix.SYS_CHROOT:            {"chroot", "s"},
-	unix.SYS_CHDIR:             {"chdir", "s"},
-	unix.SYS_FCHDIR:            {"fchdir", "d"},
-	unix.SYS_MKDIRAT:           {"mkdirat", "dso"},
-	unix.SYS_MKNODAT:           {"mknodat", "dsod"},
-	unix.SYS_SYMLINKAT:         {"symlinkat", "sds"},
-	unix.SYS_SETXATTR:          {"setxattr", "sssdd"},
-	unix.SYS_FCHMOD:            {"fchmod", "do"},
-	unix.SYS_FCHOWN:            {"fchown", "ddd"},
-	unix.SYS_FCHOWNAT:          {"fchownat", "dsdd@"},
-	unix.SYS_FCHMODAT:          {"fchmodat", "dso"},
-	unix.SYS_FACCESSAT:         {"faccessat", "dsd"},
-	unix.SYS_SETNS:             {"setns", "dc"},
-	unix.SYS_UNSHARE:           {"unshare", "c"},
-	unix.SYS_WRITE:             {"write", "dsd"},
-	unix.SYS_READ:              {"read", "dbd"},
-	unix.SYS_CLOSE:             {"close", "d"},
-	unix.SYS_CLOSE_RANGE:       {"close_range", "ddd"},
-	unix.SYS_DUP3:              {"dup3", "ddd"},
-	unix.SYS_FCNTL:             {"fcntl", "ddd"},
-	unix.SYS_SOCKET:            {"socket", "ddd"},
-	unix.SYS_SETSID:            {"setsid", ""},
-	unix.SYS_IOCTL:             {"ioctl", "did"},
-	unix.SYS_SETHOSTNAME:       {"sethostname", "sd"},
-	unix.SYS_SETDOMAINNAME:     {"setdomainname", "sd"},
-	unix.SYS_PRLIMIT64:         {"prlimit64", "drRd"},
-	unix.SYS_PERSONALITY:       {"personality", "x"},
-	unix.SYS_UMASK:             {"umask", "o"},
-	unix.SYS_IOPRIO_SET:        {"ioprio_set", "ddd"},
-	unix.SYS_SCHED_SETATTR:     {"sched_setattr", "dDd"},
-	unix.SYS_SCHED_SETAFFINITY: {"sched_setaffinity", "ddD"},
-	unix.SYS_SET_MEMPOLICY:     {"set_mempolicy", "dDd"},
-	unix.SYS_KEYCTL:            {"keyctl", "ds"},
-	unix.SYS_PRCTL:             {"prctl", "Pdddd"},
-	unix.SYS_SETGROUPS:         {"setgroups", "dG"},
-	unix.SYS_SETRESGID:         {"setresgid", "ddd"},
-	unix.SYS_SETRESUID:         {"setresuid", "ddd"},
-	unix.SYS_CAPSET:            {"capset", "hC"},
-	unix.SYS_SECCOMP:           {"seccomp", "dxF"},
-	unix.SYS_RT_SIGPROCMASK:    {"rt_sigprocmask", "dDdd"},
-	unix.SYS_EXECVE:            {"execve", "svv"},
-	unix.SYS_EXECVEAT:          {"execveat", "dsvv@"},
-	unix.SYS_CLONE3:            {"clone3", "Nd"},
-	unix.SYS_EXIT_GROUP:        {"exit_group", "d"},
-	unix.SYS_SENDMSG:           {"sendmsg", "dDd"},
-}
+// It is made when something is printed: most processes that link this package never do.
+var forms = sync.OnceValue(func() map[int]callForm {
+	return map[int]callForm{
+		OpFail:                     {"fail", "e"},
+		OpUserns:                   {"user_namespace", "ss"},
+		OpCopyUp:                   {"copy_up", "dsd"},
+		OpOverlay:                  {"overlay", "vssds"},
+		unix.SYS_OPENAT:            {"openat", "dsOo"},
+		unix.SYS_OPENAT2:           {"openat2", "dsHd"},
+		unix.SYS_OPEN_TREE:         {"open_tree", "dsT"},
+		unix.SYS_MOVE_MOUNT:        {"move_mount", "dsdsM"},
+		unix.SYS_FSOPEN:            {"fsopen", "sd"},
+		unix.SYS_FSCONFIG:          {"fsconfig", "dKssd"},
+		unix.SYS_FSMOUNT:           {"fsmount", "dda"},
+		unix.SYS_MOUNT_SETATTR:     {"mount_setattr", "ds@Ad"},
+		unix.SYS_MOUNT:             {"mount", "sssms"},
+		unix.SYS_UMOUNT2:           {"umount2", "sd"},
+		unix.SYS_PIVOT_ROOT:        {"pivot_root", "ss"},
+		unix.SYS_CHROOT:            {"chroot", "s"},
+		unix.SYS_CHDIR:             {"chdir", "s"},
+		unix.SYS_FCHDIR:            {"fchdir", "d"},
+		unix.SYS_MKDIRAT:           {"mkdirat", "dso"},
+		unix.SYS_MKNODAT:           {"mknodat", "dsod"},
+		unix.SYS_SYMLINKAT:         {"symlinkat", "sds"},
+		unix.SYS_SETXATTR:          {"setxattr", "sssdd"},
+		unix.SYS_FCHMOD:            {"fchmod", "do"},
+		unix.SYS_FCHOWN:            {"fchown", "ddd"},
+		unix.SYS_FCHOWNAT:          {"fchownat", "dsdd@"},
+		unix.SYS_FCHMODAT:          {"fchmodat", "dso"},
+		unix.SYS_FACCESSAT:         {"faccessat", "dsd"},
+		unix.SYS_SETNS:             {"setns", "dc"},
+		unix.SYS_UNSHARE:           {"unshare", "c"},
+		unix.SYS_WRITE:             {"write", "dsd"},
+		unix.SYS_READ:              {"read", "dbd"},
+		unix.SYS_CLOSE:             {"close", "d"},
+		unix.SYS_CLOSE_RANGE:       {"close_range", "ddd"},
+		unix.SYS_DUP3:              {"dup3", "ddd"},
+		unix.SYS_FCNTL:             {"fcntl", "ddd"},
+		unix.SYS_SOCKET:            {"socket", "ddd"},
+		unix.SYS_SETSID:            {"setsid", ""},
+		unix.SYS_IOCTL:             {"ioctl", "did"},
+		unix.SYS_SETHOSTNAME:       {"sethostname", "sd"},
+		unix.SYS_SETDOMAINNAME:     {"setdomainname", "sd"},
+		unix.SYS_PRLIMIT64:         {"prlimit64", "drRd"},
+		unix.SYS_PERSONALITY:       {"personality", "x"},
+		unix.SYS_UMASK:             {"umask", "o"},
+		unix.SYS_IOPRIO_SET:        {"ioprio_set", "ddd"},
+		unix.SYS_SCHED_SETATTR:     {"sched_setattr", "dDd"},
+		unix.SYS_SCHED_SETAFFINITY: {"sched_setaffinity", "ddD"},
+		unix.SYS_SET_MEMPOLICY:     {"set_mempolicy", "dDd"},
+		unix.SYS_KEYCTL:            {"keyctl", "ds"},
+		unix.SYS_PRCTL:             {"prctl", "Pdddd"},
+		unix.SYS_SETGROUPS:         {"setgroups", "dG"},
+		unix.SYS_SETRESGID:         {"setresgid", "ddd"},
+		unix.SYS_SETRESUID:         {"setresuid", "ddd"},
+		unix.SYS_CAPSET:            {"capset", "hC"},
+		unix.SYS_SECCOMP:           {"seccomp", "dxF"},
+		unix.SYS_RT_SIGPROCMASK:    {"rt_sigprocmask", "dDdd"},
+		unix.SYS_EXECVE:            {"execve", "svv"},
+		unix.SYS_EXECVEAT:          {"execveat", "dsvv@"},
+		unix.SYS_CLONE3:            {"clone3", "Nd"},
+		unix.SYS_EXIT_GROUP:        {"exit_group", "d"},
+		unix.SYS_SENDMSG:           {"sendmsg", "dDd"},
+	}
+})
 
-var numbers = map[rune]func(uint64) string{
-	'd': func(n uint64) string {
-		if int64(n) == unix.AT_FDCWD {
-			return "AT_FDCWD"
-		}
-		return strconv.FormatInt(int64(int32(n)), 10)
-	},
-	'x': func(n uint64) string { return fmt.Sprintf("%#x", n) },
-	'o': func(n uint64) string {
-		if kind := modeKinds[n&unix.S_IFMT]; kind != "" {
-			return fmt.Sprintf("%s|0%o", kind, n&^unix.S_IFMT)
-		}
-		return fmt.Sprintf("0%o", n)
-	},
-	's': func(n uint64) string { return "NULL" },
-	'v': func(n uint64) string { return "NULL" },
-	'e': func(n uint64) string { return errnoName(unix.Errno(n)) },
-	'O': openFlags,
-	'T': func(n uint64) string { return bits(n, treeBits) },
-	'M': func(n uint64) string { return bits(n, moveBits) },
-	'@': func(n uint64) string { return bits(n, atBits) },
-	'a': func(n uint64) string { return bits(n, attrBits) },
-	'm': func(n uint64) string { return bits(n, mountBits) },
-	'c': cloneFlags,
-	'K': func(n uint64) string { return name(n, fsconfigNames) },
-	'P': func(n uint64) string { return name(n, prctlNames) },
-	'r': func(n uint64) string { return name(n, rlimitNames) },
-	'i': func(n uint64) string { return name(n, ioctlNames) },
-}
+var numbers = sync.OnceValue(func() map[rune]func(uint64) string {
+	return map[rune]func(uint64) string{
+		'd': func(n uint64) string {
+			if int64(n) == unix.AT_FDCWD {
+				return "AT_FDCWD"
+			}
+			return strconv.FormatInt(int64(int32(n)), 10)
+		},
+		'x': func(n uint64) string { return fmt.Sprintf("%#x", n) },
+		'o': func(n uint64) string {
+			if kind := modeKinds[n&unix.S_IFMT]; kind != "" {
+				return fmt.Sprintf("%s|0%o", kind, n&^unix.S_IFMT)
+			}
+			return fmt.Sprintf("0%o", n)
+		},
+		's': func(n uint64) string { return "NULL" },
+		'v': func(n uint64) string { return "NULL" },
+		'e': func(n uint64) string { return errnoName(unix.Errno(n)) },
+		'O': openFlags,
+		'T': func(n uint64) string { return bits(n, treeBits) },
+		'M': func(n uint64) string { return bits(n, moveBits) },
+		'@': func(n uint64) string { return bits(n, atBits) },
+		'a': func(n uint64) string { return bits(n, attrBits) },
+		'm': func(n uint64) string { return bits(n, mountBits) },
+		'c': cloneFlags,
+		'K': func(n uint64) string { return name(n, fsconfigNames) },
+		'P': func(n uint64) string { return name(n, prctlNames) },
+		'r': func(n uint64) string { return name(n, rlimitNames) },
+		'i': func(n uint64) string { return name(n, ioctlNames) },
+	}
+})
 
 type bit struct {
 	value uint64

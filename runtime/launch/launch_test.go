@@ -201,6 +201,13 @@ func TestGateAndExec(t *testing.T) {
 			t.Errorf("does not run after the gate opened: %s", exe)
 		}
 		o.Gate = false
+		lost := *s.Process
+		lost.Args, lost.Cwd = []string{"true"}, "/no/such/directory"
+		lp, err := CompileExec(&lost, s, Target{PID: proc.PID}, o)
+		must(t, err)
+		if _, err := runProgram(t, l, lp); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("a process in a directory that is not there: %v", err)
+		}
 		for _, terminal := range []bool{false, true} {
 			ex := *s.Process
 			ex.Args, ex.Terminal, ex.Cwd = []string{"sh", "-c", "hostname; pwd; cat /proc/1/comm; ls /proc | grep -c '^[0-9]'; tty"}, terminal, "/tmp"

@@ -86,7 +86,7 @@ func (p *Program) slot(s Slot) string {
 
 // call prints one step's system call.
 func (p *Program) call(st *Step) string {
-	form, ok := forms[st.Nr]
+	form, ok := forms()[st.Nr]
 	if !ok {
 		form = callForm{name: fmt.Sprintf("syscall_%d", st.Nr), args: "xxxxxx"}
 	}
@@ -106,7 +106,7 @@ func (p *Program) arg(a *Arg, kind rune) string {
 	case ArgData:
 		return p.data(a.D, kind)
 	}
-	if f := numbers[kind]; f != nil {
+	if f := numbers()[kind]; f != nil {
 		return f(a.N)
 	}
 	return strconv.FormatInt(int64(a.N), 10)

@@ -120,6 +120,10 @@ func (c *compiler) workingDirectory(p *specs.Process) error {
 	how := openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 	root := c.kid.open("slash", what, unix.SYS_OPENAT, atCwd, Str("/"), Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
 	cwd := c.kid.open("cwd", what, unix.SYS_OPENAT2, Of(root), Str(relative(p.Cwd)), how, Int(sizeofOpenHow))
+	if c.enters { // a container's first process gets its directory made, a later one has to know its way
+		c.kid.call(what, unix.SYS_FCHDIR, Of(cwd))
+		return nil
+	}
 	var there mark
 	c.kid.onOK(&there)
 	c.kid.steps[len(c.kid.steps)-1].expect(unix.ENOENT, 0)

@@ -72,6 +72,8 @@ func (c *compiler) classicOverlay(v *Overlay, what string) error {
 		userXattr = 1
 	}
 	c.root = c.prep.open("root", what, OpOverlay, vector(v.Lower), Str(v.Upper), Str(v.Work), Int(userXattr), Str(c.mountLabel()))
+	// It was mounted for a moment where mounts may be shared (systemd shares all), and is a peer of that one.
+	c.setPropagation(&c.prep, c.root, what, unix.MS_PRIVATE, false)
 	return nil
 }
 
@@ -90,6 +92,12 @@ func (c *compiler) attachRoot() error {
 		place = Str(c.abs(c.s.Root.Path)) // hooks look for it there
 	}
 	k.call(what, unix.SYS_MOVE_MOUNT, Of(c.root), Str(""), atCwd, place, Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	if !c.o.Facts.Has(probe.MountSetattr) {
+		// A clone of a shared mount is its peer: what is mounted in it would appear on the host, and
+		// pivot_root refuses it.
+		k.call(what, unix.SYS_FCHDIR, Of(c.root))
+		k.call(what, unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(unix.MS_REC|unix.MS_SLAVE), Int(0))
+	}
 	return nil
 }
 
