@@ -20,6 +20,11 @@ func (s *start) fetchListener(proc *Process) error {
 	}
 	proc.Listener = int(fd)
 	if s.hooks.Listener != nil {
+		// Whoever was given it has a copy. Ours would keep the container waiting for an agent that died.
+		defer func() {
+			closeFD(proc.Listener)
+			proc.Listener = -1
+		}()
 		return s.hooks.Listener(s.pid, proc.Listener)
 	}
 	return nil
