@@ -266,10 +266,11 @@ func (t *treeWriter) base(name string, st *tree.Stat) *tar.Header {
 	return &tar.Header{Name: name, Mode: int64(st.Mode & tree.PermMask), Uid: int(uid), Gid: int(gid), ModTime: mtime, Format: tar.FormatPAX}
 }
 
-// whiteout writes the empty file that marks a deletion.
+// whiteout writes the empty file that marks a deletion. When something was deleted is no part of the difference: with a time of
+// their own two builds of one thing would differ.
 func (t *treeWriter) whiteout(st *tree.Stat, name string) error {
 	h := t.base(name, st)
-	h.Typeflag, h.Mode = tar.TypeReg, 0o600
+	h.Typeflag, h.Mode, h.ModTime = tar.TypeReg, 0o600, time.Unix(0, 0)
 	return t.tw.WriteHeader(h)
 }
 
