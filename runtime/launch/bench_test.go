@@ -31,12 +31,9 @@ func BenchmarkStart(b *testing.B) {
 			s.Process.NoNewPrivileges = true
 			p, err := Compile(s, Options{Covered: covered, Facts: probe.Host(), Overlay: &Overlay{Lower: []string{root}, Upper: upper, Work: work}})
 			must(b, err)
-			null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-			must(b, err)
-			defer null.Close()
-			fd := int(null.Fd())
+			streams := quiet(b)
 			for b.Loop() {
-				proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+				proc, err := l.Start(p, streams)
 				must(b, err)
 				wait(b, proc)
 			}

@@ -31,7 +31,7 @@ func entersyscall()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
-// cloneBlocking is cloneRun for a vfork, which holds the thread until the child has called execve:
+// cloneBlocking is cloneRun for a vfork, which holds the thread until the child executes its program:
 // the scheduler is told, so that a garbage collection does not wait for a container's start.
 //
 //go:nosplit

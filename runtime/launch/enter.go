@@ -72,9 +72,6 @@ func (c *compiler) enterNamespaces(t Target) error {
 			c.p.Clone.PidNS = fd
 			continue
 		}
-		if n.kind == specs.TimeNamespace {
-			c.p.Clone.Waits = true // see timeOffsets
-		}
 		c.joins = append(c.joins, join{n.kind, n.flag, fd})
 	}
 	return nil

@@ -24,11 +24,8 @@ func TestOwnExecutableIsOutOfReach(t *testing.T) {
 		o.Gate = true
 		p, err := Compile(plainSpec(root, "true"), o)
 		must(t, err)
-		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-		must(t, err)
-		defer null.Close()
-		fd := int(null.Fd())
-		proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+		streams := quiet(t)
+		proc, err := l.Start(p, streams)
 		must(t, err)
 		exe, err := os.Readlink("/proc/" + itoa(proc.PID) + "/exe")
 		must(t, err)

@@ -175,3 +175,13 @@ func clearCloseOnExec(t *testing.T, fd int) {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	must(t, err)
 }
+
+// quiet are streams for a program whose output nobody wants.
+func quiet(t testing.TB) Stdio {
+	t.Helper()
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() { null.Close() })
+	fd := int(null.Fd())
+	return Stdio{In: fd, Out: fd, Err: fd}
+}

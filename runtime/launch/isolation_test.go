@@ -108,11 +108,8 @@ func TestSeccompListener(t *testing.T) {
 			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}}
 		p, err := Compile(s, o)
 		must(t, err)
-		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-		must(t, err)
-		defer null.Close()
-		fd := int(null.Fd())
-		proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+		streams := quiet(t)
+		proc, err := l.Start(p, streams)
 		must(t, err)
 		defer wait(t, proc)
 		if proc.Listener < 0 {
@@ -152,11 +149,8 @@ func TestJoinNamespaces(t *testing.T) {
 		pause := plainSpec(root, "sleep", "100")
 		p, err := Compile(pause, o)
 		must(t, err)
-		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-		must(t, err)
-		defer null.Close()
-		fd := int(null.Fd())
-		proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+		streams := quiet(t)
+		proc, err := l.Start(p, streams)
 		must(t, err)
 		defer func() { _ = unix.Kill(proc.PID, unix.SIGKILL); wait(t, proc) }()
 		ns := func(n string) string { return fmt.Sprintf("/proc/%d/ns/%s", proc.PID, n) }
@@ -185,11 +179,8 @@ func TestJoinUserNamespace(t *testing.T) {
 		pause.Linux.UIDMappings, pause.Linux.GIDMappings = ids, ids
 		p, err := Compile(pause, o)
 		must(t, err)
-		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-		must(t, err)
-		defer null.Close()
-		fd := int(null.Fd())
-		proc, err := l.Start(p, Stdio{In: fd, Out: fd, Err: fd})
+		streams := quiet(t)
+		proc, err := l.Start(p, streams)
 		must(t, err)
 		defer func() { _ = unix.Kill(proc.PID, unix.SIGKILL); wait(t, proc) }()
 		ns := func(n string) string { return fmt.Sprintf("/proc/%d/ns/%s", proc.PID, n) }
@@ -212,10 +203,7 @@ func TestHooks(t *testing.T) {
 		o.HookGates = HookGates{BeforePivot: true, BeforeExec: true}
 		p, err := Compile(plainSpec(root, "true"), o)
 		must(t, err)
-		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-		must(t, err)
-		defer null.Close()
-		fd := int(null.Fd())
+		streams := quiet(t)
 		var seen []string
 		look := func(name string) func(int) error {
 			return func(pid int) error {
@@ -225,7 +213,7 @@ func TestHooks(t *testing.T) {
 				return err
 			}
 		}
-		proc, err := l.StartHooked(p, Stdio{In: fd, Out: fd, Err: fd}, Hooks{BeforePivot: look("pivot"), BeforeExec: look("exec")})
+		proc, err := l.StartHooked(p, streams, Hooks{BeforePivot: look("pivot"), BeforeExec: look("exec")})
 		must(t, err)
 		if ws := wait(t, proc); ws.ExitStatus() != 0 {
 			t.Errorf("status %v", ws)
@@ -234,7 +222,7 @@ func TestHooks(t *testing.T) {
 			t.Errorf("hooks saw %s", got)
 		}
 		boom := errors.New("boom")
-		_, err = l.StartHooked(p, Stdio{In: fd, Out: fd, Err: fd}, Hooks{BeforePivot: func(int) error { return boom }})
+		_, err = l.StartHooked(p, streams, Hooks{BeforePivot: func(int) error { return boom }})
 		if !errors.Is(err, boom) {
 			t.Errorf("got %v", err)
 		}

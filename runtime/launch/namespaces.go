@@ -197,6 +197,5 @@ func (c *compiler) timeOffsets() error {
 	}
 	c.p.Clone.TimeNS = strings.Join(lines, "")
 	c.p.Clone.Covered = false
-	c.p.Clone.Waits = true // timens(7): a vforked child shares the old clock page
 	return nil
 }
