@@ -63,6 +63,14 @@ var goldens = []struct {
 		o.Cgroup = cgroup.Attach{V2Dir: "/sys/fs/cgroup/berth/box"}
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}})
 	}},
+	{"cgroup-v2-userns", func(s *specs.Spec, o *Options) {
+		dropNamespace(s, "cgroup")
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+		s.Linux.GIDMappings = s.Linux.UIDMappings
+		o.Cgroup = cgroup.Attach{V2Dir: "/sys/fs/cgroup/berth/box"}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}})
+	}},
 	{"binds", func(s *specs.Spec, o *Options) {
 		s.Mounts = append(s.Mounts,
 			specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: "/box/hosts", Options: []string{"rbind", "rprivate"}},

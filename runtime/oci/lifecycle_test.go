@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -84,6 +85,41 @@ func TestTimersArePunctual(t *testing.T) {
 	r.must("run", "--detach", "--bundle", r.bundle(shell("sleep 1000")), id)
 	if out := r.must("exec", id, "/bin/sh", "-c", script); out != want {
 		t.Errorf("exec: %q, want %q", out, want)
+	}
+}
+
+// Where v2 is all there is, a user namespace sees the cgroups that it cannot mount itself.
+func TestPureV2(t *testing.T) {
+	const inside = "BERTH_TEST_PURE_V2"
+	if os.Getenv(inside) == "" {
+		if os.Geteuid() != 0 {
+			t.Skip("needs root: a mount namespace of its own")
+		}
+		if exec.Command("unshare", "-m", "--propagation", "private", "true").Run() != nil {
+			t.Skip("needs unshare --propagation: package util-linux")
+		}
+		cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c",
+			`umount -l /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$0" "$@"`, os.Args[0], "-test.run", "^(TestPureV2|TestTimersArePunctual)$")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	r := newRuntime(t)
+	const script = "cd /sys/fs/cgroup && test -e cgroup.procs && mkdir x 2>/dev/null || grep -c ' /sys/fs/cgroup ro,nosuid,nodev,noexec' /proc/self/mountinfo; test -d .$(grep ^0:: /proc/self/cgroup | cut -d: -f3) && echo found"
+	for name, cgroups := range map[string][]specs.LinuxNamespace{"the host's": nil, "its own": {{Type: specs.CgroupNamespace}}} {
+		bundle := r.bundle(both(shell(script), func(s *specs.Spec) {
+			s.Linux.Namespaces = append(append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace}), cgroups...)
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+			s.Linux.GIDMappings = s.Linux.UIDMappings
+			s.Linux.Resources = nil // the machine's controllers may all be v1's
+		}))
+		must(t, os.Chmod(filepath.Dir(bundle), 0o755))
+		must(t, os.Chmod(bundle, 0o755))
+		if o := r.do("run", "--bundle", bundle, r.id()); o.out != "1\nfound\n" {
+			t.Errorf("cgroup namespace %s: %+v", name, o)
+		}
 	}
 }
 
