@@ -1,0 +1,2 @@
+// Package volume is named directories that outlive containers.
+package volume
