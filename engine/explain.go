@@ -42,15 +42,39 @@ func (e *Engine) Explain(ctx context.Context, ref string) (Explanation, error) {
 	return x, nil
 }
 
-// limitLines shows the writes of a cgroup's plan.
+// limitLines shows what a cgroup's plan limits, a line for each: the values that it writes, with the file that holds them, and the
+// device rules. Those are files on v1 and a program on v2, whose rules are shown in the words of v1's files; the last rule that matches
+// decides.
 func limitLines(s cgroup.Setup) (lines []string) {
 	for _, st := range s.Steps {
-		if st.Op == cgroup.Write {
+		switch st.Op {
+		case cgroup.Write:
 			lines = append(lines, fmt.Sprintf("%s = %s", filepath.Join(st.Dir, st.File), st.Value))
+		case cgroup.Devices:
+			for _, rule := range deviceRules(st.Program) {
+				lines = append(lines, fmt.Sprintf("%s devices: %s", st.Dir, rule))
+			}
 		}
 	}
 	return lines
 }
+
+// deviceRules gives a device program's rules in their order, "allow c 1:3 rwm" for one. The first says what holds for the rest.
+func deviceRules(p *cgroup.DeviceProgram) []string {
+	rules := strings.Split(strings.TrimSuffix(p.String(), "\n"), "\n")
+	switch rules[0] {
+	case "deny " + everyDevice:
+		rules[0] = "deny all"
+	case "allow " + everyDevice:
+		rules[0] = "allow all"
+	default:
+		rules = append([]string{"deny all"}, rules...) // what no rule matches is denied
+	}
+	return rules
+}
+
+// everyDevice is how a rule names all that can be done with all devices.
+const everyDevice = "a *:* rwm"
 
 // plannedAttach stands for the attachment of a cgroup that does not exist.
 func plannedAttach(s cgroup.Setup) cgroup.Attach {

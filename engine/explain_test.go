@@ -6,7 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"berth/engine/container"
+	"berth/kernel/cgroup"
 )
 
 // Every way to end has its sentence.
@@ -55,7 +58,7 @@ func TestExplain(t *testing.T) {
 		if err != nil || !strings.HasPrefix(x.Ended, c.ended) || (x.Ended == "") != (c.ended == "") || !strings.Contains(strings.Join(x.Details, "\n"), c.detail) {
 			t.Errorf("%q %q, %v; want %q with %q", x.Ended, x.Details, err, c.ended, c.detail)
 		}
-		if !strings.Contains(x.Program, "execve") || len(x.Limits) == 0 || !strings.HasPrefix(x.Cgroup, w.cfg.CgroupParent) {
+		if !strings.Contains(x.Program, "execve") || !strings.Contains(strings.Join(x.Limits, "\n"), "c 1:3 rwm") || !strings.HasPrefix(x.Cgroup, w.cfg.CgroupParent) {
 			t.Errorf("%s: program of %d bytes, limits %v, cgroup %s", x.ID, len(x.Program), x.Limits, x.Cgroup)
 		}
 	}
@@ -63,6 +66,49 @@ func TestExplain(t *testing.T) {
 		x, _ := w.Explain(t.Context(), run(nil, "dynamic"))
 		if !strings.HasPrefix(x.Ended, "/bin/dynamic needs /lib") {
 			t.Errorf("%q %q", x.Ended, x.Details)
+		}
+	}
+}
+
+// What may be done with devices is told on v1, where files hold it, and on v2, where a program does.
+func TestExplainDevices(t *testing.T) {
+	v1 := cgroup.Layout{Mode: cgroup.V1, Hierarchies: []cgroup.Hierarchy{{Dir: "/v1/pids", Controllers: []string{"pids"}, Own: "/"}, {Dir: "/v1/devices", Controllers: []string{"devices"}, Own: "/"}}}
+	v2 := cgroup.Layout{Mode: cgroup.V2, Hierarchies: []cgroup.Hierarchy{{V2: true, Dir: "/v2", Controllers: []string{"pids"}, Own: "/"}}}
+	major, minor, limit := int64(10), int64(200), int64(7)
+	everything := specs.LinuxDeviceCgroup{Access: "rwm"}
+	tun := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rw"}
+	open := specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"}
+	noTun := tun
+	noTun.Allow = false
+	for _, c := range []struct {
+		name   string
+		layout cgroup.Layout
+		rules  []specs.LinuxDeviceCgroup
+		want   []string // lines, in this order, among others
+		never  string
+	}{
+		{"v1", v1, []specs.LinuxDeviceCgroup{everything, tun}, []string{"/v1/devices/berth/x/devices.deny = a", "/v1/devices/berth/x/devices.allow = c 10:200 rw", "/v1/devices/berth/x/devices.allow = c 1:3 rwm", "/v1/pids/berth/x/pids.max = 7"}, "devices: "},
+		{"v2", v2, []specs.LinuxDeviceCgroup{everything, tun}, []string{"/v2/berth/x devices: deny all", "/v2/berth/x devices: allow c 10:200 rw", "/v2/berth/x devices: allow c 1:3 rwm", "/v2/berth/x/pids.max = 7"}, "allow all"},
+		{"v2, no rule for the rest", v2, []specs.LinuxDeviceCgroup{tun}, []string{"/v2/berth/x devices: deny all", "/v2/berth/x devices: allow c 10:200 rw"}, "allow all"},
+		{"v2, privileged", v2, []specs.LinuxDeviceCgroup{open}, []string{"/v2/berth/x devices: allow all"}, "deny all"},
+		{"v2, all but one", v2, []specs.LinuxDeviceCgroup{open, noTun}, []string{"/v2/berth/x devices: allow all", "/v2/berth/x devices: deny c 10:200 rw"}, "deny all"},
+	} {
+		setup, err := cgroup.Plan(c.layout, "/berth/x", &specs.LinuxResources{Devices: c.rules, Pids: &specs.LinuxPids{Limit: &limit}})
+		if err != nil {
+			t.Fatal(c.name, err)
+		}
+		text := strings.Join(limitLines(setup), "\n") + "\n"
+		rest := text
+		for _, line := range c.want {
+			_, after, ok := strings.Cut(rest, line+"\n")
+			if !ok {
+				t.Errorf("%s: no %q, in this order, in\n%s", c.name, line, text)
+				break
+			}
+			rest = after
+		}
+		if strings.Contains(text, c.never) {
+			t.Errorf("%s: %q in\n%s", c.name, c.never, text)
 		}
 	}
 }
