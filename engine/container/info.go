@@ -2,6 +2,8 @@ package container
 
 import (
 	"time"
+
+	"berth/network"
 )
 
 // Info is a snapshot of one container for inspect and list. Neither the engine nor a reader changes it once it was handed out.
@@ -36,8 +38,23 @@ type Info struct {
 	SizeRw     *int64 // bytes of the writable layer; set only when asked for
 	SizeRootFs *int64 // bytes of everything; set only when asked for
 
+	Mounts  []MountPoint    // what is mounted into it, by destination
+	Sandbox network.Sandbox // its network while it runs; zero where it has none of its own, or another's
+
 	Upper, Work string   // overlay directories of this container, for GraphDriver
 	Lower       []string // topmost first
+}
+
+// MountPoint is one mount as inspect shows it.
+type MountPoint struct {
+	Type        string // "bind", "volume", "tmpfs" or "image"
+	Name        string // of a volume
+	Source      string // host path, or the reference of an image; "" for a tmpfs and for a volume whose plugin tells it only when mounted
+	Destination string
+	Driver      string // of a volume
+	Mode        string // options as typed
+	RW          bool
+	Propagation string
 }
 
 // State is where a container stands.

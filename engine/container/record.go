@@ -29,6 +29,10 @@ type Record struct {
 	LogPath  string   `json:"logPath,omitempty"`
 	Cgroup   string   `json:"cgroup"` // cgroup path below each hierarchy's root, "/berth/ID"
 
+	// Mounts is everything mounted into the container: what the Spec asks for with its volumes named, the image's volumes, and the mounts
+	// of other containers. nil in records before volumes: the Spec's.
+	Mounts []Mount `json:"mounts,omitempty"`
+
 	AppArmorProfile string `json:"appArmorProfile,omitempty"`
 	ProcessLabel    string `json:"processLabel,omitempty"`
 	MountLabel      string `json:"mountLabel,omitempty"`
@@ -59,6 +63,14 @@ func DecodeRecord(b []byte, wantID string) (*Record, error) {
 		return nil, fault.New(fault.Internal, "the record of container %s names container %s", wantID, r.ID)
 	}
 	return &r, nil
+}
+
+// AllMounts gives what is mounted into the container.
+func (r *Record) AllMounts() []Mount {
+	if r.Mounts == nil {
+		return r.Spec.Mounts
+	}
+	return r.Mounts
 }
 
 // CommandLine joins path and arguments as list shows them: words with spaces are in single quotes.

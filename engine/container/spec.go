@@ -3,6 +3,8 @@ package container
 import (
 	"strings"
 	"time"
+
+	"berth/network"
 )
 
 // Spec is what a container is asked to be. Zero values mean "not asked for"; slices distinguish nil (the default) from empty
@@ -45,6 +47,8 @@ type Spec struct {
 	Shell           []string            `json:",omitzero"`
 	Volumes         map[string]struct{} `json:",omitzero"` // anonymous volumes of the image's configuration
 	ExposedPorts    []string            `json:",omitzero"` // "80/tcp"
+	VolumesFrom     []string            `json:",omitzero"` // "container" or "container:ro"
+	VolumeDriver    string              `json:",omitzero"` // of volumes made for this container; "" local
 	ContainerIDFile string              `json:",omitzero"`
 }
 
@@ -63,8 +67,8 @@ type Process struct {
 
 // Mount is one thing mounted into a container.
 type Mount struct {
-	Type     string `json:",omitzero"` // "bind" or "tmpfs"
-	Source   string `json:",omitzero"` // absolute host path of a bind
+	Type     string `json:",omitzero"` // "bind", "volume", "tmpfs" or "image"
+	Source   string `json:",omitzero"` // absolute host path of a bind; name of a volume, "" one made for this container alone; reference of an image
 	Target   string `json:",omitzero"` // absolute path in the container
 	ReadOnly bool   `json:",omitzero"`
 
@@ -79,6 +83,18 @@ type Mount struct {
 	CreateMountpoint       bool `json:",omitzero"` // --mount …,bind-create-src: make a missing source directory
 	ReadOnlyNonRecursive   bool `json:",omitzero"` // the mounts beneath a read-only bind stay writable
 	ReadOnlyForceRecursive bool `json:",omitzero"` // fail where the kernel cannot make them read-only (before Linux 5.12)
+
+	IDMap bool `json:",omitzero"` // shown with the ids of the container's user namespace, or shifted as the option says; needs Linux 5.12
+
+	Driver        string            `json:",omitzero"` // of a volume that has to be made; "" the container's VolumeDriver, else local
+	DriverOptions map[string]string `json:",omitzero"`
+	VolumeLabels  map[string]string `json:",omitzero"`
+	NoCopy        bool              `json:",omitzero"` // an empty volume stays empty: the image's content at Target is not copied into it
+	Subpath       string            `json:",omitzero"` // directory or file inside the volume or image, relative
+	FromImage     bool              `json:",omitzero"` // the image's configuration asks for this volume (VOLUME)
+	FromContainer string            `json:",omitzero"` // id of the container whose mount this is (--volumes-from)
+	Anonymous     bool              `json:",omitzero"` // in a Record: the volume was made for this container and goes with it
+	Path          string            `json:",omitzero"` // in a Record: host path of the volume's content as of the creation; a plugin tells it later
 
 	TmpfsSize    int64  `json:",omitzero"` // bytes; 0 the kernel's default
 	TmpfsMode    uint32 `json:",omitzero"` // permission bits; 0: 01777
@@ -183,13 +199,20 @@ type Security struct {
 
 // Network says which network the container lives in and what its resolver files hold.
 type Network struct {
-	Mode       string   `json:",omitzero"` // "none", "host", "container:ID"; "" and "default" are "bridge", refused until networks exist
+	Mode       string   `json:",omitzero"` // "none", "host", "container:ID", "bridge" or a network's name or id; "" and "default" are "bridge"
 	DNS        []string `json:",omitzero"` // addresses
 	DNSSearch  []string `json:",omitzero"`
 	DNSOptions []string `json:",omitzero"`
 	ExtraHosts []string `json:",omitzero"` // "name:address"
 	MacAddress string   `json:",omitzero"`
 	Disabled   bool     `json:",omitzero"` // no interface but loopback, as Mode "none"
+
+	Endpoints  []network.EndpointSpec `json:",omitzero"` // by network; one of the Mode's network is added where it is missing
+	Ports      []network.PortSpec     `json:",omitzero"`
+	PublishAll bool                   `json:",omitzero"` // every exposed port gets one of the host's
+	Links      []string               `json:",omitzero"` // "container:alias", of the default bridge
+	Rate       uint64                 `json:",omitzero"` // bits per second and interface, in and out each; 0: no limit
+	Weight     uint16                 `json:",omitzero"` // share of the networks' bandwidth, 1-1000; 0: 100
 }
 
 // Log chooses where output is kept.
