@@ -450,7 +450,7 @@ func TestUpgrade(t *testing.T) {
 }
 
 // TestFailpoints kills the keeper at every place where that would hurt if the order of things were
-// wrong.
+// wrong. Whoever is to be there when it happens waits for it, however slow the machine is.
 func TestFailpoints(t *testing.T) {
 	_, rnd := soak(t, 1)
 	for _, point := range []string{
@@ -467,9 +467,6 @@ func TestFailpoints(t *testing.T) {
 				// would end it. That window, from clone to insurance, stays open.
 				n = 1 + rnd.IntN(3)
 			}
-			if patience(1) > 1 {
-				n = min(n, 5) // a slow keeper reads more at once, and less often
-			}
 			t.Setenv(failpoint.Env, fmt.Sprintf("keeper/%s=kill:%d", point, n))
 			t.Log(os.Getenv(failpoint.Env))
 			r := newRig(t)
@@ -477,17 +474,18 @@ func TestFailpoints(t *testing.T) {
 			pid := r.keeperPID()
 			log := r.logCfg("a")
 			log.MaxSize, log.MaxFiles = 3000, 500
-			wait := "0"
-			switch point {
-			case "ended", "journalled-exit", "finished":
-				wait = "0.4" // until all are launched: a launch that is cut off is another test
-			}
 			for i := range 3 {
-				r.launch(Launch{ID: fmt.Sprint("short", i), Program: sh("sleep " + wait + "; exit 4")})
+				// They end when all are launched: a launch that is cut off is another test.
+				r.launch(Launch{ID: fmt.Sprint("short", i), Program: sh("while [ ! -e " + r.root + "/go ]; do sleep 0.01; done; exit 4")})
 			}
-			st := r.launch(Launch{ID: "a", Log: log, Program: program(self(t), "child-count", "240", "30", "both"),
+			st := r.launch(Launch{ID: "a", Log: log, Program: program(self(t), "child-count", "0", "200", "both", r.root+"/stop"),
 				Attach: []AttachRequest{{Stdout: true, Stderr: true, Framed: true}}})
-			got := deframe(t, []byte(readAll(t, st.Attached[0])))
+			all := make(chan string, 1)
+			go func() { all <- readAll(t, st.Attached[0]) }()
+			os.WriteFile(r.root+"/go", nil, 0o600)
+			eventually(t, "it was killed", func() bool { return r.keeperPID() != pid })
+			os.WriteFile(r.root+"/stop", nil, 0o600)
+			got := deframe(t, []byte(<-all))
 			codes := map[string]Exit{}
 			for len(codes) < 4 {
 				x := r.exit()
@@ -497,26 +495,73 @@ func TestFailpoints(t *testing.T) {
 			for i := range 3 {
 				r.checkAdopted(codes[fmt.Sprint("short", i)], 4)
 			}
-			if r.keeperPID() == pid {
-				t.Error("it was not killed")
-			}
-			var all []record
-			for i := 499; i >= 0; i-- {
-				p := log.Path
-				if i > 0 {
-					p += "." + strconv.Itoa(i)
-				}
-				if _, err := os.Stat(p); err == nil {
-					all = append(all, records(t, p)...)
-				}
-			}
-			if n := countLines(t, all, true); n != 240 {
-				t.Errorf("%d lines", n)
-			}
-			if got[1] != text(all, "stdout") || got[2] != text(all, "stderr") {
-				t.Errorf("the client got %d+%d bytes of %d+%d", len(got[1]), len(got[2]), len(text(all, "stdout")), len(text(all, "stderr")))
-			}
+			r.checkLog(log, got[1], got[2], r.number("stop"))
 		})
+	}
+}
+
+// number reads what a child wrote into a file.
+func (r *rig) number(file string) int {
+	r.t.Helper()
+	b, err := os.ReadFile(r.root + "/" + file)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	n, err := strconv.Atoi(string(b))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return n
+}
+
+// checkLog compares a log that rotates with what a client got, and counts its lines.
+func (r *rig) checkLog(log LogConfig, stdout, stderr string, lines int) {
+	t := r.t.(*testing.T)
+	t.Helper()
+	var all []record
+	for i := log.MaxFiles - 1; i >= 0; i-- {
+		p := log.Path
+		if i > 0 {
+			p += "." + strconv.Itoa(i)
+		}
+		if _, err := os.Stat(p); err == nil {
+			all = append(all, records(t, p)...)
+		}
+	}
+	if n := countLines(t, all, true); n != lines {
+		t.Errorf("%d lines of %d", n, lines)
+	}
+	if stdout != text(all, "stdout") || stderr != text(all, "stderr") {
+		t.Errorf("the client got %d+%d bytes of %d+%d", len(stdout), len(stderr), len(text(all, "stdout")), len(text(all, "stderr")))
+	}
+}
+
+// TestKilledBetweenExitAndOutput kills the keeper when it has noted an exit and has not read yet what the
+// process wrote before: its successor reads it.
+func TestKilledBetweenExitAndOutput(t *testing.T) {
+	t.Setenv(failpoint.Env, "keeper/journalled-exit=kill")
+	r := newRig(t)
+	os.Unsetenv(failpoint.Env)
+	pid := r.keeperPID()
+	// A client that does not read keeps the keeper from reading.
+	st := r.launch(Launch{ID: "a", Log: r.logCfg("a"), Program: program(self(t), "child-fill", r.root+"/written"),
+		Attach: []AttachRequest{{Stdout: true}}})
+	if x := r.exitOf("a", ""); x.Code != 5 || x.Unknown {
+		t.Errorf("%+v", x)
+	}
+	if r.keeperPID() == pid {
+		t.Error("it was not killed")
+	}
+	if n, want := countLines(t, records(t, r.logPath("a")), false), r.number("written"); n != want {
+		t.Errorf("%d lines of %d are in the log", n, want)
+	}
+	got := readAll(t, st.Attached[0]) // cut where it was, since a part was in the keeper
+	if all := text(records(t, r.logPath("a")), ""); !strings.HasPrefix(all, got) {
+		t.Errorf("the client got something else than the log")
+	}
+	// Told once and forgotten: the next keeper knows nothing of it.
+	if all, err := r.c.List(r.ctx()); err != nil || len(all) != 0 {
+		t.Errorf("%+v %v", all, err)
 	}
 }
 
@@ -530,8 +575,9 @@ func TestKilledWhileAdopting(t *testing.T) {
 				r.launch(Launch{ID: id, Log: r.logCfg(id), Program: program(self(t), "child-count", "0", "0")})
 			}
 			t.Setenv(failpoint.Env, "keeper/"+point)
-			syscall.Kill(r.keeperPID(), syscall.SIGKILL)
-			time.Sleep(200 * time.Millisecond)
+			pid := r.keeperPID()
+			syscall.Kill(pid, syscall.SIGKILL)
+			eventually(t, "a successor was started", func() bool { h := lockHolder(r.root); return h != "" && h != strconv.Itoa(pid) })
 			os.Unsetenv(failpoint.Env)
 			r.keeperPID()
 			for i := range 3 {

@@ -201,6 +201,44 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// TestRotationFillsGaps: the files move up to the first free number and no further; compressed ones move
+// with the rest; the oldest goes only when all numbers are taken.
+func TestRotationFillsGaps(t *testing.T) {
+	for _, c := range []struct{ before, after string }{
+		{"", "1:now"},
+		{"1:a", "1:now 2:a"},
+		{"1:a 2.gz:b", "1:now 2:a 3.gz:b"},
+		{"2:b 3:c", "1:now 2:b 3:c"}, // killed when it had moved 1 to 2
+		{"1:a 3:c", "1:now 2:a 3:c"},
+		{"1:a 2:b 3.gz:c", "1:now 2:a 3:b"},
+	} {
+		r := newRig(t)
+		log := r.logCfg("a")
+		log.MaxFiles = 4
+		r.launch(Launch{ID: "a", Log: log, Program: sh("echo now; read x"), Stdin: true})
+		eventually(t, "it has written", func() bool { return text(records(t, log.Path), "") == "now\n" })
+		for _, f := range strings.Fields(c.before) {
+			name, content, _ := strings.Cut(f, ":")
+			os.WriteFile(log.Path+"."+name, []byte(content), 0o600)
+		}
+		if err := r.c.RotateLog(r.ctx(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		var after []string
+		for _, name := range []string{"1", "1.gz", "2", "2.gz", "3", "3.gz", "4", "4.gz"} {
+			if b, err := os.ReadFile(log.Path + "." + name); err == nil {
+				if bytes.Contains(b, []byte("now")) {
+					b = []byte("now")
+				}
+				after = append(after, name+":"+string(b))
+			}
+		}
+		if got := strings.Join(after, " "); got != c.after {
+			t.Errorf("%q became %q, want %q", c.before, got, c.after)
+		}
+	}
+}
+
 func TestRotateAndClear(t *testing.T) {
 	r := newRig(t)
 	log := r.logCfg("a")

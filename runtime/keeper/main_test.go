@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 		case "child-count":
 			childCount(os.Args[2:])
 			return
+		case "child-fill":
+			childFill(os.Args[2:])
+			return
 		case "child-client":
 			childClient(os.Args[2:])
 			return
@@ -122,13 +125,24 @@ func openPty() (master, slave int, err error) {
 }
 
 // childCount writes numbered lines: count, or for ever with 0, with a pause of microseconds after
-// each. Every third is on stderr where "both" is said.
+// each. Every third is on stderr where "both" is said. With a fourth argument it goes on until there is
+// a file of that name, and writes into the file how many lines it wrote.
 func childCount(args []string) {
 	n, _ := strconv.Atoi(args[0])
 	pause, _ := strconv.Atoi(args[1])
 	both := len(args) > 2 && args[2] == "both"
+	until := ""
+	if len(args) > 3 {
+		until = args[3]
+	}
 	pad := strings.Repeat("x", 60)
 	for i := 0; n == 0 || i < n; i++ {
+		if until != "" && i%16 == 0 {
+			if _, err := os.Stat(until); err == nil {
+				os.WriteFile(until, []byte(strconv.Itoa(i)), 0o600)
+				return
+			}
+		}
 		fd := 1
 		if both && i%3 == 2 {
 			fd = 2
@@ -150,6 +164,33 @@ func childCount(args []string) {
 			time.Sleep(time.Duration(pause) * time.Microsecond)
 		}
 	}
+}
+
+// childFill writes numbered lines until nobody has taken any for a while, writes how many it got rid of
+// into a file, and exits with 5: what it wrote last is in its pipe then.
+func childFill(args []string) {
+	unix.SetNonblock(1, true)
+	n, quiet := 0, 0
+	for b := []byte(nil); quiet < 50; {
+		if len(b) == 0 {
+			b = fmt.Appendf(nil, "line %d %s\n", n, strings.Repeat("x", n%60))
+		}
+		w, err := unix.Write(1, b)
+		if err == unix.EAGAIN {
+			quiet++
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			os.Exit(9)
+		}
+		if b = b[w:]; len(b) == 0 {
+			n++
+		}
+		quiet = 0
+	}
+	os.WriteFile(args[0], []byte(strconv.Itoa(n)), 0o600)
+	os.Exit(5)
 }
 
 // rig is a keeper in a directory of its own, ended with the test.

@@ -11,6 +11,7 @@
 //	B  the boot (its id from /proc/sys/kernel/random/boot_id) under which the following were written
 //	L  a process was launched, or is known anew (wire.Desc)
 //	X  it ended (wire.Exit)
+//	D  all that it wrote has been read, what remains of it is its end (wire.Request: ID, Proc)
 //	A  its end is acknowledged, it is forgotten (wire.Request: ID, Proc)
 //
 // A torn or damaged tail is cut off at the last good record when the file is opened. When most of

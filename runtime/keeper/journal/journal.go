@@ -22,9 +22,10 @@ const (
 
 // Entry is a process as the journal knows it: acknowledged ones are not in it any more.
 type Entry struct {
-	Desc wire.Desc
-	Exit *wire.Exit // nil: no end is known
-	Boot bool       // launched under the present boot
+	Desc    wire.Desc
+	Exit    *wire.Exit // nil: no end is known
+	Drained bool       // all its output has been read, too
+	Boot    bool       // launched under the present boot
 }
 
 // Journal is the open file. It is used by one goroutine.
@@ -92,7 +93,11 @@ func Parse(b []byte, boot string) (held []Entry, good int) {
 			}
 			key := d.ID + "\x00" + d.Proc
 			if i, ok := index[key]; ok {
-				held[i] = Entry{Desc: d, Boot: current}
+				if e := &held[i]; e.Desc.PID == d.PID {
+					e.Desc, e.Boot = d, current // adopted, perhaps after its end
+				} else {
+					*e = Entry{Desc: d, Boot: current}
+				}
 				continue
 			}
 			index[key] = len(held)
@@ -104,6 +109,14 @@ func Parse(b []byte, boot string) (held []Entry, good int) {
 			}
 			if i, ok := index[x.ID+"\x00"+x.Proc]; ok {
 				held[i].Exit = &x
+			}
+		case 'D':
+			var r wire.Request
+			if wire.Unmarshal(payload[1:], &r) != nil {
+				continue
+			}
+			if i, ok := index[r.ID+"\x00"+r.Proc]; ok {
+				held[i].Drained = true
 			}
 		case 'A':
 			var r wire.Request
@@ -161,6 +174,11 @@ func (j *Journal) Launched(d *wire.Desc) error { return j.append('L', d) }
 // Exited records a process's end.
 func (j *Journal) Exited(x *wire.Exit) error { return j.append('X', x) }
 
+// Drained records that an ended process's output has been read to its end.
+func (j *Journal) Drained(id, proc string) error {
+	return j.append('D', &wire.Request{ID: id, Proc: proc})
+}
+
 // Acked records that a process is forgotten.
 func (j *Journal) Acked(id, proc string) error {
 	return j.append('A', &wire.Request{ID: id, Proc: proc})
@@ -204,6 +222,9 @@ func (j *Journal) Rewrite(held []Entry) error {
 		b = appendRecord(b, 'L', &e.Desc, "")
 		if e.Exit != nil {
 			b = appendRecord(b, 'X', e.Exit, "")
+		}
+		if e.Drained {
+			b = appendRecord(b, 'D', &wire.Request{ID: e.Desc.ID, Proc: e.Desc.Proc}, "")
 		}
 	}
 	if !current {

@@ -16,6 +16,9 @@ func keys(held []Entry) string {
 		if e.Exit != nil {
 			s += fmt.Sprintf("=%d", e.Exit.Code)
 		}
+		if e.Drained {
+			s += "."
+		}
 		if !e.Boot {
 			s += "!"
 		}
@@ -33,6 +36,8 @@ func write(t *testing.T, j *Journal, words ...string) {
 			err = j.Launched(&wire.Desc{ID: id, PID: 7})
 		case 'X':
 			err = j.Exited(&wire.Exit{ID: id, Code: 3})
+		case 'D':
+			err = j.Drained(id, "")
 		case 'A':
 			err = j.Acked(id, "")
 		}
@@ -70,6 +75,27 @@ func TestReplay(t *testing.T) {
 		t.Fatal(keys(held), err)
 	}
 	j.Close()
+}
+
+// An adoption does not make an ended process live again; another process of that name is another one.
+func TestLaunchedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "j")
+	j, _, _, err := Open(path, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, j, "La", "Xa", "La", "Lb", "Xb", "Db", "Lc", "Xc", "Dc")
+	if err := j.Launched(&wire.Desc{ID: "c", PID: 8}); err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	for range 2 { // also as it was written anew
+		j, held, _, err := Open(path, "b")
+		if err != nil || keys(held) != "a/=3 b/=3. c/ " {
+			t.Fatal(keys(held), err)
+		}
+		j.Close()
+	}
 }
 
 // TestTornTail cuts the file at every length and damages every byte: what was written before the
@@ -145,6 +171,7 @@ func FuzzParse(f *testing.F) {
 	b := appendRecord([]byte(magic), 'B', nil, "b")
 	b = appendRecord(b, 'L', &wire.Desc{ID: "x", Log: wire.LogConfig{Attrs: []wire.Attr{{Key: "a"}}}}, "")
 	b = appendRecord(b, 'X', &wire.Exit{ID: "x"}, "")
+	b = appendRecord(b, 'D', &wire.Request{ID: "x"}, "")
 	f.Add(b)
 	f.Add([]byte(magic))
 	f.Fuzz(func(t *testing.T, b []byte) {

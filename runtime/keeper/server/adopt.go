@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A keeper that follows a killed one finds in the journal what that one held. Known exits are told
-// again. Processes without a known exit are lost until a client that held their insurance brings it
-// back:
+// A keeper that follows a killed one finds in the journal what that one held. Exits after which all
+// output was read are told again. Other processes, those too whose exit is known while their last words
+// are still in their pipes, are lost until a client that held their insurance brings it back:
 //
 //	client                               new keeper
 //	──────                               ──────────
@@ -37,22 +37,30 @@ import (
 func (s *Server) recallExits() {
 	lost := s.lost[:0]
 	for _, e := range s.lost {
-		if e.Exit == nil && e.Boot {
+		if e.Boot && !(e.Exit != nil && e.Drained) {
 			lost = append(lost, e)
 			continue
 		}
-		p := s.newProc(e.Desc)
-		p.d.Slot = noSlot
-		p.reaped, p.finished = true, true
-		s.procs[p.key()] = p
-		if e.Exit != nil {
-			p.exit = *e.Exit
-			continue
-		}
-		// It ran when the machine went down.
-		s.unknownExit(p)
+		s.recall(e) // without an exit it ran when the machine went down
 	}
 	s.lost = lost
+}
+
+// recall makes an entry a process that is over.
+func (s *Server) recall(e journal.Entry) *proc {
+	p := s.newProc(e.Desc)
+	p.d.Slot = noSlot
+	p.reaped, p.finished = true, true
+	s.procs[p.key()] = p
+	if e.Exit != nil {
+		p.exit = *e.Exit
+	} else {
+		s.unknownExit(p)
+	}
+	if !e.Drained {
+		s.drained(p)
+	}
+	return p
 }
 
 func (s *Server) unknownExit(p *proc) {
@@ -101,7 +109,8 @@ func (s *Server) adopt(m *wire.Held, fds *[]int) error {
 	for j, r := range m.Roles {
 		got[r] = (*fds)[j]
 	}
-	if _, ok := got[wire.RolePidfd]; !ok {
+	exit := s.lost[i].Exit
+	if _, ok := got[wire.RolePidfd]; !ok && exit == nil {
 		return fault.New(fault.Invalid, "adopt: %s without its pidfd", name(k))
 	}
 	d := s.lost[i].Desc
@@ -127,7 +136,13 @@ func (s *Server) adopt(m *wire.Held, fds *[]int) error {
 	p.adopting = true
 	s.lost = slices.Delete(s.lost, i, i+1)
 	s.procs[k] = p
-	s.byPID[d.PID] = p
+	if exit != nil { // only its last words are missing
+		p.reaped, p.exit = true, *exit
+		closeFD(&p.pidfd)
+		p.stdin.close()
+	} else {
+		s.byPID[d.PID] = p
+	}
 
 	old := s.openOld(take(wire.RoleSlate))
 	if old != nil && old.Has(oldSlot) {
@@ -298,6 +313,10 @@ func (s *Server) adoptEnd() {
 		for _, a := range slices.Clone(p.atts) {
 			a.watch()
 		}
+		if p.reaped {
+			p.grace = s.times.after(drainGrace, p.graceOver)
+			s.times.after(time.Nanosecond, p.maybeFinish)
+		}
 		s.say.info("adopted", "id", p.d.ID, "proc", p.d.Proc, "pid", itoa(p.d.PID), "attachments", itoa(len(p.atts)))
 	}
 	for _, sl := range s.old {
@@ -307,28 +326,32 @@ func (s *Server) adoptEnd() {
 	lost := s.lost
 	s.lost = nil
 	for _, e := range lost {
-		s.recover(e.Desc)
+		if e.Exit != nil {
+			s.say.warn("the last output of a process is lost: nobody held its pipes", "id", e.Desc.ID, "proc", e.Desc.Proc)
+			s.pushExit(s.recall(e))
+			continue
+		}
+		s.recover(e)
 	}
 }
 
 // recover finds a process for which nobody held insurance. Its pipes can be opened anew through
 // /proc as long as it lives; a terminal cannot.
-func (s *Server) recover(d wire.Desc) {
+func (s *Server) recover(e journal.Entry) {
+	d := e.Desc
 	d.Adopted, d.Gated, d.Slot = true, false, noSlot
-	p := s.newProc(d)
-	s.procs[p.key()] = p
 	fd, err := unix.PidfdOpen(d.PID, 0)
 	if err == nil && !sameProcess(&d, fd) {
 		_ = unix.Close(fd)
 		err = unix.ESRCH
 	}
 	if err != nil {
-		p.reaped, p.finished = true, true
-		s.unknownExit(p)
 		s.say.warn("a process ended while no keeper ran", "id", d.ID, "proc", d.Proc)
-		s.pushExit(p)
+		s.pushExit(s.recall(journal.Entry{Desc: d}))
 		return
 	}
+	p := s.newProc(d)
+	s.procs[p.key()] = p
 	if p.d.Slot, err = s.slate.Alloc(); err != nil {
 		p.d.Slot = noSlot
 	}
@@ -378,7 +401,7 @@ func openPipe(d *wire.Desc, n int) int {
 			continue
 		}
 		if inode(fd) == want {
-			return fd
+			return high(fd)
 		}
 		_ = unix.Close(fd)
 	}

@@ -44,7 +44,7 @@ func (s *Server) attach(from *peer, p *proc, r wire.AttachRequest, sock int) (a 
 		if err != nil {
 			return nil, -1, fault.Wrap(fault.Unavailable, err, "attach: make a socket pair")
 		}
-		sock, theirs = pair[0], pair[1]
+		sock, theirs = high(pair[0]), pair[1]
 		if unix.SetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
 			_ = unix.SetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
 		}

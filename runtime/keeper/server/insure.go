@@ -112,7 +112,7 @@ func (s *Server) entries() []journal.Entry {
 		e := journal.Entry{Desc: p.d, Boot: true}
 		if p.reaped {
 			x := p.exit
-			e.Exit = &x
+			e.Exit, e.Drained = &x, p.finished
 		}
 		out = append(out, e)
 	}

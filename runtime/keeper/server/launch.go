@@ -121,7 +121,7 @@ func (l *launch) run(starter Starter, devNull int) {
 			l.failed = fault.Wrap(fault.Unavailable, err, "make a pipe")
 			return false
 		}
-		*ours, *its = fds[1-reads], fds[reads]
+		*ours, *its = high(fds[1-reads]), fds[reads]
 		theirs = append(theirs, fds[reads])
 		return true
 	}
@@ -135,6 +135,9 @@ func (l *launch) run(starter Starter, devNull int) {
 	}
 	l.res, l.failed = starter.Start(l.program, io)
 	l.started = time.Now()
+	if l.failed == nil {
+		l.res.PidFD, l.res.Console = high(l.res.PidFD), high(l.res.Console)
+	}
 }
 
 // launched is called by the loop when run is over.

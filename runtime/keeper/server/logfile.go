@@ -42,7 +42,7 @@ func openLogFile(path string) (int, error) {
 	if err != nil {
 		return -1, fault.Wrap(fault.Internal, err, "open log %s", path)
 	}
-	return fd, nil
+	return high(fd), nil
 }
 
 // begin gives the commit from which a piece starts: the present end of the file, which is not ours
@@ -315,20 +315,24 @@ func (l *logFile) giveUp(st *stream) {
 	l.unstash(st.n)
 }
 
-// rotate moves path to path.1, path.1 to path.2 and so on, and begins anew, in the order of
-// Docker's driver. With one file it is emptied. A crash between any two steps is repaired by
-// findLog.
+// rotate moves path to path.1, path.1 to path.2 and so on up to the first number that is free, and begins
+// anew. Where none is free the oldest file goes, as with Docker's driver. With one file it is emptied. A
+// keeper killed between any two steps leaves a number free, and its successor's rotation goes on from there.
 func (l *logFile) rotate() error {
 	path, files := l.p.d.Log.Path, l.p.d.Log.MaxFiles
 	if files < 2 {
 		return unix.Ftruncate(l.fd, 0)
 	}
 	at := func(n int) string { return path + "." + strconv.Itoa(n) }
+	free := 1
+	for free < files-1 && (exists(at(free)) || exists(at(free)+".gz")) {
+		free++
+	}
 	for _, suffix := range []string{"", ".gz"} { // the engine may compress what was rotated
-		if err := os.Remove(at(files-1) + suffix); err != nil && !os.IsNotExist(err) {
+		if err := os.Remove(at(free) + suffix); err != nil && !os.IsNotExist(err) {
 			return err
 		}
-		for i := files - 1; i > 1; i-- {
+		for i := free; i > 1; i-- {
 			if err := os.Rename(at(i-1)+suffix, at(i)+suffix); err != nil && !os.IsNotExist(err) {
 				return err
 			}
@@ -345,9 +349,14 @@ func (l *logFile) rotate() error {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	_ = unix.Close(l.fd)
-	l.fd = fd
+	l.fd = high(fd)
 	_ = failpoint.Hit("keeper/rotated")
 	return nil
+}
+
+func exists(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil
 }
 
 // clear empties the log and removes its rotated files.

@@ -61,6 +61,7 @@ func (l *listener) ready(uint32) {
 		if err != nil {
 			return // EAGAIN, or a client that has gone again; out of descriptors: the next event tries anew
 		}
+		fd = high(fd)
 		cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 		if err != nil || (cred.Uid != 0 && int(cred.Uid) != os.Geteuid()) {
 			l.s.say.warn("refused a client that is not root")
@@ -170,7 +171,9 @@ func received(oob []byte) (fds []int) {
 	}
 	for i := range msgs {
 		if got, err := unix.ParseUnixRights(&msgs[i]); err == nil {
-			fds = append(fds, got...)
+			for _, fd := range got {
+				fds = append(fds, high(fd))
+			}
 		}
 	}
 	return fds

@@ -16,7 +16,7 @@ import (
 //
 //	launching ─▶ running ─▶ reaped ─▶ finished ─▶ (acknowledged) gone
 //	             │          │         └ output drained, exit pushed to clients
-//	             │          └ exit known and journalled, output still being read
+//	             │          └ exit known and journalled, output still being read: a successor adopts it
 //	             └ descriptors registered, journalled
 type proc struct {
 	s *Server
@@ -240,6 +240,7 @@ func (p *proc) maybeFinish() {
 	}
 	p.finished = true
 	p.s.times.stop(p.grace)
+	p.s.drained(p)
 	for _, a := range slices.Clone(p.atts) {
 		a.finish()
 	}
@@ -250,6 +251,13 @@ func (p *proc) maybeFinish() {
 	p.freeSlot()
 	_ = failpoint.Hit("keeper/finished")
 	p.s.pushExit(p)
+}
+
+// drained notes that nothing is to be saved of a process any more: a successor tells its end, and asks nobody for its descriptors.
+func (s *Server) drained(p *proc) {
+	if err := s.jour.Drained(p.d.ID, p.d.Proc); err != nil {
+		s.say.warn("an end of output is only in memory", "id", p.d.ID, "proc", p.d.Proc, "err", err.Error())
+	}
 }
 
 func (p *proc) freeSlot() {

@@ -39,6 +39,24 @@ func takeLock(execRoot string) (int, error) {
 	return fd, nil
 }
 
+// HighFD is where the descriptors begin that live as long as a process or a client. What a launch opens
+// finds room below, and the child is born with a copy of that part only (launch.Launcher.High): the
+// cost of a launch does not grow with the number of processes held.
+const HighFD = 512
+
+// high moves a descriptor there. Where the limit on open files leaves no room it stays.
+func high(fd int) int {
+	if fd < 0 || fd >= HighFD {
+		return fd
+	}
+	up, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, HighFD)
+	if err != nil {
+		return fd
+	}
+	_ = unix.Close(fd)
+	return up
+}
+
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
