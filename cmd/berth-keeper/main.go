@@ -34,6 +34,9 @@ func newStarter() (server.Starter, error) {
 		os.Stderr.WriteString("berth-keeper: " + err.Error() + "\n")
 		l, err = launch.NewLauncher(false)
 	}
+	if err == nil {
+		l.High = server.HighFD
+	}
 	return starter{l}, err
 }
 

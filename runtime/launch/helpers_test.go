@@ -149,7 +149,7 @@ func wait(t testing.TB, proc *Process) unix.WaitStatus {
 	return ws
 }
 
-// launchers are the two ways of entering a root.
+// launchers are the two ways of entering a root, the second as the keeper uses it.
 func launchers(t *testing.T, f func(t *testing.T, l *Launcher, o Options)) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: namespaces and mounts are made for real")
@@ -163,6 +163,9 @@ func launchers(t *testing.T, f func(t *testing.T, l *Launcher, o Options)) {
 			l, err := NewLauncher(covered)
 			must(t, err)
 			defer l.Close()
+			if covered {
+				l.High = 256
+			}
 			f(t, l, Options{Covered: covered, Facts: probe.Host()})
 		})
 	}

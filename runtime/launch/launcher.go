@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -14,6 +15,11 @@ import (
 
 // Launcher makes processes out of Programs. It may be used by several goroutines at once.
 type Launcher struct {
+	// High, when it is above 0, is the number from which on descriptors belong to the launching process
+	// alone. The kernel copies all others for each child, and closes the copies at its execve; who holds
+	// thousands keeps them there. Set it before the first Start.
+	High int
+
 	covered chan func() // runs on threads that live in the empty mount namespace
 }
 
@@ -105,6 +111,7 @@ func (l *Launcher) Start(p *Program, io Stdio) (*Process, error) {
 // error is an *Error where a step failed.
 func (l *Launcher) StartHooked(p *Program, io Stdio, hooks Hooks) (*Process, error) {
 	s := &start{p: p, io: io, hooks: hooks, sync: [2]int{-1, -1}, ownPidNS: -1, program: -1, pidfd: -1}
+	s.high = l.High
 	s.slots = make([]int, len(p.Slots))
 	for i := range s.slots {
 		s.slots[i] = -1
@@ -128,6 +135,7 @@ type start struct {
 	birth   []byte // the table that executes it
 	pid     int
 	pidfd   int32
+	high    int // Launcher.High
 
 	ownPidNS int // the launcher's own pid namespace, to return to, or -1
 }
@@ -231,6 +239,12 @@ func (s *start) clone() error {
 		args.flags |= unix.CLONE_VM | unix.CLONE_VFORK
 		run = cloneBlocking
 	}
+	if c.TimeNS != "" {
+		s.high = 0 // nothing tells when a child that is not waited for has a table of its own
+	}
+	if s.high > 0 {
+		args.flags |= unix.CLONE_FILES // until the birth table's first call
+	}
 	if err := s.birthTable(); err != nil {
 		return err
 	}
@@ -248,12 +262,22 @@ func (s *start) clone() error {
 // so that its failure can be seen.
 func (s *start) birthTable() error {
 	var b section
-	seen := map[int]bool{}
+	var keep []int
 	for slot, fd := range s.slots {
-		if fd > 2 && Slot(slot) != SlotConsole && !seen[fd] {
-			seen[fd] = true
-			b.call("keep a descriptor", unix.SYS_FCNTL, Int(fd), Int(unix.F_SETFD), Int(0)).expect(unix.EBADF, 0)
+		if fd > 2 && Slot(slot) != SlotConsole && !slices.Contains(keep, fd) {
+			keep = append(keep, fd)
 		}
+	}
+	if s.high > 0 {
+		// Born with the launcher's own table of descriptors, it takes a copy of the low end.
+		what := "take leave of the launcher's descriptors"
+		first := max(s.program, slices.Max(keep)) + 1
+		b.call(what, unix.SYS_CLOSE_RANGE, Int(first), Int(^uint32(0)), Int(unix.CLOSE_RANGE_UNSHARE)).
+			expect(unix.ENOSYS, 0).expect(unix.EPERM, 0).OnOK = 1 // where a filter of the launcher's own refuses it
+		b.call(what, unix.SYS_UNSHARE, Int(unix.CLONE_FILES))
+	}
+	for _, fd := range keep {
+		b.call("keep a descriptor", unix.SYS_FCNTL, Int(fd), Int(unix.F_SETFD), Int(0)).expect(unix.EBADF, 0)
 	}
 	if s.p.Clone.Maps != nil {
 		// execve takes all capabilities from a user that has no name in the new namespace.
@@ -293,6 +317,9 @@ const (
 
 // serve answers the child until it is at its gate or has called execve.
 func (s *start) serve(proc *Process) error {
+	if s.high > 0 && s.p.Clone.Maps != nil {
+		s.awaitParting()
+	}
 	// With our copy of the child's end open we would never see it close.
 	closeFD(s.sync[1])
 	s.sync[1] = -1
@@ -314,6 +341,17 @@ func (s *start) serve(proc *Process) error {
 		}
 		if _, err := unix.Write(s.sync[0], message); err != nil && err != unix.EPIPE {
 			return fmt.Errorf("answer the container's first process: %w", err)
+		}
+	}
+}
+
+// awaitParting waits until a child that does not hold our thread has descriptors of its own, so that ours
+// may be closed: its first message comes after that, or it has ended.
+func (s *start) awaitParting() {
+	fds := []unix.PollFd{{Fd: int32(s.sync[0]), Events: unix.POLLIN}, {Fd: s.pidfd, Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
+			return
 		}
 	}
 }
