@@ -12,8 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"berth/base/fault"
+	"berth/base/tarstream"
 	"berth/image/archive/compress"
-	"berth/image/archive/tarstream"
 	"berth/image/layer"
 )
 

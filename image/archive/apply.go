@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"berth/base/fault"
-	"berth/image/archive/tarstream"
+	"berth/base/tarstream"
 	"berth/kernel/tree"
 )
 

@@ -7,7 +7,7 @@ import (
 	"math"
 
 	"berth/base/fault"
-	"berth/image/archive/tarstream"
+	"berth/base/tarstream"
 	"berth/kernel/tree"
 )
 

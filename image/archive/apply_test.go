@@ -18,9 +18,9 @@ import (
 	"time"
 
 	"berth/base/fault"
+	"berth/base/tarstream"
 	"berth/image/archive/compress"
 	"berth/image/archive/split"
-	"berth/image/archive/tarstream"
 	"berth/kernel/tree"
 )
 

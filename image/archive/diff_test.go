@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"berth/image/archive/tarstream"
+	"berth/base/tarstream"
 	"berth/kernel/tree"
 )
 
