@@ -129,4 +129,5 @@ type Endpoint struct {
 	Gateway6    netip.Addr   `json:"gateway6,omitzero"`
 	Names       []string     `json:"names,omitempty"` // by which others on the network find it: container name, short id, aliases
 	Container   string       `json:"container"`       // the container's name, for network inspect
+	ContainerID string       `json:"containerID"`     // the container's id, by which network inspect lists it
 }
