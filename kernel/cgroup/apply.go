@@ -285,8 +285,13 @@ func hasWord(text, word string) bool {
 }
 
 // inherit fills cpuset.cpus and cpuset.mems from the mount point down to dir: on v1 a cpuset is born
-// empty, and takes no process before it has both.
+// empty, and takes no process before it has both. Each write makes the kernel look at every cpuset and
+// rebuild its scheduling domains, so a parent made here is told to give birth to full ones
+// (cgroup.clone_children, Documentation/admin-guide/cgroup-v1/cpusets.rst).
 func (a *applier) inherit(dir, base string) error {
+	if trimmed(dir+"/cpuset.cpus") != "" && trimmed(dir+"/cpuset.mems") != "" {
+		return nil
+	}
 	at := base
 	rel := strings.TrimPrefix(dir, base)
 	var cpus, mems string
@@ -304,15 +309,16 @@ func (a *applier) inherit(dir, base string) error {
 			if at == base {
 				*f.up = trimmed(at + f.file)
 			}
-			if !slices.Contains(a.made, child) { // a new one is empty
-				if own := trimmed(child + f.file); own != "" {
-					*f.up = own
-					continue
-				}
+			if own := trimmed(child + f.file); own != "" {
+				*f.up = own
+				continue
 			}
 			if err := writeFile(child+f.file, *f.up); err != nil {
 				return fault.Wrap(fault.Internal, err, "write %q to %s", *f.up, child+f.file)
 			}
+		}
+		if child != dir && slices.Contains(a.made, child) {
+			_ = writeFile(child+"/cgroup.clone_children", "1") // else the next one is filled by hand too
 		}
 		at = child
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -441,4 +442,36 @@ func BenchmarkPlan(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestRealCpusetIsBornFull: on v1 the second container below a parent that was made here needs no write to
+// its cpuset, and one below a parent of somebody else is filled all the same.
+func TestRealCpusetIsBornFull(t *testing.T) {
+	l, path := real(t)
+	i := slices.IndexFunc(l.Hierarchies, func(h Hierarchy) bool { return !h.V2 && h.Has("cpuset") })
+	if i < 0 {
+		t.Skip("needs cgroup v1's cpuset")
+	}
+	h := l.Hierarchies[i]
+	check := func(name, flag string) {
+		c := apply(t, l, path+"/"+name, nil)
+		dir := h.Place(l.Mode, path+"/"+name)
+		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if got, want := trimmed(dir+"/"+f), trimmed(h.Dir+"/"+f); got != want {
+				t.Errorf("%s: %s is %q, want %q", name, f, got, want)
+			}
+		}
+		if got := trimmed(h.Place(l.Mode, path) + "/cgroup.clone_children"); got != flag {
+			t.Errorf("after %s the parent's cgroup.clone_children is %s, want %s", name, got, flag)
+		}
+		if err := c.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+	check("first", "1")
+	check("second", "1")
+	if err := writeFile(h.Place(l.Mode, path)+"/cgroup.clone_children", "0"); err != nil {
+		t.Fatal(err)
+	}
+	check("elsewhere", "0")
 }
