@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"cmp"
 	"os"
 	"path"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -16,14 +18,10 @@ import (
 	"berth/kernel/cgroup"
 )
 
-// check refuses what cannot be done, by name, and fills in the engine's defaults. Nothing exists yet when it fails. asked are the
-// volumes that the client asked for; the image's may be more.
-func (e *Engine) check(s *container.Spec, asked map[string]struct{}) (warnings []string, err error) {
-	if len(asked) > 0 {
-		return nil, fault.New(fault.NotImplemented, "there are no volumes in this build; use a bind mount (-v /host/path:/path) or --tmpfs")
-	}
+// check refuses what cannot be done, by name, and fills in the engine's defaults. Nothing exists yet when it fails.
+func (e *Engine) check(s *container.Spec) (warnings []string, err error) {
 	e.fillDefaults(s)
-	for _, check := range []func(*container.Spec) error{checkProcess, checkRestart, checkNetwork, checkAddresses, checkNamespaces, checkMounts, checkLog, e.checkRuntime, e.rules.CheckSecurity, e.resolveJoins} {
+	for _, check := range []func(*container.Spec) error{checkProcess, checkRestart, checkAddresses, checkNamespaces, checkMounts, checkLog, e.checkRuntime, e.rules.CheckSecurity, e.resolveJoins} {
 		if err := check(s); err != nil {
 			return nil, err
 		}
@@ -31,15 +29,8 @@ func (e *Engine) check(s *container.Spec, asked map[string]struct{}) (warnings [
 	if warnings, err = CheckResources(&s.Resources, e.layout); err != nil {
 		return nil, err
 	}
-	if len(s.Volumes) > 0 {
-		var names []string
-		for v := range s.Volumes {
-			names = append(names, v)
-		}
-		slices.Sort(names)
-		warnings = append(warnings, "The image declares volumes ("+strings.Join(names, ", ")+"); there are no volumes in this build: their files stay in the container's own layer and go with it")
-	}
-	return warnings, nil
+	more, err := e.checkNetwork(s)
+	return append(warnings, more...), err
 }
 
 // fillDefaults writes the engine's defaults into the spec, so that a later change of the configuration does not change the container.
@@ -130,34 +121,6 @@ func checkRestart(s *container.Spec) error {
 	return nil
 }
 
-func checkNetwork(s *container.Spec) error {
-	n := &s.Network
-	switch {
-	case n.Name() == "none", n.Name() == "host":
-		if n.MacAddress != "" {
-			return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
-		}
-	case n.IsContainer():
-		for set, what := range map[bool]string{
-			s.Hostname != "": "hostname", len(n.DNS) > 0: "dns", len(n.ExtraHosts) > 0: "custom host-to-IP mapping", n.MacAddress != "": "mac-address",
-		} {
-			if set {
-				return fault.New(fault.Invalid, "conflicting options: %s and the network mode", what)
-			}
-		}
-	case n.Name() == "bridge":
-		return fault.New(fault.NotImplemented, "no bridge network in this build; use --network none or host")
-	default:
-		return fault.New(fault.NotImplemented, "network %s: there are no networks in this build but none and host; use --network none or host", n.Name())
-	}
-	for _, h := range n.ExtraHosts {
-		if name, addr, ok := strings.Cut(h, ":"); !ok || name == "" || addr == "" {
-			return fault.New(fault.Invalid, "bad format for add-host: %q", h)
-		}
-	}
-	return nil
-}
-
 func checkNamespaces(s *container.Spec) error {
 	n := &s.Namespaces
 	is := func(mode string, allowed ...string) bool {
@@ -232,8 +195,22 @@ func checkMount(m *container.Mount) error {
 		if m.TmpfsSize < 0 {
 			return bad("the size of a tmpfs cannot be negative")
 		}
+	case "volume":
+		if m.Source == "" && m.Subpath != "" {
+			return bad("must not set Subpath when using anonymous volumes")
+		}
+		if !filepath.IsLocal(cmp.Or(m.Subpath, ".")) {
+			return bad("subpath must be a relative path within the volume: %q", m.Subpath)
+		}
+	case "image":
+		if m.Source == "" {
+			return bad("field Source must not be empty")
+		}
+		if !filepath.IsLocal(cmp.Or(m.Subpath, ".")) {
+			return bad("subpath must be a relative path within the image: %q", m.Subpath)
+		}
 	default:
-		return fault.New(fault.NotImplemented, "mount type %q is not in this build; there are bind and tmpfs", m.Type)
+		return fault.New(fault.Invalid, "mount type unknown: %q", m.Type)
 	}
 	return nil
 }

@@ -155,7 +155,7 @@ func (e *Engine) processLabelOf(cid string) string {
 }
 
 // applyConfinement makes ready what a start of the container needs: the profile in the kernel, and labels on the files it is given.
-func (e *Engine) applyConfinement(ctx context.Context, r *container.Record) error {
+func (e *Engine) applyConfinement(ctx context.Context, r *container.Record, paths sources) error {
 	if err := e.ensureProfile(ctx, r); err != nil {
 		return err
 	}
@@ -171,12 +171,17 @@ func (e *Engine) applyConfinement(ctx context.Context, r *container.Record) erro
 			return err
 		}
 	}
-	for _, m := range r.Spec.Mounts {
-		if m.Type != "bind" || m.Relabel == "" {
+	for _, m := range r.AllMounts() {
+		source := m.Source
+		switch {
+		case m.Type == "volume" && m.Driver == "local":
+			source = paths[m.Target]
+			m.Relabel = cmp.Or(m.Relabel, "z") // files of a volume are for whoever mounts it
+		case m.Type != "bind" || m.Relabel == "":
 			continue
 		}
-		if err := selinux.Relabel(m.Source, r.MountLabel, m.Relabel == "z"); err != nil {
-			return fault.In(err, "error setting label on mount source '%s'", m.Source)
+		if err := selinux.Relabel(source, r.MountLabel, m.Relabel == "z"); err != nil {
+			return fault.In(err, "error setting label on mount source '%s'", source)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"strings"
 	"time"
@@ -25,11 +26,10 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 	if err != nil {
 		return CreateResult{}, err
 	}
-	askedVolumes := s.Volumes
 	if s, err = s.WithImage(img.Defaults); err != nil {
 		return CreateResult{}, err
 	}
-	warnings, err := e.check(&s, askedVolumes)
+	warnings, err := e.check(&s)
 	if err != nil {
 		return CreateResult{}, err
 	}
@@ -60,9 +60,20 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 
 // build makes what the container consists of on disk. The directory comes first: it is how a crash is noticed (see recover.go).
 func (e *Engine) build(ctx context.Context, r *container.Record, img Image) error {
+	var made []string // volumes, for this container alone
 	return step.Run(ctx, "create",
 		step.Step{Name: "directory", Do: func(context.Context) error { return e.store.MakeDir(r.ID) }, Undo: func() error { return e.store.Abandon(r.ID) }},
 		step.Step{Name: "layer", Do: func(ctx context.Context) error { return e.images.CreateLayer(ctx, r.ID, img) }, Undo: func() error { return e.images.RemoveLayer(r.ID) }},
+		step.Step{Name: "volumes", Do: func(ctx context.Context) (err error) {
+			made, err = e.resolveMounts(ctx, r)
+			if err == nil {
+				err = e.fillVolumes(ctx, r)
+			}
+			if err != nil {
+				err = errors.Join(err, e.removeVolumes(ctx, made))
+			}
+			return err
+		}, Undo: func() error { return e.removeVolumes(context.WithoutCancel(ctx), made) }},
 		step.Step{Name: "record", Do: func(context.Context) error { return e.store.Create(r) }},
 	)
 }
@@ -146,6 +157,9 @@ func (e *Engine) Rename(ctx context.Context, ref, newName string) error {
 	}
 	c.setRecord(&r)
 	e.index.release(old.Name, c.id)
+	if e.networks != nil {
+		e.networks.Rename(c.id, newName)
+	}
 	e.tell(c, "rename", map[string]string{"oldName": "/" + old.Name})
 	return nil
 }

@@ -63,6 +63,8 @@ type Images interface {
 	RemoveLayer(containerID string) error
 	// LayerSize measures the writable layer, in bytes.
 	LayerSize(containerID string) (int64, error)
+	// Lower gives the directories of an image's layers, topmost first.
+	Lower(ref string) ([]string, error)
 	// Layers lists the ids of containers that have a writable layer.
 	Layers() []string
 }
@@ -95,11 +97,22 @@ type Keeper interface {
 	Info(ctx context.Context) (keeper.Info, error)
 }
 
+// Rooms are what an engine joins.
+type Rooms struct {
+	Images   Images
+	Networks Networks // nil: this engine has none
+	Volumes  Volumes  // nil: this engine has none
+	Keeper   Keeper
+	Events   *event.Bus // may be shared with other rooms
+}
+
 // Engine is the owner of all containers. Its verbs may be called from many goroutines.
 type Engine struct {
 	cfg         Config
 	log         *slog.Logger
 	images      Images
+	networks    Networks // nil: containers have none, the host's, or another container's
+	volumes     Volumes  // nil: there are none
 	keeper      Keeper
 	events      *event.Bus
 	store       *store.Store
@@ -123,12 +136,12 @@ type Engine struct {
 }
 
 // Open recovers every container below cfg.DataRoot and takes over what runs. It fails with fault.Conflict where another engine has the
-// data root. events may be shared with other rooms.
-func Open(ctx context.Context, cfg Config, images Images, k Keeper, events *event.Bus) (*Engine, error) {
+// data root.
+func Open(ctx context.Context, cfg Config, r Rooms) (*Engine, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{cfg: cfg, log: cfg.Log, images: images, keeper: k, events: events, done: make(chan struct{}), facts: probe.Host()}
+	e := &Engine{cfg: cfg, log: cfg.Log, images: r.Images, networks: r.Networks, volumes: r.Volumes, keeper: r.Keeper, events: r.Events, done: make(chan struct{}), facts: probe.Host()}
 	e.index.init()
 	e.execs.init()
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

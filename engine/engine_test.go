@@ -157,8 +157,8 @@ func TestRefused(t *testing.T) {
 		kind fault.Kind
 		want string
 	}{
-		{func(s *container.Spec) { s.Network.Mode = "" }, fault.NotImplemented, "no bridge network in this build; use --network none or host"},
-		{func(s *container.Spec) { s.Network.Mode = "mynet" }, fault.NotImplemented, "network mynet"},
+		{func(s *container.Spec) { s.Network.Mode = "" }, fault.NotImplemented, "this engine runs without networks; use --network none or host"},
+		{func(s *container.Spec) { s.Network.Mode = "mynet" }, fault.NotImplemented, "this engine runs without networks"},
 		{func(s *container.Spec) { s.Image = "ghost" }, fault.NotFound, "No such image: ghost"},
 		{func(s *container.Spec) { s.Process.WorkingDir = "rel" }, fault.Invalid, "the working directory 'rel' is invalid, it needs to be an absolute path"},
 		{func(s *container.Spec) { s.Resources.Memory = 1 << 20 }, fault.Invalid, "Minimum memory limit allowed is 6MB"},
@@ -170,11 +170,11 @@ func TestRefused(t *testing.T) {
 		{func(s *container.Spec) {
 			s.Mounts = []container.Mount{{Type: "bind", Source: "/no/such", Target: "/x"}}
 		}, fault.Invalid, `invalid mount config for type "bind": bind source path does not exist: /no/such`},
-		{func(s *container.Spec) { s.Mounts = []container.Mount{{Type: "volume", Target: "/x"}} }, fault.NotImplemented, `mount type "volume"`},
+		{func(s *container.Spec) { s.Mounts = []container.Mount{{Type: "volume", Target: "/x"}} }, fault.NotImplemented, "this engine runs without volumes"},
 		{func(s *container.Spec) {
 			s.Mounts = []container.Mount{{Type: "tmpfs", Target: "/x"}, {Type: "tmpfs", Target: "/x/"}}
 		}, fault.Invalid, "Duplicate mount point: /x/"},
-		{func(s *container.Spec) { s.Volumes = map[string]struct{}{"/v": {}} }, fault.NotImplemented, "there are no volumes in this build"},
+		{func(s *container.Spec) { s.Volumes = map[string]struct{}{"/v": {}} }, fault.NotImplemented, "this engine runs without volumes"},
 		{func(s *container.Spec) { s.Security.CapAdd = []string{"FLY"} }, fault.Invalid, `invalid CapAdd: unknown capability: "CAP_FLY"`},
 		{func(s *container.Spec) { s.Security.SecurityOpt = []string{"magic=on"} }, fault.Invalid, `invalid --security-opt 2: "magic=on"`},
 		{func(s *container.Spec) { s.Security.Sysctls = map[string]string{"vm.swappiness": "1"} }, fault.Invalid, "is not in a separate kernel namespace"},

@@ -12,6 +12,7 @@ import (
 	"berth/engine/container"
 	"berth/engine/store"
 	"berth/kernel/cgroup"
+	"berth/network"
 	"berth/runtime/keeper"
 )
 
@@ -51,6 +52,7 @@ type entry struct {
 type run struct {
 	bundle.Built                // made for the first exec and then kept; zero before
 	cgroup       *cgroup.Cgroup // nil: none, or taken away already
+	sandbox      network.Sandbox
 }
 
 type waiter struct {
@@ -144,7 +146,10 @@ func (c *entry) publish() {
 		ImageID: r.ImageID, Platform: r.Platform, Driver: "overlay2", RestartCount: c.at.RestartCount, LogPath: r.LogPath,
 		HostnamePath: dir + "/hostname", HostsPath: dir + "/hosts", ResolvConfPath: dir + "/resolv.conf",
 		AppArmorProfile: r.AppArmorProfile, ProcessLabel: r.ProcessLabel, MountLabel: r.MountLabel, Command: r.CommandLine(),
-		ExecIDs: c.execIDs,
+		ExecIDs: c.execIDs, Mounts: r.MountPoints(),
+	}
+	if c.at.State.Status.Alive() {
+		i.Sandbox = c.run.sandbox
 	}
 	if c.at.State.StartedAt.IsZero() { // Docker shows the files once they were made
 		i.HostnamePath, i.HostsPath, i.ResolvConfPath = "", "", ""

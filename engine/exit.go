@@ -69,6 +69,10 @@ func (e *Engine) onExit(x keeper.Exit) {
 func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	s := c.standing()
 	end := container.End{Code: x.Code, Signal: x.Signal, Unknown: x.Unknown, At: x.At}
+	// Before the end is told: whoever was waiting for it may want the ports.
+	if err := e.leaveNetworks(c.record()); err != nil {
+		e.log.Warn("a container's network stays until the next start of the engine", "container", c.id, "error", err)
+	}
 	figures := figuresAtEnd(c.cgroup(), x, c.record().Spec.Resources.Memory > 0)
 	end.OOM = figures != nil && figures.OOMKills > 0
 	policy := c.record().Spec.Restart
@@ -135,6 +139,12 @@ func (e *Engine) endRun(c *entry) {
 			e.log.Warn("a cgroup stays until the next start of the engine", "container", c.id, "error", err)
 		}
 	}
+	if err := e.leaveNetworks(c.record()); err != nil {
+		e.log.Warn("a container's network stays until the next start of the engine", "container", c.id, "error", err)
+	}
+	if err := e.unmountVolumes(c.record()); err != nil {
+		e.log.Warn("a container's volumes stay mounted until the next start of the engine", "container", c.id, "error", err)
+	}
 	if err := e.unmountShm(c.record()); err != nil {
 		e.log.Warn("a container's /dev/shm stays mounted until the next start of the engine", "container", c.id, "error", err)
 	}
@@ -146,7 +156,7 @@ func (e *Engine) afterExit(ctx context.Context, c *entry, next restart.Decision)
 	case next.Restart:
 		e.restartLater(c, next.Wait)
 	case c.record().Spec.AutoRemove && !c.kept():
-		if err := e.removeHeld(ctx, c); err != nil {
+		if err := e.removeHeld(ctx, c, true); err != nil {
 			e.log.Error("cannot remove a container at its end", "container", c.id, "error", err)
 		}
 	}

@@ -22,7 +22,7 @@ func (e *Engine) Explain(ctx context.Context, ref string) (Explanation, error) {
 	}
 	i := c.snapshot()
 	x := Explanation{ID: i.ID, Name: i.Name, Cgroup: c.record().Cgroup}
-	p, err := e.plan(c)
+	p, err := e.plan(c, i.Sandbox, e.knownSources(c.record()))
 	switch {
 	case err != nil:
 		x.Details = append(x.Details, "it could not be started now: "+err.Error())

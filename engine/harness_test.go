@@ -88,6 +88,8 @@ func (d *dirImages) Layer(cid string) (Layer, error) {
 	return Layer{Lower: []string{d.lower}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}, nil
 }
 
+func (d *dirImages) Lower(string) ([]string, error) { return []string{d.lower}, nil }
+
 func (d *dirImages) RemoveLayer(cid string) error {
 	if d.fail == "RemoveLayer" {
 		return errors.New("disk on fire")
@@ -145,15 +147,20 @@ func busybox(t testing.TB) string {
 
 // world is an engine with its keeper, and what is needed to open another one on the same roots.
 type world struct {
-	t      testing.TB
-	cfg    Config
-	images *dirImages
-	client *keeper.Client
-	bus    *event.Bus
+	t        testing.TB
+	cfg      Config
+	images   *dirImages
+	networks Networks // nil: an engine without
+	volumes  Volumes
+	client   *keeper.Client
+	bus      *event.Bus
 	*Engine
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldWith(t, nil, nil) }
+
+// newWorldWith is a world whose engine has networks and volumes.
+func newWorldWith(t testing.TB, n Networks, v Volumes) *world {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: containers are started for real")
@@ -163,7 +170,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, images: &dirImages{lower: busybox(t), root: filepath.Join(dir, "layers")}}
+	w := &world{t: t, networks: n, volumes: v, images: &dirImages{lower: busybox(t), root: filepath.Join(dir, "layers")}}
 	level := slog.LevelWarn
 	if testing.Verbose() {
 		level = slog.LevelDebug
@@ -194,7 +201,7 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	w.client, w.bus = client, event.New(nil)
-	if w.Engine, err = Open(ctx, w.cfg, w.images, client, w.bus); err != nil {
+	if w.Engine, err = Open(ctx, w.cfg, Rooms{Images: w.images, Networks: w.networks, Volumes: w.volumes, Keeper: client, Events: w.bus}); err != nil {
 		w.t.Fatal(err)
 	}
 }

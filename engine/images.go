@@ -69,6 +69,15 @@ func (i storeImages) LayerSize(containerID string) (int64, error) {
 	return i.s.Layers().Usage(context.Background(), containerID)
 }
 
+// Lower gives the directories of an image.
+func (i storeImages) Lower(ref string) ([]string, error) {
+	img, err := i.s.Resolve(ref)
+	if err != nil {
+		return nil, err
+	}
+	return i.s.Layers().Lower(img.Layers)
+}
+
 // Layers lists every container layer there is.
 func (i storeImages) Layers() []string { return i.s.Layers().Containers() }
 
@@ -76,9 +85,14 @@ func (i storeImages) Layers() []string { return i.s.Layers().Containers() }
 func (e *Engine) ImageUses(imageID string) []image.Use {
 	var uses []image.Use
 	for _, c := range e.index.all() {
-		if s := c.snapshot(); s.ImageID == imageID {
+		if s := c.snapshot(); s.ImageID == imageID || mountsImage(c.record(), imageID) {
 			uses = append(uses, image.Use{ContainerID: s.ID, Running: s.State.Running})
 		}
 	}
 	return uses
+}
+
+// mountsImage reports whether a container has an image among its mounts.
+func mountsImage(r *container.Record, imageID string) bool {
+	return slices.ContainsFunc(r.AllMounts(), func(m container.Mount) bool { return m.Type == "image" && m.Path == imageID })
 }

@@ -19,6 +19,7 @@ import (
 	"berth/engine/userdb"
 	"berth/kernel/cgroup"
 	"berth/kernel/probe"
+	"berth/network"
 	"berth/runtime/keeper"
 	"berth/runtime/launch"
 )
@@ -29,18 +30,20 @@ type startPlan struct {
 	rec   *container.Record
 	layer Layer
 	bundle.Built
-	cgroup cgroup.Setup
-	launch keeper.Launch
+	sandbox network.Sandbox
+	paths   sources
+	cgroup  cgroup.Setup
+	launch  keeper.Launch
 }
 
 // plan decides everything about a start. It changes nothing, unless the container's layer got lost.
-func (e *Engine) plan(c *entry) (*startPlan, error) {
+func (e *Engine) plan(c *entry, sandbox network.Sandbox, paths sources) (*startPlan, error) {
 	r := c.record()
 	layer, err := e.layerOf(r)
 	if err != nil {
 		return nil, err
 	}
-	built, err := e.buildSpec(r, layer)
+	built, err := e.buildSpec(r, layer, sandbox, paths)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +56,7 @@ func (e *Engine) plan(c *entry) (*startPlan, error) {
 		return nil, err
 	}
 	s := r.Spec
-	return &startPlan{e: e, rec: r, layer: layer, Built: built, cgroup: setup, launch: keeper.Launch{
+	return &startPlan{e: e, rec: r, layer: layer, Built: built, sandbox: sandbox, paths: paths, cgroup: setup, launch: keeper.Launch{
 		ID: c.id, Terminal: s.Process.TTY, Rows: uint16(s.ConsoleSize[0]), Cols: uint16(s.ConsoleSize[1]),
 		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Log: log,
 	}}, nil
@@ -78,9 +81,9 @@ func (e *Engine) layerOf(r *container.Record) (Layer, error) {
 }
 
 // buildSpec gathers the facts about a container that is to be started and has its OCI specification built.
-func (e *Engine) buildSpec(r *container.Record, layer Layer) (b bundle.Built, err error) {
+func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.Sandbox, paths sources) (b bundle.Built, err error) {
 	in := e.input(r)
-	in.Devices = bundle.Host{}
+	in.Devices, in.NetPath, in.Sources = bundle.Host{}, sandbox.Key, paths
 	if in.User, err = e.lookupIn(layer, r.ImageID, r.Spec.Process.User, r.Spec.Process.GroupAdd); err != nil {
 		return b, err
 	}
@@ -185,11 +188,11 @@ func (e *Engine) donor(ref, what string) (*entry, error) {
 // prepareFiles makes what the container's mounts need on the host.
 func (p *startPlan) prepareFiles(ctx context.Context) error {
 	if !p.rec.Spec.Network.IsContainer() {
-		if err := p.e.writeEtc(p.rec); err != nil {
+		if err := p.e.writeEtc(p.rec, p.sandbox); err != nil {
 			return err
 		}
 	}
-	for _, m := range p.rec.Spec.Mounts {
+	for _, m := range p.rec.AllMounts() {
 		if m.Type != "bind" {
 			continue
 		}
@@ -203,7 +206,7 @@ func (p *startPlan) prepareFiles(ctx context.Context) error {
 			return fault.Wrap(fault.Invalid, err, "error while creating mount source path '%s'", m.Source)
 		}
 	}
-	if err := p.e.applyConfinement(ctx, p.rec); err != nil {
+	if err := p.e.applyConfinement(ctx, p.rec, p.paths); err != nil {
 		return err
 	}
 	return p.e.mountShm(p.rec)

@@ -2,7 +2,9 @@ package engine
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,6 +12,7 @@ import (
 	"berth/engine/container"
 	"berth/engine/logs"
 	"berth/kernel/cgroup"
+	"berth/network"
 )
 
 func TestCheckResources(t *testing.T) {
@@ -82,13 +85,28 @@ func TestParseDetachKeys(t *testing.T) {
 }
 
 func TestEtcFiles(t *testing.T) {
-	n := container.Network{Mode: "none", ExtraHosts: []string{"db:10.0.0.1", "six:[::2]", "gw:host-gateway"}}
-	if got := string(hostsFile(n, []byte("1.1.1.1 host"))); got != localHosts+"10.0.0.1\tdb\n::2\tsix\n127.0.0.1\tgw\n" {
+	s := &container.Spec{Hostname: "box", Domainname: "example.org", Network: container.Network{Mode: "none", ExtraHosts: []string{"db:10.0.0.1", "six:[::2]", "gw:host-gateway"}}}
+	if got := string(hostsFile(s, []byte("1.1.1.1 host"), network.Sandbox{}, nil)); got != localHosts+"10.0.0.1\tdb\n::2\tsix\n127.0.0.1\tgw\n" {
 		t.Errorf("%q", got)
 	}
-	n.Mode = "host"
-	if got := string(hostsFile(n, []byte("1.1.1.1 host\n\n"))); !strings.HasPrefix(got, "1.1.1.1 host\n10.0.0.1\tdb\n") {
+	s.Network.Mode = "host"
+	if got := string(hostsFile(s, []byte("1.1.1.1 host\n\n"), network.Sandbox{}, nil)); !strings.HasPrefix(got, "1.1.1.1 host\n10.0.0.1\tdb\n") {
 		t.Errorf("%q", got)
+	}
+	s.Network = container.Network{Mode: "mine", ExtraHosts: []string{"gw:host-gateway"}}
+	two := network.Sandbox{Resolver: true, Endpoints: []network.Endpoint{
+		{IPv4: netip.MustParsePrefix("10.1.0.2/24"), Gateway4: netip.MustParseAddr("10.1.0.1"), IPv6: netip.MustParsePrefix("fd00::2/64")},
+		{IPv4: netip.MustParsePrefix("10.2.0.2/24"), Gateway4: netip.MustParseAddr("10.2.0.1")},
+	}}
+	want := localHosts + "10.1.0.1\tgw\n10.9.9.9\tdb redis\n10.1.0.2\tbox.example.org box\nfd00::2\tbox.example.org box\n10.2.0.2\tbox.example.org box\n"
+	if got := string(hostsFile(s, nil, two, []string{"10.9.9.9\tdb redis\n"})); got != want {
+		t.Errorf("%q", got)
+	}
+	if got := reachable([]byte("nameserver 127.0.0.53\nnameserver 9.9.9.9\nnameserver ::1\n")); !slices.Equal(got, []string{"9.9.9.9"}) {
+		t.Errorf("reachable: %v", got)
+	}
+	if got := reachable([]byte("nameserver 127.0.0.53\n")); !slices.Equal(got, []string{"8.8.8.8", "8.8.4.4"}) {
+		t.Errorf("reachable: %v", got)
 	}
 	host := "# comment\nnameserver 8.8.8.8\nsearch a b\noptions x\n"
 	for _, c := range []struct {
@@ -110,7 +128,7 @@ func TestEtcFiles(t *testing.T) {
 	}{
 		{container.Network{DNS: []string{"1.1.1.1"}, ExtraHosts: []string{"a:::1"}}, true}, {container.Network{DNS: []string{"one"}}, false},
 		{container.Network{ExtraHosts: []string{"a:b"}}, false}, {container.Network{DNSSearch: []string{"a\nnameserver 6.6.6.6"}}, false},
-		{container.Network{Mode: "host", ExtraHosts: []string{"a:host-gateway"}}, true}, {container.Network{Mode: "none", ExtraHosts: []string{"a:host-gateway"}}, false},
+		{container.Network{Mode: "host", ExtraHosts: []string{"a:host-gateway"}}, true}, {container.Network{Mode: "none", ExtraHosts: []string{"a:host-gateway"}}, true},
 	} {
 		if err := checkAddresses(&container.Spec{Network: c.n}); (err == nil) != c.ok {
 			t.Errorf("%+v: %v", c.n, err)

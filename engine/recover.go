@@ -74,7 +74,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	}
 	for _, cid := range half {
 		e.log.Info("undoing a creation that was cut off", "container", cid)
-		if err := errors.Join(e.images.RemoveLayer(cid), e.store.Abandon(cid)); err != nil {
+		if err := errors.Join(e.removeNoted(ctx, cid), e.images.RemoveLayer(cid), e.store.Abandon(cid)); err != nil {
 			e.log.Warn("a half-created container is not wholly gone", "container", cid, "error", err)
 		}
 	}
@@ -92,6 +92,16 @@ func (e *Engine) recover(ctx context.Context) error {
 		}
 	}
 	e.disown(ctx, procs)
+	runs := func(cid string) bool {
+		c := e.index.get(cid)
+		return c != nil && c.snapshot().State.Status.Alive()
+	}
+	if e.networks != nil {
+		e.networks.Recovered(runs)
+	}
+	if e.volumes != nil {
+		e.volumes.Recovered(runs)
+	}
 	e.work.Go(func() { e.sweep(); e.adoptLate() })
 	return nil
 }
@@ -147,6 +157,10 @@ func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[strin
 	if cg, err := cgroup.Open(e.layout, l.Record.Cgroup); err == nil {
 		c.run.cgroup = cg
 	}
+	if l.Standing.State.Status.Alive() {
+		c.run.sandbox = e.liveSandbox(cid)
+		c.publish()
+	}
 	main, known := procs[""]
 	then, err := e.recoverState(c, l, main, known)
 	if err != nil {
@@ -165,8 +179,8 @@ func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[strin
 func (e *Engine) recoverState(c *entry, l store.Loaded, main keeper.ProcState, known bool) (then func(), err error) {
 	state := l.Standing.State
 	switch {
-	case l.Standing.Op == opRemove:
-		return func() { e.finishRemoval(c) }, nil
+	case l.Standing.Op == opRemove, l.Standing.Op == opRemoveVolumes:
+		return func() { e.finishRemoval(c, l.Standing.Op == opRemoveVolumes) }, nil
 	case known && main.Running && state.Pid == main.PID:
 		return nil, e.recoverPaused(c)
 	case known && main.Running:
@@ -186,8 +200,8 @@ func (e *Engine) recoverState(c *entry, l store.Loaded, main keeper.ProcState, k
 	return e.recoverStopped(c, l), nil
 }
 
-func (e *Engine) finishRemoval(c *entry) {
-	if err := e.removeHeld(context.Background(), c); err != nil {
+func (e *Engine) finishRemoval(c *entry, volumes bool) {
+	if err := e.removeHeld(context.Background(), c, volumes); err != nil {
 		e.log.Error("a removal that was cut off cannot be finished", "container", c.id, "error", err)
 	}
 }
@@ -317,7 +331,7 @@ func (e *Engine) sweep() {
 			e.log.Warn("cannot remove a stray cgroup", "container", cid, "error", err)
 		}
 	}
-	e.sweepShm()
+	e.sweepMounts()
 }
 
 // strayCgroups gives the ids of cgroups below the parent whose container does not exist. Of containers that exist and do not run it

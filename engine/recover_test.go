@@ -30,7 +30,7 @@ func (w *world) away(do func()) {
 
 func TestRestartOfTheEngine(t *testing.T) {
 	w := newWorld(t)
-	if _, err := Open(t.Context(), w.cfg, w.images, w.client, w.bus); !fault.Is(err, fault.Conflict) {
+	if _, err := Open(t.Context(), w.cfg, Rooms{Images: w.images, Keeper: w.client, Events: w.bus}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a second engine on the same root: %v", err)
 	}
 	lives := w.run("lives", spec("while :; do sleep 0.02; done"))

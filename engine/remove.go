@@ -53,17 +53,20 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 	case i.State.Running:
 		return fault.New(fault.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+i.Name, i.State.Status)
 	}
-	return e.removeHeld(ctx, c)
+	return e.removeHeld(ctx, c, o.Volumes)
 }
 
-// removeHeld removes c, whose op is held and whose process is gone. From its first line in the journal on there is no way back: a
+// removeHeld removes c, whose op is held and whose process is gone; volumes: also those that were made for it alone. From its first line in the journal on there is no way back: a
 // crash, or a failure, leaves a container that can only be removed.
-func (e *Engine) removeHeld(ctx context.Context, c *entry) error {
+func (e *Engine) removeHeld(ctx context.Context, c *entry, volumes bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removePatience)
 	defer cancel()
 	c.cancelRestart()
 	if err := c.change(func(at *store.Standing) (err error) {
 		at.Op = opRemove
+		if volumes {
+			at.Op = opRemoveVolumes
+		}
 		at.State, err = at.State.Become(container.Removing)
 		return err
 	}); err != nil {
@@ -73,6 +76,12 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry) error {
 	err := step.Run(ctx, "remove",
 		step.Step{Name: "keeper", Do: func(ctx context.Context) error { return e.forget(ctx, c) }},
 		step.Step{Name: "run", Do: func(context.Context) error { e.endRun(c); return nil }},
+		step.Step{Name: "volumes", Do: func(ctx context.Context) error {
+			if !volumes {
+				return nil
+			}
+			return e.removeVolumes(ctx, ownVolumes(c.record()))
+		}},
 		step.Step{Name: "layer", Do: func(context.Context) error { return e.images.RemoveLayer(c.id) }},
 		step.Step{Name: "record", Do: func(context.Context) error { return e.store.Remove(c.id) }},
 	)
@@ -97,8 +106,11 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry) error {
 	return nil
 }
 
-// opRemove in a standing: the removal was begun and must be finished.
-const opRemove = "remove"
+// The removal of a container was begun and must be finished; the second: its own volumes go too.
+const (
+	opRemove        = "remove"
+	opRemoveVolumes = "remove volumes"
+)
 
 // Prune removes every container that does not run and matches.
 func (e *Engine) Prune(ctx context.Context, f container.Filters) (PruneReport, error) {

@@ -16,7 +16,7 @@ import (
 )
 
 // A container whose IPC namespace may be shared has its /dev/shm mounted on the host, in its own directory, so that the others can bind
-// it. It is the only mount that the engine makes outside a container.
+// it.
 
 func (e *Engine) shmPath(cid string) string { return filepath.Join(e.store.Dir(cid), "shm") }
 
@@ -49,8 +49,8 @@ func (e *Engine) unmountShm(r *container.Record) error {
 	return fault.Wrap(fault.Internal, err, "unmounting the shared /dev/shm")
 }
 
-// sweepShm unmounts what containers of a dead engine left that do not run any more.
-func (e *Engine) sweepShm() {
+// sweepMounts unmounts what containers of a dead engine left that do not run any more: a shared /dev/shm, images.
+func (e *Engine) sweepMounts() {
 	b, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return
@@ -61,16 +61,16 @@ func (e *Engine) sweepShm() {
 		if len(f) < 2 {
 			continue
 		}
-		cid, is := strings.CutSuffix(strings.TrimPrefix(f[1], below), "/shm")
-		if !is || !strings.HasPrefix(f[1], below) {
-			continue
+		rest, is := strings.CutPrefix(f[1], below)
+		cid, what, _ := strings.Cut(rest, "/")
+		if is && (what == "shm" || strings.HasPrefix(what, "images/")) {
+			e.sweepMountOf(cid, f[1])
 		}
-		e.sweepShmOf(cid, f[1])
 	}
 }
 
-// sweepShmOf unmounts one container's. A container that is being started holds its op, and has its mount before it runs.
-func (e *Engine) sweepShmOf(cid, path string) {
+// sweepMountOf unmounts one of a container's. A container that is being started holds its op, and has its mount before it runs.
+func (e *Engine) sweepMountOf(cid, path string) {
 	if c := e.index.get(cid); c != nil {
 		select {
 		case c.op <- struct{}{}:

@@ -14,6 +14,7 @@ import (
 	"berth/engine/step"
 	"berth/engine/store"
 	"berth/kernel/cgroup"
+	"berth/network"
 	"berth/runtime/keeper"
 	"berth/runtime/launch"
 )
@@ -75,16 +76,27 @@ func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
 
 // launch makes everything that a run of the container needs, and the process. When it fails nothing of it is left.
 func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, err error) {
-	p, err := e.plan(c)
-	if err != nil {
-		return started, err
-	}
+	var p *startPlan
+	var sandbox network.Sandbox
+	var paths sources
 	var cg *cgroup.Cgroup
 	joined := func() {} // to be called when the process is in the cgroup
 	var why error       // why the keeper did not launch
 	var attached []keeper.AttachRequest
 	err = step.Run(ctx, "start",
-		step.Step{Name: "files", Do: p.prepareFiles, Undo: p.undoFiles},
+		step.Step{Name: "network", Do: func(ctx context.Context) (err error) {
+			sandbox, err = e.joinNetworks(ctx, c.record())
+			return err
+		}, Undo: func() error { return e.leaveNetworks(c.record()) }},
+		step.Step{Name: "volumes", Do: func(ctx context.Context) (err error) {
+			paths, err = e.mountVolumes(ctx, c.record())
+			return err
+		}, Undo: func() error { return e.unmountVolumes(c.record()) }},
+		step.Step{Name: "plan", Do: func(context.Context) (err error) {
+			p, err = e.plan(c, sandbox, paths)
+			return err
+		}},
+		step.Step{Name: "files", Do: func(ctx context.Context) error { return p.prepareFiles(ctx) }, Undo: func() error { return p.undoFiles() }},
 		step.Step{Name: "cgroup", Do: func(ctx context.Context) error {
 			made, in, err := e.groups.make(ctx, p.cgroup, p.Spec.Linux.Resources)
 			if err == nil {
@@ -108,7 +120,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			started, err = e.launchOrFind(ctx, p.launch)
 			joined()
 			if err == nil {
-				c.remember(run{cgroup: cg})
+				c.remember(run{cgroup: cg, sandbox: sandbox})
 			}
 			why = late(err)
 			return why
@@ -152,7 +164,7 @@ func (e *Engine) startFailed(c *entry, err error) error {
 		e.log.Error("cannot note a failed start", "container", c.id, "error", cerr)
 	}
 	if c.record().Spec.AutoRemove {
-		if rerr := e.removeHeld(context.Background(), c); rerr != nil {
+		if rerr := e.removeHeld(context.Background(), c, true); rerr != nil {
 			e.log.Error("a container that could not be started was not removed", "container", c.id, "error", rerr)
 		}
 	}

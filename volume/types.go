@@ -18,6 +18,8 @@ type Volume struct {
 type CreateRequest struct {
 	Name    string // "" made up: 64 hex digits, anonymous
 	Driver  string // "" local
+	// Anonymous: Name was made up by who asks, for one container alone. A Name "" is anonymous in any case.
+	Anonymous bool
 	Labels  map[string]string
 	Options map[string]string // local: type, o, device as of mount(8), and size
 }

@@ -178,7 +178,8 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	if r.images, err = image.Open(image.Config{Root: filepath.Join(cfg.DataRoot, "image"), Facts: probe.Host(), Log: log, Events: r.imageEvent}); err != nil {
 		return nil, err
 	}
-	if r.keeper, err = keeper.Open(ctx, keeper.StartConfig{ExecRoot: cfg.ExecRoot, CgroupProcs: keeperCgroup(cfg, log), OOMScoreAdj: keeperOOMScore, Unit: "berth-keeper.service"}); err != nil {
+	placeCgroups(ctx, &cfg, log)
+	if r.keeper, err = keeper.Open(ctx, keeper.StartConfig{ExecRoot: cfg.ExecRoot, CgroupProcs: keeperCgroup(cfg, log), OOMScoreAdj: keeperOOMScore, Unit: keeperUnit(cfg)}); err != nil {
 		return nil, err
 	}
 	r.upgradeKeeper(ctx)
@@ -186,7 +187,7 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.engine, err = engine.Open(ctx, ec, engine.FromStore(r.images), r.keeper, r.events); err != nil {
+	if r.engine, err = engine.Open(ctx, ec, engine.Rooms{Images: engine.FromStore(r.images), Keeper: r.keeper, Events: r.events}); err != nil {
 		return nil, err
 	}
 	r.images.UsedBy(r.engine.ImageUses)

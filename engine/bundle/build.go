@@ -31,6 +31,9 @@ type Input struct {
 	// Namespaces of other containers to join, as paths below /proc; "" a namespace of its own, or the host's where the spec says so.
 	PIDPath, IPCPath, NetPath string
 
+	// Sources are the host paths of volumes and images, by the target of their mount.
+	Sources map[string]string
+
 	// Devices finds device nodes on the host; see Host.
 	Devices Nodes
 }
@@ -127,7 +130,7 @@ func ProcessUser(u userdb.User) specs.User {
 
 // sysctls gives what was asked for over what a network namespace of the container's own gets.
 func sysctls(s *container.Spec) map[string]string {
-	if s.Network.Name() != "none" {
+	if s.Network.Name() == "host" || s.Network.IsContainer() {
 		return s.Security.Sysctls
 	}
 	all := spec.NetworkSysctls()
@@ -179,15 +182,15 @@ func (r *Rules) namespaces(out *specs.Spec, in Input, _ options) error {
 }
 
 func (r *Rules) mounts(out *specs.Spec, in Input, _ options) error {
-	s := in.Record.Spec
 	var own []specs.Mount
-	for i := range s.Mounts {
-		m, err := r.mount(&s.Mounts[i])
+	asked := in.Record.AllMounts()
+	for i := range asked {
+		m, err := r.mount(&asked[i], in.Sources)
 		if err != nil {
 			return err
 		}
 		own = append(own, m)
-		if p := s.Mounts[i].Propagation; strings.HasSuffix(p, "shared") {
+		if p := asked[i].Propagation; strings.HasSuffix(p, "shared") {
 			out.Linux.RootfsPropagation = "shared"
 		} else if strings.HasSuffix(p, "slave") && out.Linux.RootfsPropagation == "" {
 			out.Linux.RootfsPropagation = "rslave"
@@ -243,17 +246,20 @@ func (r *Rules) systemMounts(in Input) []specs.Mount {
 }
 
 // mount translates one mount that was asked for.
-func (r *Rules) mount(m *container.Mount) (specs.Mount, error) {
+func (r *Rules) mount(m *container.Mount, sources map[string]string) (specs.Mount, error) {
 	out := specs.Mount{Destination: path.Clean(m.Target), Type: m.Type, Source: m.Source}
 	switch m.Type {
-	case "bind":
+	case "bind", "volume", "image":
+		if m.Type != "bind" {
+			out.Type, out.Source = "bind", sources[m.Target]
+		}
 		out.Options = []string{"rbind"}
 		if m.NonRecursive {
 			out.Options = []string{"bind"}
 		}
 		out.Options = append(out.Options, cmp.Or(m.Propagation, "rprivate"))
 		switch {
-		case !m.ReadOnly:
+		case !m.ReadOnly && m.Type != "image":
 		case m.ReadOnlyForceRecursive && !r.cfg.RecursiveRO:
 			return out, fault.New(fault.Invalid, "failed to make %s recursively read-only: this takes Linux 5.12", m.Target)
 		case r.cfg.RecursiveRO && !m.ReadOnlyNonRecursive && !m.NonRecursive:
@@ -282,7 +288,7 @@ func (r *Rules) mount(m *container.Mount) (specs.Mount, error) {
 			out.Options = override(out.Options, "ro")
 		}
 	default:
-		return out, fault.New(fault.NotImplemented, "mount type %q is not in this build", m.Type)
+		return out, fault.New(fault.Invalid, "mount type unknown: %q", m.Type)
 	}
 	return out, nil
 }

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	recordFile = "container.json"
-	gonePrefix = ".gone-"
+	recordFile  = "container.json"
+	volumesFile = "volumes"
+	gonePrefix  = ".gone-"
 )
 
 // Store is the containers' directory and their journals. Its methods may be called from many goroutines, but for one container by one
@@ -122,6 +123,22 @@ func (s *Store) Create(r *container.Record) error {
 		return err
 	}
 	return fault.Wrap(fault.Internal, atomicfile.SyncDir(s.dir), "recording container %s", r.ID)
+}
+
+// NoteVolumes notes, before they are made, the volumes of a container that is being created: if a crash cuts the creation off, they are
+// known. The note is for who comes after a kill; after a power cut a volume may stay, unused.
+func (s *Store) NoteVolumes(cid string, names []string) error {
+	err := os.WriteFile(filepath.Join(s.Dir(cid), volumesFile), []byte(strings.Join(names, "\n")), 0o600)
+	return fault.Wrap(fault.Internal, err, "noting the volumes of container %s", cid)
+}
+
+// NotedVolumes gives what NoteVolumes noted.
+func (s *Store) NotedVolumes(cid string) []string {
+	b, err := os.ReadFile(filepath.Join(s.Dir(cid), volumesFile))
+	if err != nil {
+		return nil // none, or nothing that can be known
+	}
+	return strings.Fields(string(b))
 }
 
 // Write replaces the record durably.

@@ -314,6 +314,15 @@ func (s *Store) withStack(ctx context.Context, stack overlay.Stack, f func(root 
 	return f(root)
 }
 
+// Lower gives the directories of a chain, topmost first. They stay for as long as the chain is retained.
+func (s *Store) Lower(chain []digest.Digest) ([]string, error) {
+	facts, err := s.facts(chain)
+	if err != nil {
+		return nil, err
+	}
+	return facts.lower, nil
+}
+
 // WithChain mounts the diffs of a chain read-only and gives the root to f.
 func (s *Store) WithChain(ctx context.Context, chain []digest.Digest, f func(root *tree.Dir) error) error {
 	if err := s.Retain(chain...); err != nil {
