@@ -3,13 +3,18 @@ package engine
 import (
 	"io"
 	"os"
+	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"berth/base/failpoint"
+	"berth/base/fault"
 	"berth/engine/container"
+	"berth/kernel/cgroup"
 )
 
 // The keeper alone is killed: a chatty writer and an interactive shell go on, nothing is lost, exits are known or honestly unknown.
@@ -57,5 +62,64 @@ func TestDeathOfTheKeeper(t *testing.T) {
 	}
 	if err := w.Kill(t.Context(), shell, "KILL"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A keeper that is killed when it has made a process and has not noted it leaves nothing behind, and the next start works.
+func TestKeeperKilledInALaunch(t *testing.T) {
+	t.Setenv(failpoint.Env, "keeper/launched=kill")
+	w := newWorld(t)
+	os.Unsetenv(failpoint.Env) // for its successor
+	id := w.create("", spec("echo up; sleep 1000"))
+	if err := w.Start(t.Context(), id); !fault.Is(err, fault.Unavailable) {
+		t.Fatalf("%v", err)
+	}
+	group := w.index.get(id).record().Cgroup
+	if cg, err := cgroup.Open(w.layout, group); err == nil {
+		procs, _ := cg.Procs()
+		t.Errorf("%s is left, with the processes %v", group, procs)
+	}
+	if s := w.state(id); s.Running || s.Error == "" {
+		t.Errorf("%+v", s)
+	}
+	if err := w.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	w.await(id, "up\n")
+}
+
+// The same where the engine dies too: nobody remembers the launch, but there is somebody in the cgroup of a container that does not run.
+func TestProcessesThatNobodyHolds(t *testing.T) {
+	w := newWorld(t)
+	id, running := w.create("", spec("true")), w.run("", spec("sleep 1000"))
+	p, err := cgroup.Plan(w.layout, w.index.get(id).record().Cgroup, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cg, err := p.Apply()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := exec.Command("sleep", "1000")
+	if err := lost.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { lost.Wait(); close(ended) }()
+	defer func() { lost.Process.Kill(); <-ended }()
+	if err := cg.Add(lost.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen()
+	if procs, err := cg.Procs(); err != nil || !slices.Contains(procs, lost.Process.Pid) {
+		t.Fatalf("%v, %v: it could have been a launch on its way", procs, err)
+	}
+	w.killUnheld(t.Context())
+	<-ended
+	if _, err := cgroup.Open(w.layout, p.Path); !fault.Is(err, fault.NotFound) {
+		t.Errorf("the cgroup is left: %v", err)
+	}
+	if !w.state(running).Running {
+		t.Error("the container that runs was killed")
 	}
 }

@@ -107,6 +107,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			if errors.Is(why, errLate) { // it is the late one's
 				return nil
 			}
+			e.killCut(c, cg, why)
 			return e.groups.remove(ctx, p.rec.Cgroup, cg)
 		}},
 		step.Step{Name: "launch", Do: func(ctx context.Context) error {
