@@ -1,0 +1,30 @@
+package port
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"berth/kernel/sock"
+)
+
+// bound makes the socket that holds a port.
+func bound(k Key) (*os.File, error) { return sock.Hold(k.Proto, netip.AddrPortFrom(k.IP, k.Port)) }
+
+func isTaken(err error) bool     { return errors.Is(err, syscall.EADDRINUSE) }
+func isNoAddress(err error) bool { return errors.Is(err, syscall.EADDRNOTAVAIL) }
+
+func isAbsent(err error) bool {
+	return errors.Is(err, syscall.EPROTONOSUPPORT) || errors.Is(err, syscall.ESOCKTNOSUPPORT) || errors.Is(err, syscall.EAFNOSUPPORT)
+}
+
+// program says which program of the host has a port; "" when that cannot be seen.
+func program(k Key) string {
+	o, ok := sock.OwnerOf(k.Proto, netip.AddrPortFrom(k.IP, k.Port))
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("by process %d, %s", o.PID, o.Name)
+}
