@@ -52,3 +52,25 @@ func BenchmarkCompile(b *testing.B) {
 		_ = p.Encode()
 	}
 }
+
+// BenchmarkDecode measures what the keeper does with a program before the first call: reading it, and
+// laying out the child's table.
+func BenchmarkDecode(b *testing.B) {
+	p, err := Compile(plainSpec("/nowhere", "true"), Options{Facts: probe.Host(), IsFile: func(string) bool { return false }})
+	must(b, err)
+	encoded := p.Encode()
+	slots := make([]int, len(p.Slots))
+	b.Run("decode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, err := Decode(encoded) // nothing is started that would write into it
+			must(b, err)
+		}
+	})
+	b.Run("layout", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_ = layout(p.Child, slots, -1, tableAddr)
+		}
+	})
+}

@@ -30,8 +30,13 @@ type Options struct {
 	NewKeyring  bool            // give the process a session keyring of its own (keyrings(7))
 	Facts       probe.Features  // what the kernel can do
 
+	// KernelViews are the mount points of proc and sysfs on the host, which NoPivot hides.
+	KernelViews []string
 	// IsFile says whether a bind's source is something else than a directory; nil asks the host.
 	IsFile func(path string) bool
+	// MountFlags gives the MS_* flags of the mount that a path is on, which a remount on kernels before
+	// 5.12 has to repeat; nil asks the host.
+	MountFlags func(path string) uintptr
 }
 
 // HookGates says which of StartHooked's hooks the child waits for.
@@ -61,6 +66,7 @@ type compiler struct {
 	devpts   Slot            // the container's devpts, made by Prepare when there is a terminal
 	tty      Slot            // the terminal's slave end
 	trees    map[int]Slot    // spec.Mounts index → detached mount made by Prepare
+	owners   map[int]Slot    // spec.Mounts index → user namespace of an id-mapped bind that the child clones
 	null     Slot            // this program's own /dev/null, which masks files
 	nulls    []Slot          // where /dev is not its own: a clone of the host's for each masked path
 	nodes    map[string]Slot // device path → clone of the host's node, in a user namespace
@@ -78,9 +84,6 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 		s2 := *s
 		s2.Linux, s = &specs.Linux{}, &s2
 	}
-	if o.IsFile == nil {
-		o.IsFile = isFile
-	}
 	c := newCompiler(s, o)
 	for _, phase := range []func() error{
 		c.namespaces, c.prepareCgroups, c.prepareRoot, c.prepareMounts, c.prepareTerminal,
@@ -95,9 +98,15 @@ func Compile(s *specs.Spec, o Options) (*Program, error) {
 }
 
 func newCompiler(s *specs.Spec, o Options) *compiler {
+	if o.IsFile == nil {
+		o.IsFile = isFile
+	}
+	if o.MountFlags == nil {
+		o.MountFlags = mountFlags
+	}
 	p := &Program{Slots: append([]string(nil), fixedNames...), Listener: NoSlot, Clone: Clone{Cgroup: NoSlot, PidNS: NoSlot}}
 	c := &compiler{s: s, o: o, p: p, proc: NoSlot, devpts: NoSlot, tty: NoSlot, hostProc: NoSlot, root: NoSlot, null: NoSlot,
-		trees: map[int]Slot{}, nodes: map[string]Slot{}}
+		trees: map[int]Slot{}, owners: map[int]Slot{}, nodes: map[string]Slot{}}
 	c.prep.p, c.kid.p = p, p
 	c.prep.steps, c.kid.steps = make([]Step, 0, 48), make([]Step, 0, 352)
 	p.Owner = int(s.Process.User.UID)
@@ -196,6 +205,13 @@ func openHow(flags uint64, resolve uint64) Arg {
 }
 
 const sizeofOpenHow = 24
+
+// createHow opens a file inside the container's root and makes it where it is missing.
+func createHow(mode uint64) Arg {
+	how := openHow(unix.O_RDONLY|unix.O_CREAT|unix.O_NONBLOCK|unix.O_CLOEXEC, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+	binary.LittleEndian.PutUint64(how.D.Bytes[8:], mode)
+	return how
+}
 
 // inRoot opens a path inside the container's root, whatever links the image put there: ".." and
 // absolute links stay inside, and /proc's magic links are refused.

@@ -9,9 +9,9 @@ import (
 	"berth/kernel/tree"
 )
 
-// copyUp copies the directory at path in the root into the mount, with owners and modes. Both may be
-// detached mounts. Nothing there: ENOENT.
-func copyUp(root int, path string, into int) error {
+// copyUp copies the directory at path in the root into the mount, with owners and modes; withMode also gives
+// the mount's top the directory's mode. Both may be detached mounts. Nothing there: ENOENT.
+func copyUp(root int, path string, into int, withMode bool) error {
 	from, err := tree.OpenFD(root)
 	if err != nil {
 		return err
@@ -31,6 +31,15 @@ func copyUp(root int, path string, into int) error {
 		return err
 	}
 	defer to.Close()
+	if withMode {
+		st, err := src.Stat("")
+		if err != nil {
+			return err
+		}
+		if err := to.Chmod("", st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
 	return copyDir(src, to)
 }
 

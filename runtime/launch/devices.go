@@ -66,7 +66,7 @@ func (c *compiler) prepareNodes() error {
 
 // devices fills /dev where the spec mounts nothing on it.
 func (c *compiler) devices() error {
-	if c.private&unix.CLONE_NEWNS == 0 || !c.ownsDev() {
+	if c.root == NoSlot || !c.ownsDev() {
 		return nil
 	}
 	for i := range c.s.Mounts {
@@ -171,7 +171,7 @@ func (c *compiler) prepareTerminal() error {
 	p, what := &c.prep, "make the terminal"
 	c.p.Terminal = true
 	pts := c.devptsMount()
-	if pts == nil || c.private&unix.CLONE_NEWNS == 0 {
+	if pts == nil || c.root == NoSlot {
 		p.call(what, unix.SYS_OPENAT, atCwd, Str("/dev/ptmx"), Int(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), Int(0)).Out = SlotConsole
 	} else {
 		fs := p.open("devpts-fs", what, unix.SYS_FSOPEN, Str("devpts"), Int(unix.FSOPEN_CLOEXEC))
@@ -182,7 +182,7 @@ func (c *compiler) prepareTerminal() error {
 			}
 			p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(key), Str(value), Int(0))
 		}
-		c.labelFS(fs, what)
+		c.labelFS(&c.prep, fs, what)
 		p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
 		c.devpts = p.open("devpts", what, unix.SYS_FSMOUNT, Of(fs), Int(unix.FSMOUNT_CLOEXEC), Int(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC))
 		p.call(what, unix.SYS_OPENAT, Of(c.devpts), Str("ptmx"), Int(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), Int(0)).Out = SlotConsole

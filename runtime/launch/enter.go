@@ -29,9 +29,6 @@ func CompileExec(proc *specs.Process, s *specs.Spec, t Target, o Options) (*Prog
 	if s2.Linux == nil {
 		s2.Linux = &specs.Linux{}
 	}
-	if o.IsFile == nil {
-		o.IsFile = isFile
-	}
 	o.Covered = false
 	c := newCompiler(&s2, o)
 	c.enters = true
@@ -40,7 +37,7 @@ func CompileExec(proc *specs.Process, s *specs.Spec, t Target, o Options) (*Prog
 	c.p.Clone.GateStops = o.Gate
 	for _, phase := range []func() error{
 		func() error { return c.enterNamespaces(t) }, c.prepareCgroups, func() error { return c.prepareExecTerminal(t) },
-		c.begin, c.terminal, c.settle, c.become, c.exec,
+		c.begin, c.chroot, c.terminal, c.settle, c.become, c.exec,
 	} {
 		if err := phase(); err != nil {
 			return nil, err
@@ -74,6 +71,30 @@ func (c *compiler) enterNamespaces(t Target) error {
 		}
 		c.joins = append(c.joins, join{n.kind, n.flag, fd})
 	}
+	c.prepareChroot(t)
+	return nil
+}
+
+// prepareChroot opens the root of a container that shares its mount namespace with others: it is not the
+// namespace's.
+func (c *compiler) prepareChroot(t Target) {
+	for _, ns := range c.s.Linux.Namespaces {
+		if ns.Type == specs.MountNamespace && ns.Path == "" {
+			return
+		}
+	}
+	c.root = c.prep.open("container-root", "open the container's root", unix.SYS_OPENAT, atCwd, Str(filepath.Join("/proc", strconv.Itoa(t.PID), "root")),
+		Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
+}
+
+// chroot enters the root that prepareChroot opened.
+func (c *compiler) chroot() error {
+	if c.root == NoSlot {
+		return nil
+	}
+	what := "enter the root filesystem"
+	c.kid.call(what, unix.SYS_FCHDIR, Of(c.root))
+	c.kid.call(what, unix.SYS_CHROOT, Str("."))
 	return nil
 }
 

@@ -22,7 +22,7 @@ var forms = sync.OnceValue(func() map[int]callForm {
 	return map[int]callForm{
 		OpFail:                     {"fail", "e"},
 		OpUserns:                   {"user_namespace", "ss"},
-		OpCopyUp:                   {"copy_up", "dsd"},
+		OpCopyUp:                   {"copy_up", "dsdd"},
 		OpOverlay:                  {"overlay", "vssds"},
 		unix.SYS_OPENAT:            {"openat", "dsOo"},
 		unix.SYS_OPENAT2:           {"openat2", "dsHd"},
@@ -42,6 +42,8 @@ var forms = sync.OnceValue(func() map[int]callForm {
 		unix.SYS_MKNODAT:           {"mknodat", "dsod"},
 		unix.SYS_SYMLINKAT:         {"symlinkat", "sds"},
 		unix.SYS_SETXATTR:          {"setxattr", "sssdd"},
+		unix.SYS_GETPID:            {"getpid", ""},
+		unix.SYS_FSTAT:             {"fstat", "dd"},
 		unix.SYS_FCHMOD:            {"fchmod", "do"},
 		unix.SYS_FCHOWN:            {"fchown", "ddd"},
 		unix.SYS_FCHOWNAT:          {"fchownat", "dsdd@"},

@@ -33,7 +33,7 @@ func busyboxRoot(t testing.TB) string {
 	data, err := os.ReadFile(bin)
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(root, "bin/busybox"), data, 0o755))
-	for _, name := range []string{"sh", "cat", "ls", "true", "false", "id", "mount", "hostname", "stat", "tty", "sleep", "readlink", "touch", "grep", "wc", "echo", "test", "mkdir", "sysctl", "dd", "ulimit", "env", "pwd", "nc"} {
+	for _, name := range []string{"sh", "cat", "ls", "true", "false", "id", "mount", "hostname", "stat", "cut", "tty", "sleep", "readlink", "touch", "grep", "wc", "echo", "test", "mkdir", "sysctl", "dd", "ulimit", "env", "pwd", "nc"} {
 		must(t, os.Symlink("busybox", filepath.Join(root, "bin", name)))
 	}
 	must(t, os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n"), 0o644))

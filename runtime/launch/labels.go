@@ -49,9 +49,9 @@ func (c *compiler) mountLabel() string {
 }
 
 // labelFS gives a file system that fsopen made the container's label.
-func (c *compiler) labelFS(fs Slot, what string) {
+func (c *compiler) labelFS(s *section, fs Slot, what string) {
 	if l := c.mountLabel(); l != "" {
-		c.prep.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str("context"), Str(l), Int(0))
+		s.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str("context"), Str(l), Int(0))
 	}
 }
 

@@ -13,12 +13,12 @@ import (
 	"berth/kernel/probe"
 )
 
-// prepareMounts clones the host paths that will be bound into the container while the host's paths
-// can still be named, as detached mounts with their final attributes.
+// prepareMounts checks the spec's mounts and makes what the child cannot make itself, as detached mounts
+// with their final attributes.
 func (c *compiler) prepareMounts() error {
-	if c.private&unix.CLONE_NEWNS == 0 {
+	if c.root == NoSlot {
 		if len(c.s.Mounts) > 0 {
-			return fault.New(fault.Invalid, "mounts: mounts need a new mount namespace; this spec joins one")
+			return fault.New(fault.Invalid, "mounts: without root.path there is nothing to mount in")
 		}
 		return nil
 	}
@@ -35,9 +35,9 @@ func (c *compiler) prepareMounts() error {
 			if needs := needsSetattr(m, opts); needs != "" && !c.o.Facts.Has(probe.MountSetattr) {
 				return fault.New(fault.NotImplemented, "mounts[%d] (%s): %s takes mount_setattr, which Linux has since 5.12", i, m.Destination, needs)
 			}
-			c.trees[i] = c.prepareBind(m, opts)
+			c.prepareBind(i, m, opts)
 		}
-		if opts.TmpCopyUp && m.Type == "tmpfs" && c.root != NoSlot {
+		if opts.TmpCopyUp && m.Type == "tmpfs" {
 			c.trees[i] = c.prepareCopy(m, opts)
 		}
 	}
@@ -78,103 +78,8 @@ func (c *compiler) checkMount(i int, m *specs.Mount, opts mount.Options) error {
 	return nil
 }
 
-// cloneHost makes a detached copy of a host path's mount.
-func (c *compiler) cloneHost(name, what, path string, recursive bool) Slot {
-	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
-	if recursive {
-		flags |= unix.AT_RECURSIVE
-	}
-	return c.prep.open(name, what, unix.SYS_OPEN_TREE, atCwd, Str(path), Int(flags))
-}
-
-// needsSetattr names what of a bind mount(2) cannot do; to leave it out would give the container more than was asked for.
-func needsSetattr(m *specs.Mount, o mount.Options) string {
-	switch {
-	case o.RecSet|o.RecClear != 0:
-		return "a recursive option"
-	case len(m.UIDMappings) > 0 || o.IDMap || o.IDMapRec:
-		return "an id mapping"
-	}
-	return ""
-}
-
-// prepareBind clones a bind's source. A clone of a shared mount would stay its peer, and the
-// container's mounts would appear on the host: without a propagation option it becomes a slave.
-func (c *compiler) prepareBind(m *specs.Mount, o mount.Options) Slot {
-	what := "bind " + c.abs(m.Source) + " on " + m.Destination
-	tree := c.cloneHost("tree:"+m.Destination, what, c.abs(m.Source), o.Flags&unix.MS_REC != 0)
-	if !c.o.Facts.Has(probe.MountSetattr) {
-		return tree // attributes follow after the attaching; see bindFallback
-	}
-	c.idmap(m, o, tree, what)
-	prop := uint64(unix.MS_SLAVE)
-	if len(o.Propagation) == 0 {
-		c.setPropagation(&c.prep, tree, what, prop, true)
-	}
-	for _, p := range o.Propagation {
-		c.setPropagation(&c.prep, tree, what, uint64(p)&^unix.MS_REC, uint64(p)&unix.MS_REC != 0)
-	}
-	if set, clear := bindAttributes(o); set|clear != 0 {
-		c.setAttr(&c.prep, tree, what, set, clear, false)
-	}
-	if o.RecSet|o.RecClear != 0 {
-		c.setAttr(&c.prep, tree, what, o.RecSet, o.RecClear, true)
-	}
-	return tree
-}
-
-// prepareCopy makes a tmpfs that begins with what it covers (the option tmpcopyup).
-func (c *compiler) prepareCopy(m *specs.Mount, o mount.Options) Slot {
-	p, what := &c.prep, "mount tmpfs on "+m.Destination
-	fs := p.open("tmpfs", what, unix.SYS_FSOPEN, Str("tmpfs"), Int(unix.FSOPEN_CLOEXEC))
-	for _, d := range words(o.Data) {
-		if key, value, has := strings.Cut(d, "="); has {
-			p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(key), Str(value), Int(0))
-		} else {
-			p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_FLAG), Str(key), Int(0), Int(0))
-		}
-	}
-	c.labelFS(fs, what)
-	p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
-	tree := p.open("tree:"+m.Destination, what, unix.SYS_FSMOUNT, Of(fs), Int(unix.FSMOUNT_CLOEXEC), Int(mount.Attributes(o.Flags&^unix.MS_RDONLY)))
-	p.call("copy "+m.Destination+" into its tmpfs", OpCopyUp, Of(c.root), Str(relative(m.Destination)), Of(tree)).expect(unix.ENOENT, 0)
-	if o.Flags&unix.MS_RDONLY != 0 && c.o.Facts.Has(probe.MountSetattr) {
-		c.setAttr(p, tree, what, unix.MOUNT_ATTR_RDONLY, 0, false)
-	}
-	return tree
-}
-
-// bindAttributes are the attributes that a bind's options change; the others stay the source's. The
-// access times are one field, which is cleared to be set.
-func bindAttributes(o mount.Options) (set, clear uint64) {
-	const times = unix.MS_NOATIME | unix.MS_RELATIME | unix.MS_STRICTATIME
-	set, clear = mount.Attributes(o.Flags), mount.Attributes(o.Cleared)
-	if (o.Flags|o.Cleared)&times != 0 {
-		clear = clear | unix.MOUNT_ATTR__ATIME
-	}
-	return set, clear
-}
-
-// idmap gives a bind its own view of file owners (mount_setattr(2), MOUNT_ATTR_IDMAP).
-func (c *compiler) idmap(m *specs.Mount, o mount.Options, tree Slot, what string) {
-	uids, gids := m.UIDMappings, m.GIDMappings
-	if len(uids) == 0 && (o.IDMap || o.IDMapRec) {
-		uids, gids = c.s.Linux.UIDMappings, c.s.Linux.GIDMappings
-	}
-	if len(uids) == 0 {
-		return
-	}
-	ns := c.prep.open("idmap:"+m.Destination, what, OpUserns, Str(mapText(uids)), Str(mapText(gids)))
-	attr := mountAttr(unix.MOUNT_ATTR_IDMAP, 0, 0)
-	attr.D.Fill = []Fill{{Off: 24, Slot: ns}}
-	c.prep.call(what, unix.SYS_MOUNT_SETATTR, Of(tree), Str(""), attrFlags(o.IDMapRec), attr, Int(sizeofMountAttr))
-}
-
 // mounts attaches and makes the spec's mounts in order.
 func (c *compiler) mounts() error {
-	if c.private&unix.CLONE_NEWNS == 0 {
-		return nil
-	}
 	for i := range c.s.Mounts {
 		m := &c.s.Mounts[i]
 		o, err := mount.ParseOptions(m.Options)
@@ -186,9 +91,9 @@ func (c *compiler) mounts() error {
 		case isBind(m, o):
 			c.bind(i, m, o, dest)
 		case c.trees[i] != 0: // a tmpfs filled beforehand
-			what := "mount tmpfs on " + dest
-			c.move(c.trees[i], what, c.target(dest, what, false))
-			c.propagate(o, dest, what)
+			c.copiedTmpfs(i, o, dest)
+		case m.Type == "tmpfs":
+			c.tmpfs(i, m, o, dest)
 		case m.Type == "proc":
 			c.procfs(m, o, dest)
 		case m.Type == "devpts" && c.devpts != NoSlot && dest == "/dev/pts":
@@ -221,7 +126,8 @@ func (c *compiler) target(dest, what string, file bool) Slot {
 	parent := c.root
 	for i, name := range parts {
 		if i == len(parts)-1 && file {
-			k.call(what, unix.SYS_MKNODAT, Of(parent), Str(name), Int(unix.S_IFREG|0o755), Int(0)).expect(unix.EEXIST, 0)
+			// Unlike mknod it also makes the file that a link of the image leads to.
+			k.call(what, unix.SYS_OPENAT2, Of(c.root), Str(relative(dest)), createHow(0o755), Int(sizeofOpenHow))
 			break
 		}
 		k.call(what, unix.SYS_MKDIRAT, Of(parent), Str(name), Int(0o755)).expect(unix.EEXIST, 0)
@@ -238,46 +144,6 @@ func (c *compiler) target(dest, what string, file bool) Slot {
 // move attaches a detached mount.
 func (c *compiler) move(tree Slot, what string, target Slot) {
 	c.kid.call(what, unix.SYS_MOVE_MOUNT, Of(tree), Str(""), Of(target), Str(""), Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
-}
-
-func (c *compiler) bind(i int, m *specs.Mount, o mount.Options, dest string) {
-	what := "bind " + c.abs(m.Source) + " on " + dest
-	c.move(c.trees[i], what, c.target(dest, what, c.o.IsFile(c.abs(m.Source))))
-	if !c.o.Facts.Has(probe.MountSetattr) {
-		c.bindFallback(i, o, dest, what)
-	}
-}
-
-// bindFallback sets a bind's attributes with mount(2), as kernels before 5.12 want it, which names mounts
-// by path. A directory is named "." from within the mount itself, so that nothing can be put in its place.
-// A file has no such name: its turn comes when the root is entered and the path means what it will mean to
-// the program; see rootAttributes.
-func (c *compiler) bindFallback(i int, o mount.Options, dest, what string) {
-	var flags []uint64
-	for _, p := range o.Propagation {
-		flags = append(flags, uint64(p))
-	}
-	if len(flags) == 0 {
-		flags = append(flags, unix.MS_SLAVE|unix.MS_REC)
-	}
-	if set := uint64(o.Flags) &^ (unix.MS_BIND | unix.MS_REC); set != 0 {
-		flags = append(flags, set|unix.MS_REMOUNT|unix.MS_BIND)
-	}
-	if c.o.IsFile(c.abs(c.s.Mounts[i].Source)) {
-		for _, f := range flags {
-			c.late = append(c.late, Step{What: what, Nr: unix.SYS_MOUNT, Args: [6]Arg{Int(0), Str(dest), Int(0), Int(f), Int(0)}, Out: NoSlot})
-		}
-		return
-	}
-	for _, f := range flags {
-		c.remount(c.trees[i], f, what)
-	}
-}
-
-// remount changes an attached mount of a directory with mount(2).
-func (c *compiler) remount(mnt Slot, flags uint64, what string) {
-	c.kid.call(what, unix.SYS_FCHDIR, Of(mnt))
-	c.kid.call(what, unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(flags), Int(0))
 }
 
 // filesystem mounts a fresh file system. The mount point is entered by descriptor and named ".", so

@@ -67,9 +67,6 @@ func (c *compiler) namespaces() error {
 	for kind := range asked {
 		return fault.New(fault.Invalid, "linux.namespaces: unknown type %q", kind)
 	}
-	if c.private&unix.CLONE_NEWNS == 0 && !c.joined(specs.MountNamespace) {
-		return fault.New(fault.Invalid, "linux.namespaces: a container needs a mount namespace; add {\"type\": \"mount\"}")
-	}
 	c.p.Clone.Flags |= c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
 	if c.joined(specs.UserNamespace) {
 		// New namespaces must belong to the user namespace, so they come after joining it: see rebirth.

@@ -21,7 +21,7 @@ func runOp(st *Step, slots []int) (int, error) {
 	case st.Nr == OpFail:
 		return -1, unix.Errno(st.Args[0].N)
 	case st.Nr == OpCopyUp && st.Args[1].D != nil:
-		return 0, copyUp(slots[st.Args[0].N], text(st.Args[1].D.Bytes), slots[st.Args[2].N])
+		return 0, copyUp(slots[st.Args[0].N], text(st.Args[1].D.Bytes), slots[st.Args[2].N], st.Args[3].N != 0)
 	case st.Nr == OpOverlay && st.Args[0].D != nil && st.Args[1].D != nil && st.Args[2].D != nil:
 		return classicOverlay(st)
 	case st.Args[0].D == nil || st.Args[1].D == nil:

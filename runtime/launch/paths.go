@@ -32,7 +32,7 @@ func (c *compiler) skipMissing(m *mark) {
 // /dev/null is the node that this program has just made in a fresh file system, held by descriptor, or
 // a clone of the host's: by its path, it could have been replaced by then (CVE-2025-31133).
 func (c *compiler) maskedPaths() error {
-	if c.private&unix.CLONE_NEWNS == 0 {
+	if c.root == NoSlot {
 		return nil // the namespace joined was masked by whoever made it
 	}
 	for i, path := range c.s.Linux.MaskedPaths {
@@ -64,7 +64,7 @@ func (c *compiler) maskedPaths() error {
 
 // readonlyPaths puts a read-only clone of each path over itself.
 func (c *compiler) readonlyPaths() error {
-	if c.private&unix.CLONE_NEWNS == 0 {
+	if c.root == NoSlot {
 		return nil
 	}
 	for _, path := range c.s.Linux.ReadonlyPaths {

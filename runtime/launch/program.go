@@ -112,7 +112,9 @@ type Arg struct {
 type Data struct {
 	Bytes []byte // strings end in NUL; never empty
 	Ptrs  []Ptr  // pointers inside Bytes
-	Fill  []Fill // slot contents to copy into Bytes before the call (Prepare only)
+	Fill  []Fill // contents of slots to copy into Bytes; in Child those that Prepare has filled
+
+	index int // in the layout that was made last
 }
 
 // ArgKind tells the three sorts of argument apart.

@@ -3,6 +3,7 @@ package launch
 import (
 	"encoding/binary"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
@@ -15,8 +16,8 @@ func (c *compiler) prepareRoot() error {
 		return c.prepareOverlay(c.o.Overlay)
 	}
 	if c.s.Root == nil || c.s.Root.Path == "" {
-		if c.private&unix.CLONE_NEWNS == 0 {
-			return nil // the joined mount namespace has one
+		if c.joined(specs.MountNamespace) {
+			return nil // it has one
 		}
 		return fault.New(fault.Invalid, "root.path: the spec names no root filesystem")
 	}
@@ -51,7 +52,7 @@ func (c *compiler) prepareOverlay(v *Overlay) error {
 	set("redirect_dir", "nofollow") // stricter than off: not even what is there already
 	set("metacopy", "off")
 	set("index", "off")
-	c.labelFS(fs, what)
+	c.labelFS(&c.prep, fs, what)
 	if v.UserXattr {
 		p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_FLAG), Str("userxattr"), Int(0), Int(0))
 	}
@@ -77,24 +78,30 @@ func (c *compiler) classicOverlay(v *Overlay, what string) error {
 	return nil
 }
 
+// sharesMounts says that the container's mounts are made in a mount namespace that others live in: the
+// launcher's, or one that was joined. Then the root must not be exchanged, only entered, and the mounts
+// stay at the root's path when the container is gone.
+func (c *compiler) sharesMounts() bool { return c.private&unix.CLONE_NEWNS == 0 }
+
 // attachRoot puts the detached root into the child's mount namespace, on top of "/". Absolute paths
 // keep meaning the old root until enterRoot, since a process's root is not looked up.
 func (c *compiler) attachRoot() error {
-	if c.root == NoSlot || c.private&unix.CLONE_NEWNS == 0 {
+	if c.root == NoSlot {
 		return nil
 	}
 	k, what := &c.kid, "attach the root filesystem"
-	if !c.p.Clone.Covered {
+	if !c.p.Clone.Covered && !c.sharesMounts() {
 		k.call("keep the container's mounts from the host", unix.SYS_MOUNT, Int(0), Str("/"), Int(0), Int(unix.MS_REC|unix.MS_SLAVE), Int(0))
 	}
 	place := Str("/")
-	if c.o.HookGates.BeforePivot && c.s.Root != nil {
-		place = Str(c.abs(c.s.Root.Path)) // hooks look for it there
+	// Hooks look for it at its own path, and on top of "/" there is nothing to move it over.
+	if (c.o.HookGates.BeforePivot || c.o.NoPivot || c.sharesMounts()) && c.s.Root != nil {
+		place = Str(c.abs(c.s.Root.Path))
 	}
 	k.call(what, unix.SYS_MOVE_MOUNT, Of(c.root), Str(""), atCwd, place, Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
-	if !c.o.Facts.Has(probe.MountSetattr) {
-		// A clone of a shared mount is its peer: what is mounted in it would appear on the host, and
-		// pivot_root refuses it.
+	if !c.o.Facts.Has(probe.MountSetattr) || c.sharesMounts() {
+		// A clone of a shared mount is its peer, and one attached to a shared mount is shared: what is mounted
+		// in it would appear on the host, and pivot_root refuses it.
 		k.call(what, unix.SYS_FCHDIR, Of(c.root))
 		k.call(what, unix.SYS_MOUNT, Int(0), Str("."), Int(0), Int(unix.MS_REC|unix.MS_SLAVE), Int(0))
 	}
@@ -102,9 +109,10 @@ func (c *compiler) attachRoot() error {
 }
 
 // enterRoot makes the attached root the process's "/". In the covered case nothing lies beneath but an
-// empty read-only directory, and chroot will do; otherwise pivot_root and the old root is taken away.
+// empty read-only directory, and chroot will do; so it has to where others use the mount namespace. Otherwise
+// pivot_root and the old root is taken away.
 func (c *compiler) enterRoot() error {
-	if c.root == NoSlot || c.private&unix.CLONE_NEWNS == 0 {
+	if c.root == NoSlot {
 		return nil
 	}
 	k, what := &c.kid, "enter the root filesystem"
@@ -112,12 +120,13 @@ func (c *compiler) enterRoot() error {
 		c.barrier(syncPivot, "wait for the hooks")
 	}
 	switch {
-	case c.p.Clone.Covered:
+	case c.p.Clone.Covered, c.sharesMounts():
 		k.call(what, unix.SYS_FCHDIR, Of(c.root))
 		k.call(what, unix.SYS_CHROOT, Str("."))
 	case c.o.NoPivot:
+		c.hideKernelViews()
 		k.call(what, unix.SYS_FCHDIR, Of(c.root))
-		k.call(what, unix.SYS_MOUNT, Str("."), Str("/"), Int(0), Int(unix.MS_MOVE), Int(0)).expect(unix.EINVAL, 0)
+		k.call(what, unix.SYS_MOUNT, Str("."), Str("/"), Int(0), Int(unix.MS_MOVE), Int(0))
 		k.call(what, unix.SYS_CHROOT, Str("."))
 	default:
 		old := k.open("old-root", what, unix.SYS_OPENAT, atCwd, Str("/"), Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
@@ -132,6 +141,18 @@ func (c *compiler) enterRoot() error {
 	return nil
 }
 
+// hideKernelViews takes the host's proc and sysfs out of the mount namespace: without pivot_root the host's
+// mounts stay beneath the root, and a user namespace inside may mount an unmasked proc wherever one is visible.
+func (c *compiler) hideKernelViews() {
+	const what = "hide the host's proc and sysfs"
+	for _, path := range c.o.KernelViews {
+		c.kid.call(what, unix.SYS_UMOUNT2, Str(path), Int(unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)).OnOK = 1
+		st := &c.kid.steps[len(c.kid.steps)-1]
+		st.expect(unix.ENOENT, 1).expect(unix.EINVAL, 0).expect(unix.EPERM, 0) // a user namespace cannot unmount it
+		c.kid.call(what, unix.SYS_MOUNT, Str("tmpfs"), Str(path), Str("tmpfs"), Int(unix.MS_RDONLY), Int(0))
+	}
+}
+
 var propagations = map[string]uint64{
 	"": 0, "private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE | unix.MS_REC, "slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE | unix.MS_REC,
 	"shared": unix.MS_SHARED, "rshared": unix.MS_SHARED | unix.MS_REC, "unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
@@ -139,7 +160,7 @@ var propagations = map[string]uint64{
 
 // rootAttributes sets what the spec says of the root mount itself, once nothing has to be made in it.
 func (c *compiler) rootAttributes() error {
-	if c.root == NoSlot || c.private&unix.CLONE_NEWNS == 0 {
+	if c.root == NoSlot {
 		return nil
 	}
 	c.kid.steps = append(c.kid.steps, c.late...)

@@ -55,11 +55,12 @@ type placing struct {
 	size    int
 	slotsAt int
 	address uint64
-	placed  map[*Data]int // offset of each piece of data; what it points to follows it
+	data    []*Data // every piece once
+	offsets []int   // of each; what it points to follows it
 }
 
 func newPlacing(steps []Step, slots []int) *placing {
-	l := &placing{placed: make(map[*Data]int, 2*len(steps)), slotsAt: headerSize + entrySize*len(steps)}
+	l := &placing{data: make([]*Data, 0, 2*len(steps)), offsets: make([]int, 0, 2*len(steps)), slotsAt: headerSize + entrySize*len(steps)}
 	l.size = l.place(steps, l.slotsAt+8*len(slots))
 	return l
 }
@@ -78,7 +79,7 @@ func (l *placing) write(steps []Step, slots []int, sync int, address uint64) {
 	for i, v := range slots {
 		le.PutUint64(l.mem[l.slotsAt+8*i:], uint64(int64(v)))
 	}
-	l.data()
+	l.copyData(slots)
 }
 
 // place gives every piece of data its offset, shared ones only one, and tells where they end.
@@ -89,10 +90,11 @@ func (l *placing) place(steps []Step, at int) int {
 			if d == nil {
 				continue
 			}
-			if _, shared := l.placed[d]; shared {
+			if l.has(d) {
 				continue
 			}
-			l.placed[d] = at
+			d.index = len(l.data)
+			l.data, l.offsets = append(l.data, d), append(l.offsets, at)
 			at += pad8(len(d.Bytes))
 			for _, ptr := range d.Ptrs {
 				at += pad8(len(ptr.To))
@@ -102,10 +104,17 @@ func (l *placing) place(steps []Step, at int) int {
 	return at
 }
 
-// data copies every piece of data and resolves its pointers.
-func (l *placing) data() {
-	for d, at := range l.placed {
+// has tells whether d has its place. Its index may be from another layout.
+func (l *placing) has(d *Data) bool { return d.index < len(l.data) && l.data[d.index] == d }
+
+// copyData copies every piece of data and resolves its pointers.
+func (l *placing) copyData(slots []int) {
+	for i, d := range l.data {
+		at := l.offsets[i]
 		copy(l.mem[at:], d.Bytes)
+		for _, f := range d.Fill {
+			binary.LittleEndian.PutUint64(l.mem[at+f.Off:], uint64(int64(slots[f.Slot])))
+		}
 		to := at + pad8(len(d.Bytes))
 		for _, ptr := range d.Ptrs {
 			copy(l.mem[to:], ptr.To)
@@ -128,7 +137,7 @@ func (l *placing) entry(e []byte, st *Step) {
 		case ArgSlotAddress:
 			v = l.address + uint64(l.slotsAt) + 8*a.N
 		case ArgData:
-			v = l.address + uint64(l.placed[a.D])
+			v = l.address + uint64(l.offsets[a.D.index])
 		}
 		le.PutUint64(e[8+8*j:], v)
 	}

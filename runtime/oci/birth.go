@@ -125,6 +125,10 @@ func (b *birth) prepare() (err error) {
 		Created: time.Now(), ConfigHash: hashText(b.cfg.text), Annotations: s.Annotations,
 		PIDNS: ownNamespace(s, specs.PIDNamespace), Systemd: b.t.systemd,
 	}
+	if err := b.c.rec.countMounts(s); err != nil {
+		_ = b.c.remove()
+		return err
+	}
 	return nil
 }
 
@@ -159,6 +163,11 @@ func (b *birth) launch() error {
 	}
 	if b.cg != nil {
 		o.Cgroup = b.cg.Attach()
+	}
+	if o.NoPivot {
+		if o.KernelViews, err = kernelViews(b.c.rec.Rootfs); err != nil {
+			return err
+		}
 	}
 	if b.wait {
 		o.GateFifo = b.c.dir + "/" + fifoFile

@@ -110,6 +110,11 @@ func (c *container) destroy(cg *cgroup.Cgroup) error {
 			return err
 		}
 	}
+	if c.rec != nil {
+		if err := c.rec.unmountRoot(); err != nil {
+			return err
+		}
+	}
 	if c.rec != nil && c.rec.Scope != "" {
 		c.stopScope()
 	}

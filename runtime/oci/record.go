@@ -33,6 +33,10 @@ type record struct {
 	PIDNS       bool   // the container has a pid namespace of its own: its end is the end of all in it
 	Systemd     bool   // --systemd-cgroup
 	Annotations map[string]string
+	// SharesMounts: the container has no mount namespace of its own, so its mounts are ours to take away.
+	// MountsBefore is how many mounts were on Rootfs when it was made.
+	SharesMounts bool
+	MountsBefore int
 }
 
 // encode writes the record as state.json has it.
@@ -79,6 +83,10 @@ func (r *record) encode() []byte {
 		flag("userScope", r.UserScope)
 	}
 	flag("pidNamespace", r.PIDNS)
+	if r.SharesMounts {
+		member("mountsBefore")
+		b = strconv.AppendInt(b, int64(r.MountsBefore), 10)
+	}
 	if len(r.Annotations) > 0 {
 		member("annotations")
 		b = appendTextMap(b, r.Annotations)
@@ -123,6 +131,8 @@ func decodeRecord(data []byte) (*record, error) {
 			r.UserScope = j.Bool()
 		case "pidNamespace":
 			r.PIDNS = j.Bool()
+		case "mountsBefore":
+			r.SharesMounts, r.MountsBefore = true, int(j.IntBelow(0, 1<<31-1))
 		case "annotations":
 			r.Annotations = j.TextMap()
 		default:
