@@ -85,8 +85,9 @@ func (b *Batch) String() string {
 // writer writes the messages of a batch, each with a number that an error of the kernel names.
 type writer struct {
 	message
-	seq   uint32
-	names []string // what each message does, by its number
+	seq   uint32   // number of the last message
+	first uint32   // number of the batch's first
+	names []string // what each message does, from the first on
 }
 
 func (w *writer) start(kind uint16, flags uint16, f Family, what string) int {

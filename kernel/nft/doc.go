@@ -18,7 +18,7 @@
 //			nft.NewRule(nft.Is(nft.IPDaddr, nft.Addr(server)), nft.Is(nft.TCPDport, nft.Port(53)), nft.DNAT(netip.AddrPortFrom(server, tcpPort))),
 //		}},
 //	}}
-//	err := nft.Load(namespace, nft.NewBatch().Replace(t))
+//	err := nft.Load(namespace, nft.NewBatch().Add(t)) // not Replace: a fresh namespace has nothing to delete, and deleting is slow (see Load)
 //
 // Connection tracking puts the source of the answers back (127.0.0.11:53) by itself; no rule is needed for it.
 //

@@ -193,10 +193,15 @@ func TestManyElements(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := time.Since(start)
+	c, err := Dial(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	start = time.Now()
 	const changes = 50
 	for i := range changes {
-		if err := Load(ns, NewBatch().DeleteElements(Inet, "big", set, set.Elements[i]).AddElements(Inet, "big", set, set.Elements[i])); err != nil {
+		if err := c.Load(NewBatch().DeleteElements(Inet, "big", set, set.Elements[i]).AddElements(Inet, "big", set, set.Elements[i])); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,56 @@
+package nft
+
+import (
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestChains(t *testing.T) {
+	ns := newNamespace(t)
+	run(t, ns, `table ip filter {
+		chain FORWARD { type filter hook forward priority 0; policy drop; }
+		chain DOCKER-USER { }
+	}
+	table inet f { chain in { type filter hook input priority -5; policy accept; } }`, "nft", "-f", "-")
+	c, err := Dial(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	chains, err := c.Chains()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []ChainInfo{
+		{IPv4, "filter", "FORWARD", Hook{Filter, Forward, 0, true}},
+		{IPv4, "filter", "DOCKER-USER", Hook{}},
+		{Inet, "f", "in", Hook{Filter, Input, -5, false}},
+	} {
+		if !slices.Contains(chains, want) {
+			t.Errorf("no %+v in %+v", want, chains)
+		}
+	}
+	if len(chains) != 3 {
+		t.Errorf("%+v", chains)
+	}
+}
+
+// Whatever bytes come as an answer, reading them ends.
+func FuzzAnswers(f *testing.F) {
+	var m message
+	at := m.begin(unix.NFT_MSG_NEWCHAIN, 0, 7, Inet, 0)
+	m.str(unix.NFTA_CHAIN_TABLE, "t")
+	h := m.open(unix.NFTA_CHAIN_HOOK)
+	m.u32(unix.NFTA_HOOK_HOOKNUM, 2)
+	m.end(h)
+	m.finish(at)
+	f.Add(m.b)
+	f.Add([]byte("\x24\x00\x00\x00\x02\x00\x00\x02\x07\x00\x00\x00\x00\x00\x00\x00\xfe\xff\xff\xff\x10\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w := writer{first: 7, seq: 9, names: []string{"batch", "one"}}
+		w.answer(b)
+		dumped(b, 7, func(family byte, body []byte) { chainInfo(family, body) })
+	})
+}
