@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"berth/test/world"
 )
 
 // An Engine is one berthd on its own directories. It is used from one goroutine, but for its HTTP client.
@@ -26,6 +28,7 @@ type Engine struct {
 	Socket string
 	Host   string // Socket as DOCKER_HOST wants it
 	HTTP   *http.Client
+	World  *world.World // its host is where berthd runs: the machine's own network is not touched
 
 	args  []string
 	tmpfs bool
@@ -50,6 +53,9 @@ func start(bin, config string, args []string) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{Dir: dir, Bin: bin, Socket: filepath.Join(dir, "s"), args: args}
+	if e.World, err = world.New(); err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
 	e.Host = "unix://" + e.Socket
 	e.HTTP = &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64,
@@ -99,7 +105,7 @@ func (e *Engine) Run() error {
 	cmd := exec.Command(filepath.Join(e.Bin, "berthd"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := e.World.Start(cmd); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -190,7 +196,7 @@ func (e *Engine) Stop() error {
 	if e.tmpfs {
 		errs = append(errs, syscall.Unmount(e.Dir, syscall.MNT_DETACH))
 	}
-	errs = append(errs, os.RemoveAll(e.Dir))
+	errs = append(errs, os.RemoveAll(e.Dir), e.World.Close())
 	return errors.Join(errs...)
 }
 
