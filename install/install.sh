@@ -30,7 +30,7 @@ done
 
 # --- units, with this prefix's paths ---
 install -d "$DESTDIR$UNITDIR"
-for u in berth.socket berth.service berth-keeper.service; do
+for u in berth.socket berth.service berth-keeper.service berth-containers.service; do
   sed -e "s|@BINDIR@|$BINDIR|g" -e "s|@DOCDIR@|$DOCDIR|g" "install/systemd/$u" >"$DESTDIR$UNITDIR/$u"
   chmod 0644 "$DESTDIR$UNITDIR/$u"
 done

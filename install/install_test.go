@@ -15,7 +15,7 @@ import (
 // What a plain installation consists of, below PREFIX.
 var installed = []string{
 	"bin/berth", "bin/berth-init", "bin/berth-keeper", "bin/berth-oci", "bin/berthd",
-	"lib/systemd/system/berth-keeper.service", "lib/systemd/system/berth.service", "lib/systemd/system/berth.socket",
+	"lib/systemd/system/berth-containers.service", "lib/systemd/system/berth-keeper.service", "lib/systemd/system/berth.service", "lib/systemd/system/berth.socket",
 	"share/bash-completion/completions/berth",
 	"share/doc/berth/CHANGELOG.md", "share/doc/berth/LICENSE", "share/doc/berth/README.md",
 	"share/fish/vendor_completions.d/berth.fish",
@@ -175,10 +175,12 @@ func TestUnitsAreValid(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dest, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dest, "bin/kill"), nil, 0o755); err != nil { // verify looks for what is executed
-		t.Fatal(err)
+	for _, program := range []string{"kill", "sh"} { // verify looks for what is executed
+		if err := os.WriteFile(filepath.Join(dest, "bin", program), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, unit := range []string{"berth.socket", "berth.service", "berth-keeper.service"} {
+	for _, unit := range []string{"berth.socket", "berth.service", "berth-keeper.service", "berth-containers.service"} {
 		cmd := exec.Command(analyze, "verify", "--man=no", "--recursive-errors=no", "--root="+dest, unit)
 		out, err := cmd.CombinedOutput()
 		if err != nil || len(out) > 0 {

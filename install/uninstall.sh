@@ -8,6 +8,7 @@ say() { echo "uninstall: $*"; }
 
 if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
   systemctl disable --now berth.socket berth.service berth-keeper.service 2>/dev/null || true
+  systemctl stop berth-containers.service 2>/dev/null || true # kills nothing
 fi
 if [ -z "$DESTDIR" ] || [ -n "${DOCKER_CONFIG:-}" ]; then
   env -u DOCKER_HOST -u DOCKER_CONTEXT "$DESTDIR$PREFIX/bin/berth" context rm -f berth >/dev/null 2>&1 || true
@@ -23,6 +24,7 @@ if [ -e "$DESTDIR$PREFIX/lib/tmpfiles.d/berth-docker.conf" ]; then
 fi
 for f in bin/berth bin/berthd bin/berth-init bin/berth-keeper bin/berth-oci \
   lib/systemd/system/berth.socket lib/systemd/system/berth.service lib/systemd/system/berth-keeper.service \
+  lib/systemd/system/berth-containers.service \
   share/bash-completion/completions/berth share/zsh/site-functions/_berth share/fish/vendor_completions.d/berth.fish; do
   rm -f "$DESTDIR$PREFIX/$f"
 done

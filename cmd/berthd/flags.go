@@ -58,7 +58,8 @@ type config struct {
 	DefaultShmSize  int64  // bytes
 	DefaultIPCMode  string // private or shareable
 	DefaultCgroupNS string // private or host; "" private on cgroup v2, host on v1, as Docker
-	CgroupParent    string // "" /berth or /berth-ID
+	CgroupParent    string // "" /berth or /berth-ID; see placeCgroups for hosts with systemd
+	CgroupChosen    bool   // CgroupParent was given
 	CgroupDriver    string // cgroupfs or systemd
 	SeccompProfile  string // "" the built-in one, "unconfined", or a file
 	SELinux         bool
@@ -169,7 +170,7 @@ func (c *config) complete(set *pflag.FlagSet, options []option) error {
 	if c.Pidfile == "" {
 		c.Pidfile = filepath.Join(c.ExecRoot, "berthd.pid")
 	}
-	if c.CgroupParent == "" {
+	if c.CgroupChosen = c.CgroupParent != ""; !c.CgroupChosen {
 		c.CgroupParent = "/berth"
 		if c.ID != "" {
 			c.CgroupParent += "-" + c.ID

@@ -75,7 +75,7 @@ func table(c *config) []option {
 		{"default-shm-size", "", "default-shm-size", "Default size of /dev/shm", newSize(&c.DefaultShmSize, defaultShmSize)},
 		{"default-ipc-mode", "", "default-ipc-mode", `Default IPC namespace of containers: "private", "shareable"`, newText(&c.DefaultIPCMode, "private", "private", "shareable")},
 		{"default-cgroupns-mode", "", "default-cgroupns-mode", `Default cgroup namespace of containers: "private", "host" (default private on cgroup v2, host on v1)`, newText(&c.DefaultCgroupNS, "", "", "private", "host")},
-		{"cgroup-parent", "", "cgroup-parent", "Parent cgroup of all containers (default /berth)", newText(&c.CgroupParent, "")},
+		{"cgroup-parent", "", "cgroup-parent", "Parent cgroup of all containers (default /berth; with systemd and cgroup v2 that of berth-containers.service)", newText(&c.CgroupParent, "")},
 		{"exec-opt", "", "exec-opts", "native.cgroupdriver=cgroupfs or systemd", newExecOpts(&c.CgroupDriver)},
 		{"seccomp-profile", "", "seccomp-profile", `Seccomp profile of containers: a file, "builtin", or "unconfined"`, newText(&c.SeccompProfile, "")},
 		{"selinux-enabled", "", "selinux-enabled", "Label containers for SELinux", &boolean{to: &c.SELinux}},

@@ -859,7 +859,7 @@ func TestDescriptors(t *testing.T) {
 func TestSystemdRun(t *testing.T) {
 	cfg := &StartConfig{ExecRoot: "/run/berth", OOMScoreAdj: -999}
 	got := strings.Join(systemdRunArgs(cfg, []string{"/usr/bin/berth-keeper", "--exec-root", "/run/berth"}), " ")
-	for _, want := range []string{"--unit=berth-keeper-run-berth ", "Delegate=yes", "KillMode=process", "OOMScoreAdjust=-999", " -- /usr/bin/berth-keeper --exec-root /run/berth"} {
+	for _, want := range []string{"--unit=berth-keeper-run-berth ", "KillMode=process", "OOMScoreAdjust=-999", " -- /usr/bin/berth-keeper --exec-root /run/berth"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %s", want, got)
 		}

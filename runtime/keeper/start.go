@@ -30,7 +30,7 @@ type StartConfig struct {
 
 	OOMScoreAdj int // wanted for the keeper itself, for instance -999; what was got stands in Info
 
-	Unit      string        // systemd unit to start where systemd is pid 1, for instance "berth-keeper.service"; "": a transient one
+	Unit      string        // systemd unit to start where systemd is pid 1, for instance "berth-keeper.service", made for this ExecRoot; "": a transient one
 	NoSystemd bool          // never through systemd
 	Timeout   time.Duration // until it answers; 0: ten seconds
 }
@@ -169,13 +169,13 @@ func (cfg *StartConfig) throughSystemd(ctx context.Context, args []string) error
 	return nil
 }
 
-// systemdRunArgs is the command line of a transient unit: delegated, because containers' cgroups are
-// made below its own; KillMode=process, because stopping it must not kill them.
+// systemdRunArgs is the command line of a transient unit. Containers are in other cgroups than its own;
+// KillMode=process spares what programs in the host's cgroup namespace have moved into it.
 func systemdRunArgs(cfg *StartConfig, args []string) []string {
 	unit := "berth-keeper-" + strings.Trim(strings.ReplaceAll(cfg.ExecRoot, "/", "-"), "-")
 	run := []string{
 		"--quiet", "--collect", "--unit=" + unit, "--description=Berth: parent of all containers",
-		"--property=Delegate=yes", "--property=KillMode=process", "--property=Type=exec",
+		"--property=KillMode=process", "--property=Type=exec",
 		"--property=LimitNOFILE=infinity", "--property=TasksMax=infinity",
 		"--property=StandardOutput=append:" + cfg.ExecRoot + "/keeper.log",
 		"--property=StandardError=append:" + cfg.ExecRoot + "/keeper.log",
