@@ -24,6 +24,7 @@ var (
 	IBrName      = Field{name: "meta ibrname", size: unix.IFNAMSIZ, load: meta(unix.NFT_META_BRI_IIFNAME)}
 	OBrName      = Field{name: "meta obrname", size: unix.IFNAMSIZ, load: meta(unix.NFT_META_BRI_OIFNAME)}
 	MetaMark     = Field{name: "meta mark", size: 4, load: meta(unix.NFT_META_MARK)}
+	EtherType    = Field{name: "ether type", size: 2, load: payload(unix.NFT_PAYLOAD_LL_HEADER, 12, 2)}
 	NFProto      = Field{name: "meta nfproto", size: 1, load: meta(unix.NFT_META_NFPROTO)}
 	L4Proto      = Field{name: "meta l4proto", size: 1, load: meta(unix.NFT_META_L4PROTO)}
 	CTState      = Field{name: "ct state", size: 4, load: ct(unix.NFT_CT_STATE)}

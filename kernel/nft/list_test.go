@@ -9,11 +9,12 @@ import (
 
 func TestChains(t *testing.T) {
 	ns := newNamespace(t)
-	run(t, ns, `table ip filter {
-		chain FORWARD { type filter hook forward priority 0; policy drop; }
-		chain DOCKER-USER { }
-	}
-	table inet f { chain in { type filter hook input priority -5; policy accept; } }`, "nft", "-f", "-")
+	run(t, ns, `add table ip filter
+add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+add chain ip filter DOCKER-USER
+add table inet f
+add chain inet f in { type filter hook input priority -5; policy accept; }
+`, "nft", "-f", "-")
 	c, err := Dial(ns)
 	if err != nil {
 		t.Fatal(err)

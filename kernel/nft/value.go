@@ -98,8 +98,9 @@ func MarkOf(m uint32) Value {
 	return Value{lo: string(binary.NativeEndian.AppendUint32(nil, m)), text: "0x" + hex8(m)}
 }
 
-// The values of NFProto and FibDaddrType that are needed.
+// The values of EtherType, NFProto and FibDaddrType that are needed.
 var (
+	ARP       = Value{lo: "\x08\x06", text: "arp"}
 	ProtoIPv4 = Value{lo: string([]byte{unix.NFPROTO_IPV4}), text: "ipv4"}
 	ProtoIPv6 = Value{lo: string([]byte{unix.NFPROTO_IPV6}), text: "ipv6"}
 	Local     = Value{lo: string(binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)), text: "local"}
