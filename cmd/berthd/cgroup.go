@@ -53,17 +53,19 @@ func delegated(ctx context.Context, layout cgroup.Layout, unit string) (string, 
 	if active {
 		return group, nil
 	}
-	out, err := exec.CommandContext(ctx, "systemctl", "start", unit).CombinedOutput()
+	// Without --no-ask-password it starts an agent, which would speak to systemd in our name.
+	out, err := exec.CommandContext(ctx, "systemctl", "start", "--no-ask-password", unit).CombinedOutput()
 	if err != nil && strings.Contains(string(out), "not found") {
 		out, err = exec.CommandContext(ctx, "systemd-run", holderArgs(unit)...).CombinedOutput()
 	}
-	if group, active = unitGroup(ctx, unit); group == "" {
-		return "", fault.Wrap(fault.Unavailable, err, "start %s, which has no cgroup now: %s", unit, strings.TrimSpace(string(out)))
+	group, active = unitGroup(ctx, unit)
+	switch {
+	case active:
+		return group, awaitLeaf(ctx, layout, group)
+	case group == "":
+		return "", fault.New(fault.Unavailable, "start %s: %v: %s", unit, err, strings.TrimSpace(string(out)))
 	}
-	if active {
-		err = awaitLeaf(ctx, layout, group)
-	}
-	return group, err
+	return group, nil
 }
 
 // holder is what runs in the unit, for as long as there is to be a cgroup: systemd removes an empty one. It leaves the unit's own cgroup
@@ -73,7 +75,7 @@ const holder = `d=/sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup)/holder; m
 // holderArgs are systemd-run's for a unit like install/systemd/berth-containers.service.
 func holderArgs(unit string) []string {
 	return []string{"--quiet", "--collect", "--unit=" + unit, "--description=Berth: the containers' cgroups",
-		"--property=Type=exec", "--property=Delegate=yes", "--property=KillMode=process", "--property=TasksMax=infinity", "--property=OOMScoreAdjust=-999",
+		"--property=Type=exec", "--property=Delegate=yes", "--property=KillMode=process", "--property=OOMPolicy=continue", "--property=TasksMax=infinity", "--property=OOMScoreAdjust=-999",
 		"/bin/sh", "-c", holder}
 }
 

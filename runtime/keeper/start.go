@@ -154,7 +154,7 @@ func systemdRuns() bool {
 // throughSystemd has systemd start the keeper.
 func (cfg *StartConfig) throughSystemd(ctx context.Context, args []string) error {
 	if cfg.Unit != "" {
-		out, err := exec.CommandContext(ctx, "systemctl", "start", cfg.Unit).CombinedOutput()
+		out, err := exec.CommandContext(ctx, "systemctl", "start", "--no-ask-password", cfg.Unit).CombinedOutput()
 		if err == nil {
 			return nil
 		}
