@@ -39,6 +39,7 @@ type Header struct {
 	Major    int64
 	Minor    int64
 	Xattrs   map[string]string // names without the SCHILY.xattr. prefix
+	Comment  string            // PAX's comment on this entry, which means nothing to other readers
 }
 
 // Fragment is a stretch of data in a sparse file.

@@ -86,6 +86,8 @@ func mergePAX(h *Header, records map[string]string) error {
 			h.ModTime, ok = paxTime(v)
 		case "atime":
 			h.Access, ok = paxTime(v)
+		case "comment":
+			h.Comment = v
 		case "ctime":
 			_, ok = paxTime(v)
 		default:

@@ -52,6 +52,7 @@ type Reader struct {
 	pad     int64 // padding after it
 	blk     [blockSize]byte
 	err     error // sticky
+	comment string
 }
 
 // NewReader starts reading. rec may be nil.
@@ -61,6 +62,9 @@ func NewReader(src Source, rec Recorder, limits Limits) *Reader {
 
 // Position is the number of bytes of the archive read so far.
 func (r *Reader) Position() int64 { return r.in.pos }
+
+// Comment is the comment of the last global header read so far, such as one at the archive's end.
+func (r *Reader) Comment() string { return r.comment }
 
 // Next goes to the next entry. The header is valid until the call after. At the end of the archive (two zero
 // blocks, or no more bytes) it gives io.EOF; Rest then reads what follows. Malformed input is Invalid and
@@ -173,6 +177,7 @@ func (r *Reader) next() (*Header, error) {
 			if err := mergePAX(h, g); err != nil { // checked as archive/tar does, then forgotten
 				return nil, err
 			}
+			r.comment = h.Comment
 			pax, gnuName, gnuLink = nil, "", ""
 			continue
 		case longName, longLink:

@@ -37,7 +37,7 @@ type Stat struct {
 	Nlink        uint64
 	Dev, Ino     uint64
 	Major, Minor uint32 // of a device node
-	Mtime        Time
+	Mtime, Atime Time
 }
 
 // Type is the file's type: one of the Type constants.
@@ -54,7 +54,7 @@ func fromUnix(st *unix.Stat_t) Stat {
 		Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, Blocks: st.Blocks,
 		Nlink: uint64(st.Nlink), Dev: uint64(st.Dev), Ino: st.Ino,
 		Major: unix.Major(uint64(st.Rdev)), Minor: unix.Minor(uint64(st.Rdev)),
-		Mtime: Time{st.Mtim.Sec, st.Mtim.Nsec},
+		Mtime: Time{st.Mtim.Sec, st.Mtim.Nsec}, Atime: Time{st.Atim.Sec, st.Atim.Nsec},
 	}
 }
 

@@ -1,0 +1,163 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"berth/base/atomicfile"
+	"berth/base/failpoint"
+	"berth/base/fault"
+	"berth/base/id"
+	"berth/kernel/tree"
+	"berth/volume/content"
+	"berth/volume/driver"
+	"berth/volume/local"
+)
+
+// fillingFile in a volume's directory says that its content is an image's, half copied.
+const fillingFile = "filling"
+
+// Fill copies what an image has at a volume's place into the volume: the content of the directory from, and its owner,
+// permissions and attributes. Only an empty volume (or subpath) is filled; for another Fill does nothing. A crash in between leaves
+// an empty volume where nobody else has it mounted.
+func (v *Volumes) Fill(ctx context.Context, name, subpath string, from *os.File) error {
+	if err := CheckSubpath(subpath); err != nil {
+		return err
+	}
+	src, err := tree.OpenFD(int(from.Fd()))
+	if err != nil {
+		return fault.In(err, "fill volume %s", name)
+	}
+	defer src.Close()
+	err = v.inside(ctx, name, func(rec *Volume, d driver.Driver, root *tree.Dir) error {
+		return v.fill(ctx, rec, root, subpath, src)
+	})
+	return fault.In(err, "fill volume %s", name)
+}
+
+func (v *Volumes) fill(ctx context.Context, rec *Volume, root *tree.Dir, subpath string, src *tree.Dir) error {
+	to, _, err := root.Open(subpath)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	if empty, err := content.Empty(to); err != nil || !empty {
+		return err
+	}
+	marked := rec.Driver == localDriver && subpath == "" && !v.local.Mounts(rec.Name) && len(v.references(rec.Name)) <= 1
+	if marked {
+		if err := atomicfile.Write(v.path(rec.Name, fillingFile), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	_, err = content.Copy(ctx, src, to)
+	if ferr := failpoint.Hit("volume/filling"); err == nil {
+		err = ferr
+	}
+	if err == nil && marked {
+		err = to.SyncFS()
+	}
+	if err != nil {
+		if cerr := content.Clear(to); cerr != nil {
+			v.log.Error("half-filled volume cannot be cleared", "volume", rec.Name, "error", cerr)
+			return err
+		}
+	}
+	if marked {
+		if rerr := atomicfile.Remove(v.path(rec.Name, fillingFile)); err == nil {
+			err = rerr
+		}
+	}
+	return err
+}
+
+// unfill empties a volume that was being filled when the engine died.
+func (v *Volumes) unfill(name string) error {
+	mark := v.path(name, fillingFile)
+	if _, err := os.Lstat(mark); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	data, err := tree.OpenDir(v.path(name, local.Data))
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	if err := content.Clear(data); err != nil {
+		return err
+	}
+	return atomicfile.Remove(mark)
+}
+
+// Size adds up the bytes of a volume's files; -1 for one whose content is elsewhere, as in Docker.
+func (v *Volumes) Size(ctx context.Context, name string) (int64, error) {
+	rec, ok := v.record(name)
+	if !ok {
+		return 0, fault.In(noSuchVolume(), "get %s", name)
+	}
+	if rec.Driver != localDriver || v.local.Mounts(name) {
+		return -1, nil
+	}
+	dir, err := tree.OpenDir(v.path(name, local.Data))
+	if err != nil {
+		return 0, fault.In(err, "size of volume %s", name)
+	}
+	defer dir.Close()
+	n, err := content.Size(ctx, dir)
+	return n, fault.In(err, "size of volume %s", name)
+}
+
+// inside does f with a volume's content, mounted for the time if need be, in the volume's turn. When the context ends while f hangs on a
+// server, the caller is let go; the turn stays with f until it ends.
+func (v *Volumes) inside(ctx context.Context, name string, f func(*Volume, driver.Driver, *tree.Dir) error) error {
+	release, err := v.turns.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer release()
+		done <- v.withContent(ctx, name, f)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select { // most work ends soon after its context
+	case err := <-done:
+		return err
+	case <-time.After(v.mountTimeout()):
+		return fault.In(ctx.Err(), "no answer from the volume's files")
+	}
+}
+
+func (v *Volumes) withContent(ctx context.Context, name string, f func(*Volume, driver.Driver, *tree.Dir) error) error {
+	rec, d, err := v.mountable(ctx, name)
+	if err != nil {
+		return err
+	}
+	user := "berth-" + id.New()[:12]
+	at, err := d.Mount(ctx, name, user)
+	if err != nil {
+		return err
+	}
+	root, err := tree.OpenDir(at)
+	if err == nil {
+		err = f(rec, d, root)
+		root.Close()
+	}
+	if uerr := d.Unmount(context.WithoutCancel(ctx), name, user); err == nil {
+		err = uerr
+	}
+	return err
+}
+
+func (v *Volumes) mountTimeout() time.Duration {
+	if v.cfg.MountTimeout > 0 {
+		return v.cfg.MountTimeout
+	}
+	return 30 * time.Second
+}

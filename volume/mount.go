@@ -1,0 +1,242 @@
+package volume
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"berth/base/failpoint"
+	"berth/base/fault"
+	"berth/kernel/mount"
+	"berth/kernel/tree"
+	"berth/volume/driver"
+)
+
+// Mount makes a volume, or what is at subpath in it, reachable for a container and gives its host path. The same call again
+// gives the same path. subpath is resolved inside the volume and pinned: what the path shows cannot be swapped by whoever
+// writes into the volume. A snapshot is shown read-only. Errors: fault.NotFound (the volume, the subpath), and what the driver
+// says; then nothing is left mounted that was not before.
+func (v *Volumes) Mount(ctx context.Context, name, subpath, containerID string) (string, error) {
+	if err := checkUser(containerID); err != nil {
+		return "", err
+	}
+	if err := CheckSubpath(subpath); err != nil {
+		return "", err
+	}
+	release, err := v.turns.take(ctx, name)
+	if err != nil {
+		return "", fault.In(err, "mount volume %s", name)
+	}
+	defer release()
+	rec, d, err := v.mountable(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	had := v.uses(name, containerID)
+	at, err := d.Mount(ctx, name, containerID)
+	if err != nil {
+		return "", err
+	}
+	v.use(name, containerID)
+	if subpath = path.Clean("/" + subpath)[1:]; subpath != "" || rec.SnapshotOf != "" {
+		at, err = v.pin(ctx, rec, at, subpath, containerID)
+		if err != nil && !had {
+			v.unuse(name, containerID)
+			if uerr := d.Unmount(context.WithoutCancel(ctx), name, containerID); uerr != nil {
+				v.log.Error("volume stays mounted", "volume", name, "error", uerr)
+			}
+		}
+	}
+	return at, err
+}
+
+// mountable gives what is needed to mount a volume. A volume that only its driver knows can be mounted too.
+func (v *Volumes) mountable(ctx context.Context, name string) (*Volume, driver.Driver, error) {
+	rec, ok := v.record(name)
+	if !ok {
+		vol, err := v.Get(ctx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		rec = &vol
+	}
+	d, err := v.driver(ctx, rec.Driver)
+	return rec, d, err
+}
+
+// Unmount ends a container's use of a volume, all its pins included. One that it does not use is no error.
+func (v *Volumes) Unmount(ctx context.Context, name, containerID string) error {
+	if err := checkUser(containerID); err != nil {
+		return err
+	}
+	release, err := v.turns.take(ctx, name)
+	if err != nil {
+		return fault.In(err, "unmount volume %s", name)
+	}
+	defer release()
+	return v.unmount(ctx, name, containerID)
+}
+
+func (v *Volumes) unmount(ctx context.Context, name, user string) error {
+	if err := v.unpin(name, user); err != nil {
+		return err
+	}
+	rec, ok := v.record(name)
+	kind := localDriver
+	if ok {
+		kind = rec.Driver
+	} else if vol, found := v.elsewhere(ctx, name); found {
+		kind = vol.Driver
+	}
+	d, err := v.driver(ctx, kind)
+	if err != nil {
+		return fault.In(err, "unmount volume %s", name)
+	}
+	if err := d.Unmount(ctx, name, user); err != nil {
+		return fault.In(err, "unmount volume %s", name)
+	}
+	v.unuse(name, user)
+	return nil
+}
+
+func (v *Volumes) uses(name, user string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.users[name][user]
+}
+
+func (v *Volumes) use(name, user string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.users[name] == nil {
+		v.users[name] = map[string]bool{}
+	}
+	v.users[name][user] = true
+}
+
+func (v *Volumes) unuse(name, user string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.users[name], user)
+	if len(v.users[name]) == 0 {
+		delete(v.users, name)
+	}
+}
+
+// pin binds what is at subpath to a path of our own. A server that does not answer is given up like a mount.
+func (v *Volumes) pin(ctx context.Context, rec *Volume, at, subpath, user string) (string, error) {
+	to := v.pinPath(rec.Name, subpath, user)
+	if mounted, err := mount.Self(func(i *mount.Info) bool { return i.Point == to }); err != nil || len(mounted) > 0 {
+		return to, err
+	}
+	err := v.bounded(ctx, "open "+filepath.Join(at, subpath), func() error {
+		root, err := tree.OpenDir(at)
+		if err != nil {
+			return fault.Wrap(fault.Internal, err, "open volume %s", rec.Name)
+		}
+		defer root.Close()
+		fd, dir, err := mount.PinInRoot(v.cfg.Facts, root.FD(), subpath)
+		if err != nil {
+			return fault.In(err, "cannot access path %s", filepath.Join(at, subpath))
+		}
+		if rec.SnapshotOf != "" {
+			if err := mount.ReadOnly(fd); err != nil {
+				mount.Drop(fd)
+				return err
+			}
+		}
+		if err := makePlace(to, dir); err != nil {
+			mount.Drop(fd)
+			return err
+		}
+		if ctx.Err() != nil { // nobody waits any more
+			mount.Drop(fd)
+			os.Remove(to)
+			return ctx.Err()
+		}
+		return mount.Attach(fd, to)
+	})
+	if err != nil {
+		v.unpin(rec.Name, user)
+		return "", err
+	}
+	failpoint.Hit("volume/pinned")
+	return to, nil
+}
+
+// pinPath is RUNROOT/pins/USER/NAME/KEY.
+func (v *Volumes) pinPath(name, subpath, user string) string {
+	key := sha256.Sum256([]byte(subpath))
+	return filepath.Join(v.pinsOf(name, user), hex.EncodeToString(key[:8]))
+}
+
+func (v *Volumes) pinsOf(name, user string) string {
+	return filepath.Join(v.cfg.RunRoot, "pins", user, name)
+}
+
+// makePlace makes an empty directory or file to mount on.
+func makePlace(path string, dir bool) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o701); err != nil {
+		return err
+	}
+	if dir {
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// unpin takes the pins that a user has of a volume away.
+func (v *Volumes) unpin(name, user string) error {
+	dir := v.pinsOf(name, user)
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		at := filepath.Join(dir, e.Name())
+		if err := mount.UnmountBelow(at); err != nil {
+			return err
+		}
+		if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	os.Remove(filepath.Dir(dir)) // with the user's last pin
+	return nil
+}
+
+// bounded does f in a goroutine of its own and gives up waiting after the mount timeout or with the context: a server that does
+// not answer holds whoever touches its files. f must leave nothing when it ends late.
+func (v *Volumes) bounded(ctx context.Context, doing string, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, v.mountTimeout())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return ctx.Err()
+		}
+		return fault.New(fault.Deadline, "%s: no answer within %s", doing, v.mountTimeout())
+	}
+}
