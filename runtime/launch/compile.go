@@ -30,6 +30,9 @@ type Options struct {
 	NewKeyring  bool            // give the process a session keyring of its own (keyrings(7))
 	Facts       probe.Features  // what the kernel can do
 
+	// OpenFiles is the limit of open files where the spec sets none; nil: the launcher's, whose soft limit
+	// Go has raised.
+	OpenFiles *unix.Rlimit
 	// KernelViews are the mount points of proc and sysfs on the host, which NoPivot hides.
 	KernelViews []string
 	// IsFile says whether a bind's source is something else than a directory; nil asks the host.
@@ -160,9 +163,14 @@ func controllerOf(file string) string {
 // begin is the child's first part: cgroups, identity in a new user namespace, other namespaces.
 func (c *compiler) begin() error {
 	k := &c.kid
-	// Nobody in a pid namespace that the child joins may look into it: it holds the host's descriptors.
-	if c.private&unix.CLONE_NEWUSER == 0 { // there is nobody in a new one yet, and its root must own its /proc/self
-		k.call("hide from the container", unix.SYS_PRCTL, Int(unix.PR_SET_DUMPABLE), Int(0), Int(0), Int(0), Int(0))
+	if err := c.firstAffinity(c.s.Process); err != nil {
+		return err
+	}
+	// In a new user namespace the files of the child's own in /proc are its root's only as long as it may be
+	// looked into. There is nobody in there yet who could, except where it joins another's pid namespace.
+	owns := c.private&unix.CLONE_NEWUSER != 0
+	if !owns {
+		c.hide()
 	}
 	for _, procs := range c.v1Procs {
 		k.call("join the container's cgroup", unix.SYS_WRITE, Of(procs), Str("0"), Int(1))
@@ -170,14 +178,18 @@ func (c *compiler) begin() error {
 	if err := c.own(c.s.Process); err != nil {
 		return err
 	}
-	if err := c.join(); err != nil {
-		return err
-	}
 	if c.joined(specs.UserNamespace) {
+		c.joinAround()
 		// Until it is root in there, the child owns nothing it is about to make.
 		k.call("become root of the user namespace", unix.SYS_SETRESGID, Int(0), Int(0), Int(0))
 		k.call("become root of the user namespace", unix.SYS_SETRESUID, Int(0), Int(0), Int(0))
 		c.rebirth()
+	} else {
+		c.join(c.joins)
+	}
+	c.enterTimeNS()
+	if owns && c.p.Clone.PidNS != NoSlot {
+		c.hide()
 	}
 	c.loopback()
 	if c.private&unix.CLONE_NEWCGROUP != 0 {
@@ -188,6 +200,12 @@ func (c *compiler) begin() error {
 	k.call("start a session", unix.SYS_SETSID).expect(unix.EPERM, 0)
 	k.call("clear the umask", unix.SYS_UMASK, Int(0))
 	return nil
+}
+
+// hide keeps others in a pid namespace that the child joins from looking into it: it holds the host's
+// descriptors.
+func (c *compiler) hide() {
+	c.kid.call("hide from the container", unix.SYS_PRCTL, Int(unix.PR_SET_DUMPABLE), Int(0), Int(0), Int(0), Int(0))
 }
 
 // barrier stops the child until the launcher has answered.

@@ -42,6 +42,8 @@ var forms = sync.OnceValue(func() map[int]callForm {
 		unix.SYS_MKNODAT:           {"mknodat", "dsod"},
 		unix.SYS_SYMLINKAT:         {"symlinkat", "sds"},
 		unix.SYS_SETXATTR:          {"setxattr", "sssdd"},
+		unix.SYS_PIDFD_OPEN:        {"pidfd_open", "dd"},
+		unix.SYS_PPOLL:             {"ppoll", "Dd"},
 		unix.SYS_GETPID:            {"getpid", ""},
 		unix.SYS_FSTAT:             {"fstat", "dd"},
 		unix.SYS_FCHMOD:            {"fchmod", "do"},

@@ -194,6 +194,19 @@ func TestJoinUserNamespace(t *testing.T) {
 		if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != nil {
 			t.Errorf("no child is left: %v", err)
 		}
+		// In the pid namespace of the first its number is another than here.
+		s.Linux.Namespaces[1].Path = ns("pid")
+		s.Process.Args = []string{"sleep", "77"}
+		p, err = Compile(s, o)
+		must(t, err)
+		second, err := l.Start(p, streams)
+		must(t, err)
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", second.PID))
+		if err != nil || string(comm) != "sleep\x0077\x00" {
+			t.Errorf("process %d is %q, %v", second.PID, comm, err)
+		}
+		must(t, unix.PidfdSendSignal(second.PidFD, unix.SIGKILL, nil, 0))
+		wait(t, second)
 	})
 }
 

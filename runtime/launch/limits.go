@@ -35,6 +35,12 @@ func (c *compiler) limits(p *specs.Process) error {
 		binary.LittleEndian.PutUint64(b[8:], l.Hard)
 		k.call("set "+l.Type+" (raising a hard limit takes CAP_SYS_RESOURCE)", unix.SYS_PRLIMIT64, Int(0), Int(n), Bytes(b), Int(0))
 	}
+	if f := c.o.OpenFiles; f != nil && !seen["RLIMIT_NOFILE"] {
+		b := make([]byte, 16)
+		binary.LittleEndian.PutUint64(b, f.Cur)
+		binary.LittleEndian.PutUint64(b[8:], f.Max)
+		k.call("restore the limit of open files", unix.SYS_PRLIMIT64, Int(0), Int(unix.RLIMIT_NOFILE), Bytes(b), Int(0))
+	}
 	return nil
 }
 
@@ -66,9 +72,87 @@ var schedFlags = map[specs.LinuxSchedulerFlag]uint64{
 
 var ioClasses = map[specs.IOPriorityClass]int{"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 
+// firstAffinity is the CPUs on which a process enters a running container, before it is in its cgroup.
+func (c *compiler) firstAffinity(p *specs.Process) error {
+	if !c.enters || p.ExecCPUAffinity == nil || p.ExecCPUAffinity.Initial == "" {
+		return nil
+	}
+	mask, err := bitList(p.ExecCPUAffinity.Initial)
+	if err != nil {
+		return fault.In(err, "process.execCPUAffinity.initial")
+	}
+	c.kid.call("set the CPUs to start on", unix.SYS_SCHED_SETAFFINITY, Int(0), Int(len(mask)), Bytes(mask))
+	return nil
+}
+
+// affinity lets the process run on all CPUs of its cgroup, whatever the launcher is bound to: the kernel leaves
+// out those that the cgroup does not have. (Since Linux 6.2 joining a cgroup no longer widens the mask.)
+func (c *compiler) affinity(p *specs.Process) error {
+	const what = "set the CPUs to run on"
+	a := p.ExecCPUAffinity
+	if !c.enters || a == nil || a.Initial == "" && a.Final == "" {
+		mask := everything()
+		c.kid.call(what, unix.SYS_SCHED_SETAFFINITY, Int(0), Int(len(mask)), Bytes(mask)).expect(unix.EINVAL, 0).expect(unix.EPERM, 0)
+		return nil
+	}
+	if a.Final == "" {
+		return nil
+	}
+	mask, err := bitList(a.Final)
+	if err != nil {
+		return fault.In(err, "process.execCPUAffinity.final")
+	}
+	c.kid.call(what, unix.SYS_SCHED_SETAFFINITY, Int(0), Int(len(mask)), Bytes(mask))
+	return nil
+}
+
+// memoryModes and memoryFlags are set_mempolicy(2)'s.
+var memoryModes = map[specs.MemoryPolicyModeType]int{
+	"MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4, "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6,
+}
+
+var memoryFlags = map[specs.MemoryPolicyFlagType]int{"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_NUMA_BALANCING": 1 << 13}
+
+// memoryPolicy says on which NUMA nodes the process's memory is to be. It is inherited by all in the
+// container, and processes that enter it later get it too.
+func (c *compiler) memoryPolicy() error {
+	p := c.s.Linux.MemoryPolicy
+	if p == nil {
+		return nil
+	}
+	mode, ok := memoryModes[p.Mode]
+	if !ok {
+		return fault.New(fault.Invalid, "linux.memoryPolicy.mode: invalid memory policy mode %q", p.Mode)
+	}
+	for _, f := range p.Flags {
+		bit, ok := memoryFlags[f]
+		if !ok {
+			return fault.New(fault.Invalid, "linux.memoryPolicy.flags: invalid memory policy flag %q", f)
+		}
+		mode |= bit
+	}
+	nodes, bits := Int(0), 0
+	if p.Nodes != "" {
+		mask, err := bitList(p.Nodes)
+		if err != nil {
+			return fault.In(err, "linux.memoryPolicy.nodes: invalid memory policy node")
+		}
+		// The kernel counts one less than it is told.
+		nodes, bits = Bytes(mask), 8*len(mask)+1
+	}
+	c.kid.call("set the memory policy", unix.SYS_SET_MEMPOLICY, Int(mode), nodes, Int(bits))
+	return nil
+}
+
 // scheduling sets CPU and I/O priorities, affinity, personality and memory policy.
 func (c *compiler) scheduling(p *specs.Process) error {
 	k := &c.kid
+	if err := c.affinity(p); err != nil {
+		return err
+	}
+	if err := c.memoryPolicy(); err != nil {
+		return err
+	}
 	if s := p.Scheduler; s != nil {
 		attr, err := schedAttr(s)
 		if err != nil {

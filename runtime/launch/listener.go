@@ -3,6 +3,9 @@ package launch
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,22 +33,44 @@ func (s *start) fetchListener(proc *Process) error {
 	return nil
 }
 
-// changeling takes the child's second self, which the child has told the pid of, for the child. The
-// first one has ended or is about to.
+// changeling takes the child's second self, of which the child holds a pidfd, for the child. The first one
+// has nothing more to do.
 func (s *start) changeling(proc *Process) error {
-	pid, err := s.receiveNumber()
+	number, err := s.receiveNumber()
 	if err != nil {
 		return err
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return fmt.Errorf("open the container's first process: %w", err)
+	fd, _, errno := unix.Syscall(unix.SYS_PIDFD_GETFD, uintptr(s.pidfd), uintptr(number), 0)
+	if errno != 0 {
+		return fmt.Errorf("fetch the container's first process: %w", errno)
 	}
+	pid, err := pidOf(int(fd))
+	if err != nil {
+		closeFD(int(fd))
+		return err
+	}
+	_ = unix.PidfdSendSignal(int(s.pidfd), unix.SIGKILL, nil, 0)
 	reap(s.pid)
 	closeFD(int(s.pidfd))
 	s.pid, s.pidfd = pid, int32(fd)
-	proc.PID, proc.PidFD = pid, fd
+	proc.PID, proc.PidFD = pid, int(fd)
 	return nil
+}
+
+// pidOf is the process behind a pidfd as we number it (pidfd_open(2), proc_pid_fdinfo(5)).
+func pidOf(fd int) (int, error) {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	if err != nil {
+		return 0, fmt.Errorf("find the container's first process: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "Pid:"); ok {
+			if pid, err := strconv.Atoi(strings.TrimSpace(rest)); err == nil && pid > 0 {
+				return pid, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("find the container's first process: %w", unix.ESRCH)
 }
 
 // receiveNumber reads the content of a slot that the child sends.

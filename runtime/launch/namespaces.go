@@ -103,12 +103,39 @@ func (c *compiler) joined(kind specs.LinuxNamespaceType) bool {
 	return false
 }
 
-// join enters the namespaces of others.
-func (c *compiler) join() error {
-	for _, j := range c.joins {
+// join enters namespaces of others.
+func (c *compiler) join(list []join) {
+	for _, j := range list {
 		c.kid.call("join the "+string(j.kind)+" namespace", unix.SYS_SETNS, Of(j.fd), Int(j.flag))
 	}
-	return nil
+}
+
+// joinAround enters a user namespace together with others. Root of the host may enter all of them, also
+// those that the user namespace does not own, and has to do so before it becomes somebody else in there. A
+// user gets the right to enter the others only from the user namespace.
+func (c *compiler) joinAround() {
+	var user, rest []join
+	for _, j := range c.joins {
+		if j.kind == specs.UserNamespace {
+			user = append(user, j)
+		} else {
+			rest = append(rest, j)
+		}
+	}
+	if len(rest) == 0 {
+		c.join(user)
+		return
+	}
+	var unprivileged, done mark
+	c.join(rest[:1])
+	c.kid.onErr(&unprivileged, unix.EPERM)
+	c.join(rest[1:])
+	c.join(user)
+	c.kid.onOK(&done)
+	c.kid.here(&unprivileged)
+	c.join(user)
+	c.join(rest)
+	c.kid.here(&done)
 }
 
 // loopback brings up "lo" of a new network namespace: 127.0.0.1 works in every container.
@@ -126,8 +153,8 @@ func (c *compiler) loopback() {
 }
 
 // rebirth makes the spec's new namespaces inside a user namespace that was joined. A new pid namespace
-// has its maker's child as first process, so the child clones once more, as a sibling of itself, tells
-// the launcher who goes on, and ends.
+// has its maker's child as first process, so the child clones once more, as a sibling of itself, shows
+// the launcher who goes on, and is ended.
 func (c *compiler) rebirth() {
 	k, what := &c.kid, "make namespaces in the user namespace"
 	flags := c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
@@ -138,9 +165,15 @@ func (c *compiler) rebirth() {
 	binary.LittleEndian.PutUint64(args, flags|unix.CLONE_PARENT)
 	again := k.open("again", what, unix.SYS_CLONE3, Bytes(args), Int(len(args)))
 	// Which of the two are we? 0 is a valid first argument here (SIG_BLOCK, of no signals), a pid is not.
-	k.call(what, unix.SYS_RT_SIGPROCMASK, Of(again), Bytes(make([]byte, 8)), Int(0), Int(8)).expect(unix.EINVAL, 0).OnOK = 3
+	k.call(what, unix.SYS_RT_SIGPROCMASK, Of(again), Bytes(make([]byte, 8)), Int(0), Int(8)).expect(unix.EINVAL, 0).OnOK = 5
+	// The number means something to us only, who may be in another pid namespace than the launcher: it
+	// fetches a descriptor, and ends us.
+	fd := k.open("again-pidfd", what, unix.SYS_PIDFD_OPEN, Of(again), Int(0))
 	k.call(what, unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{syncAgain}), Int(1))
-	k.call(what, unix.SYS_WRITE, Of(SlotSync), Arg{Kind: ArgSlotAddress, N: uint64(again)}, Int(8))
+	k.call(what, unix.SYS_WRITE, Of(SlotSync), Arg{Kind: ArgSlotAddress, N: uint64(fd)}, Int(8))
+	hangup := Bytes(make([]byte, 8)) // struct pollfd without events: only the launcher's end wakes it
+	hangup.D.Fill = []Fill{{Off: 0, Slot: SlotSync}}
+	k.call(what, unix.SYS_PPOLL, hangup, Int(1), Int(0), Int(0), Int(0))
 	k.call(what, unix.SYS_EXIT_GROUP, Int(0))
 	k.call(what, unix.SYS_READ, Of(SlotSync), Bytes(make([]byte, 8)), Int(1)).Positive = true
 }
@@ -169,7 +202,7 @@ func mapText(ms []specs.LinuxIDMapping) string {
 	return b.String()
 }
 
-// timeOffsets hands a new time namespace to the launcher's thread; see Launcher.on.
+// timeOffsets checks what enterTimeNS will do.
 func (c *compiler) timeOffsets() error {
 	if c.private&unix.CLONE_NEWTIME == 0 {
 		if len(c.s.Linux.TimeOffsets) > 0 {
@@ -180,19 +213,32 @@ func (c *compiler) timeOffsets() error {
 	if why := c.o.Facts.Why(probe.TimeNamespace); why != "" {
 		return fault.New(fault.NotImplemented, "linux.namespaces: time: %s", why)
 	}
-	var lines []string
-	for clock, off := range c.s.Linux.TimeOffsets {
+	for clock := range c.s.Linux.TimeOffsets {
 		if clock != "monotonic" && clock != "boottime" {
 			return fault.New(fault.Invalid, "linux.timeOffsets: %q is no clock; use monotonic or boottime", clock)
 		}
+	}
+	return nil
+}
+
+// enterTimeNS makes a new time namespace. unshare makes it for children; its offsets can be set until it has a
+// member, and then the child enters it itself, for which it has to be the only thread of its memory
+// (time_namespaces(7)). So it belongs to the container's user namespace.
+func (c *compiler) enterTimeNS() {
+	if c.private&unix.CLONE_NEWTIME == 0 {
+		return
+	}
+	const what = "make a time namespace"
+	c.kid.call(what, unix.SYS_UNSHARE, Int(unix.CLONE_NEWTIME))
+	var lines []string
+	for clock, off := range c.s.Linux.TimeOffsets {
 		lines = append(lines, fmt.Sprintf("%s %d %d\n", clock, off.Secs, off.Nanosecs))
 	}
 	sort.Strings(lines)
-	// An empty text would mean no time namespace at all.
-	if len(lines) == 0 {
-		lines = []string{"monotonic 0 0\n"}
+	if len(lines) > 0 {
+		c.writeOwn("self/timens_offsets", strings.Join(lines, ""), "set the time namespace's offsets")
 	}
-	c.p.Clone.TimeNS = strings.Join(lines, "")
-	c.p.Clone.Covered = false
-	return nil
+	ns := c.kid.open("timens", what, unix.SYS_OPENAT, Of(c.hostProc), Str("self/ns/time_for_children"), Int(unix.O_RDONLY|unix.O_CLOEXEC), Int(0))
+	c.kid.call(what, unix.SYS_SETNS, Of(ns), Int(unix.CLONE_NEWTIME))
+	c.kid.call(what, unix.SYS_CLOSE, Of(ns))
 }

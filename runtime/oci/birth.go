@@ -2,11 +2,11 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -87,6 +87,9 @@ func (b *birth) give() (err error) {
 	err = b.launch()
 	b.holder.leave()
 	b.holder = nil
+	if err != nil && b.schedulerMeetsCPUs(err) {
+		err = fmt.Errorf("process scheduler can't be used together with AllowedCPUs: %w", err)
+	}
 	if err != nil {
 		return unable(err, b.c.rec.Rootfs)
 	}
@@ -102,6 +105,12 @@ func (b *birth) give() (err error) {
 		return writePIDFile(path, b.proc.PID)
 	}
 	return nil
+}
+
+// schedulerMeetsCPUs recognises a deadline refused because the process may not run on all CPUs (sched_setattr(2)).
+func (b *birth) schedulerMeetsCPUs(err error) bool {
+	r := b.cfg.Spec.Linux.Resources
+	return errors.Is(err, unix.EPERM) && b.cfg.Spec.Process.Scheduler != nil && r != nil && r.CPU != nil && r.CPU.Cpus != ""
 }
 
 // unable puts a failed launch into the words that docker and podman look for.
@@ -160,6 +169,7 @@ func (b *birth) launch() error {
 	s.Process.Env = completeEnv(s.Process.Env, s.Process.User.UID, b.c.rec.Rootfs, s.Mounts)
 	o := launch.Options{
 		Bundle: b.bundle, Seccomp: filter, NoPivot: b.f.bool("no-pivot"), NewKeyring: !b.f.bool("no-new-keyring"), PreserveFDs: b.extra.all(),
+		OpenFiles: openFiles(),
 	}
 	if b.cg != nil {
 		o.Cgroup = b.cg.Attach()
@@ -181,7 +191,6 @@ func (b *birth) launch() error {
 	if err != nil {
 		return err
 	}
-	punctual(p)
 	b.t.logProgram(p)
 	l, err := launch.NewLauncher(false)
 	if err != nil {
@@ -195,21 +204,6 @@ func (b *birth) launch() error {
 		return err
 	}
 	return b.proc.Release()
-}
-
-// punctual gives a container the timers that we were born with. Threads that Go makes beside the main
-// one have late timers (see kernel/shortlived), and a time namespace is made on one of them.
-func punctual(p *launch.Program) {
-	if p.Clone.TimeNS == "" {
-		return
-	}
-	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-	if err != nil {
-		return
-	}
-	p.Child = slices.Insert(p.Child, 0, launch.Step{
-		Nr: unix.SYS_PRCTL, Args: [6]launch.Arg{launch.Int(unix.PR_SET_TIMERSLACK), launch.Int(slack)}, Out: launch.NoSlot, What: "give the program punctual timers",
-	})
 }
 
 // logProgram shows what is about to be done, with --debug.

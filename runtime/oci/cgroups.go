@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -58,6 +59,9 @@ func (t *tool) makeCgroup(path string, cfg *configuration, optional bool) (*cgro
 	}
 	plan, err := cgroup.Plan(layout, path, cfg.Spec.Linux.Resources)
 	if err != nil {
+		if fault.Is(err, fault.Invalid) {
+			err = fmt.Errorf("invalid configuration: %w", err)
+		}
 		return nil, err
 	}
 	cg, err := plan.Apply()

@@ -60,7 +60,18 @@ func checkSpec(s *specs.Spec, bundle string) error {
 			return fault.In(err, "mounts[%d]", i)
 		}
 	}
+	stripRoot(rootPath(s, bundle), s.Mounts)
 	return checkTargets(rootPath(s, bundle), s.Mounts)
+}
+
+// stripRoot takes the root's own path off targets that begin with it: configurations that were written for
+// runc name targets as the host sees them.
+func stripRoot(root string, mounts []specs.Mount) {
+	for i := range mounts {
+		if rest, ok := strings.CutPrefix(filepath.Clean(mounts[i].Destination), root+"/"); ok {
+			mounts[i].Destination = "/" + rest
+		}
+	}
 }
 
 // versionNumber gives the n-th number of a semantic version: 0 is major.
@@ -87,7 +98,8 @@ func atLeast(v string, major, minor, patch int) bool {
 	return true
 }
 
-// warnOfCapabilities tells of names that this kernel does not know: they are not given, and that is no
+// warnOfCapabilities tells of names that this kernel does not know, and of those that cannot become ambient:
+// they are not given, and that is no
 // error (the specification says so since version 1.1).
 func (t *tool) warnOfCapabilities(p *specs.Process) {
 	c := p.Capabilities
@@ -106,6 +118,11 @@ func (t *tool) warnOfCapabilities(p *specs.Process) {
 	if len(all) > 0 {
 		slices.Sort(all)
 		t.log.Warn(fmt.Sprintf("ignoring unknown or unavailable capabilities: %v", all))
+	}
+	for _, name := range c.Ambient { // the kernel raises only what could be inherited and is permitted
+		if known, _ := capability.Mask([]string{name}); known != 0 && !(slices.Contains(c.Inheritable, name) && slices.Contains(c.Permitted, name)) {
+			t.log.Warn(fmt.Sprintf("can't raise ambient capability %s: %v", name, unix.EPERM))
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"berth/base/fault"
 	"berth/kernel/cgroup"
+	"berth/kernel/nofile"
 	"berth/kernel/process"
 	"berth/runtime/launch"
 	"berth/runtime/oci/config"
@@ -57,12 +58,22 @@ func (t *tool) execProcess(f *flagSet) (int, error) {
 		return 0, err
 	}
 	p.Env = extra.tell(p.Env)
-	program, err := t.compileExec(c, cfg, p, f, launch.Options{Bundle: c.rec.Bundle, PreserveFDs: extra.all(), Gate: !detach && p.Terminal})
+	program, err := t.compileExec(c, cfg, p, f, launch.Options{Bundle: c.rec.Bundle, PreserveFDs: extra.all(), Gate: !detach && p.Terminal, OpenFiles: openFiles()})
 	if err != nil {
 		return 0, err
 	}
 	t.logProgram(program)
 	return t.startExec(c, cfg, p, f, program, detach)
+}
+
+// openFiles is the limit of open files that we were started with, which Go has raised for us alone; nil if
+// it has not.
+func openFiles() *unix.Rlimit {
+	soft, hard, changed := nofile.AtStart()
+	if !changed {
+		return nil
+	}
+	return &unix.Rlimit{Cur: soft, Max: hard}
 }
 
 // compileExec makes the launch program for a process in the container.

@@ -125,7 +125,7 @@ func TestFeaturesAndSpec(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	must(t, err)
 	must(t, json.Unmarshal(text, &s))
-	if s.Version != specs.Version || s.Linux.Seccomp == nil || len(s.Linux.Seccomp.Syscalls) == 0 || !s.Process.Terminal || len(s.Linux.MaskedPaths) == 0 {
+	if s.Version != specs.Version || s.Linux.Seccomp != nil || !s.Root.Readonly || !s.Process.NoNewPrivileges || len(s.Process.Capabilities.Bounding) != 3 || !s.Process.Terminal || len(s.Linux.MaskedPaths) == 0 {
 		t.Errorf("spec: %s", text)
 	}
 }

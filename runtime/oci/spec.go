@@ -17,7 +17,8 @@ import (
 	"berth/runtime/spec"
 )
 
-// spec writes a config.json like the one Docker would make: something to start from.
+// spec writes a config.json to start from: what `runc spec` writes, in what it confines and in what it leaves
+// open, so that scripts which change some of it get the container that they expect.
 func (t *tool) spec(f *flagSet) (int, error) {
 	path := filepath.Join(f.text("bundle"), configFile)
 	switch _, err := os.Lstat(path); {
@@ -26,9 +27,7 @@ func (t *tool) spec(f *flagSet) (int, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return 1, err
 	}
-	s := spec.Default(spec.DefaultOptions{Terminal: true, Hostname: "berth", HostCgroupNamespace: onV1()})
-	// It needs groups that few user namespaces have, and the first thing people add is a user namespace.
-	delete(s.Linux.Sysctl, "net.ipv4.ping_group_range")
+	s := startingPoint()
 	if f.bool("rootless") {
 		makeRootless(s, unix.Geteuid(), unix.Getegid())
 	}
@@ -44,7 +43,20 @@ func (t *tool) spec(f *flagSet) (int, error) {
 	return 0, errors.Join(err, out.Close())
 }
 
-// onV1 reports whether the machine's limits are v1's: Docker gives containers no cgroup namespace there.
+// startingPoint is Docker's container with fewer capabilities, a root that is read-only, and neither seccomp
+// profile nor sysctls.
+func startingPoint() *specs.Spec {
+	caps := []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
+	s := spec.Default(spec.DefaultOptions{Terminal: true, Hostname: "berth", HostCgroupNamespace: onV1(), Capabilities: caps, Unconfined: true})
+	s.Root.Readonly = true
+	s.Process.NoNewPrivileges = true
+	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}}
+	s.Process.OOMScoreAdj = nil
+	s.Linux.Sysctl = nil
+	return s
+}
+
+// onV1 reports whether the machine's limits are v1's: there containers get no cgroup namespace.
 func onV1() bool {
 	l, err := cgroup.Detect()
 	return err == nil && l.Mode != cgroup.V2
@@ -61,8 +73,6 @@ func makeRootless(s *specs.Spec, uid, gid int) {
 	l.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(uid), Size: 1}}
 	l.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(gid), Size: 1}}
 	l.Resources = nil
-	l.Sysctl = nil // the network's belong to the host
-	s.Process.OOMScoreAdj = nil
 	var mounts []specs.Mount
 	for _, m := range s.Mounts {
 		switch m.Destination {
