@@ -39,35 +39,39 @@ func (v *Volumes) left() map[string]map[string]bool {
 		}
 		uses[name][user] = true
 	}
-	// pins/USER/NAME and users/NAME/USER
-	for _, p := range v.pairs("pins") {
-		add(p[1], p[0])
+	notes, err := v.notes.All()
+	if err != nil {
+		v.log.Error("users of volumes cannot be read", "error", err)
 	}
-	for _, p := range v.pairs("users") {
-		add(p[0], p[1])
+	for name, users := range notes {
+		for _, user := range users {
+			add(name, user)
+		}
+		if len(users) == 0 { // perhaps still mounted: a use that ended half
+			add(name, "nobody")
+		}
+	}
+	for _, p := range v.pins() {
+		add(p[1], p[0])
 	}
 	return uses
 }
 
-// pairs lists the directories of the second level.
-func (v *Volumes) pairs(dir string) [][2]string {
+// pins lists user and volume of every pin: pins/USER/NAME.
+func (v *Volumes) pins() [][2]string {
 	var list [][2]string
-	at := filepath.Join(v.cfg.RunRoot, dir)
-	first, err := os.ReadDir(at)
+	at := filepath.Join(v.cfg.RunRoot, "pins")
+	users, err := os.ReadDir(at)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		v.log.Error("uses of volumes cannot be read", "error", err)
+		v.log.Error("pins of volumes cannot be read", "error", err)
 	}
-	for _, a := range first {
-		second, err := os.ReadDir(filepath.Join(at, a.Name()))
+	for _, user := range users {
+		names, err := os.ReadDir(filepath.Join(at, user.Name()))
 		if err != nil {
-			v.log.Error("uses of volumes cannot be read", "error", err)
+			v.log.Error("pins of volumes cannot be read", "error", err)
 		}
-		for _, b := range second {
-			list = append(list, [2]string{a.Name(), b.Name()})
-		}
-		if len(second) == 0 && dir == "users" {
-			// Noted nobody, but perhaps mounted: a use that ended half.
-			list = append(list, [2]string{a.Name(), "nobody"})
+		for _, name := range names {
+			list = append(list, [2]string{user.Name(), name.Name()})
 		}
 	}
 	return list

@@ -15,7 +15,9 @@ import (
 	"berth/kernel/probe"
 	"berth/kernel/tree"
 	"berth/volume/driver"
+	"berth/volume/external/plugin"
 	"berth/volume/local"
+	"berth/volume/use"
 )
 
 const localDriver = "local"
@@ -24,6 +26,10 @@ const localDriver = "local"
 type Config struct {
 	Root    string // DATA-ROOT/volumes
 	RunRoot string // EXEC-ROOT/volume, of this boot
+	// PluginDirs are where Docker volume plugins are looked for: the sockets' directory, then those of specs. nil: Docker's places.
+	PluginDirs []string
+	// CSIDirs are where CSI drivers are looked for (package external/csi). nil: none.
+	CSIDirs []string
 	// MountTimeout bounds one mount or unmount of the local driver: a server that does not answer. 0: 30 s.
 	MountTimeout time.Duration
 	Emit         func(action, name string, attrs map[string]string) // events create, destroy and prune; nil: none
@@ -46,6 +52,7 @@ type Volumes struct {
 	log     *slog.Logger
 	lock    *tree.Dir
 	local   *local.Driver
+	notes   use.Notes // of all drivers
 	finders []finder
 	turns   turns
 	pruning atomic.Bool
@@ -89,10 +96,14 @@ func (v *Volumes) open(ctx context.Context) (err error) {
 	if v.lock, err = tree.Lock(v.cfg.Root); err != nil {
 		return err
 	}
+	if v.notes, err = use.Open(filepath.Join(v.cfg.RunRoot, "users")); err != nil {
+		return err
+	}
 	v.local, err = local.Open(local.Config{Root: v.cfg.Root, RunRoot: v.cfg.RunRoot, MountTimeout: v.cfg.MountTimeout, Log: v.log})
 	if err != nil {
 		return err
 	}
+	v.finders = append(v.finders, plugin.Open(v.cfg.PluginDirs, v.notes, v.log))
 	return v.recover(ctx)
 }
 

@@ -2,9 +2,7 @@ package local
 
 import (
 	"context"
-	"errors"
 	"hash/crc32"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -17,6 +15,7 @@ import (
 	"berth/kernel/mount"
 	"berth/kernel/quota"
 	"berth/volume/driver"
+	"berth/volume/use"
 )
 
 // Config says where and how.
@@ -30,6 +29,7 @@ type Config struct {
 // Driver is the local driver.
 type Driver struct {
 	cfg   Config
+	users use.Notes
 	names resolver
 	make  func(mount.Mount) (int, error) // mount.Make, but for tests
 
@@ -48,7 +48,8 @@ func Open(cfg Config) (*Driver, error) {
 		cfg.MountTimeout = 30 * time.Second
 	}
 	d := &Driver{cfg: cfg, names: net.DefaultResolver, make: mount.Make, stuck: map[string]time.Time{}, known: map[string]options{}}
-	if err := os.MkdirAll(filepath.Join(cfg.RunRoot, "users"), 0o700); err != nil {
+	var err error
+	if d.users, err = use.Open(filepath.Join(cfg.RunRoot, "users")); err != nil {
 		return nil, err
 	}
 	d.projects, d.noQuota = quota.Open(cfg.Root)
@@ -141,7 +142,7 @@ func (d *Driver) Remove(ctx context.Context, name string) error {
 	if err := d.unmount(ctx, name); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(d.usersOf(name)); err != nil {
+	if err := d.users.Clear(name); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -195,13 +196,9 @@ func (d *Driver) Mount(ctx context.Context, name, user string) (string, error) {
 	if !o.mounts() {
 		return path, nil
 	}
-	use := filepath.Join(d.usersOf(name), user)
-	_, err := os.Lstat(use)
-	fresh := errors.Is(err, fs.ErrNotExist)
-	if fresh {
-		if err := addUser(use); err != nil {
-			return "", fault.In(err, "note the user of a volume")
-		}
+	_, fresh, err := d.users.Begin(name, user)
+	if err != nil {
+		return "", fault.In(err, "note the user of a volume")
 	}
 	failpoint.Hit("volume/mount-noted")
 	err = d.mount(ctx, name, &o)
@@ -210,7 +207,7 @@ func (d *Driver) Mount(ctx context.Context, name, user string) (string, error) {
 	}
 	if err != nil {
 		if fresh {
-			d.dropUser(use)
+			d.users.End(name, user)
 			if none, uerr := d.unused(name); uerr == nil && none {
 				d.unmount(context.WithoutCancel(ctx), name)
 			}
@@ -225,7 +222,7 @@ func (d *Driver) Unmount(ctx context.Context, name, user string) error {
 	if !d.Mounts(name) {
 		return nil
 	}
-	if err := d.dropUser(filepath.Join(d.usersOf(name), user)); err != nil {
+	if err := d.users.End(name, user); err != nil {
 		return err
 	}
 	none, err := d.unused(name)
@@ -235,50 +232,8 @@ func (d *Driver) Unmount(ctx context.Context, name, user string) error {
 	return d.unmount(ctx, name)
 }
 
-// Users lists who has the volume mounted.
-func (d *Driver) Users(name string) ([]string, error) {
-	list, err := os.ReadDir(d.usersOf(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	var users []string
-	for _, e := range list {
-		users = append(users, e.Name())
-	}
-	return users, err
-}
-
-// Left lists the volumes that somebody noted a use of or that are mounted.
-func (d *Driver) Left() ([]string, error) {
-	list, err := os.ReadDir(filepath.Join(d.cfg.RunRoot, "users"))
-	var names []string
-	for _, e := range list {
-		names = append(names, e.Name())
-	}
-	return names, err
-}
-
-func addUser(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// dropUser removes a user's file. The directory goes with the mount.
-func (d *Driver) dropUser(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
 func (d *Driver) unused(name string) (bool, error) {
-	users, err := d.Users(name)
+	users, err := d.users.Users(name)
 	return len(users) == 0, err
 }
 
@@ -301,5 +256,3 @@ func (d *Driver) options(name string) (options, bool) {
 }
 
 func (d *Driver) data(name string) string { return filepath.Join(d.cfg.Root, name, Data) }
-
-func (d *Driver) usersOf(name string) string { return filepath.Join(d.cfg.RunRoot, "users", name) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -136,11 +135,10 @@ func (d *Driver) unmount(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	err = os.Remove(d.usersOf(name)) // an empty directory, or users that came meanwhile
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+	if none, err := d.unused(name); err != nil || !none {
 		return err
 	}
-	return nil
+	return d.users.Clear(name)
 }
 
 func isMounted(path string) (bool, error) {
