@@ -23,6 +23,8 @@ type Containers interface {
 	streams
 	execs
 	explains
+	connects
+	uses
 }
 
 // lives are the verbs that change a container.

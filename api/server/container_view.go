@@ -36,7 +36,7 @@ func containerInspect(s *Server, c *call) error {
 		}
 		info.SizeRw, info.SizeRootFs = &rw, &all
 	}
-	return c.json(http.StatusOK, wire.Inspect(&info, &s.cfg.Defaults, c.v))
+	return c.json(http.StatusOK, wire.Inspect(&info, &s.cfg.Defaults, s.networkIDs(), c.v))
 }
 
 // listFilters are the filters of GET /containers/json.
@@ -75,10 +75,10 @@ func containerList(s *Server, c *call) error {
 			all = all[:cut]
 		}
 	}
-	names := s.imageNames()
+	names, ids := s.imageNames(), s.networkIDs()
 	out, now := make([]containertypes.Summary, len(all)), s.now()
 	for i := range all {
-		out[i] = wire.Summary(&all[i], names.of(&all[i]), c.v, now)
+		out[i] = wire.Summary(&all[i], names.of(&all[i]), ids, c.v, now)
 	}
 	return c.json(http.StatusOK, out)
 }

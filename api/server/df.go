@@ -33,7 +33,13 @@ func diskUsage(s *Server, c *call) error {
 			return fault.New(fault.Invalid, "invalid value for verbose: %s", c.text("verbose"))
 		}
 	}
-	u := wire.Usage{Volumes: want["volume"], BuildCache: want["build-cache"]}
+	u := wire.Usage{BuildCache: want["build-cache"]}
+	if want["volume"] {
+		var err error
+		if u.Volumes, err = s.volumeUses(c.ctx()); err != nil {
+			return err
+		}
+	}
 	if want["container"] {
 		all, err := s.cfg.Containers.List(c.ctx(), engine.ListOptions{All: true, Size: true})
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 // Events is where the door listens.
 type Events interface {
 	Subscribe(ctx context.Context, since, until time.Time, match func(event.Event) bool) *event.Subscription
+	Publish(e event.Event)
 }
 
 // eventFilters are the filters of GET /events.

@@ -22,6 +22,7 @@ import (
 	"berth/engine"
 	"berth/engine/container"
 	"berth/kernel/cgroup"
+	"berth/network"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -47,6 +48,7 @@ type fake struct {
 	exitCode *int
 	execRuns atomic.Bool
 	stats    engine.Stats
+	users    map[string][]string // by volume
 }
 
 func newFake() *fake {
@@ -56,8 +58,9 @@ func newFake() *fake {
 			Command: "sleep 1000", Spec: &container.Spec{Image: "busybox", Hostname: "91eb2db98720", Network: container.Network{Mode: "none"},
 				Process: container.Process{Cmd: []string{"sleep", "1000"}}, Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"note": "x"},
 				Mounts: []container.Mount{{Type: "bind", Source: "/tmp", Target: "/x", FromBinds: true}}},
-			State: container.State{Status: container.Running, Running: true, Pid: 77, StartedAt: at},
-			Upper: "/u", Work: "/w", Lower: []string{"/l"},
+			Mounts: []container.MountPoint{{Type: "bind", Source: "/tmp", Destination: "/x", RW: true, Propagation: "rprivate"}},
+			State:  container.State{Status: container.Running, Running: true, Pid: 77, StartedAt: at},
+			Upper:  "/u", Work: "/w", Lower: []string{"/l"},
 		},
 		fail: map[string]error{}, waits: make(chan container.ExitStatus, 1),
 	}
@@ -165,6 +168,19 @@ func (f *fake) ExecResize(_ context.Context, id string, rows, cols uint16) error
 func (f *fake) Explain(_ context.Context, ref string) (engine.Explanation, error) {
 	return engine.Explanation{ID: webID, Name: "web", Program: "clone3()\n", Cgroup: "/berth/" + webID}, f.note("explain", ref)
 }
+func (f *fake) ConnectNetwork(_ context.Context, name, ref string, s network.EndpointSpec) error {
+	return f.note("connect", ref, name, s)
+}
+func (f *fake) DisconnectNetwork(_ context.Context, name, ref string, force bool) error {
+	return f.note("disconnect", ref, name, force)
+}
+func (f *fake) PublishPorts(_ context.Context, ref string, add, remove []network.PortSpec) ([]network.Port, error) {
+	return nil, f.note("publish", ref, add, remove)
+}
+func (f *fake) HandOverPorts(_ context.Context, from, to string, ports []network.PortSpec) ([]network.Port, error) {
+	return nil, f.note("hand-over", from, to, ports)
+}
+func (f *fake) VolumeUsers(name string) []string { return f.users[name] }
 func (f *fake) Info(context.Context) engine.Facts {
 	return engine.Facts{Containers: 3, Running: 1, Paused: 1, Stopped: 1, CgroupDriver: "cgroupfs", CgroupVersion: "2", DataRoot: "/var/lib/berth",
 		Driver: "overlay2", DefaultRuntime: "berth", LogDriver: "json-file", AppArmor: true}

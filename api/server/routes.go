@@ -6,23 +6,21 @@ func routes() []route {
 	const (
 		get, head, post, put, del = "GET", "HEAD", "POST", "PUT", "DELETE"
 
-		noBuild   = "building images is"
-		noCopy    = "copying into and out of containers is"
-		noNetwork = "networks of one's own are"
-		noVolume  = "volumes are"
-		noSwarm   = "cluster mode is"
-		noPlugin  = "plugins are"
-		noPull    = "talking to registries is"
+		noBuild  = "building images is"
+		noCopy   = "copying into and out of containers is"
+		noSwarm  = "cluster mode is"
+		noPlugin = "plugins are"
+		noPull   = "talking to registries is"
 	)
 	return []route{
 		{method: get, path: "/containers/json", handle: containerList},
-		{method: post, path: "/containers/create", handle: containerCreate, note: "fields that this build does not honour are refused by name; fields that Docker does not know are named in a warning; needs `NetworkMode` none, host or container:"},
+		{method: post, path: "/containers/create", handle: containerCreate, note: "fields that this build does not honour are refused by name; fields that Docker does not know, and fields of an endpoint that only answers have, are named in a warning; ports are published whether they are exposed or not; the annotations `berth.network.rate` and `berth.network.weight` limit and share bandwidth; `idmap` is an option of `Binds`"},
 		{method: get, path: "/containers/{name}/json", handle: containerInspect},
 		{method: get, path: "/containers/{name}/top", handle: containerTop},
 		{method: get, path: "/containers/{name}/logs", handle: containerLogs, stream: true},
 		{method: get, path: "/containers/{name}/changes", lacks: "listing what a container changed is"},
 		{method: get, path: "/containers/{name}/export", lacks: "exporting containers is"},
-		{method: get, path: "/containers/{name}/stats", handle: containerStats, stream: true, note: "no `networks`: containers have no network of their own yet"},
+		{method: get, path: "/containers/{name}/stats", handle: containerStats, stream: true, note: "no `networks` yet"},
 		{method: post, path: "/containers/{name}/resize", handle: containerResize},
 		{method: post, path: "/containers/{name}/start", handle: containerStart, note: "not from a checkpoint"},
 		{method: post, path: "/containers/{name}/stop", handle: containerStop},
@@ -79,20 +77,20 @@ func routes() []route {
 		{method: post, path: "/build/cancel", since: 39, lacks: noBuild},
 		{method: get, path: "/distribution/{name}/json", since: 30, lacks: noPull},
 
-		{method: get, path: "/volumes", lacks: noVolume},
-		{method: post, path: "/volumes/create", lacks: noVolume},
-		{method: get, path: "/volumes/{name}", lacks: noVolume, absent: "get %s: no such volume"},
-		{method: put, path: "/volumes/{name}", since: 42, lacks: noVolume},
-		{method: del, path: "/volumes/{name}", lacks: noVolume},
-		{method: post, path: "/volumes/prune", lacks: noVolume},
+		{method: get, path: "/volumes", handle: needVolumes(volumeList)},
+		{method: post, path: "/volumes/create", handle: needVolumes(volumeCreate), note: "no cluster volumes"},
+		{method: get, path: "/volumes/{name}", handle: volumeInspect},
+		{method: put, path: "/volumes/{name}", since: 42, handle: volumeUpdate, note: "503 as without swarm: there are no cluster volumes"},
+		{method: del, path: "/volumes/{name}", handle: needVolumes(volumeRemove)},
+		{method: post, path: "/volumes/prune", handle: needVolumes(volumePrune)},
 
-		{method: get, path: "/networks", lacks: noNetwork},
-		{method: get, path: "/networks/{name}", lacks: noNetwork, absent: "network %s not found"},
-		{method: del, path: "/networks/{name}", lacks: noNetwork},
-		{method: post, path: "/networks/create", lacks: noNetwork},
-		{method: post, path: "/networks/{name}/connect", lacks: noNetwork},
-		{method: post, path: "/networks/{name}/disconnect", lacks: noNetwork},
-		{method: post, path: "/networks/prune", lacks: noNetwork},
+		{method: get, path: "/networks", handle: needNetworks(networkList)},
+		{method: get, path: "/networks/{name}", handle: networkInspect, note: "no `Services`: there is no swarm"},
+		{method: del, path: "/networks/{name}", handle: needNetworks(networkRemove)},
+		{method: post, path: "/networks/create", handle: needNetworks(networkCreate), note: "scope `local` only; fields that Docker does not know are named in the warning"},
+		{method: post, path: "/networks/{name}/connect", handle: needNetworks(networkConnect)},
+		{method: post, path: "/networks/{name}/disconnect", handle: needNetworks(networkDisconnect)},
+		{method: post, path: "/networks/prune", handle: needNetworks(networkPrune)},
 
 		{method: get, path: "/plugins", lacks: noPlugin},
 		{method: get, path: "/plugins/privileges", lacks: noPlugin},
@@ -140,6 +138,16 @@ func routes() []route {
 		{method: get, path: "/berth/v1/openapi.json", handle: openAPI, own: true},
 		{method: get, path: "/berth/v1/containers/{name}/explain", handle: explain, own: true},
 		{method: get, path: "/berth/v1/kernel", handle: kernelFacilities, own: true},
+		{method: get, path: "/berth/v1/network/rules", handle: needNetworks(networkRules), own: true},
+		{method: get, path: "/berth/v1/networks/prune", handle: needNetworks(networkPrunePlan), own: true},
+		{method: post, path: "/berth/v1/containers/{name}/ports", handle: containerPorts, own: true},
+		{method: post, path: "/berth/v1/containers/{name}/ports/hand-over", handle: containerPortsHandOver, own: true},
+		{method: get, path: "/berth/v1/volumes/prune", handle: needVolumes(volumePrunePlan), own: true},
+		{method: get, path: "/berth/v1/volumes/{name}/export", handle: needVolumes(volumeExport), own: true},
+		{method: post, path: "/berth/v1/volumes/{name}/import", handle: needVolumes(volumeImport), own: true},
+		{method: post, path: "/berth/v1/volumes/{name}/clone", handle: needVolumes(volumeClone), own: true},
+		{method: post, path: "/berth/v1/volumes/{name}/snapshot", handle: needVolumes(volumeSnapshot), own: true},
+		{method: post, path: "/berth/v1/volumes/{name}/rename", handle: needVolumes(volumeRename), own: true},
 		{method: post, path: "/berth/v1/shutdown", handle: shutdown, own: true},
 	}
 }

@@ -18,6 +18,8 @@ import (
 type Config struct {
 	Containers Containers
 	Images     Images
+	Networks   Networks
+	Volumes    Volumes
 	Events     Events
 	System     System
 

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	networktypes "github.com/moby/moby/api/types/network"
+
 	"berth/api/server/wire"
 	"berth/engine"
 	"berth/kernel/cgroup"
@@ -82,6 +84,10 @@ func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
 	f.OperatingSystem, f.OSVersion = osRelease(root)
 	f.MemTotal = memTotal(root)
 	f.IPv4Forwarding = readWord(root, "proc/sys/net/ipv4/ip_forward") == "1"
+	f.BridgeNetfilter = [2]bool{
+		readWord(root, "proc/sys/net/bridge/bridge-nf-call-iptables") == "1", readWord(root, "proc/sys/net/bridge/bridge-nf-call-ip6tables") == "1",
+	}
+	s.roomFacts(f)
 	f.BackingFS = fileSystem(root, f.Engine.DataRoot)
 	if open, err := os.ReadDir(filepath.Join(root, "proc/self/fd")); err == nil {
 		f.OpenFiles = len(open)
@@ -93,6 +99,44 @@ func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
 	}
 	f.Warnings = append(s.openSockets(), f.Warnings...)
 	return f
+}
+
+// roomFacts adds what the rooms of networks and volumes tell.
+func (s *Server) roomFacts(f *wire.Facts) {
+	if s.cfg.Volumes != nil {
+		f.VolumeDrivers = []string{"local"}
+		if all, ok := s.cfg.Volumes.(interface{ Drivers() []string }); ok { // with plugins
+			f.VolumeDrivers = all.Drivers()
+		}
+	}
+	if s.cfg.Networks == nil {
+		return
+	}
+	f.Network = wire.NetworkFacts{Drivers: s.cfg.Networks.Drivers(), Pools: s.cfg.Networks.Pools(), Firewall: s.cfg.Networks.Firewall()}
+	if text := deviation(s.cfg.Networks); text != "" {
+		f.Warnings = append(f.Warnings, text)
+	}
+	if !f.IPv4Forwarding {
+		f.Warnings = append(f.Warnings, "WARNING: IPv4 forwarding is disabled")
+	}
+}
+
+// deviation says where the default network does not look as Docker's.
+func deviation(n Networks) string {
+	const name, subnet = "docker0", "172.17.0.0/16"
+	bridge, err := n.Get(networktypes.NetworkBridge)
+	if err != nil {
+		return "" // switched off
+	}
+	link, pools := bridge.Options["com.docker.network.bridge.name"], bridge.IPAM.Pools
+	if link == name && len(pools) > 0 && pools[0].Subnet.Masked().String() == subnet {
+		return ""
+	}
+	var subnets []string
+	for _, p := range pools {
+		subnets = append(subnets, p.Subnet.Masked().String())
+	}
+	return fmt.Sprintf("The default network is %s on %s (Docker's is %s on %s)", strings.Join(subnets, ", "), link, subnet, name)
 }
 
 // limits says by which controllers containers can be limited, and warns about those that are missing.

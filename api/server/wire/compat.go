@@ -7,7 +7,7 @@ import (
 
 	containertypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
-	"github.com/moby/moby/api/types/network"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"berth/base/fault"
 )
@@ -24,8 +24,12 @@ func (r *CreateRequest) shim(v Version) (warnings []string) {
 	}
 	c.Cmd, c.Entrypoint = r.Cmd, r.Entrypoint
 	h.HostConfig.CapAdd, h.HostConfig.CapDrop = h.CapAdd, h.CapDrop
-	if h.NetworkMode == "" {
-		h.NetworkMode = network.NetworkDefault
+	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
+		h.NetworkMode = networktypes.NetworkBridge
+		if e, ok := r.NetworkingConfig.EndpointsConfig[networktypes.NetworkDefault]; ok {
+			delete(r.NetworkingConfig.EndpointsConfig, networktypes.NetworkDefault)
+			r.NetworkingConfig.EndpointsConfig[networktypes.NetworkBridge] = e
+		}
 	}
 	if v < 25 {
 		h.AutoRemove = false // the client removes
@@ -50,7 +54,6 @@ func (r *CreateRequest) shim(v Version) (warnings []string) {
 	}
 	if v >= 52 {
 		h.KernelMemoryTCP = 0
-		r.MacAddress = ""
 	}
 	if v < 56 {
 		h.Umask = nil
@@ -79,7 +82,34 @@ func (r *CreateRequest) shim(v Version) (warnings []string) {
 		h.PortBindings = nil
 		warnings = append(warnings, "Published ports are discarded when using host network mode")
 	}
+	if empty := fillBindings(h.PortBindings); len(empty) > 0 && v >= 52 {
+		warnings = append(warnings, "Following container port(s) have an empty list of port-bindings: "+strings.Join(empty, ", ")+". Such bindings will be discarded in a future version.")
+	}
+	if v >= 48 && ignoresVolumeDriver(h) {
+		warnings = append(warnings, "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. Use '--mount type=volume,volume-driver=...' instead")
+	}
 	return warnings
+}
+
+// fillBindings gives a port with an empty list of bindings the one binding to any port that Docker gives it, and names such ports.
+func fillBindings(m networktypes.PortMap) (filled []string) {
+	for _, p := range sortedPorts(m) {
+		if len(m[p]) == 0 {
+			m[p] = []networktypes.PortBinding{{}}
+			filled = append(filled, p.String())
+		}
+	}
+	return filled
+}
+
+// ignoresVolumeDriver reports whether the driver for all volumes meets a volume for which it does not count.
+func ignoresVolumeDriver(h *HostConfig) bool {
+	for _, m := range h.Mounts {
+		if h.VolumeDriver != "" && m.Type == mount.TypeVolume && (m.VolumeOptions == nil || m.VolumeOptions.DriverConfig == nil || m.VolumeOptions.DriverConfig.Name == "") {
+			return true
+		}
+	}
+	return false
 }
 
 func shimMount(m *mount.Mount, v Version) {
@@ -135,9 +165,6 @@ func (r *CreateRequest) check(v Version) error {
 	if n := len(r.NetworkingConfig.EndpointsConfig); v < 44 && n > 1 {
 		return bad("Container cannot be created with multiple network endpoints: %s", strings.Join(sortedKeys(r.NetworkingConfig.EndpointsConfig), ", "))
 	}
-	if r.MacAddress != "" && !needsBridge(h.NetworkMode) {
-		return bad("conflicting options: mac-address and the network mode")
-	}
 	switch {
 	case !h.Isolation.IsValid():
 		return bad("invalid isolation (%s): linux only supports 'default'", h.Isolation)
@@ -190,7 +217,7 @@ func checkHosts(hosts []string) error {
 			return fault.New(fault.Invalid, "bad format for add-host: %q", h)
 		}
 		if address == "host-gateway" {
-			return fault.New(fault.NotImplemented, "HostConfig.ExtraHosts %q: %s", h, noBridge)
+			continue
 		}
 		if net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(address, "["), "]")) == nil {
 			return fault.New(fault.Invalid, "invalid IP address in add-host: %q", address)

@@ -7,7 +7,7 @@ import (
 	containertypes "github.com/moby/moby/api/types/container"
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/system"
-	"github.com/moby/moby/api/types/volume"
+	volumetypes "github.com/moby/moby/api/types/volume"
 
 	"berth/engine/container"
 	"berth/image"
@@ -18,8 +18,8 @@ type Usage struct {
 	Containers []container.Info // with their sizes
 	Images     []image.Summary  // with shared sizes and containers
 	LayersSize int64            // bytes of all layers, each counted once
-	Volumes    bool             // asked for; there are none
-	BuildCache bool             // asked for; there is none
+	Volumes    []VolumeUse
+	BuildCache bool // asked for; there is none
 }
 
 // DiskUsage is the answer to GET /system/df at API version v. asked says that the client asked for sums without lists, or with them
@@ -56,10 +56,15 @@ func (u *Usage) DiskUsage(v Version, asked, verbose bool, now time.Time) any {
 			}
 		}
 	}
-	if u.Volumes {
-		r.VolumeUsage = &volume.DiskUsage{}
+	if u.Volumes != nil {
+		d := volumeUsage(u.Volumes)
+		r.VolumeUsage = d
 		if old {
-			r.Volumes = &[]any{}
+			rows := append([]volumetypes.Volume{}, d.Items...)
+			r.Volumes = &rows
+		}
+		if old || !verbose {
+			d.Items = nil
 		}
 	}
 	if u.BuildCache {
@@ -83,7 +88,7 @@ type usage struct {
 	LayersSize  *int64                    `json:",omitempty"`
 	Images      *[]any                    `json:",omitempty"`
 	Containers  *[]containertypes.Summary `json:",omitempty"`
-	Volumes     *[]any                    `json:",omitempty"`
+	Volumes     *[]volumetypes.Volume     `json:",omitempty"`
 	BuildCache  *[]any                    `json:",omitempty"`
 	BuilderSize *int64                    `json:",omitempty"`
 }
@@ -91,7 +96,7 @@ type usage struct {
 func containerUsage(all []container.Info, v Version, now time.Time) (*containertypes.DiskUsage, []containertypes.Summary) {
 	d, rows := &containertypes.DiskUsage{TotalCount: int64(len(all))}, []containertypes.Summary{}
 	for i := range all {
-		row := Summary(&all[i], all[i].Spec.Image, v, now)
+		row := Summary(&all[i], all[i].Spec.Image, nil, v, now)
 		d.TotalSize += row.SizeRw
 		if all[i].State.Running {
 			d.ActiveCount++

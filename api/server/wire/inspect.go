@@ -8,34 +8,28 @@ import (
 
 	"github.com/docker/go-units"
 	containertypes "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 
 	"berth/engine/container"
 )
 
-// Inspect is the answer to GET /containers/ID/json at API version v.
-func Inspect(i *container.Info, d *Defaults, v Version) any {
+// Inspect is the answer to GET /containers/ID/json at API version v. ids may be nil.
+func Inspect(i *container.Info, d *Defaults, ids NetworkIDs, v Version) any {
 	r := containertypes.InspectResponse{
 		ID: i.ID, Created: stamp(i.Created), Path: i.Path, Args: list(i.Args), State: state(&i.State), Image: i.ImageID,
 		ResolvConfPath: i.ResolvConfPath, HostnamePath: i.HostnamePath, HostsPath: i.HostsPath, LogPath: i.LogPath, Name: "/" + i.Name,
 		RestartCount: i.RestartCount, Driver: i.Driver, Platform: or(i.Platform, "linux"), MountLabel: i.MountLabel, ProcessLabel: i.ProcessLabel,
 		AppArmorProfile: i.AppArmorProfile, ExecIDs: i.ExecIDs, HostConfig: HostSettings(i, d), GraphDriver: graphDriver(i),
-		SizeRw: i.SizeRw, SizeRootFs: i.SizeRootFs, Mounts: mountPoints(i.Spec.Mounts), Config: Config(i),
-		NetworkSettings: &containertypes.NetworkSettings{
-			SandboxID: i.ID, Ports: network.PortMap{}, Networks: networks(i.Spec.Network.Mode),
-		},
-	}
-	if i.State.Pid != 0 {
-		r.NetworkSettings.SandboxKey = "/proc/" + strconv.Itoa(i.State.Pid) + "/ns/net"
+		SizeRw: i.SizeRw, SizeRootFs: i.SizeRootFs, Mounts: mountPoints(i), Config: Config(i),
+		NetworkSettings: networkSettings(i, ids, v),
 	}
 	if v >= 52 {
 		return &r
 	}
 	return &legacyInspect{
 		InspectResponse: &r,
-		Config:          legacyConfig{Config: r.Config, OnBuild: r.Config.OnBuild},
-		NetworkSettings: legacyNetworkSettings{NetworkSettings: r.NetworkSettings},
+		Config:          legacyConfig{Config: r.Config, OnBuild: r.Config.OnBuild, MacAddress: mainMAC(&i.Spec.Network)},
+		NetworkSettings: legacyNetworkSettings{NetworkSettings: r.NetworkSettings, legacyBridge: legacyBridgeOf(r.NetworkSettings.Networks["bridge"])},
 	}
 }
 
@@ -48,10 +42,11 @@ type legacyInspect struct {
 
 type legacyConfig struct {
 	*containertypes.Config
-	OnBuild []string // was there also when it was empty
+	OnBuild    []string // was there also when it was empty
+	MacAddress string   `json:",omitempty"`
 }
 
-// legacyNetworkSettings told about the default bridge, which no container of this build is on.
+// legacyNetworkSettings told about the default bridge.
 type legacyNetworkSettings struct {
 	Bridge                 string
 	HairpinMode            bool
@@ -59,24 +54,17 @@ type legacyNetworkSettings struct {
 	LinkLocalIPv6PrefixLen int
 	SecondaryIPAddresses   []string
 	SecondaryIPv6Addresses []string
-	EndpointID             string
-	Gateway                string
-	GlobalIPv6Address      string
-	GlobalIPv6PrefixLen    int
-	IPAddress              string
-	IPPrefixLen            int
-	IPv6Gateway            string
-	MacAddress             string
+	legacyBridge
 	*containertypes.NetworkSettings
 }
 
 // Summary is one container in the answer to GET /containers/json at API version v. image is the name to show for its image.
-func Summary(i *container.Info, image string, v Version, now time.Time) containertypes.Summary {
+func Summary(i *container.Info, image string, ids NetworkIDs, v Version, now time.Time) containertypes.Summary {
 	s := containertypes.Summary{
 		ID: i.ID, Names: []string{"/" + i.Name}, Image: image, ImageID: i.ImageID, Command: i.Command, Created: i.Created.Unix(),
-		Ports: []containertypes.PortSummary{}, Labels: i.Spec.Labels, State: containertypes.ContainerState(i.State.Status),
-		Status: Status(&i.State, now), NetworkSettings: &containertypes.NetworkSettingsSummary{Networks: networks(i.Spec.Network.Mode)},
-		Mounts: mountPoints(i.Spec.Mounts),
+		Ports: portSummaries(i), Labels: i.Spec.Labels, State: containertypes.ContainerState(i.State.Status),
+		Status: Status(&i.State, now), NetworkSettings: networkSummary(i, ids),
+		Mounts: mountPoints(i),
 	}
 	if s.Labels == nil {
 		s.Labels = map[string]string{}
@@ -124,14 +112,6 @@ func state(s *container.State) *containertypes.State {
 		Status: containertypes.ContainerState(s.Status), Running: s.Running, Paused: s.Paused, Restarting: s.Restarting, OOMKilled: s.OOMKilled,
 		Dead: s.Dead, Pid: s.Pid, ExitCode: s.ExitCode, Error: s.Error, StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt),
 	}
-}
-
-// networks is what a container without a network of its own is said to be on.
-func networks(mode string) map[string]*network.EndpointSettings {
-	if strings.HasPrefix(mode, "container:") {
-		return map[string]*network.EndpointSettings{}
-	}
-	return map[string]*network.EndpointSettings{mode: {}}
 }
 
 // graphDriver says where the layers are. A running container's whole file system can be seen through /proc.

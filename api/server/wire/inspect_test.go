@@ -2,12 +2,15 @@ package wire
 
 import (
 	"encoding/json"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	containertypes "github.com/moby/moby/api/types/container"
 
 	"berth/engine/container"
+	"berth/network"
 )
 
 func sampleInfo() *container.Info {
@@ -21,20 +24,79 @@ func sampleInfo() *container.Info {
 		},
 		State:   container.State{Status: container.Running, Running: true, Pid: 77, StartedAt: at.Add(time.Second)},
 		ImageID: "sha256:5abb2bb97cc753d2c24b7680424ac2aed526398e10ded2be5722c1acf5e6b779", Platform: "linux", Driver: "overlay2", Command: "sleep 1000",
+		Mounts:  []container.MountPoint{{Type: "bind", Source: "/tmp", Destination: "/x", Mode: "ro", Propagation: "rprivate"}, {Type: "tmpfs", Destination: "/t", RW: true}},
 		LogPath: "/var/lib/berth/containers/91/log", Upper: "/u", Work: "/w", Lower: []string{"/l2", "/l1"},
 	}
 }
 
+// sampleNetworked is a container with what networks and volumes have.
+func sampleNetworked() *container.Info {
+	i := sampleInfo()
+	front := network.EndpointSpec{Network: "front", Aliases: []string{"www"}, IPv4: netip.MustParseAddr("10.9.0.5"), MAC: "02:11:22:33:44:55", GwPriority: 5}
+	s := *i.Spec
+	s.ExposedPorts = []string{"80/tcp", "81/tcp", "90-91/udp"}
+	s.Volumes = map[string]struct{}{"/image": {}}
+	s.Network = container.Network{
+		Mode: "front", Endpoints: []network.EndpointSpec{front, {Network: "bridge"}}, Links: []string{"db:sql"},
+		Ports: []network.PortSpec{{Port: 80, Proto: "tcp", HostFirst: 8000, HostLast: 8010}, {Port: 80, Proto: "tcp", HostIP: netip.MustParseAddr("127.0.0.1")}},
+	}
+	s.Mounts = []container.Mount{
+		{Type: "volume", Source: "data", Target: "/data", ReadOnly: true, Mode: "ro,nocopy", NoCopy: true, FromBinds: true},
+		{Type: "volume", Target: "/anon"},
+		{Type: "image", Source: "tools", Target: "/tools"},
+	}
+	i.Spec = &s
+	id := i.ID
+	i.Mounts = []container.MountPoint{
+		{Type: "volume", Name: id, Source: "/v/" + id + "/_data", Destination: "/anon", Driver: "local", RW: true},
+		{Type: "volume", Name: "data", Source: "/v/data/_data", Destination: "/data", Driver: "local", Mode: "ro,nocopy"},
+		{Type: "volume", Name: "other", Source: "/v/other/_data", Destination: "/image", Driver: "local", RW: true},
+		{Type: "image", Source: "tools", Destination: "/tools"},
+	}
+	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	target := netip.MustParseAddr("10.9.0.5")
+	i.Sandbox = network.Sandbox{
+		ID: strings.Repeat("5a", 32), Key: "/run/berth/network/netns/5a5a5a5a5a5a", ContainerID: id, Resolver: true,
+		Endpoints: []network.Endpoint{{
+			ID: strings.Repeat("e1", 32), NetworkID: strings.Repeat("f1", 32), NetworkName: "front", Spec: front, Interface: "eth0", MAC: front.MAC,
+			IPv4: netip.MustParsePrefix("10.9.0.5/24"), IPv6: netip.MustParsePrefix("fd00:9::5/64"), Gateway4: netip.MustParseAddr("10.9.0.1"),
+			Gateway6: netip.MustParseAddr("fd00:9::1"), Names: []string{"web", "www", "91eb2db98720"}, Container: "web", ContainerID: id,
+		}, {
+			ID: strings.Repeat("e2", 32), NetworkID: strings.Repeat("b1", 32), NetworkName: "bridge", Spec: network.EndpointSpec{Network: "bridge"},
+			Interface: "eth1", MAC: "02:42:ac:11:00:02", IPv4: netip.MustParsePrefix("172.17.0.2/16"), Gateway4: netip.MustParseAddr("172.17.0.1"),
+			Container: "web", ContainerID: id,
+		}},
+		Ports: []network.Port{
+			{Port: 80, Proto: "tcp", HostIP: any4, HostPort: 8000, Target: target}, {Port: 80, Proto: "tcp", HostIP: any6, HostPort: 8000, Target: target},
+			{Port: 80, Proto: "tcp", HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 32768, Target: target},
+		},
+	}
+	return i
+}
+
+func TestNetworkedGolden(t *testing.T) {
+	for _, v := range []Version{24, 44, 51, 52, 56} {
+		i := sampleNetworked()
+		golden(t, "networked-"+v.String()+".json", pretty(t, Inspect(i, testDefaults(), nil, v)))
+	}
+	i := sampleNetworked()
+	golden(t, "networked-list.json", pretty(t, Summary(i, "busybox", nil, Newest, i.Created.Add(time.Minute))))
+	// What stops keeps what was asked for, and nothing else.
+	i.State = container.State{Status: container.Exited, StartedAt: i.Created, FinishedAt: i.Created}
+	i.Sandbox = network.Sandbox{}
+	golden(t, "networked-stopped.json", pretty(t, Inspect(i, testDefaults(), func(name string) string { return "id of " + name }, Newest)))
+}
+
 func TestInspectGolden(t *testing.T) {
 	for _, v := range []Version{24, 45, 51, 52, 56} {
-		golden(t, "inspect-"+v.String()+".json", pretty(t, Inspect(sampleInfo(), testDefaults(), v)))
+		golden(t, "inspect-"+v.String()+".json", pretty(t, Inspect(sampleInfo(), testDefaults(), nil, v)))
 	}
 }
 
 func TestSummaryGolden(t *testing.T) {
 	now := sampleInfo().Created.Add(3 * time.Minute)
 	for _, v := range []Version{24, 46, 56} {
-		golden(t, "list-"+v.String()+".json", pretty(t, []containertypes.Summary{Summary(sampleInfo(), "busybox", v, now)}))
+		golden(t, "list-"+v.String()+".json", pretty(t, []containertypes.Summary{Summary(sampleInfo(), "busybox", nil, v, now)}))
 	}
 }
 
@@ -63,7 +125,7 @@ func BenchmarkSummaries(b *testing.B) {
 	for b.Loop() {
 		all := make([]containertypes.Summary, 1000)
 		for n := range all {
-			all[n] = Summary(i, "busybox", Newest, now)
+			all[n] = Summary(i, "busybox", nil, Newest, now)
 		}
 		if _, err := json.Marshal(all); err != nil {
 			b.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,18 +16,12 @@ import (
 	"berth/engine/container"
 )
 
-// Reason why everything that needs a named or anonymous volume is refused.
-const noVolumes = "there are no volumes in this build; bind a host directory instead"
-
 // mounts gathers -v, --tmpfs and --mount, in this order.
 func mounts(h *HostConfig, v Version) ([]container.Mount, error) {
 	var out []container.Mount
-	for i, raw := range h.Binds {
+	for _, raw := range h.Binds {
 		m, err := bind(raw)
 		if err != nil {
-			if fault.Is(err, fault.NotImplemented) {
-				err = fault.In(err, "HostConfig.Binds[%d]", i)
-			}
 			return nil, err
 		}
 		out = append(out, m)
@@ -41,9 +36,12 @@ func mounts(h *HostConfig, v Version) ([]container.Mount, error) {
 		out = append(out, container.Mount{Type: "tmpfs", Target: path.Clean(target), FromTmpfs: true, TmpfsOptions: h.Tmpfs[target]})
 	}
 	for i := range h.Mounts {
-		m, err := apiMount(&h.Mounts[i], i)
+		m, err := apiMount(&h.Mounts[i])
 		if err != nil {
 			return nil, err
+		}
+		if m.Type == "volume" && h.VolumeDriver != "" && m.Driver == "" {
+			m.Driver = "local" // the driver for all volumes is for those of -v
 		}
 		out = append(out, m)
 	}
@@ -59,7 +57,8 @@ func mounts(h *HostConfig, v Version) ([]container.Mount, error) {
 	return out, nil
 }
 
-// bind reads one -v: SOURCE:TARGET[:OPTIONS].
+// bind reads one -v: [SOURCE:]TARGET[:OPTIONS]. A source that is no absolute path is the name of a volume; without one it is a volume
+// for this container alone.
 func bind(raw string) (container.Mount, error) {
 	bad := func(why string, args ...any) (container.Mount, error) {
 		text := fmt.Sprintf("invalid volume specification: '%s'", raw)
@@ -72,7 +71,7 @@ func bind(raw string) (container.Mount, error) {
 	if part[0] == "" || len(part) > 3 {
 		return bad("")
 	}
-	m := container.Mount{Type: "bind", FromBinds: true}
+	m := container.Mount{FromBinds: true}
 	switch len(part) {
 	case 1:
 		m.Target = part[0]
@@ -87,22 +86,35 @@ func bind(raw string) (container.Mount, error) {
 	if !modeOK(m.Mode) {
 		return m, fault.New(fault.Invalid, "invalid mode: %s", m.Mode)
 	}
+	m.Type = mountKind(m.Source)
 	if err := checkTarget(m.Target); err != nil {
-		return bad("invalid mount config for type %q: %v", mountKind(m.Source), err)
+		return bad("invalid mount config for type %q: %v", m.Type, err)
 	}
-	if !path.IsAbs(m.Source) {
-		return m, fault.New(fault.NotImplemented, "%q: %s", raw, noVolumes)
+	m.Target = path.Clean(m.Target)
+	if m.Type == "bind" {
+		m.Source = path.Clean(m.Source)
 	}
-	m.Source, m.Target = path.Clean(m.Source), path.Clean(m.Target)
 	for _, o := range strings.Split(m.Mode, ",") {
 		switch o {
 		case "ro":
 			m.ReadOnly = true
 		case "z", "Z":
 			m.Relabel = o
+		case "nocopy":
+			m.NoCopy = true
+		case "idmap":
+			m.IDMap = true
+		case "consistent", "cached", "delegated":
+			m.Consistency = o
 		case "private", "rprivate", "shared", "rshared", "slave", "rslave":
 			m.Propagation = o
 		}
+	}
+	switch {
+	case m.Type == "bind" && m.NoCopy:
+		return bad("invalid mount config for type %q: field VolumeOptions must not be specified", m.Type)
+	case m.Type == "volume" && m.Propagation != "":
+		return bad("invalid mount config for type %q: field BindOptions must not be specified", m.Type)
 	}
 	return m, nil
 }
@@ -120,7 +132,7 @@ func modeOK(mode string) bool {
 		return true
 	}
 	kinds := [][]string{
-		{"rw", "ro"}, {"z", "Z"}, {"private", "rprivate", "shared", "rshared", "slave", "rslave"}, {"nocopy"}, {"consistent", "cached", "delegated"},
+		{"rw", "ro"}, {"z", "Z"}, {"private", "rprivate", "shared", "rshared", "slave", "rslave"}, {"nocopy"}, {"consistent", "cached", "delegated"}, {"idmap"},
 	}
 	seen := make([]bool, len(kinds))
 	for _, o := range strings.Split(mode, ",") {
@@ -164,7 +176,7 @@ func checkTmpfsOptions(options string) error {
 }
 
 // apiMount translates one --mount.
-func apiMount(a *mount.Mount, i int) (container.Mount, error) {
+func apiMount(a *mount.Mount) (container.Mount, error) {
 	m := container.Mount{Type: string(a.Type), Source: a.Source, Target: a.Target, ReadOnly: a.ReadOnly, Consistency: string(a.Consistency)}
 	if err := checkMount(a); err != nil {
 		return m, fault.Wrap(fault.Invalid, err, "invalid mount config for type %q", a.Type)
@@ -186,10 +198,17 @@ func apiMount(a *mount.Mount, i int) (container.Mount, error) {
 			}
 			m.TmpfsOptions = strings.Join(words, ",")
 		}
-	case mount.TypeVolume, mount.TypeCluster:
-		return m, fault.New(fault.NotImplemented, "HostConfig.Mounts[%d]: type %q: %s", i, a.Type, noVolumes)
-	default:
-		return m, fault.New(fault.NotImplemented, "HostConfig.Mounts[%d]: mounts of type %q are not in this build", i, a.Type)
+	case mount.TypeVolume:
+		if o := a.VolumeOptions; o != nil {
+			m.NoCopy, m.VolumeLabels, m.Subpath = o.NoCopy, o.Labels, o.Subpath
+			if d := o.DriverConfig; d != nil {
+				m.Driver, m.DriverOptions = d.Name, d.Options
+			}
+		}
+	case mount.TypeImage:
+		if o := a.ImageOptions; o != nil {
+			m.Subpath = o.Subpath
+		}
 	}
 	return m, nil
 }
@@ -201,7 +220,7 @@ func checkMount(a *mount.Mount) error {
 		return err
 	}
 	switch a.Type {
-	case mount.TypeBind, mount.TypeTmpfs, mount.TypeVolume, mount.TypeImage, mount.TypeCluster:
+	case mount.TypeBind, mount.TypeTmpfs, mount.TypeVolume, mount.TypeImage:
 	default:
 		return errors.New("mount type unknown")
 	}
@@ -214,7 +233,7 @@ func checkMount(a *mount.Mount) error {
 		return extra("ImageOptions")
 	case a.TmpfsOptions != nil && a.Type != mount.TypeTmpfs:
 		return extra("TmpfsOptions")
-	case a.ClusterOptions != nil && a.Type != mount.TypeCluster:
+	case a.ClusterOptions != nil:
 		return extra("ClusterOptions")
 	case a.Type == mount.TypeTmpfs && a.Source != "":
 		return extra("Source")
@@ -230,6 +249,17 @@ func checkMount(a *mount.Mount) error {
 		if b.ReadOnlyNonRecursive && b.ReadOnlyForceRecursive {
 			return errors.New("ReadOnlyNonRecursive and ReadOnlyForceRecursive contradict each other")
 		}
+	}
+	if o := a.VolumeOptions; o != nil && o.Subpath != "" {
+		if a.Source == "" {
+			return errors.New("must not set Subpath when using anonymous volumes")
+		}
+		if !filepath.IsLocal(o.Subpath) {
+			return errors.New("subpath must be a relative path within the volume")
+		}
+	}
+	if o := a.ImageOptions; o != nil && o.Subpath != "" && !filepath.IsLocal(o.Subpath) {
+		return errors.New("subpath must be a relative path within the volume")
 	}
 	if t := a.TmpfsOptions; t != nil {
 		if t.SizeBytes < 0 {
@@ -252,7 +282,10 @@ func apiMounts(in []container.Mount) (binds []string, tmpfs map[string]string, m
 	for _, m := range in {
 		switch {
 		case m.FromBinds:
-			b := m.Source + ":" + m.Target
+			b := m.Target
+			if m.Source != "" {
+				b = m.Source + ":" + b
+			}
 			if m.Mode != "" {
 				b += ":" + m.Mode
 			}
@@ -272,6 +305,20 @@ func apiMounts(in []container.Mount) (binds []string, tmpfs map[string]string, m
 // asked gives back the --mount that m came from.
 func asked(m container.Mount) mount.Mount {
 	a := mount.Mount{Type: mount.Type(m.Type), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly, Consistency: mount.Consistency(m.Consistency)}
+	switch m.Type {
+	case "volume":
+		o := mount.VolumeOptions{NoCopy: m.NoCopy, Labels: m.VolumeLabels, Subpath: m.Subpath}
+		if m.Driver != "" || m.DriverOptions != nil {
+			o.DriverConfig = &mount.Driver{Name: m.Driver, Options: m.DriverOptions}
+		}
+		if o.NoCopy || o.Labels != nil || o.Subpath != "" || o.DriverConfig != nil {
+			a.VolumeOptions = &o
+		}
+	case "image":
+		if m.Subpath != "" {
+			a.ImageOptions = &mount.ImageOptions{Subpath: m.Subpath}
+		}
+	}
 	b := mount.BindOptions{
 		Propagation: mount.Propagation(m.Propagation), NonRecursive: m.NonRecursive, CreateMountpoint: m.CreateMountpoint,
 		ReadOnlyNonRecursive: m.ReadOnlyNonRecursive, ReadOnlyForceRecursive: m.ReadOnlyForceRecursive,
@@ -292,16 +339,50 @@ func asked(m container.Mount) mount.Mount {
 	return a
 }
 
+// volumes reads the paths at which the container gets volumes of its own.
+func volumes(asked map[string]struct{}) (map[string]struct{}, error) {
+	for _, target := range sortedKeys(asked) {
+		if err := checkTarget(target); err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "invalid mount config for type %q", mount.TypeVolume)
+		}
+	}
+	return asked, nil
+}
+
+// checkVolumesFrom reads CONTAINER[:OPTIONS] of --volumes-from.
+func checkVolumesFrom(all []string) error {
+	for _, text := range all {
+		if text == "" {
+			return fault.New(fault.Invalid, "volumes-from specification cannot be an empty string")
+		}
+		_, mode, _ := strings.Cut(text, ":")
+		inherited := []string{"nocopy", "idmap", "private", "rprivate", "shared", "rshared", "slave", "rslave"}
+		if !modeOK(mode) || slices.ContainsFunc(strings.Split(mode, ","), func(o string) bool { return slices.Contains(inherited, o) }) {
+			return fault.New(fault.Invalid, "invalid mode: %s", mode)
+		}
+	}
+	return nil
+}
+
 // mountPoints is what inspect and list say is mounted. As in Docker a --tmpfs is not among them; a --mount type=tmpfs is.
-func mountPoints(in []container.Mount) []containertypes.MountPoint {
+func mountPoints(i *container.Info) []containertypes.MountPoint {
 	out := []containertypes.MountPoint{}
-	for _, m := range in {
-		if m.FromTmpfs {
+	asked := map[string]*container.Mount{}
+	for k := range i.Spec.Mounts {
+		m := &i.Spec.Mounts[k]
+		asked[path.Clean(m.Target)] = m
+	}
+	for _, m := range i.Mounts {
+		from := asked[m.Destination]
+		if from != nil && from.FromTmpfs {
 			continue
 		}
-		p := containertypes.MountPoint{Type: mount.Type(m.Type), Source: m.Source, Destination: m.Target, Mode: m.Mode, RW: !m.ReadOnly}
-		if m.Type == "bind" {
-			p.Propagation = mount.Propagation(or(m.Propagation, "rprivate"))
+		p := containertypes.MountPoint{
+			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Destination, Driver: m.Driver, Mode: m.Mode, RW: m.RW,
+			Propagation: mount.Propagation(m.Propagation),
+		}
+		if m.Type == "volume" && m.Driver == "local" && m.Mode == "" && from != nil {
+			p.Mode = "z" // so Docker shows it, with SELinux and without
 		}
 		out = append(out, p)
 	}

@@ -1,21 +1,15 @@
 package wire
 
 import (
-	"fmt"
-	"path"
 	"reflect"
-	"slices"
-	"strings"
 
 	containertypes "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 
 	"berth/base/fault"
 )
 
 // Why whole groups of fields are refused.
 const (
-	noBridge      = "no bridge network in this build; use --network none or host"
 	noHealth      = "health checks are not in this build"
 	noKernelLimit = "kernel memory limits were dropped by Linux 5.4 and by Docker's API 1.42"
 	notLinux      = "it is an option of Windows"
@@ -23,14 +17,8 @@ const (
 
 // refuse names the first field that is set and that this build does not honour. What the build cannot do yet is NotImplemented;
 // what makes no sense on Linux is Invalid.
-func (r *CreateRequest) refuse(v Version) error {
+func (r *CreateRequest) refuse() error {
 	c, h := r.Config, &r.HostConfig
-	if needsBridge(h.NetworkMode) && !c.NetworkDisabled {
-		if h.NetworkMode.IsDefault() || h.NetworkMode.IsBridge() {
-			return fault.New(fault.NotImplemented, noBridge)
-		}
-		return fault.New(fault.NotImplemented, "HostConfig.NetworkMode %q: %s", h.NetworkMode, noBridge)
-	}
 	for _, f := range []struct {
 		set  bool
 		name string
@@ -38,14 +26,6 @@ func (r *CreateRequest) refuse(v Version) error {
 		why  string
 	}{
 		{c.Healthcheck != nil && !noCheck(c.Healthcheck), "Healthcheck", fault.NotImplemented, noHealth},
-		{r.anonymousVolume() != "", "Volumes", fault.NotImplemented, r.anonymousVolume() + ": " + noVolumes},
-		{r.MacAddress != "", "MacAddress", fault.NotImplemented, noBridge},
-
-		{len(h.PortBindings) > 0, "HostConfig.PortBindings", fault.NotImplemented, noBridge},
-		{h.PublishAllPorts, "HostConfig.PublishAllPorts", fault.NotImplemented, noBridge},
-		{len(h.Links) > 0, "HostConfig.Links", fault.NotImplemented, noBridge},
-		{h.VolumeDriver != "", "HostConfig.VolumeDriver", fault.NotImplemented, noVolumes},
-		{len(h.VolumesFrom) > 0, "HostConfig.VolumesFrom", fault.NotImplemented, noVolumes},
 		{h.Cgroup != "", "HostConfig.Cgroup", fault.NotImplemented, "containers have a cgroup of their own"},
 		{len(h.StorageOpt) > 0, "HostConfig.StorageOpt", fault.NotImplemented, "overlay2 takes no options in this build"},
 		{h.Umask != nil, "HostConfig.Umask", fault.NotImplemented, "the umask of a container cannot be chosen in this build"},
@@ -59,35 +39,7 @@ func (r *CreateRequest) refuse(v Version) error {
 			return fault.New(f.kind, "%s: %s", f.name, f.why)
 		}
 	}
-	for _, name := range sortedKeys(r.NetworkingConfig.EndpointsConfig) {
-		at := fmt.Sprintf("NetworkingConfig.EndpointsConfig[%q]", name)
-		if name != h.NetworkMode.NetworkName() || h.NetworkMode.IsContainer() {
-			return fault.New(fault.NotImplemented, "%s: %s", at, noBridge)
-		}
-		if field := firstSet(reflect.ValueOf(r.NetworkingConfig.EndpointsConfig[name]), at); field != "" {
-			return fault.New(fault.NotImplemented, "%s: %s", field, noBridge)
-		}
-	}
 	return nil
-}
-
-// anonymousVolume gives the first of Volumes that asks for a volume. Many clients name there what they also bind; Docker mounts one
-// thing at one place, and so those ask for nothing.
-func (r *CreateRequest) anonymousVolume() string {
-	for _, target := range sortedKeys(r.Config.Volumes) {
-		at := path.Clean(target)
-		covered := slices.ContainsFunc(r.HostConfig.Binds, func(b string) bool {
-			part := strings.Split(b, ":")
-			return len(part) > 1 && path.Clean(part[1]) == at
-		}) || slices.ContainsFunc(r.HostConfig.Mounts, func(m mount.Mount) bool { return path.Clean(m.Target) == at })
-		for t := range r.HostConfig.Tmpfs {
-			covered = covered || path.Clean(t) == at
-		}
-		if !covered {
-			return target
-		}
-	}
-	return ""
 }
 
 // noCheck reports whether a health check asks for none, or for what the image says.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/blkiodev"
 	containertypes "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/network"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"berth/base/fault"
 	"berth/engine/container"
@@ -21,7 +21,7 @@ type CreateRequest struct {
 	Entrypoint       Words
 	MacAddress       string // before 1.52
 	HostConfig       HostConfig
-	NetworkingConfig network.NetworkingConfig
+	NetworkingConfig networktypes.NetworkingConfig
 }
 
 // HostConfig is Docker's, with what older versions had in it.
@@ -74,11 +74,35 @@ func (r *CreateRequest) Spec(v Version) (s container.Spec, warnings []string, er
 	if err := r.check(v); err != nil {
 		return s, nil, err
 	}
-	if err := r.refuse(v); err != nil {
+	if err := r.refuse(); err != nil {
 		return s, nil, err
+	}
+	for _, move := range []func(Version) (string, error){r.moveMAC, r.moveSysctls} {
+		warning, err := move(v)
+		if err != nil {
+			return s, nil, err
+		}
+		if warning != "" {
+			warnings = append(warnings, warning)
+		}
 	}
 	c, h := r.Config, &r.HostConfig
 	if s.Mounts, err = mounts(h, v); err != nil {
+		return s, nil, err
+	}
+	if s.Volumes, err = volumes(c.Volumes); err != nil {
+		return s, nil, err
+	}
+	if err := checkVolumesFrom(h.VolumesFrom); err != nil {
+		return s, nil, err
+	}
+	s.VolumesFrom, s.VolumeDriver = h.VolumesFrom, h.VolumeDriver
+	var more []string
+	if s.Network, more, err = r.networks(); err != nil {
+		return s, nil, err
+	}
+	warnings = append(warnings, more...)
+	if err := networkShare(h.Annotations, &s.Network); err != nil {
 		return s, nil, err
 	}
 	s.Image, s.Labels, s.Annotations = c.Image, c.Labels, h.Annotations
@@ -93,10 +117,6 @@ func (r *CreateRequest) Spec(v Version) (s container.Spec, warnings []string, er
 	s.Security = container.Security{
 		Privileged: h.Privileged, CapAdd: h.CapAdd, CapDrop: h.CapDrop, SecurityOpt: h.SecurityOpt, ReadonlyRootfs: h.ReadonlyRootfs,
 		Sysctls: h.Sysctls, MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths, UsernsMode: string(h.UsernsMode),
-	}
-	s.Network = container.Network{
-		Mode: networkMode(c, h), DNS: addresses(h.DNS), DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts,
-		Disabled: c.NetworkDisabled,
 	}
 	s.Log = container.Log{Driver: h.LogConfig.Type, Options: h.LogConfig.Config}
 	s.Restart = container.Restart{Name: string(h.RestartPolicy.Name), MaxRetries: h.RestartPolicy.MaximumRetryCount}
@@ -139,9 +159,9 @@ func Config(i *container.Info) *containertypes.Config {
 		}
 	}
 	for _, text := range s.ExposedPorts {
-		if p, err := network.ParsePort(text); err == nil {
+		if p, err := networktypes.ParsePort(text); err == nil {
 			if c.ExposedPorts == nil {
-				c.ExposedPorts = network.PortSet{}
+				c.ExposedPorts = networktypes.PortSet{}
 			}
 			c.ExposedPorts[p] = struct{}{}
 		}
@@ -169,6 +189,8 @@ func HostSettings(i *container.Info, d *Defaults) *containertypes.HostConfig {
 		Resources: apiResources(&s.Resources), MaskedPaths: s.Security.MaskedPaths, ReadonlyPaths: s.Security.ReadonlyPaths, Init: s.Init,
 	}
 	h.Binds, h.Tmpfs, h.Mounts = apiMounts(s.Mounts)
+	h.VolumesFrom, h.VolumeDriver = s.VolumesFrom, s.VolumeDriver
+	h.PortBindings, h.PublishAllPorts, h.Links = portBindings(s.Network.Ports), s.Network.PublishAll, shownLinks(s.Network.Links, i.Name)
 	if len(h.LogConfig.Config) == 0 && s.Log.Driver == "" {
 		h.LogConfig.Config = d.LogOptions
 	}
@@ -190,14 +212,6 @@ func HostSettings(i *container.Info, d *Defaults) *containertypes.HostConfig {
 		}
 	}
 	return h
-}
-
-// networkMode names what the network will be. A container whose network is switched off needs no bridge.
-func networkMode(c *containertypes.Config, h *HostConfig) string {
-	if c.NetworkDisabled && needsBridge(h.NetworkMode) {
-		return network.NetworkNone
-	}
-	return string(h.NetworkMode)
 }
 
 func healthcheck(h *containertypes.HealthConfig) *container.Healthcheck {
@@ -306,7 +320,3 @@ func or(a, b string) string {
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-func needsBridge(m containertypes.NetworkMode) bool {
-	return !m.IsNone() && !m.IsHost() && !m.IsContainer()
-}

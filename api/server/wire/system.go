@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"berth/engine"
+	"berth/network/ipam"
 )
 
 // Facts is what `info` and `version` tell, in Berth's words.
@@ -40,7 +41,17 @@ type Facts struct {
 	SystemTime      string          // RFC 3339
 	Controllers     map[string]bool // cgroup controllers that containers can be limited by
 	SwapLimit       bool
+	BridgeNetfilter [2]bool // whether frames between a bridge's ports pass the IPv4 and the IPv6 firewall
+	Network         NetworkFacts
+	VolumeDrivers   []string
 	OOMKillDisable  bool
+}
+
+// NetworkFacts is what info tells of the network room.
+type NetworkFacts struct {
+	Drivers  []string
+	Pools    []ipam.PoolSpec // that subnets of new networks come from
+	Firewall string          // "nftables"; "" where rules are switched off
 }
 
 // Info is the answer to GET /info at API version v.
@@ -49,7 +60,7 @@ func Info(f *Facts, v Version) any {
 	i := &system.Info{
 		ID: f.ID, Containers: e.Containers, ContainersRunning: e.Running, ContainersPaused: e.Paused, ContainersStopped: e.Stopped, Images: f.Images,
 		Driver: e.Driver, DriverStatus: [][2]string{{"Backing Filesystem", f.BackingFS}, {"Supports d_type", "true"}, {"Native Overlay Diff", "true"}},
-		Plugins:     system.PluginsInfo{Volume: []string{}, Network: []string{"host", "null"}, Log: []string{"json-file", "none"}},
+		Plugins:     system.PluginsInfo{Volume: list(f.VolumeDrivers), Network: networkDrivers(f), Log: []string{"json-file", "none"}},
 		MemoryLimit: f.Controllers["memory"], SwapLimit: f.SwapLimit, CPUCfsPeriod: f.Controllers["cpu"], CPUCfsQuota: f.Controllers["cpu"],
 		CPUShares: f.Controllers["cpu"], CPUSet: f.Controllers["cpuset"], PidsLimit: f.Controllers["pids"], IPv4Forwarding: f.IPv4Forwarding,
 		Debug: f.Debug, NFd: f.OpenFiles, OomKillDisable: f.OOMKillDisable, NGoroutines: f.Goroutines, SystemTime: f.SystemTime,
@@ -61,10 +72,19 @@ func Info(f *Facts, v Version) any {
 		DefaultRuntime: e.DefaultRuntime, Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
 		LiveRestoreEnabled: true, InitBinary: e.InitBinary, SecurityOptions: list(f.Security), CDISpecDirs: []string{}, Warnings: list(f.Warnings),
 	}
+	for _, p := range f.Network.Pools {
+		i.DefaultAddressPools = append(i.DefaultAddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})
+	}
+	if f.Network.Firewall != "" && v >= 49 {
+		i.FirewallBackend = &system.FirewallInfo{Driver: f.Network.Firewall}
+	}
 	if v >= 50 {
 		return i
 	}
 	old := &legacyInfo{Info: i}
+	if v < 48 {
+		old.BridgeNfIptables, old.BridgeNfIp6tables = f.BridgeNetfilter[0], f.BridgeNetfilter[1]
+	}
 	if v < 49 {
 		old.ContainerdCommit, old.RuncCommit, old.InitCommit = &legacyCommit{}, &legacyCommit{}, &legacyCommit{}
 		old.RegistryConfig = &legacyRegistry{ServiceConfig: i.RegistryConfig}
@@ -114,6 +134,14 @@ func registryConfig() *registry.ServiceConfig {
 		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
 		Mirrors:               []string{},
 	}
+}
+
+// networkDrivers are those of the network room; without one there are the two that need none.
+func networkDrivers(f *Facts) []string {
+	if len(f.Network.Drivers) == 0 {
+		return []string{"host", "null"}
+	}
+	return f.Network.Drivers
 }
 
 // machine is the architecture as uname -m says it.

@@ -1,0 +1,213 @@
+package server
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	networktypes "github.com/moby/moby/api/types/network"
+
+	"berth/api/server/wire"
+	"berth/base/fault"
+	"berth/network"
+)
+
+// The routes below /berth/v1 that belong to networks, ports and volumes. openapi.json describes them.
+
+// handsOver moves published ports from one container to another in one step: connections that exist stay where they are. An engine whose
+// Containers are not this cannot.
+type handsOver interface {
+	HandOverPorts(ctx context.Context, from, to string, ports []network.PortSpec) ([]network.Port, error)
+}
+
+// carries are the verbs on volumes that Docker has not.
+type carries interface {
+	Export(ctx context.Context, name string, w io.Writer) error
+	// Import makes a volume that is not there, and leaves nothing when it fails.
+	Import(ctx context.Context, name string, r io.Reader) error
+	Clone(ctx context.Context, from, to string) error
+	Snapshot(ctx context.Context, name, snapshot string) error
+	Rename(ctx context.Context, name, to string) error
+}
+
+func networkRules(s *Server, c *call) error {
+	rules := s.cfg.Networks.Rules()
+	if rules == "" {
+		rules = "# This engine writes no firewall rules: it was started with --iptables=false.\n"
+	}
+	return c.body(http.StatusOK, "text/plain; charset=utf-8", []byte(rules))
+}
+
+// portChange is the body of POST /berth/v1/containers/NAME/ports and of …/ports/hand-over. Ports and bindings are written as in Docker's
+// HostConfig.PortBindings.
+type portChange struct {
+	Publish   networktypes.PortMap `json:"publish"`
+	Unpublish networktypes.PortMap `json:"unpublish"` // a binding without an address or a port means every one
+	To        string               `json:"to"`        // of a hand-over: the container that gets the ports
+	Ports     networktypes.PortMap `json:"ports"`     // of a hand-over: which; none: all
+}
+
+// livePorts is the answer to both.
+type livePorts struct {
+	Ports networktypes.PortMap `json:"ports"`
+}
+
+func containerPorts(s *Server, c *call) error {
+	var r portChange
+	if err := c.strict(&r); err != nil {
+		return err
+	}
+	if r.To != "" || r.Ports != nil || len(r.Publish)+len(r.Unpublish) == 0 {
+		return fault.New(fault.Invalid, "say what to publish or to unpublish")
+	}
+	add, err := wire.Ports(r.Publish)
+	if err != nil {
+		return err
+	}
+	remove, err := wire.Ports(r.Unpublish)
+	if err != nil {
+		return err
+	}
+	if _, err := s.cfg.Containers.PublishPorts(c.ctx(), c.name, add, remove); err != nil {
+		return err
+	}
+	return s.answerPorts(c, c.name)
+}
+
+func containerPortsHandOver(s *Server, c *call) error {
+	mover, ok := s.cfg.Containers.(handsOver)
+	if !ok {
+		return fault.New(fault.NotImplemented, "handing ports over is not in this build of Berth")
+	}
+	var r portChange
+	if err := c.strict(&r); err != nil {
+		return err
+	}
+	if r.To == "" || r.Publish != nil || r.Unpublish != nil {
+		return fault.New(fault.Invalid, "say to which container the ports go, and which ports")
+	}
+	ports, err := wire.Ports(r.Ports)
+	if err != nil {
+		return err
+	}
+	if _, err := mover.HandOverPorts(c.ctx(), c.name, r.To, ports); err != nil {
+		return err
+	}
+	return s.answerPorts(c, r.To)
+}
+
+// answerPorts tells what of a container is published now.
+func (s *Server) answerPorts(c *call, name string) error {
+	info, err := s.cfg.Containers.Inspect(c.ctx(), name)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, livePorts{wire.LivePorts(&info)})
+}
+
+// strict reads a body of Berth's own API, in which nothing may be unknown.
+func (c *call) strict(into any) error {
+	unknown, there, err := c.decode(into)
+	switch {
+	case err != nil:
+		return err
+	case !there:
+		return fault.New(fault.Invalid, "the request has no body")
+	case len(unknown) > 0:
+		return fault.New(fault.Invalid, "%s is no field here", unknown[0])
+	}
+	return nil
+}
+
+// volumeExport sends a volume's content as a tar archive. A failure after the first byte breaks the connection: an archive that ends
+// well is whole.
+func volumeExport(s *Server, c *call) error {
+	if _, err := s.cfg.Volumes.Get(c.ctx(), c.name); err != nil {
+		return err
+	}
+	c.w.Header().Set("Content-Type", "application/x-tar")
+	return s.cfg.Volumes.Export(c.ctx(), c.name, &firstWrite{c: c})
+}
+
+// firstWrite sends the status with the first byte, so that a failure before it is told as one.
+type firstWrite struct{ c *call }
+
+func (f *firstWrite) Write(b []byte) (int, error) {
+	if !f.c.began {
+		f.c.begin(http.StatusOK)
+	}
+	return f.c.w.Write(b)
+}
+
+// volumeImport fills an empty volume from a tar archive. One that is not there is made.
+func volumeImport(s *Server, c *call) error {
+	if err := s.cfg.Volumes.Import(c.ctx(), c.name, c.r.Body); err != nil {
+		return err
+	}
+	return s.answerVolume(c, http.StatusOK, c.name)
+}
+
+func volumeClone(s *Server, c *call) error    { return s.derive(c, s.cfg.Volumes.Clone) }
+func volumeSnapshot(s *Server, c *call) error { return s.derive(c, s.cfg.Volumes.Snapshot) }
+func volumeRename(s *Server, c *call) error   { return s.derive(c, s.cfg.Volumes.Rename) }
+
+// derive makes another volume of one, under the name that the body gives.
+func (s *Server) derive(c *call, verb func(ctx context.Context, from, to string) error) error {
+	var r struct {
+		Name string `json:"name"`
+	}
+	if err := c.strict(&r); err != nil {
+		return err
+	}
+	if r.Name == "" {
+		return fault.New(fault.Invalid, "name: the new volume needs one")
+	}
+	if err := verb(c.ctx(), c.name, r.Name); err != nil {
+		return err
+	}
+	return s.answerVolume(c, http.StatusCreated, r.Name)
+}
+
+func (s *Server) answerVolume(c *call, code int, name string) error {
+	v, err := s.cfg.Volumes.Get(c.ctx(), name)
+	if err != nil {
+		return err
+	}
+	return c.json(code, wire.Volume(&v))
+}
+
+// prunePlan says what a prune would remove.
+type prunePlan struct {
+	Remove      []pruneItem `json:"remove"`
+	Reclaimable int64       `json:"reclaimable"` // bytes
+}
+
+type pruneItem struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"` // bytes; -1 unknown
+}
+
+func volumePrunePlan(s *Server, c *call) error {
+	all, err := s.prunableVolumes(c)
+	if err != nil {
+		return err
+	}
+	plan := prunePlan{Remove: []pruneItem{}}
+	for _, u := range all {
+		plan.Remove = append(plan.Remove, pruneItem{u.Volume.Name, u.Size})
+		plan.Reclaimable += max(u.Size, 0)
+	}
+	return c.json(http.StatusOK, plan)
+}
+
+func networkPrunePlan(s *Server, c *call) error {
+	all, err := s.prunableNetworks(c)
+	if err != nil {
+		return err
+	}
+	plan := prunePlan{Remove: []pruneItem{}}
+	for _, n := range all {
+		plan.Remove = append(plan.Remove, pruneItem{Name: n.Name})
+	}
+	return c.json(http.StatusOK, plan)
+}
