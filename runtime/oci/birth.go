@@ -134,7 +134,7 @@ func (b *birth) prepare() (err error) {
 		Created: time.Now(), ConfigHash: hashText(b.cfg.text), Annotations: s.Annotations,
 		PIDNS: ownNamespace(s, specs.PIDNamespace), Systemd: b.t.systemd,
 	}
-	if err := b.c.rec.countMounts(s); err != nil {
+	if err := b.c.rec.noteMount(s); err != nil {
 		_ = b.c.remove()
 		return err
 	}

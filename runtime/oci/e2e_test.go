@@ -268,3 +268,17 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 	t.Fatalf("%s: not within 20 s", what)
 }
+
+// read gives a bundle's configuration, to be changed and written again.
+func (r *runtime) read(bundle string) *specs.Spec {
+	r.t.Helper()
+	text, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(text, &s); err != nil {
+		r.t.Fatal(err)
+	}
+	return &s
+}

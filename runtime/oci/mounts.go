@@ -1,7 +1,7 @@
 package oci
 
 import (
-	"path/filepath"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -14,23 +14,24 @@ import (
 // A container without a mount namespace of its own has its root and its mounts in ours, one on top of
 // the other at the root's path. They do not go with its last process: delete takes them away.
 
-// countMounts notes what is mounted on the root before such a container is made.
-func (r *record) countMounts(s *specs.Spec) error {
+// noteMount notes what is mounted on the root before such a container is made.
+func (r *record) noteMount(s *specs.Spec) (err error) {
 	if namespaceOf(s, specs.MountNamespace) != nil {
 		return nil
 	}
-	list, err := mountsOn(r.Rootfs)
-	r.SharesMounts, r.MountsBefore = true, len(list)
+	r.SharesMounts = true
+	r.MountBefore, err = mountOn(r.Rootfs)
 	return err
 }
 
-// mountsOn lists what is mounted on a directory.
-func mountsOn(path string) ([]mount.Info, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return nil, err
+// mountOn numbers the topmost mount at a path (statx(2); the number is not used again since Linux 6.8).
+func mountOn(path string) (uint64, error) {
+	const unique = 0x4000 // STATX_MNT_ID_UNIQUE
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID|unique, &st); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", path, err)
 	}
-	return mount.Self(func(i *mount.Info) bool { return i.Point == real })
+	return st.Mnt_id, nil
 }
 
 // unmountRoot takes away a container's root with all that is mounted below it, and nothing of what was
@@ -39,14 +40,12 @@ func (r *record) unmountRoot() error {
 	if !r.SharesMounts {
 		return nil
 	}
-	list, err := mountsOn(r.Rootfs)
-	if err != nil {
-		return nil // the directory is gone, and its mounts with it
+	top, err := mountOn(r.Rootfs)
+	if err != nil || top == r.MountBefore { // an error: the directory is gone, and its mounts with it
+		return nil
 	}
-	for range len(list) - r.MountsBefore {
-		if err := unix.Unmount(r.Rootfs, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return err
-		}
+	if err := unix.Unmount(r.Rootfs, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unmount %s: %w", r.Rootfs, err)
 	}
 	return nil
 }

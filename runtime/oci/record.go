@@ -34,9 +34,9 @@ type record struct {
 	Systemd     bool   // --systemd-cgroup
 	Annotations map[string]string
 	// SharesMounts: the container has no mount namespace of its own, so its mounts are ours to take away.
-	// MountsBefore is how many mounts were on Rootfs when it was made.
+	// MountBefore is the number of the mount that Rootfs was on when it was made.
 	SharesMounts bool
-	MountsBefore int
+	MountBefore  uint64
 }
 
 // encode writes the record as state.json has it.
@@ -84,8 +84,8 @@ func (r *record) encode() []byte {
 	}
 	flag("pidNamespace", r.PIDNS)
 	if r.SharesMounts {
-		member("mountsBefore")
-		b = strconv.AppendInt(b, int64(r.MountsBefore), 10)
+		member("mountBefore")
+		b = strconv.AppendUint(b, r.MountBefore, 10)
 	}
 	if len(r.Annotations) > 0 {
 		member("annotations")
@@ -131,8 +131,8 @@ func decodeRecord(data []byte) (*record, error) {
 			r.UserScope = j.Bool()
 		case "pidNamespace":
 			r.PIDNS = j.Bool()
-		case "mountsBefore":
-			r.SharesMounts, r.MountsBefore = true, int(j.IntBelow(0, 1<<31-1))
+		case "mountBefore":
+			r.SharesMounts, r.MountBefore = true, j.Uint()
 		case "annotations":
 			r.Annotations = j.TextMap()
 		default:

@@ -14,7 +14,7 @@ func TestRecordComesBackAsItWas(t *testing.T) {
 	want := &record{
 		Version: recordVersion, OCIVersion: "1.3.0", ID: "a+b", PID: 42, StartTime: 1<<64 - 1, Bundle: "/b\"\\\n\u2028é", Rootfs: "/b/rootfs",
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC), ConfigHash: hashText([]byte("x")), Cgroup: "rel", PIDNS: true,
-		Own: map[string]string{"": "/", "cpu,cpuacct": "/a"}, Systemd: true, Scope: "x.scope", UserScope: true,
+		Own: map[string]string{"": "/", "cpu,cpuacct": "/a"}, Systemd: true, Scope: "x.scope", UserScope: true, SharesMounts: true, MountBefore: 1 << 40,
 		Annotations: map[string]string{"k": "v\x7f\x01"},
 	}
 	text := want.encode()
