@@ -120,8 +120,13 @@ type Element struct {
 	Comment string  // at most 127 bytes are kept
 }
 
-// Same reports whether two elements have the same key.
-func (e Element) Same(other Element) bool { return slices.Equal(e.Key, other.Key) }
+// ID gives the element's key as bytes: equal for elements of which a set can hold only one.
+func (e Element) ID() string { return packed(e.Key, false) + packed(e.Key, true) }
+
+// SameData reports whether two elements of one map lead to the same.
+func (e Element) SameData(other Element) bool {
+	return slices.Equal(e.Data, other.Data) && e.Verdict == other.Verdict
+}
 
 func join[T any](values []T, text func(T) string, between string) string {
 	parts := make([]string, len(values))

@@ -1,0 +1,132 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"berth/base/fault"
+)
+
+// trustedZone is firewalld's zone for interfaces on which everything is accepted: what our own table has not dropped.
+const trustedZone = "trusted"
+
+// do asks the manager. It may be asked again and again: what is there already stays as it is.
+func (a Ask) do(ctx context.Context) error {
+	if a.By != "" {
+		return nil
+	}
+	var err error
+	if a.Kind == KindFirewalld {
+		err = a.trust(ctx)
+	} else {
+		err = a.accept(ctx)
+	}
+	return fault.In(err, "ask %s to let containers' traffic through", a.name())
+}
+
+// accept writes our chain of iptables anew, as one change, and puts the jump to it where it is not yet.
+func (a Ask) accept(ctx context.Context) error {
+	var b strings.Builder
+	b.WriteString("*filter\n:" + a.Ours + " - [0:0]\n") // which empties it when it exists
+	for _, r := range a.rules() {
+		b.WriteString(strings.Join(r, " ") + "\n")
+	}
+	b.WriteString("COMMIT\n")
+	if _, err := run(ctx, b.String(), a.program()+"-restore", "-w", "5", "--noflush"); err != nil {
+		return err
+	}
+	program := a.program()
+	out, err := run(ctx, "", program, "-w", "5", "-S", a.Point)
+	if err != nil {
+		return err
+	}
+	var rules []string
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "-A ") {
+			rules = append(rules, strings.TrimSpace(line))
+		}
+	}
+	if slices.ContainsFunc(rules, func(r string) bool { return strings.HasSuffix(r, "-j "+a.Ours) }) {
+		return nil
+	}
+	// After what the administrator has put there, but before the bare "return" with which dockerd ended its chain.
+	where := []string{"-w", "5", "-A", a.Point}
+	if n := len(rules); n > 0 && strings.HasSuffix(rules[n-1], a.Point+" -j RETURN") {
+		where = []string{"-w", "5", "-I", a.Point, strconv.Itoa(n)}
+	}
+	_, err = run(ctx, "", program, append(where, a.jump()...)...)
+	return err
+}
+
+// trust puts our bridges into the trusted zone, for as long as this firewalld runs. One that the administrator has put elsewhere stays there.
+func (a Ask) trust(ctx context.Context) error {
+	for _, br := range a.Bridges {
+		if zone, err := run(ctx, "", "firewall-cmd", "--get-zone-of-interface="+br); err == nil && strings.TrimSpace(zone) != "" {
+			continue
+		}
+		if _, err := run(ctx, "", "firewall-cmd", "--zone="+trustedZone, "--add-interface="+br); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undo takes back what was asked for. What is gone already is no error.
+func (a Ask) undo(ctx context.Context) error {
+	if a.By != "" {
+		return nil
+	}
+	if a.Kind == KindFirewalld {
+		var errs []error
+		for _, br := range a.Bridges {
+			if zone, err := run(ctx, "", "firewall-cmd", "--get-zone-of-interface="+br); err != nil || strings.TrimSpace(zone) != trustedZone {
+				continue
+			}
+			_, err := run(ctx, "", "firewall-cmd", "--zone="+trustedZone, "--remove-interface="+br)
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	}
+	program := a.program()
+	out, err := run(ctx, "", program, "-w", "5", "-S")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for line := range strings.Lines(out) {
+		// the jump may stand in more than one chain: the point changes when another manager comes
+		if f := strings.Fields(line); len(f) > 2 && f[0] == "-A" && f[len(f)-1] == a.Ours && f[len(f)-2] == "-j" {
+			_, err := run(ctx, "", program, append([]string{"-w", "5", "-D", f[1]}, a.jump()...)...)
+			errs = append(errs, err)
+		}
+	}
+	if strings.Contains(out, "-N "+a.Ours+"\n") {
+		_, flush := run(ctx, "", program, "-w", "5", "-F", a.Ours)
+		_, gone := run(ctx, "", program, "-w", "5", "-X", a.Ours)
+		errs = append(errs, flush, gone)
+	}
+	return errors.Join(errs...)
+}
+
+// run runs a manager's program for at most ten seconds and gives what it prints.
+func run(ctx context.Context, input, program string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c := exec.CommandContext(ctx, program, args...)
+	c.Stdin = strings.NewReader(input)
+	c.WaitDelay = time.Second
+	var out, words strings.Builder
+	c.Stdout, c.Stderr = &out, &words
+	if err := c.Run(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return "", fault.New(fault.Unavailable, "%s is not installed", program)
+		}
+		return "", fault.Wrap(fault.Unavailable, err, "%s %s: %s", program, strings.Join(args, " "), strings.TrimSpace(words.String()))
+	}
+	return out.String(), nil
+}

@@ -1,0 +1,461 @@
+package firewall
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"berth/base/fault"
+	"berth/kernel/conntrack"
+	"berth/kernel/nft"
+)
+
+// Config is what a Firewall is made with.
+type Config struct {
+	Table  string // "berth", or "berth-ID" for an engine that has an id; "" is "berth"
+	Policy Policy
+	Log    *slog.Logger // nil: the default one
+}
+
+// Firewall keeps the rules of one engine loaded in the network namespace in which it was opened.
+type Firewall struct {
+	config Config
+	conn   *nft.Conn
+	turn   chan struct{} // holds one token; whoever changes rules has it meanwhile
+	stop   context.CancelFunc
+	wait   sync.WaitGroup // of the watcher
+
+	mu       sync.Mutex // guards what follows, which is what the kernel has
+	networks map[string]Network
+	ports    map[Port]struct{}
+	members  map[string]*used // elements that ports have put into sets, by their ids
+	managers []Manager
+	asked    []Ask // what others were asked for
+	loaded   bool  // by us, since Open
+}
+
+// used is an element of a set and how many ports need it.
+type used struct {
+	member
+	ports int
+}
+
+// Open makes a Firewall with nothing in it yet: what an earlier engine has left in the kernel works on until the first
+// Replace puts the new rules in its place. It watches for others who change the host's firewall, and puts back what they take away
+// (`nft flush ruleset`, `ufw reload`). It needs CAP_NET_ADMIN; NotImplemented: the kernel has no nftables, or (before Linux 5.2) no NAT in its inet family.
+func Open(ctx context.Context, c Config) (*Firewall, error) {
+	c.Table = cmp.Or(c.Table, "berth")
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	conn, err := nft.Dial(nil)
+	if err != nil {
+		return nil, fault.In(err, "open the firewall")
+	}
+	if err := probe(conn, c.Table); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	f := &Firewall{config: c, conn: conn, turn: make(chan struct{}, 1), networks: map[string]Network{}, ports: map[Port]struct{}{}, members: map[string]*used{}}
+	if err := f.watch(); err != nil {
+		conn.Close()
+		return nil, fault.In(err, "open the firewall")
+	}
+	return f, nil
+}
+
+// probe loads a table with a chain that translates, and takes it away.
+func probe(conn *nft.Conn, name string) error {
+	t := nft.Table{Family: nft.Inet, Name: name + "-probe", Chains: []nft.Chain{{Name: "output", Hook: nft.Hook{Type: nft.NAT, Point: nft.Output, Priority: destination}}}}
+	err := conn.Load(nft.NewBatch().Add(t).Delete(t.Family, t.Name))
+	if err != nil && (fault.Is(err, fault.NotImplemented) || fault.Is(err, fault.NotFound)) {
+		return fault.Wrap(fault.NotImplemented, err, "the kernel has no nftables with NAT for inet tables (CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT)")
+	}
+	return fault.In(err, "open the firewall")
+}
+
+// Replace makes the rules be those of the state, at one instant. Connections that exist stay. The state's Table, Policy and Managers are not looked at:
+// they are the Firewall's own.
+func (f *Firewall) Replace(ctx context.Context, s State) error {
+	if err := f.take(ctx); err != nil {
+		return err
+	}
+	defer f.give()
+	networks, ports := map[string]Network{}, map[Port]struct{}{}
+	for _, n := range s.Networks {
+		networks[n.ID] = n
+	}
+	for _, p := range s.Ports {
+		ports[p.normal()] = struct{}{}
+	}
+	return f.replace(ctx, networks, ports)
+}
+
+// SetNetwork makes or changes a network. Its bridge should be there already.
+func (f *Firewall) SetNetwork(ctx context.Context, n Network) error {
+	if err := f.take(ctx); err != nil {
+		return err
+	}
+	defer f.give()
+	f.mu.Lock()
+	networks, ports := maps.Clone(f.networks), maps.Clone(f.ports)
+	f.mu.Unlock()
+	networks[n.ID] = n
+	return f.replace(ctx, networks, ports)
+}
+
+// RemoveNetwork takes a network away, with what is published of it. One that is not there is no error.
+func (f *Firewall) RemoveNetwork(ctx context.Context, id string) error {
+	if err := f.take(ctx); err != nil {
+		return err
+	}
+	defer f.give()
+	f.mu.Lock()
+	networks, ports := maps.Clone(f.networks), maps.Clone(f.ports)
+	f.mu.Unlock()
+	delete(networks, id)
+	maps.DeleteFunc(ports, func(p Port, _ struct{}) bool { return p.NetworkID == id })
+	return f.replace(ctx, networks, ports)
+}
+
+// Change publishes and takes back ports, all at one instant: a port that is in remove with one container and in add with another moves without a
+// moment in which nobody answers. TCP and SCTP connections that exist stay where they are; so do exchanges by UDP, but for those that the
+// change would leave without an answer. A port to add that leads elsewhere already is a Conflict; one to remove that is not there is no error.
+func (f *Firewall) Change(ctx context.Context, add, remove []Port) error {
+	if err := f.take(ctx); err != nil {
+		return err
+	}
+	defer f.give()
+	add, remove = normals(add), normals(remove)
+	batch, plan, err := f.plan(add, remove)
+	if err != nil {
+		return err
+	}
+	err = f.conn.Load(batch)
+	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Conflict) {
+		// The table is not what we think: somebody has emptied it. All of it is loaded anew.
+		f.config.Log.Warn("firewall rules were changed by somebody else; they are loaded anew", "error", err)
+		f.mu.Lock()
+		networks, ports := maps.Clone(f.networks), maps.Clone(f.ports)
+		f.mu.Unlock()
+		apply(ports, add, remove)
+		return f.replace(ctx, networks, ports)
+	}
+	if err != nil {
+		return fault.In(err, "publish ports")
+	}
+	f.mu.Lock()
+	apply(f.ports, add, remove)
+	plan.apply(f.members)
+	f.mu.Unlock()
+	f.forget(add, remove)
+	return nil
+}
+
+// plan says which elements a change of ports adds and deletes.
+func (f *Firewall) plan(add, remove []Port) (*nft.Batch, changes, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := compiler{State: State{Table: f.config.Table, Policy: f.config.Policy}, byID: f.networks}
+	delta := changes{}
+	for _, p := range remove {
+		if _, ok := f.ports[p]; ok {
+			c.ofPort(func(m member) { delta.at(m, f.members).drop() }, p)
+		}
+	}
+	var conflict error
+	for _, p := range add {
+		if _, ok := f.ports[p]; ok && !slices.Contains(remove, p) {
+			continue
+		}
+		c.ofPort(func(m member) {
+			if !delta.at(m, f.members).take(m) && conflict == nil {
+				conflict = fault.New(fault.Conflict, "port %d/%s is published for another container already", p.HostPort, p.Proto)
+			}
+		}, p)
+	}
+	if conflict != nil {
+		return nil, nil, conflict
+	}
+	b := nft.NewBatch()
+	for _, id := range slices.Sorted(maps.Keys(delta)) {
+		if d := delta[id]; d.before != nil && (d.ports == 0 || !d.SameData(d.before.Element)) {
+			b.DeleteElements(nft.Inet, c.table(), shapeOf(d.set), d.before.Element)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(delta)) {
+		if d := delta[id]; d.ports > 0 && (d.before == nil || !d.SameData(d.before.Element)) {
+			b.AddElements(nft.Inet, c.table(), shapeOf(d.set), d.Element)
+		}
+	}
+	return b, delta, nil
+}
+
+// changes are elements that a change of ports touches, by their ids.
+type changes map[string]*changed
+
+type changed struct {
+	used
+	before *used // nil: it was not in the set
+}
+
+func (c changes) at(m member, now map[string]*used) *changed {
+	id := m.id()
+	if c[id] == nil {
+		c[id] = &changed{used: used{member: m}, before: now[id]}
+		if b := now[id]; b != nil {
+			c[id].used = *b
+		}
+	}
+	return c[id]
+}
+
+func (c *changed) drop() { c.ports = max(0, c.ports-1) }
+
+// take counts one more port that needs the element; false when others need it with other data.
+func (c *changed) take(m member) bool {
+	if c.ports > 0 && !c.SameData(m.Element) {
+		return false
+	}
+	c.member = m
+	c.ports++
+	return true
+}
+
+func (c changes) apply(now map[string]*used) {
+	for id, d := range c {
+		if d.ports == 0 {
+			delete(now, id)
+			continue
+		}
+		now[id] = &used{member: d.member, ports: d.ports}
+	}
+}
+
+// apply changes a set of ports.
+func apply(ports map[Port]struct{}, add, remove []Port) {
+	for _, p := range remove {
+		delete(ports, p)
+	}
+	for _, p := range add {
+		ports[p] = struct{}{}
+	}
+}
+
+func normals(ports []Port) []Port {
+	list := make([]Port, len(ports))
+	for i, p := range ports {
+		list[i] = p.normal()
+	}
+	return list
+}
+
+// replace loads all rules of a state, asks the managers that there are, and remembers it. The caller has the turn.
+func (f *Firewall) replace(ctx context.Context, networks map[string]Network, ports map[Port]struct{}) error {
+	if err := checkNetworks(networks); err != nil {
+		return err
+	}
+	managers, err := f.observe(ctx)
+	if err != nil {
+		return err
+	}
+	s := State{Table: f.config.Table, Policy: f.config.Policy, Managers: managers, Networks: slices.Collect(maps.Values(networks)), Ports: slices.Collect(maps.Keys(ports))}
+	rules := Compile(s)
+	if err := f.conn.Load(nft.NewBatch().Replace(rules.Table)); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	before, was, loaded := f.asked, f.ports, f.loaded
+	f.networks, f.ports, f.managers, f.asked, f.loaded = networks, ports, managers, rules.Asks, true
+	f.members = map[string]*used{}
+	c := compiler{State: s, byID: networks}
+	delta := changes{}
+	for p := range ports {
+		c.ofPort(func(m member) { delta.at(m, f.members).take(m) }, p)
+	}
+	delta.apply(f.members)
+	f.mu.Unlock()
+	f.ask(ctx, before, rules.Asks)
+	if loaded { // else an earlier engine's exchanges go on
+		f.forget(difference(ports, was), difference(was, ports))
+	}
+	return f.localnet(networks)
+}
+
+func difference(a, b map[Port]struct{}) []Port {
+	var list []Port
+	for p := range a {
+		if _, ok := b[p]; !ok {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// checkNetworks refuses what the maps cannot hold.
+func checkNetworks(networks map[string]Network) error {
+	ids := slices.Sorted(maps.Keys(networks))
+	bridges := map[string]Network{}
+	for i, id := range ids {
+		n := networks[id]
+		for _, name := range append([]string{n.Bridge}, n.Trusted...) {
+			if !isInterface(name) {
+				return fault.New(fault.Invalid, "network %s: %q is no name of an interface", n.Name, name)
+			}
+		}
+		if other, ok := bridges[n.Bridge]; ok {
+			return fault.New(fault.Conflict, "network %s: bridge %s is network %s's", n.Name, n.Bridge, other.Name)
+		}
+		bridges[n.Bridge] = n
+		for _, other := range ids[:i] {
+			if p, ok := overlaps(n.Subnets, networks[other].Subnets); ok {
+				return fault.New(fault.Conflict, "network %s: subnet %s overlaps with one of network %s", n.Name, p, networks[other].Name)
+			}
+		}
+	}
+	return nil
+}
+
+// isInterface reports whether a name can be an interface's and means in iptables' and nft's words what it says: there "+" and "*" at the end stand for anything.
+func isInterface(name string) bool {
+	return name != "" && name != "." && name != ".." && len(name) <= 15 && name[0] != '-' && name[0] != '!' && !strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`/:"'\\+*@`, r)
+	})
+}
+
+// ask asks the managers, after it has taken back what is not asked for any more. A manager that refuses is no failure of ours: it is logged, with what to do by hand.
+func (f *Firewall) ask(ctx context.Context, before, now []Ask) {
+	for _, a := range before {
+		same := func(b Ask) bool {
+			return a.Kind == b.Kind && a.V4 == b.V4 && a.Point == b.Point && b.By == ""
+		}
+		if i := slices.IndexFunc(now, same); i >= 0 {
+			a.Bridges = slices.DeleteFunc(slices.Clone(a.Bridges), func(br string) bool { return slices.Contains(now[i].Bridges, br) })
+			if a.Kind != KindFirewalld || len(a.Bridges) == 0 {
+				continue
+			}
+		}
+		if err := a.undo(ctx); err != nil {
+			f.config.Log.Warn("what another firewall was asked for could not be taken back", "error", err)
+		}
+	}
+	for _, a := range now {
+		if a.By != "" {
+			f.config.Log.Warn("another firewall of the host drops containers' traffic", "firewall", a.name(), "chain", a.Table+" "+a.Chain, "to allow it", strings.Join(a.lines(), "; "))
+		} else if err := a.do(ctx); err != nil {
+			f.config.Log.Warn("another firewall of the host drops containers' traffic", "error", err, "to allow it", strings.Join(a.lines(), "; "))
+		}
+	}
+}
+
+// localnet lets the host's connections to 127.0.0.1 go out by the bridges, to containers. A bridge that is not there yet is the driver's matter.
+func (f *Firewall) localnet(networks map[string]Network) error {
+	for _, n := range networks {
+		if !n.nats(true) || strings.ContainsAny(n.Bridge, "/") {
+			continue
+		}
+		err := os.WriteFile("/proc/sys/net/ipv4/conf/"+n.Bridge+"/route_localnet", []byte("1"), 0)
+		if err != nil && !os.IsNotExist(err) {
+			f.config.Log.Warn("ports published on 127.0.0.1 do not answer there", "network", n.Name, "error", err)
+		}
+	}
+	return nil
+}
+
+// forget ends exchanges of UDP that a change of ports would leave without an answer: the kernel goes on to send their packets to where the first one went.
+func (f *Firewall) forget(add, remove []Port) {
+	var flows []conntrack.Flow
+	for _, p := range add {
+		if p.Proto == "udp" && p.translated() && !slices.ContainsFunc(remove, func(r Port) bool { return sameDoor(p, r) }) {
+			flows = append(flows, conntrack.Flow{Proto: protocol(p.Proto), To: p.HostIP, ToPort: p.HostPort, V4: p.Target.Is4(), Untranslated: true})
+		}
+	}
+	for _, p := range remove {
+		if p.Proto == "udp" && p.translated() && !slices.ContainsFunc(add, func(a Port) bool { return sameDoor(p, a) }) {
+			flows = append(flows, conntrack.Flow{Proto: protocol(p.Proto), To: p.HostIP, ToPort: p.HostPort, V4: p.Target.Is4(), AnsweredBy: p.Target})
+		}
+	}
+	if len(flows) == 0 {
+		return
+	}
+	if _, err := conntrack.Delete(nil, flows...); err != nil {
+		f.config.Log.Warn("exchanges by UDP with a port that was published before are not ended", "error", err)
+	}
+}
+
+// sameDoor reports whether two ports are the same one of the host.
+func sameDoor(a, b Port) bool {
+	return a.Proto == b.Proto && a.HostPort == b.HostPort && a.HostIP == b.HostIP && a.Target.Is4() == b.Target.Is4()
+}
+
+// Forget ends what exchanges of UDP there still are with containers' addresses that are about to belong to others.
+func (f *Firewall) Forget(addrs ...netip.Addr) error {
+	var flows []conntrack.Flow
+	for _, a := range addrs {
+		flows = append(flows, conntrack.Flow{Proto: protocol("udp"), V4: a.Unmap().Is4(), AnsweredBy: a.Unmap()})
+	}
+	if len(flows) == 0 {
+		return nil
+	}
+	_, err := conntrack.Delete(nil, flows...)
+	return err
+}
+
+// Rules gives the rules as text: what is loaded, and what others were asked for.
+func (f *Firewall) Rules() string { return Compile(f.state()).String() }
+
+// state is what is loaded.
+func (f *Firewall) state() State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return State{Table: f.config.Table, Policy: f.config.Policy, Managers: f.managers,
+		Networks: slices.Collect(maps.Values(f.networks)), Ports: slices.Collect(maps.Keys(f.ports))}
+}
+
+// Close stops watching. All rules stay.
+func (f *Firewall) Close() error {
+	f.stop()
+	f.wait.Wait()
+	return f.conn.Close()
+}
+
+// Remove takes away our table and what others were asked for. The Firewall can be filled again by Replace.
+func (f *Firewall) Remove(ctx context.Context) error {
+	if err := f.take(ctx); err != nil {
+		return err
+	}
+	defer f.give()
+	managers, err := f.observe(ctx)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	asked := f.asked
+	for _, m := range managers { // those that an earlier engine has asked, too
+		if m.Kind == KindIptables || m.Kind == KindLegacy {
+			asked = append(asked, Ask{Manager: m, Ours: strings.ToUpper(f.config.Table)})
+		}
+	}
+	f.networks, f.ports, f.members, f.asked, f.loaded = map[string]Network{}, map[Port]struct{}{}, map[string]*used{}, nil, false
+	f.mu.Unlock()
+	f.ask(ctx, asked, nil)
+	return f.conn.Load(nft.NewBatch().Delete(nft.Inet, f.config.Table))
+}
+
+// take waits for the turn to change rules.
+func (f *Firewall) take(ctx context.Context) error {
+	select {
+	case f.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fault.In(ctx.Err(), "wait for the firewall")
+	}
+}
+
+func (f *Firewall) give() { <-f.turn }

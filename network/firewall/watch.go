@@ -1,0 +1,125 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"reflect"
+	"time"
+
+	"berth/kernel/nft"
+)
+
+// How long rules of others have to be at rest before they are looked at, and how often at most others are asked again.
+const (
+	settled  = 200 * time.Millisecond
+	askAgain = 2 * time.Second
+)
+
+// watch starts the goroutine that puts back what others take away. Close ends it and waits for it.
+func (f *Firewall) watch() error {
+	w, err := nft.Watch()
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	events := make(chan struct{}, 1)
+	f.stop = func() {
+		stop()
+		w.Close()
+	}
+	f.wait.Go(func() {
+		defer close(events)
+		for {
+			err := w.Next()
+			if errors.Is(err, os.ErrClosed) {
+				return
+			}
+			if err != nil {
+				f.config.Log.Warn("changes of the host's firewall are not seen any more", "error", err)
+				return
+			}
+			select {
+			case events <- struct{}{}:
+			default:
+			}
+		}
+	})
+	f.wait.Go(func() { f.mend(ctx, events) })
+	return nil
+}
+
+// mend looks at the rules after changes of others, until events ends.
+func (f *Firewall) mend(ctx context.Context, events <-chan struct{}) {
+	pause := settled
+	for range events {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+		asked, err := f.check(ctx)
+		if err != nil && ctx.Err() == nil {
+			f.config.Log.Warn("firewall rules could not be mended", "error", err)
+		}
+		pause = settled
+		if asked {
+			pause = askAgain
+		}
+	}
+}
+
+// check loads the rules again when they are not there, and asks others again; asked says that there was somebody to ask.
+func (f *Firewall) check(ctx context.Context) (asked bool, err error) {
+	if err := f.take(ctx); err != nil {
+		return false, err
+	}
+	defer f.give()
+	f.mu.Lock()
+	loaded, networks, ports, before := f.loaded, maps.Clone(f.networks), maps.Clone(f.ports), f.asked
+	f.mu.Unlock()
+	if !loaded {
+		return false, nil
+	}
+	chains, err := f.conn.Chains()
+	if err != nil {
+		return false, err
+	}
+	s := f.state()
+	if !complete(Compile(s), chains) {
+		f.config.Log.Warn("somebody has taken away the engine's firewall rules; they are loaded anew")
+		return true, f.replace(ctx, networks, ports)
+	}
+	managers, err := f.observe(ctx)
+	if err != nil {
+		return false, err
+	}
+	s.Managers = managers
+	now := asks(s)
+	f.mu.Lock()
+	f.managers, f.asked = managers, now
+	f.mu.Unlock()
+	if len(now) > 0 || !reflect.DeepEqual(before, now) {
+		f.ask(ctx, before, now)
+	}
+	return len(now) > 0, nil
+}
+
+// complete reports whether all chains of the rules are among those that the kernel has.
+func complete(r Ruleset, chains []nft.ChainInfo) bool {
+	type name struct {
+		family       nft.Family
+		table, chain string
+	}
+	have := map[name]bool{}
+	for _, c := range chains {
+		have[name{c.Family, c.Table, c.Name}] = true
+	}
+	for _, c := range r.Table.Chains {
+		if !have[name{r.Table.Family, r.Table.Name, c.Name}] {
+			return false
+		}
+	}
+	return true
+}
