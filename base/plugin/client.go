@@ -93,9 +93,9 @@ func (p *Plugin) Call(ctx context.Context, method string, args, ret any) error {
 	case err != nil:
 		return err
 	}
-	var refusal struct{ Err string }
-	if len(answer) > 0 && json.Unmarshal(answer, &refusal) == nil && refusal.Err != "" {
-		return &RemoteError{Method: method, Status: http.StatusOK, Text: refusal.Err}
+	var refusal struct{ Err, Error string } // plugins for addresses say Error, all others Err
+	if len(answer) > 0 && json.Unmarshal(answer, &refusal) == nil && refusal.Err+refusal.Error != "" {
+		return &RemoteError{Method: method, Status: http.StatusOK, Text: refusal.Err + refusal.Error}
 	}
 	if ret == nil {
 		return nil
