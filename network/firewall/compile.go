@@ -21,7 +21,7 @@ const (
 	destination    = -100
 	source         = 100
 	forwarding     = -1
-	afterAll       = 1<<31 - 2 // the last place at which a chain can hang, but for the kernel's own end of tracking
+	afterAll       = 1<<31 - 3 // the last place before the kernel takes a connection for made: the highest number for IPv4, one less for IPv6
 )
 
 // How long a host that the input policy has let in may make new connections before it is asked again, and how many are remembered.
