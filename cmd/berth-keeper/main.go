@@ -36,6 +36,9 @@ func newStarter() (server.Starter, error) {
 	}
 	if err == nil {
 		l.High = server.HighFD
+		if err := l.KeepNets(); err != nil { // launches make their own
+			os.Stderr.WriteString("berth-keeper: " + err.Error() + "\n")
+		}
 	}
 	return starter{l}, err
 }

@@ -1,8 +1,109 @@
 package launch
 
 import (
+	"fmt"
+	"runtime"
+	"slices"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
+
+// clone makes the child and returns when it executes its program. It runs on the thread that the
+// Program asks for.
+func (s *start) clone() error {
+	c := &s.p.Clone
+	args := &cloneArgs{
+		flags:      c.Flags | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&s.pidfd))),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	if c.Flags&unix.CLONE_INTO_CGROUP != 0 {
+		args.cgroup = uint64(s.slots[c.Cgroup])
+	}
+	if c.PidNS != NoSlot {
+		leave, err := enterPidNS(s.slots[c.PidNS], s.ownPidNS)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
+	if s.net.ns >= 0 {
+		leave, err := s.nets.enter(s.net.ns)
+		if err != nil {
+			return fmt.Errorf("enter the container's network namespace: %w", err)
+		}
+		defer leave()
+		args.flags &^= unix.CLONE_NEWNET
+	}
+	run := cloneRun
+	// A child that shares our memory stays in our time namespace (time_namespaces(7)); one that has to wait
+	// for its maps would hold this thread.
+	if c.TimeNS == "" && c.Maps == nil {
+		args.flags |= unix.CLONE_VM | unix.CLONE_VFORK
+		run = cloneBlocking
+	}
+	if c.TimeNS != "" {
+		s.high = 0 // nothing tells when a child that is not waited for has a table of its own
+	}
+	if s.high > 0 {
+		args.flags |= unix.CLONE_FILES // until the birth table's first call
+	}
+	if err := s.birthTable(); err != nil {
+		return err
+	}
+	pid, errno := run(unsafe.Pointer(args), unsafe.Sizeof(*args), unsafe.Pointer(unsafe.SliceData(s.birth)))
+	runtime.KeepAlive(s)
+	if errno != 0 {
+		return &Error{Step: "create the container's first process", Call: "clone3(" + cloneFlags(c.Flags) + ")", Errno: unix.Errno(errno)}
+	}
+	s.pid = int(pid)
+	return nil
+}
+
+// birthTable is what the child does while it is still in our program: it lets the descriptors of its own
+// survive, all others close themselves, and executes it. The table is shared with a forked child too,
+// so that its failure can be seen.
+func (s *start) birthTable() error {
+	var b section
+	var keep []int
+	for slot, fd := range s.slots {
+		if fd > 2 && Slot(slot) != SlotConsole && !slices.Contains(keep, fd) {
+			keep = append(keep, fd)
+		}
+	}
+	if s.high > 0 {
+		// Born with the launcher's own table of descriptors, it takes a copy of the low end.
+		what := "take leave of the launcher's descriptors"
+		first := max(s.program, slices.Max(keep)) + 1
+		b.call(what, unix.SYS_CLOSE_RANGE, Int(first), Int(^uint32(0)), Int(unix.CLOSE_RANGE_UNSHARE)).
+			expect(unix.ENOSYS, 0).expect(unix.EPERM, 0).OnOK = 1 // where a filter of the launcher's own refuses it
+		b.call(what, unix.SYS_UNSHARE, Int(unix.CLONE_FILES))
+	}
+	for _, fd := range keep {
+		b.call("keep a descriptor", unix.SYS_FCNTL, Int(fd), Int(unix.F_SETFD), Int(0)).expect(unix.EBADF, 0)
+	}
+	if s.p.Clone.Maps != nil {
+		// execve takes all capabilities from a user that has no name in the new namespace.
+		what := "become root of the user namespace"
+		b.call(what, unix.SYS_WRITE, Int(s.sync[1]), Bytes([]byte{syncMaps}), Int(1))
+		b.call(what, unix.SYS_READ, Int(s.sync[1]), Bytes(make([]byte, 8)), Int(1)).Positive = true
+		// EINVAL: the maps have no root. Then it has to do without capabilities.
+		b.call(what, unix.SYS_SETRESGID, Int(0), Int(0), Int(0)).expect(unix.EINVAL, 0)
+		b.call(what, unix.SYS_SETRESUID, Int(0), Int(0), Int(0)).expect(unix.EINVAL, 0)
+	}
+	b.call("execute the launch program", unix.SYS_EXECVEAT, Int(s.program), Str(""), vector([]string{"berth-start"}), vector(nil), Int(unix.AT_EMPTY_PATH)).
+		expect(unix.ENOENT, 0)
+	b.call("execute the launch program", OpFail, Int(int(unix.ENOEXEC)))
+	l := newPlacing(b.steps, nil)
+	var err error
+	if s.birth, err = unix.Mmap(-1, 0, l.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE); err != nil {
+		return fmt.Errorf("map %d bytes for the container's birth: %w", l.size, err)
+	}
+	l.mem = s.birth
+	l.write(b.steps, nil, -1, uint64(address(s.birth)))
+	return nil
+}
 
 // cloneArgs is struct clone_args of clone3(2), as of Linux 5.7.
 type cloneArgs struct {

@@ -32,5 +32,6 @@
 // a gate is where a child waits to be told to go on; covered is the way of entering a root by
 // mounting it over an empty one instead of pivot_root.
 //
-// The package never reads a config.json, never decides policy, and keeps no state between starts.
+// The package never reads a config.json, never decides policy, and keeps no state between starts but
+// threads and network namespaces that the next one may use (thread.go, nets.go).
 package launch

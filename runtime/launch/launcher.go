@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +19,7 @@ type Launcher struct {
 	High int
 
 	covered chan func() // runs on threads that live in the empty mount namespace
+	nets    *nets       // nil: clone3 makes each network namespace
 }
 
 // Stdio is what becomes of the standard streams: descriptors for 0, 1 and 2, or, when the Program
@@ -99,6 +98,9 @@ func (l *Launcher) Close() {
 	if l.covered != nil {
 		close(l.covered)
 	}
+	if l.nets != nil {
+		close(l.nets.want)
+	}
 }
 
 // Start runs p without hooks. See StartHooked.
@@ -110,8 +112,15 @@ func (l *Launcher) Start(p *Program, io Stdio) (*Process, error) {
 // io stay the caller's. When it fails nothing is left: no process, no descriptor, no mount; the
 // error is an *Error where a step failed.
 func (l *Launcher) StartHooked(p *Program, io Stdio, hooks Hooks) (*Process, error) {
-	s := &start{p: p, io: io, hooks: hooks, sync: [2]int{-1, -1}, ownPidNS: -1, program: -1, pidfd: -1}
+	s := &start{p: p, io: io, hooks: hooks, sync: [2]int{-1, -1}, ownPidNS: -1, program: -1, pidfd: -1, net: net{ns: -1, sysfs: -1}}
 	s.high = l.High
+	if l.nets != nil && p.wantsNet() {
+		s.nets = l.nets
+		defer s.nets.used()
+		if m, ok := s.nets.take(); ok {
+			s.net = m
+		}
+	}
 	s.slots = make([]int, len(p.Slots))
 	for i := range s.slots {
 		s.slots[i] = -1
@@ -136,6 +145,8 @@ type start struct {
 	pid     int
 	pidfd   int32
 	high    int // Launcher.High
+	nets    *nets
+	net     net // a network namespace made before, or none
 
 	ownPidNS int // the launcher's own pid namespace, to return to, or -1
 }
@@ -210,94 +221,6 @@ func (s *start) terminalSize() error {
 	if err := unix.IoctlSetWinsize(s.slots[SlotConsole], unix.TIOCSWINSZ, ws); err != nil {
 		return fmt.Errorf("set the terminal's size to %d×%d: %w", s.io.Rows, s.io.Cols, err)
 	}
-	return nil
-}
-
-// clone makes the child and returns when it executes its program. It runs on the thread that the
-// Program asks for.
-func (s *start) clone() error {
-	c := &s.p.Clone
-	args := &cloneArgs{
-		flags:      c.Flags | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
-		pidfd:      uint64(uintptr(unsafe.Pointer(&s.pidfd))),
-		exitSignal: uint64(unix.SIGCHLD),
-	}
-	if c.Flags&unix.CLONE_INTO_CGROUP != 0 {
-		args.cgroup = uint64(s.slots[c.Cgroup])
-	}
-	if c.PidNS != NoSlot {
-		leave, err := enterPidNS(s.slots[c.PidNS], s.ownPidNS)
-		if err != nil {
-			return err
-		}
-		defer leave()
-	}
-	run := cloneRun
-	// A child that shares our memory stays in our time namespace (time_namespaces(7)); one that has to wait
-	// for its maps would hold this thread.
-	if c.TimeNS == "" && c.Maps == nil {
-		args.flags |= unix.CLONE_VM | unix.CLONE_VFORK
-		run = cloneBlocking
-	}
-	if c.TimeNS != "" {
-		s.high = 0 // nothing tells when a child that is not waited for has a table of its own
-	}
-	if s.high > 0 {
-		args.flags |= unix.CLONE_FILES // until the birth table's first call
-	}
-	if err := s.birthTable(); err != nil {
-		return err
-	}
-	pid, errno := run(unsafe.Pointer(args), unsafe.Sizeof(*args), unsafe.Pointer(unsafe.SliceData(s.birth)))
-	runtime.KeepAlive(s)
-	if errno != 0 {
-		return &Error{Step: "create the container's first process", Call: "clone3(" + cloneFlags(c.Flags) + ")", Errno: unix.Errno(errno)}
-	}
-	s.pid = int(pid)
-	return nil
-}
-
-// birthTable is what the child does while it is still in our program: it lets the descriptors of its own
-// survive, all others close themselves, and executes it. The table is shared with a forked child too,
-// so that its failure can be seen.
-func (s *start) birthTable() error {
-	var b section
-	var keep []int
-	for slot, fd := range s.slots {
-		if fd > 2 && Slot(slot) != SlotConsole && !slices.Contains(keep, fd) {
-			keep = append(keep, fd)
-		}
-	}
-	if s.high > 0 {
-		// Born with the launcher's own table of descriptors, it takes a copy of the low end.
-		what := "take leave of the launcher's descriptors"
-		first := max(s.program, slices.Max(keep)) + 1
-		b.call(what, unix.SYS_CLOSE_RANGE, Int(first), Int(^uint32(0)), Int(unix.CLOSE_RANGE_UNSHARE)).
-			expect(unix.ENOSYS, 0).expect(unix.EPERM, 0).OnOK = 1 // where a filter of the launcher's own refuses it
-		b.call(what, unix.SYS_UNSHARE, Int(unix.CLONE_FILES))
-	}
-	for _, fd := range keep {
-		b.call("keep a descriptor", unix.SYS_FCNTL, Int(fd), Int(unix.F_SETFD), Int(0)).expect(unix.EBADF, 0)
-	}
-	if s.p.Clone.Maps != nil {
-		// execve takes all capabilities from a user that has no name in the new namespace.
-		what := "become root of the user namespace"
-		b.call(what, unix.SYS_WRITE, Int(s.sync[1]), Bytes([]byte{syncMaps}), Int(1))
-		b.call(what, unix.SYS_READ, Int(s.sync[1]), Bytes(make([]byte, 8)), Int(1)).Positive = true
-		// EINVAL: the maps have no root. Then it has to do without capabilities.
-		b.call(what, unix.SYS_SETRESGID, Int(0), Int(0), Int(0)).expect(unix.EINVAL, 0)
-		b.call(what, unix.SYS_SETRESUID, Int(0), Int(0), Int(0)).expect(unix.EINVAL, 0)
-	}
-	b.call("execute the launch program", unix.SYS_EXECVEAT, Int(s.program), Str(""), vector([]string{"berth-start"}), vector(nil), Int(unix.AT_EMPTY_PATH)).
-		expect(unix.ENOENT, 0)
-	b.call("execute the launch program", OpFail, Int(int(unix.ENOEXEC)))
-	l := newPlacing(b.steps, nil)
-	var err error
-	if s.birth, err = unix.Mmap(-1, 0, l.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE); err != nil {
-		return fmt.Errorf("map %d bytes for the container's birth: %w", l.size, err)
-	}
-	l.mem = s.birth
-	l.write(b.steps, nil, -1, uint64(address(s.birth)))
 	return nil
 }
 
@@ -450,6 +373,7 @@ func (s *start) close(failed bool) {
 	for _, fd := range []int{s.sync[0], s.sync[1], s.program, s.ownPidNS} {
 		closeFD(fd)
 	}
+	s.net.close()
 }
 
 func closeFD(fd int) {

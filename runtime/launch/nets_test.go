@@ -1,0 +1,88 @@
+package launch
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"berth/kernel/probe"
+)
+
+// TestKeptNets: a container that starts soon after another gets a namespace that was made before, and
+// cannot tell it from one of clone3's.
+func TestKeptNets(t *testing.T) {
+	root := busyboxRoot(t)
+	const script = "readlink /proc/self/ns/net; grep -c : /proc/net/dev; ls /sys/class/net; grep /sys\\  /proc/self/mountinfo | cut -d' ' -f5-"
+	o := Options{Covered: true, Facts: probe.Host()}
+	show := func(l *Launcher, rw bool) (ns, rest string) {
+		t.Helper()
+		s := plainSpec(root, "sh", "-c", script)
+		if rw {
+			for i := range s.Mounts {
+				s.Mounts[i].Options = slices.DeleteFunc(s.Mounts[i].Options, func(opt string) bool { return opt == "ro" })
+			}
+		}
+		res, err := run(t, l, s, o)
+		must(t, err)
+		ns, rest, _ = strings.Cut(res.out, "\n")
+		return ns, rest
+	}
+	launcher := func() *Launcher {
+		l, err := NewLauncher(true)
+		must(t, err)
+		t.Cleanup(l.Close)
+		return l
+	}
+	plain := launcher()
+	_, want := show(plain, false)
+	_, wantRW := show(plain, true)
+
+	l := launcher()
+	must(t, l.KeepNets())
+	show(l, false)
+	if n := len(l.nets.ready); n != 0 {
+		t.Errorf("%d namespaces are kept after a single launch", n)
+	}
+	show(l, false)
+	seen := map[string]bool{}
+	for range 3 {
+		within(t, "a namespace is ready", func() bool { return len(l.nets.ready) == readyNets })
+		m := <-l.nets.ready // the next to be used is the other one
+		ready := <-l.nets.ready
+		l.nets.ready <- ready
+		l.nets.ready <- m
+		var st unix.Stat_t
+		must(t, unix.Fstat(ready.ns, &st))
+		ns, got := show(l, false)
+		if ns != fmt.Sprintf("net:[%d]", st.Ino) || seen[ns] {
+			t.Errorf("the container is in %s, ready was %d", ns, st.Ino)
+		}
+		seen[ns] = true
+		if got != want {
+			t.Errorf("in a namespace made before:\n%s\nwant\n%s", got, want)
+		}
+	}
+	before := len(l.nets.ready)
+	ns, got := show(l, true)
+	if got != wantRW || seen[ns] || len(l.nets.ready) < before {
+		t.Errorf("with a writable sysfs: %s\n%s\nwant\n%s", ns, got, wantRW)
+	}
+	if own, err := os.Readlink("/proc/self/ns/net"); err != nil || seen[own] {
+		t.Errorf("the launcher is in a container's namespace: %v", err)
+	}
+	within(t, "unused namespaces are given up", func() bool { return len(l.nets.ready) == 0 })
+}
+
+func within(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(freshNet + 3*time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, freshNet+3*time.Second)
+		}
+	}
+}
