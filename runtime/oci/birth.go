@@ -36,7 +36,8 @@ type birth struct {
 	cg     *cgroup.Cgroup // nil without cgroups
 	holder *holder        // keeps systemd's scope until the process is in it
 	proc   *launch.Process
-	hooked bool // a hook was run: poststop hooks are due even if the birth fails
+	ready  *readiness // the container's socket, when it runs and somebody wants to hear
+	hooked bool       // a hook was run: poststop hooks are due even if the birth fails
 }
 
 // read reads and checks the flags and the configuration. done says that the whole command was carried
@@ -79,11 +80,22 @@ func (b *birth) give() (err error) {
 		return err
 	}
 	_ = failpoint.Hit("oci-cgroup-made")
+	if err := b.offerReadiness(); err != nil {
+		return err
+	}
+	var ready *readiness
 	if b.wait {
 		if err := b.c.makeFifo(); err != nil {
 			return err
 		}
+	} else if ready, err = b.c.listenReady(); err != nil {
+		return err
 	}
+	defer func() {
+		if b.ready != ready {
+			ready.close()
+		}
+	}()
 	err = b.launch()
 	b.holder.leave()
 	b.holder = nil
@@ -94,6 +106,9 @@ func (b *birth) give() (err error) {
 		return unable(err, b.c.rec.Rootfs)
 	}
 	_ = failpoint.Hit("oci-launched")
+	if b.ready = ready; b.fg != nil {
+		b.fg.ready = ready
+	}
 	if err := b.remember(b.proc.PID); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -28,6 +29,11 @@ func (t *tool) create(f *flagSet) (int, error) {
 func (t *tool) runCommand(f *flagSet) (int, error) {
 	b := &birth{t: t, f: f, detach: f.bool("detach")}
 	code, err := b.run()
+	var r *reworded
+	if errors.As(err, &r) && r.whole {
+		fmt.Fprintln(t.err, r.text)
+		return execFailed, nil
+	}
 	if err != nil {
 		return 1, fmt.Errorf("%s run failed: %w", t.name, err)
 	}
@@ -42,7 +48,12 @@ func (b *birth) run() (int, error) {
 		if err := b.give(); err != nil {
 			return 1, err
 		}
-		return 0, b.afterStart()
+		if err := b.afterStart(); err != nil {
+			b.ready.close()
+			return 0, err
+		}
+		b.c.release() // a container may take its time, and must be killable
+		return 0, b.ready.await(b.proc.PID, b.proc.PidFD)
 	}
 	fg, err := newForeground(b.t, !b.f.bool("no-subreaper"))
 	if err != nil {
@@ -140,11 +151,35 @@ func (t *tool) start(f *flagSet) (int, error) {
 		t.abort(c, cfg)
 		return 1, err
 	}
+	ready, err := c.listenReady()
+	if err != nil {
+		return 1, err
+	}
 	if err := c.open(); err != nil {
+		ready.close()
 		return 1, err
 	}
 	if err := t.runPoststart(c, cfg); err != nil {
+		ready.close()
 		t.abort(c, cfg)
+		return 1, err
+	}
+	if ready == nil {
+		return 0, nil
+	}
+	return c.awaitReady(ready)
+}
+
+// awaitReady stays until a started container is ready.
+func (c *container) awaitReady(r *readiness) (int, error) {
+	c.release() // it may take its time, and must be killable
+	fd, err := c.openPIDFD()
+	if err != nil {
+		r.close()
+		return 0, nil // it has ended already
+	}
+	defer unix.Close(fd)
+	if err := r.await(c.rec.PID, fd); err != nil {
 		return 1, err
 	}
 	return 0, nil

@@ -21,6 +21,7 @@ type foreground struct {
 	status  process.Exit
 	done    bool // the process has ended, with that status
 	input   bool // our terminal is still read from
+	ready   *readiness
 }
 
 // newForeground begins to collect signals: those that come before there is a process wait for it.
@@ -77,6 +78,10 @@ func (fg *foreground) wait() (int, error) {
 			{Fd: int32(fg.proc.PidFD), Events: unix.POLLIN},
 			{Fd: -1, Events: unix.POLLIN},
 			{Fd: -1, Events: unix.POLLIN},
+			{Fd: -1, Events: unix.POLLIN},
+		}
+		if fg.ready != nil {
+			fds[4].Fd = int32(fg.ready.sock)
 		}
 		if fg.done {
 			fds[1].Fd = -1
@@ -104,8 +109,23 @@ func (fg *foreground) wait() (int, error) {
 		if fds[3].Revents != 0 && fg.input {
 			fg.input = pass(fg.proc.Console, 0)
 		}
+		if fds[4].Revents != 0 {
+			fg.hear()
+		}
 	}
 	return fg.status.Status(), nil
+}
+
+// hear passes on what the container says of being ready, once.
+func (fg *foreground) hear() {
+	done, err := fg.ready.hear(fg.proc.PID)
+	if err != nil {
+		fg.t.log.Warn(err.Error())
+	}
+	if done || err != nil {
+		fg.ready.close()
+		fg.ready = nil
+	}
 }
 
 // forward passes signals on to the process.
@@ -176,6 +196,7 @@ func pass(to, from int) bool {
 
 // close gives the terminal back.
 func (fg *foreground) close() {
+	fg.ready.close()
 	if fg.own != nil {
 		fg.own.restore()
 	}

@@ -17,7 +17,7 @@ func sendListener(c *container, cfg *configuration, s status, pid, fd int) error
 		return err
 	}
 	message := processState(profile.ListenerMetadata, stateJSON(c.rec, s, c.rec.PID), pid)
-	return fault.In(sendFD(profile.ListenerPath, string(message), fd), "hand the seccomp listener to the agent")
+	return fault.In(sendFD(profile.ListenerPath, string(message), fd), "failed to connect with seccomp agent specified in the seccomp profile")
 }
 
 // processState is specs.ContainerProcessState around a container's state.

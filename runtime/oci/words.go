@@ -25,15 +25,15 @@ func describe(err error, root string) error {
 	name := e.Arg0
 	switch {
 	case e.Errno == unix.ENOENT && !strings.Contains(name, "/"):
-		return &reworded{fmt.Sprintf("exec: %q: executable file not found in $PATH", name), e}
+		return &reworded{fmt.Sprintf("exec: %q: executable file not found in $PATH", name), e, false}
 	case e.Errno == unix.ENOENT && existsIn(root, name):
-		return &reworded{fmt.Sprintf("exec %s: no such file or directory", name), e}
+		return &reworded{fmt.Sprintf("exec %s: no such file or directory", name), e, true}
 	case e.Errno == unix.ENOENT:
-		return &reworded{fmt.Sprintf("exec: %q: stat %s: no such file or directory", name, name), e}
+		return &reworded{fmt.Sprintf("exec: %q: stat %s: no such file or directory", name, name), e, false}
 	case e.Errno == unix.ENOEXEC:
-		return &reworded{fmt.Sprintf("exec %s: exec format error", name), e}
+		return &reworded{fmt.Sprintf("exec %s: exec format error", name), e, true}
 	}
-	return &reworded{fmt.Sprintf("exec: %q: %v", name, e.Errno), e}
+	return &reworded{fmt.Sprintf("exec: %q: %v", name, e.Errno), e, false}
 }
 
 // existsIn reports whether a container has a file of that name.
@@ -55,6 +55,7 @@ func existsIn(root, name string) bool {
 type reworded struct {
 	text  string
 	cause error
+	whole bool // it is all that is to be said: a program that is there cannot be executed
 }
 
 func (r *reworded) Error() string { return r.text }
