@@ -19,8 +19,20 @@ var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
 func extend(c *cobra.Command, d *command.DockerCli) {
 	switch c.Name() {
 	case "run":
+		extendShare(c, d)
 		c.RunE = unreachableIs125(c.RunE)
+	case "create":
+		extendShare(c, d)
+	case "port":
+		extendPort(c, d)
+	case "update":
+		extendUpdate(c, d)
+	case "network":
+		extendNetwork(c, d)
+	case "volume":
+		extendVolume(c, d)
 	case "container":
+		c.AddCommand(newHandOver(d))
 		for _, sub := range c.Commands() {
 			extend(sub, d)
 		}

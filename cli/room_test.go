@@ -1,0 +1,220 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// recorder is a Berth engine that remembers what it was asked and answers from a table.
+type recorder struct {
+	mu      sync.Mutex
+	asked   []string // "POST /path body"
+	answers map[string]string
+}
+
+func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if strings.HasSuffix(req.URL.Path, "_ping") {
+		w.Header().Set("Api-Version", "1.56")
+		w.Header().Set(versionHeader, "1")
+		return
+	}
+	body, _ := io.ReadAll(req.Body)
+	line := req.Method + " " + req.URL.RequestURI()
+	r.mu.Lock()
+	r.asked = append(r.asked, line+" "+string(body))
+	r.mu.Unlock()
+	for at, answer := range r.answers {
+		if strings.HasPrefix(line, at) {
+			if code, text, ok := strings.Cut(answer, "!"); ok && len(code) == 3 {
+				var n int
+				_, _ = fmt.Sscan(code, &n)
+				w.WriteHeader(n)
+				answer = text
+			}
+			_, _ = io.WriteString(w, answer)
+			return
+		}
+	}
+	http.Error(w, `{"message":"not in the table: `+line+`"}`, http.StatusNotFound)
+}
+
+func TestRoomCommands(t *testing.T) {
+	long := `tcp dport 8080 dnat ip to 10.9.0.5:80 comment "published by web, which is asked for by a very long rule that does not fit"`
+	answers := map[string]string{
+		"GET /berth/v1/network/rules":                       "table inet berth {\n}\n",
+		"GET /berth/v1/networks/prune?filters=%7B%7D":       `{"remove":[{"name":"idle","size":0}],"reclaimable":0}`,
+		"GET /berth/v1/networks/prune?":                     `{"remove":[],"reclaimable":0}`,
+		"GET /berth/v1/volumes/prune?":                      `{"remove":[{"name":"a","size":1500000},{"name":"long-name","size":-1}],"reclaimable":1500000}`,
+		"POST /berth/v1/volumes/data/clone":                 `{}`,
+		"POST /berth/v1/volumes/data/snapshot":              `{}`,
+		"POST /berth/v1/volumes/data/rename":                `409!{"message":"rename data to x: volume is in use - [abc]"}`,
+		"POST /berth/v1/containers/web/ports":               `{"ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::","HostPort":"8080"}],"81/tcp":null}}`,
+		"POST /berth/v1/containers/web/ports/hand-over":     `{"ports":{}}`,
+		"POST /v1.56/containers/web/update":                 `{"Warnings":[]}`,
+		"GET /berth/v1/port/audit":                          `{"exposures":[{"containerID":"4f2a","container":"web","network":"front","protocol":"tcp","port":80,"host":"0.0.0.0:8080","reach":"anywhere","rule":` + quote(long) + `,"notes":["the client's address is kept"]},{"network":"front","host":"10.9.0.0/24","reach":"same network","rule":"iifname br oifname br accept"}]}`,
+		"POST /berth/v1/volumes/full/import":                `409!{"message":"import volume full: it is not empty"}`,
+		"POST /berth/v1/volumes/data/import":                `{}`,
+		"GET /berth/v1/volumes/data/export":                 "the archive",
+		"GET /berth/v1/volumes/nosuch/export":               `404!{"message":"get nosuch: no such volume"}`,
+		"POST /v1.56/containers/create":                     `{"Id":"4f2a","Warnings":[]}`,
+		"GET /v1.56/containers/4f2a/json":                   `{}`,
+		"POST /berth/v1/containers/nosuch/ports":            `404!{"message":"No such container: nosuch"}`,
+		"GET /v1.56/containers/web/json":                    `{"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"}]}}}`,
+		"POST /berth/v1/containers/web/ports/hand-over/bad": ``,
+	}
+	dir := t.TempDir()
+	tarball := filepath.Join(dir, "in.tar")
+	if err := os.WriteFile(tarball, []byte("tarred"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args      string
+		code      int
+		out, errs string // contained
+		asked     string // one of the requests begins so
+	}{
+		{args: "network rules", out: "table inet berth {\n}\n"},
+		{args: "network rules x", code: 1, errs: "accepts no arguments"},
+		{args: "network prune --plan", out: "Would remove 1 networks:\n  idle\n"},
+		{args: "network prune --plan --filter label=a", out: "No networks would be removed.", asked: "GET /berth/v1/networks/prune?filters=%7B%22label%22%3A%7B%22a%22%3Atrue%7D%7D"},
+		{args: "volume prune --plan", out: "Would remove 2 volumes:\n  a          1.5MB\n  long-name  size unknown\n\nSpace that would be reclaimed: 1.5MB\n"},
+		{args: "volume prune --all --plan", asked: "GET /berth/v1/volumes/prune?filters=%7B%22all%22%3A%7B%22true%22%3Atrue%7D%7D"},
+		{args: "volume clone data copy", out: "copy\n", asked: `POST /berth/v1/volumes/data/clone {"name":"copy"}`},
+		{args: "volume snapshot data snap", out: "snap\n", asked: `POST /berth/v1/volumes/data/snapshot {"name":"snap"}`},
+		{args: "volume rename data x", code: 1, errs: "Error response from daemon: rename data to x: volume is in use - [abc]"},
+		{args: "volume rename data", code: 1, errs: "requires 2 arguments"},
+		{args: "volume import data " + tarball, out: "data\n", asked: "POST /berth/v1/volumes/data/import tarred"},
+		{args: "volume import full " + tarball, code: 1, errs: "it is not empty"},
+		{args: "volume import data " + dir + "/nosuch", code: 1, errs: "no such file"},
+		{args: "volume export data", out: "the archive"},
+		{args: "volume export nosuch -o " + dir + "/no.tar", code: 1, errs: "get nosuch: no such volume"},
+		{args: "container update --publish-add 8080:80 --publish-rm 81/udp web", out: "web\n  80/tcp -> 0.0.0.0:8080\n  80/tcp -> [::]:8080\n",
+			asked: `POST /berth/v1/containers/web/ports {"publish":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]},"unpublish":{"81/udp":[{"HostIp":"","HostPort":""}]}}`},
+		{args: "update --publish-add 8080:80 --memory 64m web", asked: "POST /v1.56/containers/web/update"},
+		{args: "update --publish-add nonsense web", code: 1, errs: "invalid"},
+		{args: "update --publish-add 1:1 nosuch", code: 1, errs: "No such container: nosuch"},
+		{args: "container hand-over web web2 80", out: "web2\n", asked: `POST /berth/v1/containers/web/ports/hand-over {"ports":{"80/tcp":[{"HostIp":"","HostPort":""}]},"to":"web2"}`},
+		{args: "container hand-over web web2", asked: `POST /berth/v1/containers/web/ports/hand-over {"to":"web2"}`},
+		{args: "port web", out: "80/tcp -> 0.0.0.0:8080"},
+		{args: "port", code: 1, errs: "requires at least 1"},
+		{args: "port --json web", code: 1, errs: "--json and --no-trunc are for --audit"},
+		{args: "port --audit", out: "CONTAINER  NETWORK  PORT    REACHED AT    FROM          RULE\nweb        front    80/tcp  0.0.0.0:8080  anywhere      " + long + "\n(all)      front    all     10.9.0.0/24   same network  iifname br oifname br accept\n\nweb 80/tcp: the client's address is kept\n"},
+		{args: "port --audit nosuch", out: "Nothing can be reached."},
+		{args: "port --audit --json web", out: `"container": "web"`},
+		{args: "create --network-rate 10mbit --network-weight 5 busybox", out: "4f2a\n", asked: "POST /v1.56/containers/create"},
+		{args: "network rules --help", out: "Examples:"},
+		{args: "port --help", out: "berth port --audit web"},
+		{args: "volume export --help", out: "ssh other berth volume import data"},
+		{args: "volume snapshot --help", out: "berth volume clone data-monday data-again"},
+		{args: "container update --help", out: "--publish-add"},
+		{args: "run --help", out: "--network-rate 10mbit"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			r := &recorder{answers: answers}
+			host := serve(t, r.ServeHTTP)
+			out, errs, code := berth(t, append([]string{"-H", host}, strings.Fields(tt.args)...)...)
+			if code != tt.code || !strings.Contains(out, tt.out) || !strings.Contains(errs, tt.errs) {
+				t.Errorf("code %d, stdout:\n%s\nstderr: %s\nwant %d, %q, %q", code, out, errs, tt.code, tt.out, tt.errs)
+			}
+			found := tt.asked == ""
+			for _, a := range r.asked {
+				found = found || strings.HasPrefix(a, tt.asked)
+			}
+			if !found {
+				t.Errorf("asked was %q, want %q", r.asked, tt.asked)
+			}
+			if strings.HasPrefix(tt.args, "create") && !strings.Contains(strings.Join(r.asked, " "), `"Annotations":{"berth.network.rate":"10mbit","berth.network.weight":"5"}`) {
+				t.Errorf("the share is not asked for: %q", r.asked)
+			}
+		})
+	}
+	if _, err := os.Stat(dir + "/no.tar"); !os.IsNotExist(err) {
+		t.Error("a failed export left a file")
+	}
+}
+
+func quote(s string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
+}
+
+// A file is written whole or not at all.
+func TestExportToAFile(t *testing.T) {
+	cut := false
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "_ping") {
+			w.Header().Set(versionHeader, "1")
+			return
+		}
+		_, _ = io.WriteString(w, "the archive")
+		if cut {
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	})
+	path := filepath.Join(t.TempDir(), "out.tar")
+	if _, errs, code := berth(t, "-H", host, "volume", "export", "data", "-o", path); code != 0 {
+		t.Fatal(errs)
+	}
+	cut = true
+	_, errs, code := berth(t, "-H", host, "volume", "export", "data", "-o", path)
+	if code == 0 || !strings.Contains(errs, "the archive is not whole") {
+		t.Errorf("code %d, stderr %q", code, errs)
+	}
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".out*"))
+	data, err := os.ReadFile(path)
+	if err != nil || string(data) != "the archive" || len(left) > 0 {
+		t.Errorf("%q, %v, left %q", data, err, left)
+	}
+}
+
+func TestRoomCommandsNeedBerth(t *testing.T) {
+	created := false
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "_ping") {
+			w.Header().Set("Api-Version", "1.45")
+			return
+		}
+		created = created || strings.HasSuffix(r.URL.Path, "/create") || strings.HasSuffix(r.URL.Path, "/update")
+		http.Error(w, `{"message":"page not found"}`, http.StatusNotFound)
+	})
+	for args, want := range map[string]int{
+		"network rules": 1, "network prune --plan": 1, "volume prune --plan": 1, "volume clone a b": 1, "volume export a": 1, "port --audit": 1,
+		"container hand-over a b": 1, "update --memory 1g --publish-add 1:1 a": 1, "run --network-rate 1mbit a": 125, "create --network-weight 3 a": 125,
+	} {
+		_, errs, code := berth(t, append([]string{"-H", host}, strings.Fields(args)...)...)
+		if code != want || !strings.Contains(errs, "needs a Berth engine") {
+			t.Errorf("%s: code %d, stderr %q", args, code, errs)
+		}
+	}
+	if created {
+		t.Error("another engine was asked to do half of it")
+	}
+}
+
+func TestTableFits(t *testing.T) {
+	rows := [][]string{{"NAME", "FROM", "RULE"}, {"web", "anywhere", strings.Repeat("x", 60)}, {"a", "here", "short"}}
+	for width, want := range map[int]string{
+		0:  "NAME  FROM      RULE\nweb   anywhere  " + strings.Repeat("x", 60) + "\na     here      short\n",
+		40: "NAME  FROM      RULE\nweb   anywhere  " + strings.Repeat("x", 23) + "…\na     here      short\n",
+		24: "NAME  FROM      RULE\nweb   anywhere\n    " + strings.Repeat("x", 20) + "\na     here      short\n",
+	} {
+		var b strings.Builder
+		printTable(&b, rows, width)
+		if b.String() != want {
+			t.Errorf("width %d:\n%s\nwant\n%s", width, &b, want)
+		}
+		for _, line := range strings.Split(b.String(), "\n") {
+			if width > 0 && len([]rune(line)) > width {
+				t.Errorf("width %d: %q", width, line)
+			}
+		}
+	}
+}
