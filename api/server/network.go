@@ -15,6 +15,7 @@ import (
 	"berth/base/fault"
 	"berth/engine/container"
 	"berth/network"
+	"berth/network/firewall"
 	"berth/network/ipam"
 )
 
@@ -30,8 +31,9 @@ type Networks interface {
 	Drivers() []string
 	Pools() []ipam.PoolSpec
 	Firewall() string
-	// Rules prints the firewall's rules that are loaded, in nft's syntax; "" where none are made.
+	// Rules prints the firewall's rules that are loaded, in nft's syntax; "" where none are made. Audit says what they let through.
 	Rules() string
+	Audit() []firewall.Exposure
 }
 
 // connects are the verbs that change a container's networks. They hold for its later starts, too.

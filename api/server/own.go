@@ -38,6 +38,47 @@ func networkRules(s *Server, c *call) error {
 	return c.body(http.StatusOK, "text/plain; charset=utf-8", []byte(rules))
 }
 
+// exposure is one way to a container.
+type exposure struct {
+	ContainerID string   `json:"containerID"` // "" for all containers of the network, as the name
+	Container   string   `json:"container"`
+	NetworkID   string   `json:"networkID"`
+	Network     string   `json:"network"`
+	Protocol    string   `json:"protocol"` // "" for all
+	Port        uint16   `json:"port"`     // 0 for all
+	Target      string   `json:"target"`   // the container's address
+	Host        string   `json:"host"`     // what a client connects to
+	Reach       string   `json:"reach"`    // from where
+	Rule        string   `json:"rule"`
+	Notes       []string `json:"notes"`
+}
+
+// portAudit says who can reach which container from where, and which rule lets them.
+func portAudit(s *Server, c *call) error {
+	out, names := []exposure{}, map[string]string{}
+	for _, n := range s.cfg.Networks.List() {
+		for _, e := range s.cfg.Networks.Endpoints(n.ID) {
+			names[e.ContainerID] = e.Container
+		}
+	}
+	for _, e := range s.cfg.Networks.Audit() {
+		one := exposure{
+			ContainerID: e.ContainerID, Container: names[e.ContainerID], NetworkID: e.NetworkID, Network: e.Network, Protocol: e.Proto, Port: e.Port,
+			Host: e.Host, Reach: e.Reach, Rule: e.Rule, Notes: nonNil(e.Notes),
+		}
+		if e.Target.IsValid() {
+			one.Target = e.Target.String()
+		}
+		if e.ContainerID != "" && one.Container == "" {
+			one.Container = e.ContainerID[:min(12, len(e.ContainerID))]
+		}
+		out = append(out, one)
+	}
+	return c.json(http.StatusOK, struct {
+		Exposures []exposure `json:"exposures"`
+	}{out})
+}
+
 // portChange is the body of POST /berth/v1/containers/NAME/ports and of …/ports/hand-over. Ports and bindings are written as in Docker's
 // HostConfig.PortBindings.
 type portChange struct {

@@ -18,6 +18,7 @@ import (
 	"berth/base/event"
 	"berth/base/fault"
 	"berth/network"
+	"berth/network/firewall"
 	"berth/network/ipam"
 	"berth/volume"
 )
@@ -85,7 +86,10 @@ func (n *nets) Pools() []ipam.PoolSpec {
 	return []ipam.PoolSpec{{Base: netip.MustParsePrefix("10.0.0.0/8"), Size: 24}}
 }
 func (n *nets) Firewall() string { return "nftables" }
-func (n *nets) Rules() string    { return "table inet berth {\n}\n" }
+func (n *nets) Audit() []firewall.Exposure {
+	return []firewall.Exposure{{ContainerID: webID, NetworkID: n.all[2].ID, Network: "front", Proto: "tcp", Port: 80, Target: netip.MustParseAddr("10.9.0.130"), Host: "0.0.0.0:8080", Reach: firewall.ReachAnywhere, Rule: "tcp dport 8080"}}
+}
+func (n *nets) Rules() string { return "table inet berth {\n}\n" }
 
 // shelf stands for the volume room.
 type shelf struct {
@@ -254,6 +258,7 @@ func TestNetworkRoutes(t *testing.T) {
 		{method: "POST", path: filtered("/networks/prune", `{"foo":["a"]}`), code: 400, has: "invalid filter 'foo'"},
 		{method: "GET", path: "/berth/v1/networks/prune", code: 200, has: `{"remove":[{"name":"idle","size":0}],"reclaimable":0}`},
 		{method: "GET", path: "/berth/v1/network/rules", code: 200, has: "table inet berth"},
+		{method: "GET", path: "/berth/v1/port/audit", code: 200, has: `{"exposures":[{"containerID":"` + webID + `","container":"web","networkID":"` + strings.Repeat("f1", 32) + `","network":"front","protocol":"tcp","port":80,"target":"10.9.0.130","host":"0.0.0.0:8080","reach":"anywhere","rule":"tcp dport 8080","notes":[]}]}`},
 		{method: "POST", path: "/berth/v1/containers/web/ports", body: `{"publish":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8000-8010"}]},"unpublish":{"53/udp":null}}`, code: 200, has: `{"ports":{}}`,
 			call: `publish web [{"port":80,"proto":"tcp","hostIP":"127.0.0.1","hostFirst":8000,"hostLast":8010}] [{"port":53,"proto":"udp"}]`},
 		{method: "POST", path: "/berth/v1/containers/web/ports", body: `{}`, code: 400, has: "say what to publish"},

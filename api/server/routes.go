@@ -139,6 +139,7 @@ func routes() []route {
 		{method: get, path: "/berth/v1/containers/{name}/explain", handle: explain, own: true},
 		{method: get, path: "/berth/v1/kernel", handle: kernelFacilities, own: true},
 		{method: get, path: "/berth/v1/network/rules", handle: needNetworks(networkRules), own: true},
+		{method: get, path: "/berth/v1/port/audit", handle: needNetworks(portAudit), own: true},
 		{method: get, path: "/berth/v1/networks/prune", handle: needNetworks(networkPrunePlan), own: true},
 		{method: post, path: "/berth/v1/containers/{name}/ports", handle: containerPorts, own: true},
 		{method: post, path: "/berth/v1/containers/{name}/ports/hand-over", handle: containerPortsHandOver, own: true},

@@ -27,7 +27,7 @@ func (r *VolumeCreateRequest) Request(v Version) (volume.CreateRequest, error) {
 // Volume is a volume as lists show it.
 func Volume(v *volume.Volume) volumetypes.Volume {
 	out := volumetypes.Volume{
-		Name: v.Name, Driver: v.Driver, Labels: VolumeLabels(v), Options: v.Options, Mountpoint: v.Mountpoint, Scope: "local",
+		Name: v.Name, Driver: v.Driver, Labels: VolumeLabels(v), Options: v.Options, Mountpoint: v.Mountpoint, Scope: or(v.Scope, "local"),
 	}
 	if !v.Created.IsZero() {
 		out.CreatedAt = v.Created.UTC().Format(time.RFC3339)
