@@ -127,7 +127,8 @@ type Endpoint struct {
 	IPv6        netip.Prefix `json:"ipv6,omitzero"`
 	Gateway4    netip.Addr   `json:"gateway4,omitzero"`
 	Gateway6    netip.Addr   `json:"gateway6,omitzero"`
-	Names       []string     `json:"names,omitempty"` // by which others on the network find it: container name, short id, aliases
-	Container   string       `json:"container"`       // the container's name, for network inspect
-	ContainerID string       `json:"containerID"`     // the container's id, by which network inspect lists it
+	OnLink      bool         `json:"onLink,omitempty"` // its default route has no gateway: the link itself leads outside
+	Names       []string     `json:"names,omitempty"`  // by which others on the network find it: container name, short id, aliases
+	Container   string       `json:"container"`        // the container's name, for network inspect
+	ContainerID string       `json:"containerID"`      // the container's id, by which network inspect lists it
 }

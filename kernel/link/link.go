@@ -19,7 +19,6 @@ type Link struct {
 	Master int      // index of the bridge it becomes a port of
 	Parent int      // index of the link it sits on: macvlan, ipvlan, vlan
 	NS     *os.File // namespace to make it in; nil: the socket's
-	Group  uint32
 
 	// NoLinkLocal keeps the kernel from giving it an fe80:: address of its own making (IN6_ADDR_GEN_MODE_NONE).
 	NoLinkLocal bool
@@ -62,6 +61,9 @@ const (
 	inet6AddrGenMode     = 8
 	inet6AddrGenModeNone = 1
 
+	portState     = 1
+	portDisabled  = 0
+	portFlush     = 24
 	portHairpin   = 4
 	portIsolated  = 33
 	portNeighSupp = 32
@@ -165,7 +167,7 @@ type Change struct {
 	Alone   bool     // leave the master
 	NS      *os.File // move it there
 	Promisc bool
-	Group   uint32
+	Alias   string // a text of ours by which a link is known again; at most 255 bytes
 }
 
 // Set changes a link.
@@ -197,6 +199,9 @@ func Set(index int, c Change) Op {
 	case c.Master > 0:
 		m.u32(unix.IFLA_MASTER, uint32(c.Master))
 	}
+	if c.Alias != "" {
+		m.attr(unix.IFLA_IFALIAS, []byte(c.Alias))
+	}
 	if c.NS != nil {
 		m.u32(unix.IFLA_NET_NS_FD, uint32(c.NS.Fd()))
 	}
@@ -224,10 +229,11 @@ type Port struct {
 	Isolated bool // it talks to ports only that are not isolated. Linux 4.18
 }
 
-// SetPort sets a bridge port's flags.
-func SetPort(index int, p Port) Op {
+// SetPort sets the flags of the bridge port of that name.
+func SetPort(ifname string, p Port) Op {
 	var m builder
-	m.ifinfo(unix.AF_UNSPEC, index, 0, 0)
+	m.ifinfo(unix.AF_UNSPEC, 0, 0, 0)
+	m.text(unix.IFLA_IFNAME, ifname)
 	m.nest(unix.IFLA_LINKINFO, func() {
 		m.text(infoSlaveKind, "bridge")
 		m.nest(infoSlaveData, func() {
@@ -235,13 +241,28 @@ func SetPort(index int, p Port) Op {
 			m.flag(portIsolated, p.Isolated)
 		})
 	})
-	return Op{what: "set bridge port " + name(index), kind: unix.RTM_NEWLINK, body: m.b}
+	return Op{what: "set bridge port " + ifname, kind: unix.RTM_NEWLINK, body: m.b}
+}
+
+// CutPort cuts a bridge port off its bridge: no frame passes either way, and what the bridge has learned there is
+// forgotten. It is quick, other than deleting the link, and stands until the link's carrier changes or it leaves the bridge.
+func CutPort(index int) Op {
+	var m builder
+	// By the bridge's own message: a change by the link's would end with a notice upon which the bridge enables the port
+	// again (br_port_carrier_check).
+	m.ifinfo(unix.AF_BRIDGE, index, 0, 0)
+	m.nest(unix.IFLA_PROTINFO, func() {
+		m.u8(portState, portDisabled)
+		m.attr(portFlush, nil)
+	})
+	return Op{what: "cut off bridge port " + name(index), kind: unix.RTM_SETLINK, body: m.b}
 }
 
 // Info is what the kernel says of a link.
 type Info struct {
 	Index                int
 	Name                 string
+	Alias                string
 	Kind                 string // "" of what is no virtual link
 	MTU                  int
 	MAC                  net.HardwareAddr
@@ -299,6 +320,8 @@ func info(b []byte) (i Info) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			i.Name = text(v)
+		case unix.IFLA_IFALIAS:
+			i.Alias = text(v)
 		case unix.IFLA_MTU:
 			i.MTU = number(v)
 		case unix.IFLA_ADDRESS:

@@ -121,7 +121,7 @@ func TestVethInOneMessage(t *testing.T) {
 	if defaults != 2 {
 		t.Errorf("routes: %+v", routes)
 	}
-	do(t, c, link.SetPort(host.Index, link.Port{Isolated: true}))
+	do(t, c, link.SetPort("veth7", link.Port{Isolated: true, Hairpin: true}), link.CutPort(host.Index))
 	do(t, c, link.Delete(host.Index))
 	if _, err := in.ByName("eth0"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("the peer outlives its end: %v", err)

@@ -1,0 +1,207 @@
+package network
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"berth/base/fault"
+	"berth/network/driver/bridge"
+	"berth/network/port"
+)
+
+// binding is a port that is to be published on some addresses of the host, each with where it leads.
+type binding struct {
+	spec PortSpec
+	to   []Port // HostPort still 0 where it is to be reserved
+}
+
+// gates are the endpoints to which published ports lead: those with the default routes. They are nil where there is none,
+// or where its network publishes nothing.
+type gates struct{ four, six *place }
+
+// gatesOf finds them among places that are ordered by gateway.
+func gatesOf(places []*place) (g gates) {
+	publishes := func(p *place) *place {
+		if p.net.traits.Ports && !p.net.Internal {
+			return p
+		}
+		return nil
+	}
+	if i := slices.IndexFunc(places, func(p *place) bool { return p.IPv4.IsValid() && (p.Gateway4.IsValid() || p.OnLink) }); i >= 0 {
+		g.four = publishes(places[i])
+	}
+	if i := slices.IndexFunc(places, func(p *place) bool { return p.IPv6.IsValid() && (p.Gateway6.IsValid() || p.OnLink) }); i >= 0 {
+		g.six = publishes(places[i])
+	}
+	return g
+}
+
+// bind settles on which addresses of the host a port is published and where each leads.
+func (n *Networks) bind(g gates, s PortSpec) (b binding, err error) {
+	b.spec = s
+	hosts, err := n.hostIPs(g, s)
+	if err != nil {
+		return b, err
+	}
+	for _, ip := range hosts {
+		p := Port{Port: s.Port, Proto: s.Proto, HostIP: ip}
+		switch {
+		case ip.Is6() && g.six != nil:
+			p.NetworkID, p.Target = g.six.NetworkID, g.six.IPv6.Addr()
+		case g.four != nil: // from IPv6 to it, too: the firewall relays that of the host's own
+			p.NetworkID, p.Target = g.four.NetworkID, g.four.IPv4.Addr()
+		case s.HostIP.IsValid():
+			return b, fault.New(fault.Invalid, "cannot publish %d/%s on %s: the container has no address of that family", s.Port, s.Proto, ip)
+		default:
+			continue
+		}
+		b.to = append(b.to, p)
+	}
+	return b, nil
+}
+
+// hostIPs gives the addresses of the host on which a port is published: the one asked for, else the network's or the
+// engine's default, else all of both families.
+func (n *Networks) hostIPs(g gates, s PortSpec) ([]netip.Addr, error) {
+	if s.HostIP.IsValid() {
+		return []netip.Addr{s.HostIP.Unmap()}, nil
+	}
+	for _, p := range []*place{g.four, g.six} {
+		if p == nil {
+			continue
+		}
+		if a, err := netip.ParseAddr(p.net.Options[bridge.OptBinding]); err == nil && !(a.Is4() && a.IsUnspecified()) {
+			return []netip.Addr{a}, nil
+		}
+	}
+	if n.cfg.BindIP.IsValid() && n.cfg.BindIP != netip.IPv4Unspecified() {
+		return []netip.Addr{n.cfg.BindIP}, nil
+	}
+	if hasIPv6() {
+		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, nil
+	}
+	return []netip.Addr{netip.IPv4Unspecified()}, nil
+}
+
+// hasIPv6 tells whether the host has any IPv6 address.
+func hasIPv6() bool {
+	b, err := os.ReadFile("/proc/self/net/if_inet6")
+	return err == nil && len(b) > 0
+}
+
+// routed tells whether a port of a network is reached by the container's own address: no port of the host is taken.
+func (n *Networks) routed(p Port) bool {
+	x := n.byID(p.NetworkID)
+	if x == nil {
+		return false
+	}
+	mode := bridge.OptMode4
+	if p.Target.Is6() {
+		mode = bridge.OptMode6
+	}
+	return x.Options[mode] == "routed"
+}
+
+// publish chooses and reserves the host's ports for what a container wants. The keys are what to release.
+func (n *Networks) publish(ctx context.Context, w Want, g gates, specs []PortSpec) (ports []Port, err error) {
+	if g.four == nil && g.six == nil {
+		return nil, nil
+	}
+	var all []binding
+	var wants []port.Want
+	var of []int // index into all, of each want
+	for _, s := range specs {
+		b, err := n.bind(g, s)
+		if err != nil {
+			return nil, err
+		}
+		ips := make([]netip.Addr, 0, len(b.to))
+		for _, p := range b.to {
+			if !n.routed(p) {
+				ips = append(ips, p.HostIP)
+			}
+		}
+		all = append(all, b)
+		if len(ips) > 0 {
+			last := s.HostLast
+			if last == 0 {
+				last = s.HostFirst
+			}
+			wants, of = append(wants, port.Want{Proto: s.Proto, IPs: ips, First: s.HostFirst, Last: last}), append(of, len(all)-1)
+		}
+	}
+	got, err := n.ports.Reserve(ctx, port.Holder{ID: w.ContainerID, Name: w.Name}, wants)
+	if err != nil {
+		return nil, err
+	}
+	for i, at := range of {
+		for k, p := range all[at].to {
+			if !n.routed(p) {
+				all[at].to[k].HostPort = got[i]
+			}
+		}
+	}
+	for _, b := range all {
+		ports = append(ports, b.to...)
+	}
+	return ports, nil
+}
+
+// keys are the reservations of published ports.
+func keys(ports []Port) (list []port.Key) {
+	for _, p := range ports {
+		if p.HostPort != 0 {
+			list = append(list, port.Key{Proto: p.Proto, IP: p.HostIP, Port: p.HostPort})
+		}
+	}
+	return list
+}
+
+// adoptPorts takes up the reservations of sandboxes that were made before.
+func (n *Networks) adoptPorts(ctx context.Context) {
+	all := map[port.Key]port.Holder{}
+	for _, b := range n.boxes {
+		for _, k := range keys(b.Ports) {
+			all[k] = port.Holder{ID: b.ContainerID, Name: b.want.Name}
+		}
+	}
+	n.ports.Adopt(ctx, all)
+}
+
+// retarget leads ports that are published to other gates. A port whose family has no gate any more is withdrawn.
+func retarget(ports []Port, g gates) (now []Port) {
+	for _, p := range ports {
+		to := g.four
+		if p.Target.Is6() {
+			to = g.six
+		}
+		if to == nil {
+			continue
+		}
+		was := p.Target
+		p.NetworkID, p.Target = to.NetworkID, to.IPv4.Addr()
+		if was.Is6() {
+			p.Target = to.IPv6.Addr()
+		}
+		now = append(now, p)
+	}
+	return now
+}
+
+// portError puts Docker's words before what went wrong with a container's ports.
+func portError(err error, w Want, g gates) error {
+	if err == nil {
+		return nil
+	}
+	e := g.four
+	if e == nil {
+		e = g.six
+	}
+	if e == nil {
+		return err
+	}
+	return fault.In(err, "driver failed programming external connectivity on endpoint %s (%s)", strings.TrimPrefix(w.Name, "/"), e.ID)
+}
