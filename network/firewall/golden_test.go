@@ -88,3 +88,26 @@ func golden(t *testing.T, file, got string) {
 		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
 	}
 }
+
+func TestRelayed(t *testing.T) {
+	for _, c := range []struct {
+		port        Port
+		needed, all bool
+	}{
+		{port("8080", "172.30.1.2:80"), false, false},
+		{port("0.0.0.0:8080", "172.30.1.2:80"), false, false},
+		{port("127.0.0.1:8080", "172.30.1.2:80"), false, false},
+		{port("8080", "[fd30:1::2]:80"), true, false},
+		{port("[::]:8080", "[fd30:1::2]:80"), true, false},
+		{port("[::1]:8080", "[fd30:1::2]:80"), true, false},
+		{port("[2001:db8::2]:8080", "[fd30:1::2]:80"), false, false},
+		{port("[::]:8080", "172.30.1.2:80"), true, true},
+		{port("[::1]:8080", "172.30.1.2:80"), true, true},
+		{port("198.51.100.2:8080", "[fd30:1::2]:80"), true, true},
+		{port("0", "[fd30:1::2]:80"), false, false},
+	} {
+		if needed, all := c.port.Relayed(); needed != c.needed || all != c.all {
+			t.Errorf("%+v: %v, %v", c.port, needed, all)
+		}
+	}
+}

@@ -65,9 +65,24 @@ type Port struct {
 func (p Port) wildcard() bool { return !p.HostIP.IsValid() || p.HostIP.IsUnspecified() }
 
 // translated reports whether the rules can lead the host's port to the container: both are of one family. For the
-// others (a client of IPv6, a container that has IPv4 only) a relay is needed, see Relays.
+// others (a client of IPv6, a container that has IPv4 only) a relay is needed, see Relayed.
 func (p Port) translated() bool {
 	return p.HostPort != 0 && (!p.HostIP.IsValid() || p.HostIP.Is4() == p.Target.Is4())
+}
+
+// Relayed reports whether a socket of the host has to serve the port too, beside the rules, and whether it serves all its clients or only those on ::1.
+// See network/loopback6.
+func (p Port) Relayed() (needed, anyClient bool) {
+	p = p.normal()
+	switch {
+	case p.HostPort == 0 || p.Proto == "sctp":
+		return false, false
+	case !p.HostIP.IsValid(): // all addresses of Target's family
+		return p.Target.Is6(), false
+	case p.HostIP.Is4():
+		return p.Target.Is6(), true
+	}
+	return p.Target.Is4() || p.HostIP.IsLoopback(), p.Target.Is4()
 }
 
 // normal gives the port with plain IPv4 addresses instead of those that are mapped into IPv6.
