@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"sync"
 
 	"berth/runtime/keeper/server"
 	"berth/runtime/launch"
@@ -25,7 +26,10 @@ func init() { runtime.LockOSThread() }
 func main() { os.Exit(server.Main(os.Args, version, newStarter)) }
 
 // starter lets the server launch without knowing launch programs.
-type starter struct{ l *launch.Launcher }
+type starter struct {
+	l        *launch.Launcher
+	decoders *sync.Pool // of *launch.Decoder
+}
 
 func newStarter() (server.Starter, error) {
 	l, err := launch.NewLauncher(true)
@@ -40,16 +44,20 @@ func newStarter() (server.Starter, error) {
 			os.Stderr.WriteString("berth-keeper: " + err.Error() + "\n")
 		}
 	}
-	return starter{l}, err
+	return starter{l, &sync.Pool{New: func() any { return new(launch.Decoder) }}}, err
 }
 
 // Start runs an encoded program.
 func (s starter) Start(program []byte, io server.Stdio) (*server.Process, error) {
-	p, err := launch.Decode(program)
+	d := s.decoders.Get().(*launch.Decoder)
+	p, err := d.Decode(program)
 	if err != nil {
 		return nil, err
 	}
 	proc, err := s.l.Start(p, launch.Stdio{In: io.In, Out: io.Out, Err: io.Err, Rows: io.Rows, Cols: io.Cols})
+	if proc == nil || !proc.Waits() { // else the program is needed until it is released
+		s.decoders.Put(d)
+	}
 	if err != nil {
 		return nil, translate(err)
 	}

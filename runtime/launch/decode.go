@@ -16,13 +16,35 @@ var errShort = errors.New("the program ends in the middle")
 // cannot make the launcher or the child's loop reach outside its table.
 //
 // The Program lies in b, which is its own from now on: Prepare writes addresses into its structures.
-func Decode(b []byte) (*Program, error) {
-	d := &decoder{b: b, data: make([]*Data, 0, 256)}
+func Decode(b []byte) (*Program, error) { return new(Decoder).Decode(b) }
+
+// Decoder decodes programs one after the other into the same memory: a program has a thousand parts. The
+// zero value is ready.
+type Decoder struct {
+	slots      chunk[string]
+	steps      chunk[Step]
+	structures chunk[Data]
+	pointers   chunk[Ptr]
+	fills      chunk[Fill]
+	rescues    chunk[Rescue]
+	data       []*Data
+}
+
+// Decode is Decode, and ends the Program that it gave the time before.
+func (m *Decoder) Decode(b []byte) (*Program, error) {
+	m.slots.reset()
+	m.steps.reset()
+	m.structures.reset()
+	m.pointers.reset()
+	m.fills.reset()
+	m.rescues.reset()
+	m.data = m.data[:0]
+	d := &decoder{Decoder: m, b: b}
 	if v := d.byte(); d.err == nil && v != formatVersion {
 		return nil, fault.New(fault.Invalid, "the launch program has format %d; this build knows %d", v, formatVersion)
 	}
 	p := &Program{}
-	p.Slots = make([]string, d.count())
+	p.Slots = m.slots.take(d.count())
 	for i := range p.Slots {
 		p.Slots[i] = d.str()
 	}
@@ -33,8 +55,8 @@ func Decode(b []byte) (*Program, error) {
 	if d.bool() {
 		c.Maps = &Maps{UID: d.str(), GID: d.str(), DenySetgroups: d.bool()}
 	}
-	p.Prepare = d.steps(p, true)
-	p.Child = d.steps(p, false)
+	p.Prepare = d.section(p, true)
+	p.Child = d.section(p, false)
 	if d.err == nil && len(d.b) != 0 {
 		d.err = errors.New("bytes follow the program's end")
 	}
@@ -47,32 +69,31 @@ func Decode(b []byte) (*Program, error) {
 	return p, nil
 }
 
-// decoder hands out what it reads from larger pieces: a program has a thousand parts.
-type decoder struct {
-	b    []byte // what is still to be read
-	data []*Data
-	err  error
+// chunk makes slices of the same life together.
+type chunk[T any] struct{ all, free []T }
 
-	structures chunks[Data]
-	pointers   chunks[Ptr]
-	fills      chunks[Fill]
-	rescues    chunks[Rescue]
-}
+func (c *chunk[T]) reset() { c.free = c.all }
 
-// chunks makes slices of the same life together.
-type chunks[T any] struct{ free []T }
-
-func (c *chunks[T]) take(n int) []T {
-	const many = 128
+// take gives n elements of unknown content.
+func (c *chunk[T]) take(n int) []T {
+	const few = 32
 	if n == 0 {
 		return nil
 	}
 	if n > len(c.free) {
-		c.free = make([]T, max(n, many))
+		c.all = make([]T, max(n, few, 2*len(c.all)))
+		c.free = c.all
 	}
 	v := c.free[:n:n]
 	c.free = c.free[n:]
 	return v
+}
+
+// decoder is the reading of one program. After an error nothing is left to be read.
+type decoder struct {
+	*Decoder
+	b   []byte // what is still to be read
+	err error
 }
 
 func (d *decoder) fail(err error) {
@@ -146,12 +167,18 @@ func (d *decoder) slot(p *Program) Slot {
 	return Slot(v)
 }
 
-func (d *decoder) steps(p *Program, prepare bool) []Step {
+func (d *decoder) section(p *Program, prepare bool) []Step {
+	const least = 7 // bytes of a step
 	n := d.count()
-	steps := make([]Step, 0, min(n, 4096))
+	if n > len(d.b)/least {
+		d.fail(errShort)
+		return nil
+	}
+	steps := d.steps.take(n)
 	what := ""
 	for i := 0; i < n && d.err == nil; i++ {
-		st := Step{Nr: int(d.int()), Out: d.slot(p)}
+		st := &steps[i]
+		*st = Step{Nr: int(d.int()), Out: d.slot(p)}
 		st.OnOK = d.skip(n - i - 1)
 		st.Positive = d.bool()
 		if !d.bool() {
@@ -178,7 +205,6 @@ func (d *decoder) steps(p *Program, prepare bool) []Step {
 		for j := range args {
 			st.Args[j] = d.arg(p, prepare)
 		}
-		steps = append(steps, st)
 	}
 	if !prepare && d.err == nil && n > 0 && steps[n-1].Nr != OpFail {
 		d.fail(errors.New("the child's last step can fall off the end"))

@@ -9,7 +9,7 @@ const formatVersion = 1
 // Encode gives the Program as bytes: the version, then every field in order. Numbers are varints,
 // strings and bytes are preceded by their length.
 func (p *Program) Encode() []byte {
-	e := &encoder{b: make([]byte, 0, 16<<10)}
+	e := &encoder{b: make([]byte, 0, 16<<10), seen: make([]*Data, 0, len(p.Prepare)+len(p.Child))}
 	e.b = append(e.b, formatVersion)
 	e.uint(uint64(len(p.Slots)))
 	for _, s := range p.Slots {
@@ -42,7 +42,7 @@ func (p *Program) Encode() []byte {
 // bytes.
 type encoder struct {
 	b    []byte
-	seen map[*Data]int
+	seen []*Data
 }
 
 func (e *encoder) uint(n uint64)  { e.b = binary.AppendUvarint(e.b, n) }
@@ -95,14 +95,12 @@ func (e *encoder) arg(a *Arg) {
 		e.uint(a.N)
 		return
 	}
-	if n, shared := e.seen[a.D]; shared {
-		e.uint(uint64(n))
+	if i := a.D.index; i < len(e.seen) && e.seen[i] == a.D {
+		e.uint(uint64(i + 1))
 		return
 	}
-	if e.seen == nil {
-		e.seen = map[*Data]int{}
-	}
-	e.seen[a.D] = len(e.seen) + 1
+	a.D.index = len(e.seen)
+	e.seen = append(e.seen, a.D)
 	e.uint(0)
 	e.bytes(a.D.Bytes)
 	e.uint(uint64(len(a.D.Ptrs)))

@@ -19,8 +19,14 @@ func FuzzDecode(f *testing.F) {
 		f.Add(p.Encode())
 	}
 	f.Add([]byte{formatVersion})
+	var reused Decoder
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := Decode(b)
+		if q, err2 := reused.Decode(b); (err == nil) != (err2 == nil) {
+			t.Fatalf("in used memory: %v, in fresh: %v", err2, err)
+		} else if err == nil && q.String() != p.String() {
+			t.Fatalf("in used memory:\n%s\nin fresh:\n%s", q, p)
+		}
 		if err != nil {
 			return
 		}
@@ -29,8 +35,22 @@ func FuzzDecode(f *testing.F) {
 		if again.String() != p.String() || !bytes.Equal(again.Encode(), p.Encode()) {
 			t.Fatal("encoding does not round-trip")
 		}
-		layout(p.Child, make([]int, len(p.Slots)), -1, tableAddr)
+		layout(nil, p.Child, make([]int, len(p.Slots)), -1, tableAddr)
 	})
+}
+
+// TestDecodeAllocates keeps the number of allocations from growing with the program.
+func TestDecodeAllocates(t *testing.T) {
+	p, err := Compile(plainSpec("/r", "true"), Options{Facts: probe.AssumeVersion(6, 12), IsFile: func(string) bool { return false }})
+	must(t, err)
+	b := p.Encode()
+	var d Decoder
+	if n := testing.AllocsPerRun(10, func() { _, err = d.Decode(b) }); n > 4 || err != nil {
+		t.Errorf("%v allocations for %d steps, want 4 at most: %v", n, len(p.Prepare)+len(p.Child), err)
+	}
+	if n := testing.AllocsPerRun(10, func() { _, err = Decode(b) }); n > 40 || err != nil {
+		t.Errorf("%v allocations in fresh memory, want 40 at most: %v", n, err)
+	}
 }
 
 func TestDecodeRefuses(t *testing.T) {

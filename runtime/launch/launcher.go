@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,7 @@ type Launcher struct {
 
 	covered chan func() // runs on threads that live in the empty mount namespace
 	nets    *nets       // nil: clone3 makes each network namespace
+	tables  sync.Pool   // of *[]byte
 }
 
 // Stdio is what becomes of the standard streams: descriptors for 0, 1 and 2, or, when the Program
@@ -46,9 +48,12 @@ type Process struct {
 	Console  int // the pty master, the caller's to close; -1 without a terminal
 	Listener int // the seccomp listener, the caller's to close; -1 without one
 
-	gate int // the launcher's end of the sync socket while the child waits, else -1
-	prog *Program
+	gate int      // the launcher's end of the sync socket while the child waits, else -1
+	prog *Program // while it waits
 }
+
+// Waits tells whether the process is at its gate. Until Release has returned its Program is in use.
+func (p *Process) Waits() bool { return p.gate >= 0 }
 
 // Error says which step of a launch failed.
 type Error struct {
@@ -164,7 +169,7 @@ func (s *start) run(l *Launcher) (*Process, error) {
 	if err := s.terminalSize(); err != nil {
 		return nil, err
 	}
-	if s.program, err = program(layout(s.p.Child, s.slots, s.sync[1], tableAddr)); err != nil {
+	if s.program, err = l.program(s); err != nil {
 		return nil, err
 	}
 	if s.p.Clone.PidNS != NoSlot {
@@ -175,7 +180,7 @@ func (s *start) run(l *Launcher) (*Process, error) {
 	if err := l.on(s.p, s.clone); err != nil {
 		return nil, err
 	}
-	proc := &Process{PID: s.pid, PidFD: int(s.pidfd), Console: -1, Listener: -1, gate: -1, prog: s.p}
+	proc := &Process{PID: s.pid, PidFD: int(s.pidfd), Console: -1, Listener: -1, gate: -1}
 	if s.p.Terminal {
 		proc.Console = s.slots[SlotConsole]
 	}
@@ -187,6 +192,18 @@ func (s *start) run(l *Launcher) (*Process, error) {
 		return nil, err
 	}
 	return proc, nil
+}
+
+// program writes the child's program.
+func (l *Launcher) program(s *start) (int, error) {
+	mem, _ := l.tables.Get().(*[]byte)
+	if mem == nil {
+		mem = new([]byte)
+	}
+	*mem = layout(*mem, s.p.Child, s.slots, s.sync[1], tableAddr)
+	fd, err := program(*mem)
+	l.tables.Put(mem)
+	return fd, err
 }
 
 // fillStdio puts the streams into their slots, and notes those whose owner should become the
@@ -256,7 +273,7 @@ func (s *start) serve(proc *Process) error {
 		case len(message) == failureSize:
 			return s.failure(message)
 		case message[0] == syncReady:
-			proc.gate, s.sync[0] = s.sync[0], -1
+			proc.gate, proc.prog, s.sync[0] = s.sync[0], s.p, -1
 			return nil
 		}
 		if err := s.answer(message[0], proc); err != nil {

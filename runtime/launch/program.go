@@ -114,7 +114,7 @@ type Data struct {
 	Ptrs  []Ptr  // pointers inside Bytes
 	Fill  []Fill // contents of slots to copy into Bytes; in Child those that Prepare has filled
 
-	index int // in the layout that was made last
+	index int // among the data of the layout or encoding that was made last
 }
 
 // ArgKind tells the three sorts of argument apart.

@@ -40,11 +40,15 @@ const (
 	offFlags    = 92
 )
 
-// layout turns steps into the bytes of a table that will stand at the address. sync is the descriptor
-// for failures.
-func layout(steps []Step, slots []int, sync int, address uint64) []byte {
+// layout turns steps into the bytes of a table that will stand at the address, in mem where they fit. sync
+// is the descriptor for failures.
+func layout(mem []byte, steps []Step, slots []int, sync int, address uint64) []byte {
 	l := newPlacing(steps, slots)
-	l.mem = make([]byte, l.size)
+	if l.size > cap(mem) {
+		mem = make([]byte, l.size+l.size/4)
+	}
+	l.mem = mem[:l.size]
+	clear(l.mem)
 	l.write(steps, slots, sync, address)
 	return l.mem
 }
