@@ -106,7 +106,7 @@ func (v *Volumes) clone(ctx context.Context, src, dst, snapshotOf string) error 
 }
 
 func (v *Volumes) cloneByDriver(ctx context.Context, d driver.Copier, from, rec *Volume) error {
-	release, err := v.turns.take(ctx, from.Name, rec.Name)
+	release, err := v.turns.Take(ctx, from.Name, rec.Name)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (v *Volumes) compose(ctx context.Context, rec *Volume, from string, fill fu
 	if from != "" {
 		names = append(names, from)
 	}
-	release, err := v.turns.take(ctx, names...)
+	release, err := v.turns.Take(ctx, names...)
 	if err != nil {
 		return err
 	}

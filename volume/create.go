@@ -51,7 +51,7 @@ func (v *Volumes) create(ctx context.Context, r CreateRequest) (vol Volume, made
 	if err := CheckName(r.Name); err != nil {
 		return vol, false, err
 	}
-	release, err := v.turns.take(ctx, r.Name)
+	release, err := v.turns.Take(ctx, r.Name)
 	if err != nil {
 		return vol, false, err
 	}

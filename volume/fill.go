@@ -112,7 +112,7 @@ func (v *Volumes) Size(ctx context.Context, name string) (int64, error) {
 // inside does f with a volume's content, mounted for the time if need be, in the volume's turn. When the context ends while f hangs on a
 // server, the caller is let go; the turn stays with f until it ends.
 func (v *Volumes) inside(ctx context.Context, name string, f func(*Volume, driver.Driver, *tree.Dir) error) error {
-	release, err := v.turns.take(ctx, name)
+	release, err := v.turns.Take(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func (v *Volumes) Mount(ctx context.Context, name, subpath, containerID string) 
 	if err := CheckSubpath(subpath); err != nil {
 		return "", err
 	}
-	release, err := v.turns.take(ctx, name)
+	release, err := v.turns.Take(ctx, name)
 	if err != nil {
 		return "", fault.In(err, "mount volume %s", name)
 	}
@@ -74,7 +74,7 @@ func (v *Volumes) Unmount(ctx context.Context, name, containerID string) error {
 	if err := checkUser(containerID); err != nil {
 		return err
 	}
-	release, err := v.turns.take(ctx, name)
+	release, err := v.turns.Take(ctx, name)
 	if err != nil {
 		return fault.In(err, "unmount volume %s", name)
 	}
@@ -97,11 +97,9 @@ func (v *Volumes) unmount(ctx context.Context, name, user string) error {
 	if err != nil {
 		return fault.In(err, "unmount volume %s", name)
 	}
-	if err := d.Unmount(ctx, name, user); err != nil {
-		return fault.In(err, "unmount volume %s", name)
-	}
+	// Whatever the driver says, this user has ended. What it could not undo it has noted, and tries again with the next Mount or Remove.
 	v.unuse(name, user)
-	return nil
+	return fault.In(d.Unmount(ctx, name, user), "unmount volume %s", name)
 }
 
 func (v *Volumes) uses(name, user string) bool {

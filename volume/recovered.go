@@ -13,7 +13,7 @@ import (
 func (v *Volumes) Recovered(running func(containerID string) bool) {
 	ctx := context.Background()
 	for name, users := range v.left() {
-		release, err := v.turns.take(ctx, name)
+		release, err := v.turns.Take(ctx, name)
 		if err != nil {
 			continue
 		}

@@ -28,7 +28,7 @@ func (v *Volumes) Remove(ctx context.Context, name string, force bool) error {
 			return err
 		}
 	}
-	release, err := v.turns.take(ctx, name)
+	release, err := v.turns.Take(ctx, name)
 	if err != nil {
 		return fault.In(err, "remove %s", name)
 	}
@@ -172,7 +172,7 @@ func (v *Volumes) rename(ctx context.Context, name, to string) error {
 	if err := CheckName(to); err != nil {
 		return err
 	}
-	release, err := v.turns.take(ctx, name, to)
+	release, err := v.turns.Take(ctx, name, to)
 	if err != nil {
 		return err
 	}

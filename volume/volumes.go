@@ -15,8 +15,10 @@ import (
 	"berth/kernel/probe"
 	"berth/kernel/tree"
 	"berth/volume/driver"
+	"berth/volume/external/csi"
 	"berth/volume/external/plugin"
 	"berth/volume/local"
+	"berth/volume/turn"
 	"berth/volume/use"
 )
 
@@ -28,8 +30,10 @@ type Config struct {
 	RunRoot string // EXEC-ROOT/volume, of this boot
 	// PluginDirs are where Docker volume plugins are looked for: the sockets' directory, then those of specs. nil: Docker's places.
 	PluginDirs []string
-	// CSIDirs are where CSI drivers are looked for (package external/csi). nil: none.
+	// CSIDirs are where CSI drivers are looked for (package external/csi). nil: /etc/berth/csi, /run/berth/csi and kubelet's place.
 	CSIDirs []string
+	// CSITimeout bounds one step of a CSI driver, its retries included. 0: 2 minutes.
+	CSITimeout time.Duration
 	// MountTimeout bounds one mount or unmount of the local driver: a server that does not answer. 0: 30 s.
 	MountTimeout time.Duration
 	Emit         func(action, name string, attrs map[string]string) // events create, destroy and prune; nil: none
@@ -54,7 +58,7 @@ type Volumes struct {
 	local   *local.Driver
 	notes   use.Notes // of all drivers
 	finders []finder
-	turns   turns
+	turns   turn.Turns
 	pruning atomic.Bool
 
 	mu      sync.Mutex                 // guards what follows; held for memory only
@@ -103,7 +107,16 @@ func (v *Volumes) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	v.finders = append(v.finders, plugin.Open(v.cfg.PluginDirs, v.notes, v.log))
+	dirs := v.cfg.CSIDirs
+	if dirs == nil {
+		dirs = []string{"/etc/berth/csi", "/run/berth/csi", "/var/lib/kubelet/plugins"}
+	}
+	drivers, err := csi.Open(csi.Config{Root: v.path(".csi"), RunRoot: filepath.Join(v.cfg.RunRoot, "csi"), Dirs: dirs,
+		Timeout: v.cfg.CSITimeout, Notes: v.notes, Log: v.log})
+	if err != nil {
+		return err
+	}
+	v.finders = append(v.finders, drivers, plugin.Open(v.cfg.PluginDirs, v.notes, v.log))
 	return v.recover(ctx)
 }
 

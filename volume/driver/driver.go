@@ -46,3 +46,9 @@ type Copier interface {
 type Renamer interface {
 	Rename(ctx context.Context, name, to string) error
 }
+
+// Resizer is a driver whose volumes can be made larger, mounted or not.
+type Resizer interface {
+	// Resize makes the volume hold so many bytes. fault.NotImplemented: it cannot.
+	Resize(ctx context.Context, name string, bytes int64) error
+}

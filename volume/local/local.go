@@ -256,3 +256,29 @@ func (d *Driver) options(name string) (options, bool) {
 }
 
 func (d *Driver) data(name string) string { return filepath.Join(d.cfg.Root, name, Data) }
+
+// Resize changes the limit of a volume that has one.
+func (d *Driver) Resize(_ context.Context, name string, bytes int64) error {
+	o, ok := d.options(name)
+	if !ok {
+		return fault.New(fault.NotFound, "no such volume")
+	}
+	if o.size == 0 || d.projects == nil {
+		return fault.New(fault.NotImplemented, "the volume was made without size: it has no limit to change")
+	}
+	project, err := quota.Project(d.data(name))
+	if err != nil {
+		return err
+	}
+	if project == 0 {
+		return fault.New(fault.Internal, "the volume's directory has lost its project")
+	}
+	if err := d.projects.Limit(project, uint64(bytes)); err != nil {
+		return err
+	}
+	o.size = uint64(bytes)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.known[name] = o
+	return nil
+}

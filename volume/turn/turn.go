@@ -1,4 +1,6 @@
-package volume
+// Package turn lets one caller at a time work on a name, and lets those who wait give up with their context. It guards long work,
+// not memory: who only reads or changes memory takes a mutex.
+package turn
 
 import (
 	"context"
@@ -6,8 +8,8 @@ import (
 	"sync"
 )
 
-// turns gives one caller at a time the turn to work on a name.
-type turns struct {
+// Turns gives one caller at a time the turn to work on a name. The zero value is ready.
+type Turns struct {
 	mu   sync.Mutex
 	held map[string]*turn
 }
@@ -17,8 +19,8 @@ type turn struct {
 	users int           // who has it or waits for it
 }
 
-// take waits for the turns of all names, in an order that cannot lock two callers out of each other's, and gives what ends them.
-func (t *turns) take(ctx context.Context, names ...string) (release func(), err error) {
+// Take waits for the turns of all names, in an order that cannot lock two callers out of each other's, and gives what ends them.
+func (t *Turns) Take(ctx context.Context, names ...string) (release func(), err error) {
 	slices.Sort(names)
 	names = slices.Compact(names)
 	var have []string
@@ -37,7 +39,7 @@ func (t *turns) take(ctx context.Context, names ...string) (release func(), err 
 	return release, nil
 }
 
-func (t *turns) begin(ctx context.Context, name string) error {
+func (t *Turns) begin(ctx context.Context, name string) error {
 	t.mu.Lock()
 	one := t.held[name]
 	if one == nil {
@@ -59,7 +61,7 @@ func (t *turns) begin(ctx context.Context, name string) error {
 	}
 }
 
-func (t *turns) end(name string) {
+func (t *Turns) end(name string) {
 	t.mu.Lock()
 	one := t.held[name]
 	t.mu.Unlock()
@@ -67,7 +69,7 @@ func (t *turns) end(name string) {
 	t.forget(name, one)
 }
 
-func (t *turns) forget(name string, one *turn) {
+func (t *Turns) forget(name string, one *turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if one.users--; one.users == 0 {
