@@ -149,6 +149,9 @@ var knownDifferences = []string{
 	`.RestartPolicy.Name: "no" is none`,                  // until 1.40
 	".Containers[0]: an object instead of array",         // of /system/df until 1.38
 	".NetworkSettings.Ports: an object instead of array", // until 1.27
+	".PortBindings.80/tcp: a list instead of object",     // until 1.30
+	".AuxiliaryAddresses: an object instead of string",   // of networks until 1.40
+	".IPAM.Options: an object instead of array",          // likewise
 }
 
 // Answers are what Docker's description of their version says: nothing required is missing, and every value has its type. From 1.52 on
@@ -176,13 +179,22 @@ func TestAnswersFitTheirDescription(t *testing.T) {
 				{"delete", "/images/{name}", "/images/busybox", ""},
 				{"post", "/images/prune", "/images/prune", ""},
 				{"get", "/system/df", "/system/df?verbose=1", ""},
+				{"get", "/networks", "/networks", ""},
+				{"get", "/networks/{id}", "/networks/front", ""},
+				{"post", "/networks/create", "/networks/create", `{"Name":"n"}`},
+				{"post", "/networks/prune", "/networks/prune", ""},
+				{"get", "/volumes", "/volumes", ""},
+				{"get", "/volumes/{name}", "/volumes/data", ""},
+				{"post", "/volumes/create", "/volumes/create", `{"Name":"n1"}`},
+				{"post", "/volumes/prune", "/volumes/prune", ""},
 				{"get", "/events", "/events?since=1&until=1772600767.100", ""},
 			} {
 				f := newFake()
+				f.info = networked(f.info)
 				f.stats = statsSample()
 				f.waits <- exitSample()
 				srv, web, bus := serve(t, f)
-				srv.cfg.Images = newAlbum()
+				srv.cfg.Images, srv.cfg.Networks, srv.cfg.Volumes = newAlbum(), newNets(), newShelf()
 				bus.Publish(eventOf("container", "start"))
 				if version < "1.41" && strings.Contains(tt.ask, "one-shot") {
 					continue // would take a second

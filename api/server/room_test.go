@@ -9,14 +9,20 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	containertypes "github.com/moby/moby/api/types/container"
+
 	"berth/base/event"
 	"berth/base/fault"
+	"berth/engine/container"
 	"berth/network"
 	"berth/network/firewall"
 	"berth/network/ipam"
@@ -198,6 +204,24 @@ func serveRooms(t *testing.T) (*fake, *nets, *shelf, *httptest.Server, *event.Bu
 	s, web, bus := serve(t, f)
 	s.cfg.Networks, s.cfg.Volumes = n, v
 	return f, n, v, web, bus
+}
+
+// networked gives the container a network, a published port and a volume.
+func networked(i container.Info) container.Info {
+	s := *i.Spec
+	front := network.EndpointSpec{Network: "front", Aliases: []string{"www"}, IPv4: netip.MustParseAddr("10.9.0.130"), Options: map[string]string{"a": "b"}, Links: []string{"db:sql"}}
+	s.Network = container.Network{Mode: "front", Endpoints: []network.EndpointSpec{front}, Ports: []network.PortSpec{{Port: 80, Proto: "tcp", HostFirst: 8080, HostLast: 8080}}, PublishAll: true}
+	s.ExposedPorts = []string{"80/tcp", "81/tcp"}
+	s.Mounts = append(slices.Clone(s.Mounts), container.Mount{Type: "volume", Source: "data", Target: "/data", VolumeLabels: map[string]string{"a": "b"}, Driver: "local"})
+	i.Spec = &s
+	i.Mounts = append(slices.Clone(i.Mounts), container.MountPoint{Type: "volume", Name: "data", Source: "/v/data/_data", Destination: "/data", Driver: "local", RW: true})
+	i.Sandbox = network.Sandbox{
+		ID: strings.Repeat("5a", 32), Key: "/run/berth/network/netns/5a5a5a5a5a5a", ContainerID: i.ID,
+		Endpoints: []network.Endpoint{{ID: strings.Repeat("e1", 32), NetworkID: strings.Repeat("f1", 32), NetworkName: "front", Spec: front, MAC: "02:42:0a:09:00:05",
+			IPv4: netip.MustParsePrefix("10.9.0.130/24"), Gateway4: netip.MustParseAddr("10.9.0.1"), Names: []string{"web", "www"}, Container: "web", ContainerID: i.ID}},
+		Ports: []network.Port{{Port: 80, Proto: "tcp", HostIP: netip.IPv4Unspecified(), HostPort: 8080, Target: netip.MustParseAddr("10.9.0.130")}},
+	}
+	return i
 }
 
 func filtered(path, filters string) string {
@@ -438,6 +462,28 @@ func TestCarryingFailsClearly(t *testing.T) {
 	v.fail = map[string]error{"import": fault.New(fault.Invalid, "no archive")}
 	if code, text, _ := ask(t, web, "POST", "/berth/v1/volumes/data/import", "x"); code != 400 || !strings.Contains(text, "no archive") {
 		t.Errorf("%d %s", code, text)
+	}
+}
+
+func TestInterfaceCounters(t *testing.T) {
+	proc := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(proc, "7/net"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text := `Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+  eth0:1234567      10    1    2    0     0          0         0     7654      20    3    4    0     0       0          0
+`
+	if err := os.WriteFile(filepath.Join(proc, "7/net/dev"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]containertypes.NetworkStats{"eth0": {RxBytes: 1234567, RxPackets: 10, RxErrors: 1, RxDropped: 2, TxBytes: 7654, TxPackets: 20, TxErrors: 3, TxDropped: 4}}
+	if diff := cmp.Diff(want, interfaces(proc, 7)); diff != "" {
+		t.Error(diff)
+	}
+	if got := interfaces(proc, 8); got != nil {
+		t.Error(got)
 	}
 }
 

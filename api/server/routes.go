@@ -20,7 +20,7 @@ func routes() []route {
 		{method: get, path: "/containers/{name}/logs", handle: containerLogs, stream: true},
 		{method: get, path: "/containers/{name}/changes", lacks: "listing what a container changed is"},
 		{method: get, path: "/containers/{name}/export", lacks: "exporting containers is"},
-		{method: get, path: "/containers/{name}/stats", handle: containerStats, stream: true, note: "no `networks` yet"},
+		{method: get, path: "/containers/{name}/stats", handle: containerStats, stream: true},
 		{method: post, path: "/containers/{name}/resize", handle: containerResize},
 		{method: post, path: "/containers/{name}/start", handle: containerStart, note: "not from a checkpoint"},
 		{method: post, path: "/containers/{name}/stop", handle: containerStop},

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	containertypes "github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
 
 	"berth/api/server/wire"
 )
@@ -68,7 +70,41 @@ func (s *Server) reading(c *call, before *containertypes.StatsResponse) (*contai
 	if err != nil {
 		return nil, err
 	}
-	return wire.Stats(&stats, hostCPU(), before, c.v), nil
+	r := wire.Stats(&stats, hostCPU(), before, c.v)
+	if stats.Running {
+		if info, err := s.cfg.Containers.Inspect(c.ctx(), stats.ID); err == nil && info.Spec.Network.Name() != networktypes.NetworkHost {
+			r.Networks = interfaces("/proc", info.State.Pid)
+		}
+	}
+	return r, nil
+}
+
+// interfaces gives the counters of the interfaces that a process sees, loopback left out; nil where there are none. See
+// proc_pid_net(5). proc is "/proc" but in tests.
+func interfaces(proc string, pid int) map[string]containertypes.NetworkStats {
+	data, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "net/dev"))
+	if err != nil || pid == 0 {
+		return nil
+	}
+	var all map[string]containertypes.NetworkStats
+	for line := range strings.Lines(string(data)) {
+		name, counters, ok := strings.Cut(line, ":")
+		fields := strings.Fields(counters)
+		if name = strings.TrimSpace(name); !ok || name == "lo" || len(fields) < 12 {
+			continue
+		}
+		var n [12]uint64 // received: bytes packets errors dropped …; sent, from the ninth: the same
+		for i := range n {
+			n[i], _ = strconv.ParseUint(fields[i], 10, 64)
+		}
+		if all == nil {
+			all = map[string]containertypes.NetworkStats{}
+		}
+		all[name] = containertypes.NetworkStats{
+			RxBytes: n[0], RxPackets: n[1], RxErrors: n[2], RxDropped: n[3], TxBytes: n[8], TxPackets: n[9], TxErrors: n[10], TxDropped: n[11],
+		}
+	}
+	return all
 }
 
 // hostCPU gives the processor time that the whole host has used, idle time included, in nanoseconds; 0 where /proc does not say.

@@ -392,13 +392,13 @@ func TestExecStream(t *testing.T) {
 	if head != want {
 		t.Errorf("%q", head)
 	}
-	if got := f.last(); got != `exec-start  "e1" {"Detach":false,"TTY":true,"Rows":24,"Cols":80}` {
-		t.Error(got)
-	}
 	go func() { _, _ = conn.Write([]byte("ls")) }()
 	got := make([]byte, 2)
 	if _, err := io.ReadFull(d.in, got); err != nil || string(got) != "ls" {
 		t.Errorf("%q %v", got, err)
+	}
+	if got := f.last(); got != `exec-start  "e1" {"Detach":false,"TTY":true,"Rows":24,"Cols":80}` {
+		t.Error(got)
 	}
 	d.out.Close() // the process has ended, or the keeper has seen the detach keys
 	if rest, _ := io.ReadAll(r); len(rest) > 0 {
