@@ -54,11 +54,14 @@ func runtimeConf(list *libcni.NetworkConfigList, r driver.Request) (*libcni.Runt
 	for _, p := range []netip.Prefix{r.IPv4, r.IPv6} {
 		if p.IsValid() {
 			ips = append(ips, p.String())
-			rt.Args = append(rt.Args, [2]string{"IP", p.Addr().String()})
 		}
 	}
-	if ips != nil {
+	switch {
+	case ips == nil:
+	case takes(list, capIPs):
 		rt.CapabilityArgs[capIPs] = ips
+	default: // the way of before that capability, which static wants with a length and host-local takes so too
+		rt.Args = append(rt.Args, [2]string{"IP", ips[0]})
 	}
 	if len(r.MAC) > 0 && r.MAC.String() != driver.MACOf(r.IPv4.Addr(), r.IPv6.Addr()).String() {
 		rt.CapabilityArgs[capMAC] = r.MAC.String()

@@ -26,6 +26,8 @@ const (
 	OptArgs = "cni.args"
 )
 
+const keepIfname = "ifname"
+
 // Config is what a Driver needs. Directories are made.
 type Config struct {
 	Dir     string        // copies of networks' configurations; durable
@@ -129,6 +131,7 @@ func (d *Driver) Join(ctx context.Context, n driver.Network, r driver.Request) (
 	if err == nil {
 		var a driver.Attachment
 		if a, err = attachment(result, r); err == nil {
+			a.Keep = map[string]string{keepIfname: r.Interface}
 			return a, nil
 		}
 	}
@@ -145,11 +148,8 @@ func (d *Driver) Leave(ctx context.Context, n driver.Network, l driver.Left) err
 	if err != nil {
 		return err
 	}
-	rt := &libcni.RuntimeConf{ContainerID: l.SandboxID, IfName: l.Interface}
-	list, rt = d.asAdded(n, list, rt)
-	if l.NS != nil {
-		rt.NetNS = l.Key
-	} else {
+	list, rt := d.asAdded(n, list, named(l))
+	if rt.NetNS = l.Key; l.NS == nil {
 		rt.NetNS = "" // gone: plugins clean up what is outside of it
 	}
 	if rt.IfName == "" {
@@ -164,9 +164,18 @@ func (d *Driver) del(ctx context.Context, n driver.Network, list *libcni.Network
 	return run.failed(run.cni.DelNetworkList(run.ctx, list, rt), fault.Internal, "network %s", n.Name)
 }
 
+// named gives the names of an attachment. The interface that was asked for is one even where no plugin made a link of it.
+func named(l driver.Left) *libcni.RuntimeConf {
+	rt := &libcni.RuntimeConf{ContainerID: l.SandboxID, IfName: l.Interface}
+	if asked := l.Keep[keepIfname]; asked != "" {
+		rt.IfName = asked
+	}
+	return rt
+}
+
 // asAdded gives the configuration and arguments that an attachment was made with, as far as they are known.
 func (d *Driver) asAdded(n driver.Network, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) (*libcni.NetworkConfigList, *libcni.RuntimeConf) {
-	text, added, err := d.cni(n, nil).GetNetworkListCachedConfig(list, rt)
+	text, added, err := d.cni(n, &programs{}).GetNetworkListCachedConfig(list, rt)
 	if err != nil || added == nil {
 		return list, rt
 	}
@@ -182,7 +191,7 @@ func (d *Driver) Publish(ctx context.Context, n driver.Network, l driver.Left, p
 	if err != nil {
 		return err
 	}
-	list, rt := d.asAdded(n, list, &libcni.RuntimeConf{ContainerID: l.SandboxID, IfName: l.Interface})
+	list, rt := d.asAdded(n, list, named(l))
 	mapping := mappings(ports)
 	if len(ports) > 0 && !takes(list, capPorts) {
 		return fault.New(fault.Invalid, "network %s: no plugin of its CNI configuration has the capability %q, which publishing ports needs", n.Name, capPorts)
@@ -220,7 +229,7 @@ func (d *Driver) GC(ctx context.Context, n driver.Network, valid []driver.Left) 
 	}
 	args := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{}} // plugins want a list, never null
 	for _, l := range valid {
-		args.ValidAttachments = append(args.ValidAttachments, types.GCAttachment{ContainerID: l.SandboxID, IfName: l.Interface})
+		args.ValidAttachments = append(args.ValidAttachments, types.GCAttachment{ContainerID: named(l).ContainerID, IfName: named(l).IfName})
 	}
 	run, end := d.runner(ctx, n)
 	defer end()
@@ -233,7 +242,7 @@ func (d *Driver) Verify(ctx context.Context, n driver.Network, l driver.Left) er
 	if err != nil {
 		return err
 	}
-	list, rt := d.asAdded(n, list, &libcni.RuntimeConf{ContainerID: l.SandboxID, IfName: l.Interface})
+	list, rt := d.asAdded(n, list, named(l))
 	rt.NetNS = l.Key
 	run, end := d.runner(ctx, n)
 	defer end()

@@ -137,7 +137,7 @@ func (*programs) ExecPlugin(ctx context.Context, path string, stdin []byte, envi
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = environ, bytes.NewReader(stdin), &out, &noise
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with the programs that it has started
-	cmd.WaitDelay = time.Second                                                          // for who holds its output open all the same
+	cmd.WaitDelay = 250 * time.Millisecond                                               // for who holds its output open all the same
 	err := cmd.Run()
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil // it has answered; a child of its, in the background, has not closed its output
@@ -148,18 +148,18 @@ func (*programs) ExecPlugin(ctx context.Context, path string, stdin []byte, envi
 	case out.left < 0:
 		return nil, fmt.Errorf("%s answered more than %d bytes", filepath.Base(path), maxAnswer)
 	case err == nil:
-		return out.Bytes(), nil
+		return out.kept.Bytes(), nil
 	}
 	var told types.Error
-	if json.Unmarshal(out.Bytes(), &told) == nil && told.Msg != "" {
+	if json.Unmarshal(out.kept.Bytes(), &told) == nil && told.Msg != "" {
 		return nil, &told
 	}
-	return nil, fmt.Errorf("%s: %w: %s", filepath.Base(path), err, strings.TrimSpace(noise.String()+" "+out.String()))
+	return nil, fmt.Errorf("%s: %w: %s", filepath.Base(path), err, strings.TrimSpace(noise.kept.String()+" "+out.kept.String()))
 }
 
 // bounded keeps what is written to it up to a limit and swallows the rest; left is negative then.
 type bounded struct {
-	bytes.Buffer
+	kept bytes.Buffer // not embedded: its ReadFrom would read without a limit
 	left int
 }
 
@@ -169,6 +169,6 @@ func (b *bounded) Write(p []byte) (int, error) {
 		keep = p[:max(b.left, 0)]
 	}
 	b.left -= len(p)
-	b.Buffer.Write(keep)
+	b.kept.Write(keep)
 	return len(p), nil
 }
