@@ -11,7 +11,7 @@
 //	launcher                                       child (new namespaces, no Go, no stack)
 //	────────                                       ─────
 //	Prepare: open cgroups, assemble the overlay,
-//	  clone host paths as detached mounts,
+//	  clone host paths that the child cannot,
 //	  make the terminal
 //	lay the table out as a program in memory
 //	clone3 ──────────────────────────────────────▶ keep the descriptors of the table

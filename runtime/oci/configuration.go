@@ -46,6 +46,7 @@ func loadConfig(path string) (*configuration, error) {
 // checkSpec refuses what the specification forbids and what this runtime does not do, before anything
 // is made. Each complaint names the member.
 func checkSpec(s *specs.Spec, bundle string) error {
+	knownAccess(s.Linux.Resources)
 	if err := spec.Validate(s); err != nil {
 		return err
 	}
@@ -62,6 +63,25 @@ func checkSpec(s *specs.Spec, bundle string) error {
 	}
 	stripRoot(rootPath(s, bundle), s.Mounts)
 	return checkTargets(rootPath(s, bundle), s.Mounts)
+}
+
+// knownAccess drops letters that mean nothing from the access of device rules, as runc does. Where none is
+// left the rule stays, to be refused.
+func knownAccess(r *specs.LinuxResources) {
+	if r == nil {
+		return
+	}
+	for i := range r.Devices {
+		known := strings.Map(func(c rune) rune {
+			if strings.ContainsRune("rwm", c) {
+				return c
+			}
+			return -1
+		}, r.Devices[i].Access)
+		if known != "" {
+			r.Devices[i].Access = known
+		}
+	}
 }
 
 // stripRoot takes the root's own path off targets that begin with it: configurations that were written for

@@ -70,6 +70,11 @@ func (c *container) signalFirst(sig int) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if c.rec.PIDNS && ends(sig) && c.status() == created {
+		// A first process without handlers is deaf to all but SIGKILL (pid_namespaces(7)), and while it waits to
+		// be started it has none; runc's has Go's.
+		sig = int(unix.SIGKILL)
+	}
 	switch err := process.Signal(fd, sig); {
 	case err == nil:
 	case fault.Is(err, fault.NotFound):
@@ -83,6 +88,15 @@ func (c *container) signalFirst(sig int) error {
 		_, _ = process.Ended(fd, 100*time.Millisecond)
 	}
 	return nil
+}
+
+// ends reports whether people send the signal to end a process.
+func ends(sig int) bool {
+	switch unix.Signal(sig) {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGTERM:
+		return true
+	}
+	return false
 }
 
 func (c *container) thawIfFrozen() {

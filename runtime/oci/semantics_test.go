@@ -169,3 +169,18 @@ func TestAmbientCapabilitiesThatCannotBe(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// A container that waits to be started ends when it is told to, though the first process of a pid namespace
+// is deaf to what it has no handler for.
+func TestACreatedContainerCanBeEnded(t *testing.T) {
+	r := newRuntime(t)
+	id := r.id()
+	r.must("create", "--bundle", r.bundle(nil), id)
+	r.must("kill", id, "USR1")
+	r.must("kill", id, "0")
+	if s := r.state(id); s.Status != "created" {
+		t.Errorf("after SIGUSR1 it is %s", s.Status)
+	}
+	r.must("kill", id, "TERM")
+	r.await(id, "stopped")
+}
