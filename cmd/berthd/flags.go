@@ -64,6 +64,7 @@ type config struct {
 	SeccompProfile  string // "" the built-in one, "unconfined", or a file
 	SELinux         bool
 	NoNewPrivileges bool
+	Net             netOptions
 	DNS             []string
 	DNSSearch       []string
 	DNSOptions      []string

@@ -73,13 +73,27 @@ func TestFileAndFlags(t *testing.T) {
 		{name: "no object", file: `[]`, err: "cannot unmarshal array"},
 		{name: "null", file: `null`, err: "the file holds no JSON object"},
 		{name: "wrong type", file: `{"debug": "yes"}`, err: "debug: json: cannot unmarshal string"},
-		{name: "not in this build, file", file: `{"bip": "10.0.0.1/24"}`, err: "bip: there is no bridge network"},
-		{name: "not in this build, flag", args: []string{"--bip", "10.0.0.1/24"}, err: `"--bip" flag: there is no bridge network`},
+		{name: "not in this build, file", file: `{"userns-remap": "default"}`, err: "userns-remap: containers share the host's user namespace"},
+		{name: "not in this build, flag", args: []string{"--userns-remap", "default"}, err: `"--userns-remap" flag: containers share the host's`},
+		{name: "networks, flags", args: []string{"--bip", "10.0.0.1/24", "--default-address-pool", "base=10.8.0.0/16,size=24", "--default-network-opt", "bridge=a.b=c", "--icc=false", "--ip", "127.0.0.1"},
+			check: func(c config) bool {
+				n := c.Net
+				return n.BIP.String() == "10.0.0.1/24" && len(n.Pools) == 1 && n.Pools[0].Size == 24 && n.Defaults["bridge"]["a.b"] == "c" && n.NoICC && n.BindIP.IsLoopback() && !n.NoRules
+			}},
+		{name: "networks, file", file: `{"bip": "10.0.0.1/24", "default-address-pools": [{"base": "10.8.0.0/16", "size": 24}], "default-network-opts": {"bridge": {"a.b": "c"}}, "iptables": false}`,
+			check: func(c config) bool {
+				n := c.Net
+				return n.BIP.String() == "10.0.0.1/24" && len(n.Pools) == 1 && n.Defaults["bridge"]["a.b"] == "c" && n.NoRules && !n.NoICC
+			}},
+		{name: "bad bip", args: []string{"--bip", "10.0.0.1"}, err: "no address with a prefix length"},
+		{name: "bip of the other family", args: []string{"--bip", "fd00::1/64"}, err: "not of the family"},
+		{name: "bad pool", args: []string{"--default-address-pool", "base=10.8.0.0/16,size=8"}, err: "--default-address-pool"},
+		{name: "bad pool key", args: []string{"--default-address-pool", "bas=10.8.0.0/16"}, err: "unexpected key 'bas'"},
 		{name: "not in this build, list", file: `{"registry-mirrors": ["https://m"]}`, err: "registry-mirrors: there is no pull"},
 		{name: "only in the file", file: `{"min-api-version": "1.40"}`, err: "min-api-version: the oldest API version"},
 		{name: "live-restore off", args: []string{"--live-restore=false"}, err: "containers always outlive the engine"},
 		{name: "other storage driver", args: []string{"-s", "btrfs"}, err: "only storage driver is overlay2"},
-		{name: "iptables on", args: []string{"--iptables"}, err: "no bridge network"},
+		{name: "userland-proxy", args: []string{"--userland-proxy"}, err: "there is no userland proxy"},
 		{name: "unknown flag", args: []string{"--nope"}, err: "unknown flag: --nope"},
 		{name: "argument", args: []string{"run"}, err: "takes no arguments"},
 		{name: "bad host", args: []string{"-H", "127.0.0.1:1"}, err: "has no scheme"},

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -29,8 +30,10 @@ import (
 	"berth/engine/container"
 	"berth/image"
 	"berth/kernel/probe"
+	"berth/network"
 	"berth/runtime/keeper"
 	"berth/runtime/spec"
+	"berth/volume"
 )
 
 // Set by the build with -X.
@@ -103,7 +106,7 @@ func serve(cfg config, log *slog.Logger) error {
 	}
 	shutdown := make(chan struct{}, 1)
 	s := server.New(server.Config{
-		Containers: rooms.engine, Images: rooms.images, Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
+		Containers: rooms.engine, Images: rooms.images, Networks: rooms.networks, Volumes: rooms.volumes, Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
 		Shutdown: func() {
 			select {
 			case shutdown <- struct{}{}:
@@ -154,12 +157,14 @@ func waitForEnd(signals <-chan os.Signal, shutdown <-chan struct{}, log *slog.Lo
 
 // rooms are the open parts of the house that berthd joins.
 type rooms struct {
-	keeper  *keeper.Client
-	events  *event.Bus
-	images  *image.Store
-	engine  *engine.Engine
-	pidfile string
-	log     *slog.Logger
+	keeper   *keeper.Client
+	events   *event.Bus
+	images   *image.Store
+	networks *network.Networks
+	volumes  *volume.Volumes
+	engine   *engine.Engine
+	pidfile  string
+	log      *slog.Logger
 }
 
 // openRooms opens from the ground up. What was opened is closed again when a later room does not open.
@@ -183,14 +188,23 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 		return nil, err
 	}
 	r.upgradeKeeper(ctx)
+	if r.networks, err = network.Open(ctx, r.networkConfig(cfg)); err != nil {
+		return nil, err
+	}
+	if r.volumes, err = volume.Open(ctx, r.volumeConfig(cfg)); err != nil {
+		return nil, err
+	}
 	ec, err := engineConfig(cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	if r.engine, err = engine.Open(ctx, ec, engine.Rooms{Images: engine.FromStore(r.images), Keeper: r.keeper, Events: r.events}); err != nil {
+	if r.engine, err = engine.Open(ctx, ec, engine.Rooms{
+		Images: engine.FromStore(r.images), Networks: r.networks, Volumes: r.volumes, Keeper: r.keeper, Events: r.events,
+	}); err != nil {
 		return nil, err
 	}
 	r.images.UsedBy(r.engine.ImageUses)
+	r.volumes.UsedBy(r.engine.VolumeUsers)
 	if err := os.WriteFile(cfg.Pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "writing the pidfile")
 	}
@@ -226,13 +240,19 @@ func (r *rooms) close() {
 		errs = append(errs, r.engine.Close())
 	}
 	r.events.Close()
+	if r.networks != nil {
+		errs = append(errs, r.networks.Close())
+	}
+	if r.volumes != nil {
+		errs = append(errs, r.volumes.Close())
+	}
 	if r.keeper != nil {
 		errs = append(errs, r.keeper.Close())
 	}
 	if r.images != nil {
 		errs = append(errs, r.images.Close())
 	}
-	r.pidfile, r.engine, r.keeper, r.images = "", nil, nil, nil // closing again does nothing
+	r.pidfile, r.engine, r.networks, r.volumes, r.keeper, r.images = "", nil, nil, nil, nil, nil // closing again does nothing
 	if err := errors.Join(errs...); err != nil {
 		r.log.Error("closing", "error", err)
 	}
@@ -279,6 +299,42 @@ func (r *rooms) imageEvent(e image.Event) {
 		attrs["name"] = e.Name
 	}
 	r.events.Publish(event.Event{Type: "image", Action: e.Action, ID: e.ID, Attributes: attrs})
+}
+
+// networkConfig translates flags to the network room's words.
+func (r *rooms) networkConfig(cfg config) network.Config {
+	n := cfg.Net
+	return network.Config{
+		Root: filepath.Join(cfg.DataRoot, "network"), RunRoot: filepath.Join(cfg.ExecRoot, "network"), EngineID: cfg.ID,
+		BIP: n.BIP, BIP6: n.BIP6, FixedCIDR: n.Fixed, FixedCIDR6: n.Fixed6, Gateway4: n.Gateway, Gateway6: n.Gateway6, IPv6: n.IPv6,
+		DefaultPools: n.Pools, MTU: n.MTU, ICC: unless(n.NoICC), IPForward: unless(n.NoForward), Masquerade: unless(n.NoMasq), Firewall: unless(n.NoRules),
+		ObeyInput: n.ObeyInput, DefaultBridge: n.Bridge, BindIP: n.BindIP, DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions,
+		DefaultNetworkOpts: n.Defaults, Keeper: r.keeper, Emit: r.networkEvent, Log: r.log,
+	}
+}
+
+func unless(off bool) *bool {
+	on := !off
+	return &on
+}
+
+// networkEvent passes on what happened to a network.
+func (r *rooms) networkEvent(action, id, name, kind string, attrs map[string]string) {
+	all := map[string]string{"name": name, "type": kind}
+	maps.Copy(all, attrs)
+	r.events.Publish(event.Event{Type: "network", Action: action, ID: id, Attributes: all})
+}
+
+// volumeConfig translates flags to the volume room's words.
+func (r *rooms) volumeConfig(cfg config) volume.Config {
+	return volume.Config{
+		Root: filepath.Join(cfg.DataRoot, "volumes"), RunRoot: filepath.Join(cfg.ExecRoot, "volume"), Emit: r.volumeEvent, Log: r.log, Facts: probe.Host(),
+	}
+}
+
+// volumeEvent passes on what happened to a volume.
+func (r *rooms) volumeEvent(action, name string, attrs map[string]string) {
+	r.events.Publish(event.Event{Type: "volume", Action: action, ID: name, Attributes: attrs})
 }
 
 // engineConfig translates flags to the engine's words.

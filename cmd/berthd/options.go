@@ -32,7 +32,6 @@ type value interface {
 
 // Reasons for options that dockerd has and this build has not.
 const (
-	noBridge     = "there is no bridge network in this build"
 	noPull       = "there is no pull or push in this build"
 	noContainerd = "Berth has no containerd: its own runtime starts containers"
 	noSwarm      = "there is no cluster mode in this build"
@@ -61,12 +60,6 @@ func table(c *config) []option {
 		{"live-restore", "", "live-restore", "Accepted for dockerd's sake: containers always outlive the engine", &fixed{accepts: "true", flag: true, why: "containers always outlive the engine; stop them with 'berth system shutdown'"}},
 		{"storage-driver", "s", "storage-driver", `Storage driver; only "overlay2"`, &fixed{accepts: "overlay2", why: "the only storage driver is overlay2"}},
 		{"default-runtime", "", "default-runtime", `Runtime of containers; only the built-in "berth"`, &fixed{accepts: "berth", why: "the only runtime is the built-in one, berth"}},
-		{"bridge", "b", "bridge", `Only "none": ` + noBridge, &fixed{accepts: "none", why: noBridge}},
-		{"iptables", "", "iptables", "Accepts false: " + noBridge, &fixed{accepts: "false", flag: true, why: noBridge}},
-		{"ip6tables", "", "ip6tables", "Accepts false: " + noBridge, &fixed{accepts: "false", flag: true, why: noBridge}},
-		{"ip-forward", "", "ip-forward", "Accepts false: " + noBridge, &fixed{accepts: "false", flag: true, why: noBridge}},
-		{"ip-masq", "", "ip-masq", "Accepts false: " + noBridge, &fixed{accepts: "false", flag: true, why: noBridge}},
-		{"userland-proxy", "", "userland-proxy", "Accepts false: there is no userland proxy", &fixed{accepts: "false", flag: true, why: "there is no userland proxy"}},
 
 		{"init", "", "init", "Run an init in every container that reaps processes and forwards signals", &boolean{to: &c.Init}},
 		{"log-driver", "", "log-driver", `Where containers' output goes by default: "json-file", "none"`, newText(&c.LogDriver, "json-file", "json-file", "none")},
@@ -88,7 +81,7 @@ func table(c *config) []option {
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
 		{"version", "v", "", "Print the version and exit", &boolean{to: &c.Version}},
 		{"help", "h", "", "Print this help and exit", &boolean{to: new(bool)}},
-	}, missing()...)
+	}, append(networkOptions(&c.Net), missing()...)...)
 }
 
 // missing lists what dockerd has and this build refuses.
@@ -103,10 +96,12 @@ func missing() []option {
 			out = append(out, option{name: name, key: key, value: &refusal{why: why, flag: flag}})
 		}
 	}
-	refuse(noBridge, false, "bip", "bip6", "fixed-cidr", "fixed-cidr-v6", "default-gateway", "default-gateway-v6", "ip", "mtu", "bridge-accept-fwmark",
-		"userland-proxy-path", "default-address-pool|default-address-pools", "default-network-opt|default-network-opts", "firewall-backend",
-		"network-control-plane-mtu", "network-diagnostic-port", "host-gateway-ip|host-gateway-ips")
-	refuse(noBridge, true, "icc", "ipv6", "ip-forward-no-drop", "allow-direct-routing")
+	refuse("the kernel alone carries published ports", false, "userland-proxy-path")
+	refuse("the firewall is nftables", false, "firewall-backend", "bridge-accept-fwmark")
+	refuse(noSwarm, false, "network-control-plane-mtu", "network-diagnostic-port")
+	refuse("host-gateway is the gateway of the container's own network", false, "host-gateway-ip|host-gateway-ips")
+	refuse("Berth never changes the policy of the host's FORWARD chain", true, "ip-forward-no-drop")
+	refuse("set com.docker.network.bridge.gateway_mode_ipv4=routed on the network", true, "allow-direct-routing")
 	refuse(noPull, false, "registry-mirror|registry-mirrors", "insecure-registry|insecure-registries", "max-concurrent-downloads", "max-concurrent-uploads",
 		"max-download-attempts", "http-proxy", "https-proxy", "no-proxy")
 	refuse(noContainerd, false, "containerd", "containerd-namespace", "containerd-plugins-namespace")

@@ -57,10 +57,15 @@ func create(e *live.Engine, cmd ...string) (string, error) {
 
 // oneLife takes a container from create to removed.
 func oneLife(e *live.Engine) error {
-	id, err := create(e, "true")
-	if err != nil {
+	return oneLifeOf(e, map[string]any{"Image": "box", "Cmd": []string{"true"}, "HostConfig": map[string]any{"NetworkMode": "none"}})
+}
+
+func oneLifeOf(e *live.Engine, spec map[string]any) error {
+	var c created
+	if err := e.Call(http.MethodPost, api+"/containers/create", spec, &c); err != nil {
 		return err
 	}
+	id := c.ID
 	if err := e.Call(http.MethodPost, api+"/containers/"+id+"/start", nil, nil); err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ var benches = []bench{
 	{"memory", "engine and keeper idle, and for each idle container", benchMemory},
 	{"restart", "engine killed and started again over 100 containers", benchRestart},
 	{"many", "1,000 containers: ps, start latency, removal", benchMany},
+	{"network", "a network beside one made by hand, and a published port beside Docker's proxy", benchNetwork},
 	{"cli", "run --rm by the command lines", benchCLI},
 }
 

@@ -137,9 +137,10 @@ func clients(t *testing.T, bin string) map[string]string {
 func TestCommandLines(t *testing.T) {
 	host := *against
 	var bin string
+	var verbs map[string]func(*testscript.TestScript, bool, []string)
 	if host == "" {
 		e := start(t)
-		host, bin = e.Host, e.Bin
+		host, bin, verbs = e.Host, e.Bin, places(e.World)
 	} else {
 		var err error
 		if bin, err = programs(); err != nil {
@@ -153,6 +154,7 @@ func TestCommandLines(t *testing.T) {
 				Dir:           "testdata/cli",
 				UpdateScripts: *update,
 				Condition:     conditions(name),
+				Cmds:          verbs,
 				Setup: func(env *testscript.Env) error {
 					prepare(env, name, path, host)
 					return nil
@@ -174,20 +176,20 @@ func TestCrashes(t *testing.T) {
 	for _, file := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			e := start(t)
+			verbs := places(e.World)
+			verbs["engine"] = func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) != 1 {
+					ts.Fatalf("usage: engine kill | run | restart | kill-keeper")
+				}
+				ts.Check(engine(e, args[0]))
+			}
 			testscript.Run(t, testscript.Params{
 				Files:     []string{file},
 				Condition: conditions("berth"),
+				Cmds:      verbs,
 				Setup: func(env *testscript.Env) error {
 					prepare(env, "berth", filepath.Join(e.Bin, "berth"), e.Host)
 					return nil
-				},
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"engine": func(ts *testscript.TestScript, neg bool, args []string) {
-						if neg || len(args) != 1 {
-							ts.Fatalf("usage: engine kill | run | restart | kill-keeper")
-						}
-						ts.Check(engine(e, args[0]))
-					},
 				},
 			})
 		})
@@ -221,6 +223,7 @@ func prepare(env *testscript.Env, name, path, host string) {
 	_, _ = rand.Read(unique) // never fails
 	env.Setenv("CLI", path)
 	env.Setenv("N", hex.EncodeToString(unique))
+	env.Setenv("SUBNET", fmt.Sprintf("10.%d.%d", 64+unique[0]&63, unique[1])) // the first three bytes of one that scripts may use
 	env.Setenv("DOCKER_HOST", host)
 	env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, ".docker"))
 	env.Setenv("DOCKER_CLI_HINTS", "false")

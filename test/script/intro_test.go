@@ -1,0 +1,65 @@
+package script
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"berth/test/live"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The images of introductions, from Debian's packages.
+var introImages = []struct {
+	name     string
+	packages []string
+	changes  []string
+}{
+	{"nginx", []string{"nginx-light"}, []string{"EXPOSE 80", `CMD ["nginx", "-g", "daemon off;"]`, "STOPSIGNAL SIGQUIT"}},
+	{"tomcat", []string{"tomcat10", "default-jre-headless"}, []string{
+		"EXPOSE 8080", "ENV JAVA_HOME=/usr/lib/jvm/default-java CATALINA_HOME=/usr/share/tomcat10 CATALINA_BASE=/var/lib/tomcat10", `CMD ["/usr/share/tomcat10/bin/catalina.sh", "run"]`,
+	}},
+}
+
+// TestIntroductions types what introductions to Docker print, with the stock command line.
+func TestIntroductions(t *testing.T) {
+	if *against != "" {
+		t.Skip("needs an engine of ours: the scripts look at it from its host's network")
+	}
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		t.Skip("needs the stock docker command line on PATH")
+	}
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("needs curl: install the package of that name")
+	}
+	e := start(t)
+	for _, i := range introImages {
+		tar, err := live.DebianTar(i.packages...)
+		if err != nil {
+			t.Skip(err)
+		}
+		args := []string{"-H", e.Host, "import"}
+		for _, c := range i.changes {
+			args = append(args, "--change", c)
+		}
+		if out, err := exec.Command(docker, append(args, tar, i.name)...).CombinedOutput(); err != nil {
+			t.Fatalf("import %s: %v\n%s", i.name, err, out)
+		}
+	}
+	scripts, err := filepath.Glob("testdata/intro/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	testscript.Run(t, testscript.Params{
+		Files:         scripts,
+		UpdateScripts: *update,
+		Condition:     conditions("docker"),
+		Cmds:          places(e.World),
+		Setup: func(env *testscript.Env) error {
+			prepare(env, "docker", docker, e.Host)
+			return nil
+		},
+	})
+}
