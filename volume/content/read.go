@@ -185,7 +185,9 @@ func (x *reader) parent(name string) (*tree.Dir, error) {
 		if err = above.Mkdir(base, 0o755); err != nil && !tree.Exists(err) {
 			return nil, err
 		}
-		dir, _, err = x.root.Open(name)
+		if dir, _, err = x.root.Open(name); tree.Missing(err) {
+			return nil, fault.New(fault.Invalid, "%.200q is a link that leads nowhere in the archive", name)
+		}
 	}
 	if err != nil {
 		return nil, err
