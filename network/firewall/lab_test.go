@@ -22,18 +22,25 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// The tests run in a network namespace of their own, which plays the host: no rule is ever loaded anywhere else.
+// The tests run in a network namespace and a mount namespace of their own; the first plays the host: no rule is ever loaded anywhere else.
 const insideVariable = "BERTH_FIREWALL_TEST_INSIDE"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if os.Getenv(insideVariable) != "" {
+		// mounts of the tests are seen by nobody else
+		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+			fmt.Fprintln(os.Stderr, "own mount namespace:", err)
+			os.Exit(1)
+		}
+	}
 	if os.Getenv(insideVariable) != "" || os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}
 	c := exec.Command("/proc/self/exe", os.Args[1:]...)
 	c.Env = append(os.Environ(), insideVariable+"=1")
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err := c.Run()
 	if exit, ok := err.(*exec.ExitError); ok {
 		os.Exit(exit.ExitCode())

@@ -80,7 +80,7 @@ func (p Port) Relayed() (needed, anyClient bool) {
 	case !p.HostIP.IsValid(): // all addresses of Target's family
 		return p.Target.Is6(), false
 	case p.HostIP.Is4():
-		return p.Target.Is6(), true
+		return p.Target.Is6(), p.Target.Is6()
 	}
 	return p.Target.Is4() || p.HostIP.IsLoopback(), p.Target.Is4()
 }
