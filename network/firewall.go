@@ -21,7 +21,6 @@ type rules interface {
 	SetNetwork(context.Context, firewall.Network) error
 	RemoveNetwork(ctx context.Context, id string) error
 	Change(ctx context.Context, add, remove []firewall.Port) error
-	Forget(...netip.Addr) error
 	Rules() string
 	Audit() []firewall.Exposure
 	Remove(context.Context) error

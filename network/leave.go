@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"sync"
 
 	"berth/base/failpoint"
@@ -63,7 +62,6 @@ func (n *Networks) withdraw(ctx context.Context, b *box, doorsOpen, served bool)
 		if err := n.changeDoors(ctx, nil, doors(b.ContainerID, b.Ports)); err != nil {
 			n.log.Error("rules of ports that are published no more stay", "container", b.ContainerID, "err", err)
 		}
-		n.forgetFlows(b)
 	}
 	n.ports.Release(ctx, keys(b.Ports)...)
 	if served && n.names != nil {
@@ -82,24 +80,6 @@ func (n *Networks) withdraw(ctx context.Context, b *box, doorsOpen, served bool)
 		if x := n.nets[b.Endpoints[i].NetworkID]; x != nil {
 			delete(x.endpoints, b.ContainerID)
 		}
-	}
-}
-
-// forgetFlows ends exchanges by UDP with addresses that are about to be another container's.
-func (n *Networks) forgetFlows(b *box) {
-	if n.rules == nil || len(b.Ports) == 0 {
-		return
-	}
-	var list []netip.Addr
-	for _, e := range b.Endpoints {
-		for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
-			if p.IsValid() {
-				list = append(list, p.Addr())
-			}
-		}
-	}
-	if err := n.rules.Forget(list...); err != nil {
-		n.log.Warn("exchanges by UDP with a container that is gone are not ended", "container", b.ContainerID, "err", err)
 	}
 }
 

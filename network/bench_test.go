@@ -1,0 +1,59 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cpu is the time that this process has worked, the kernel's work for it included.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkJoin measures what the network of one container costs, over its whole life; the budget is 2 ms of CPU.
+func BenchmarkJoin(b *testing.B) {
+	for _, c := range []struct {
+		name, network string
+		ports, others int
+	}{{"bridge", "bridge", 0, 0}, {"bridge+port", "bridge", 1, 0}, {"own+port", "own", 1, 0}, {"bridge+port beside 200", "bridge", 1, 200}} {
+		b.Run(c.name, func(b *testing.B) {
+			h := open4(b, nil)
+			h.create(CreateRequest{Name: "own"})
+			for i := range c.others {
+				w := want(fmt.Sprintf("other%d", i), c.network)
+				w.Ports = []PortSpec{{Port: 80, Proto: "tcp"}}
+				h.join(w)
+			}
+			var joined, joinCPU, left, leaveCPU time.Duration
+			for b.Loop() {
+				w := want("c", c.network)
+				for range c.ports {
+					w.Ports = []PortSpec{{Port: 80, Proto: "tcp", HostFirst: 8080}}
+				}
+				t, u := time.Now(), cpu()
+				h.join(w)
+				t2, u2 := time.Now(), cpu()
+				if err := h.Leave(context.Background(), w.ContainerID); err != nil {
+					b.Fatal(err)
+				}
+				joined, joinCPU = joined+t2.Sub(t), joinCPU+u2-u
+				left, leaveCPU = left+time.Since(t2), leaveCPU+cpu()-u2
+				b.StopTimer()
+				for len(h.pool.ready) < cap(h.pool.ready) {
+					time.Sleep(time.Millisecond)
+				}
+				b.StartTimer()
+			}
+			n := float64(b.N) * 1e3
+			b.ReportMetric(float64(joined.Nanoseconds())/n, "join-us")
+			b.ReportMetric(float64(joinCPU.Nanoseconds())/n, "join-cpu-us")
+			b.ReportMetric(float64(left.Nanoseconds())/n, "leave-us")
+			b.ReportMetric(float64(leaveCPU.Nanoseconds())/n, "leave-cpu-us")
+		})
+	}
+}
