@@ -24,6 +24,7 @@ type Config struct {
 	RunRoot      string        // users of mounted volumes; of this boot
 	MountTimeout time.Duration // how long a mount may take; 0: 30 s
 	Log          *slog.Logger
+	Make         func(mount.Mount) (fd int, err error) // nil: mount.Make. Tests put a server that hangs here
 }
 
 // Driver is the local driver.
@@ -31,7 +32,6 @@ type Driver struct {
 	cfg   Config
 	users use.Notes
 	names resolver
-	make  func(mount.Mount) (int, error) // mount.Make, but for tests
 
 	quotas   sync.Mutex // one project number is chosen at a time
 	projects *quota.Control
@@ -47,7 +47,10 @@ func Open(cfg Config) (*Driver, error) {
 	if cfg.MountTimeout == 0 {
 		cfg.MountTimeout = 30 * time.Second
 	}
-	d := &Driver{cfg: cfg, names: net.DefaultResolver, make: mount.Make, stuck: map[string]time.Time{}, known: map[string]options{}}
+	if cfg.Make == nil {
+		cfg.Make = mount.Make
+	}
+	d := &Driver{cfg: cfg, names: net.DefaultResolver, stuck: map[string]time.Time{}, known: map[string]options{}}
 	var err error
 	if d.users, err = use.Open(filepath.Join(cfg.RunRoot, "users")); err != nil {
 		return nil, err

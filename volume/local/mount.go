@@ -62,7 +62,7 @@ func (d *Driver) attach(ctx context.Context, name string, m mount.Mount, at stri
 	}
 	made := make(chan result) // unbuffered: what nobody receives any more is dropped by its maker
 	go func() {
-		fd, err := d.make(m)
+		fd, err := d.cfg.Make(m)
 		d.mu.Lock()
 		delete(d.stuck, name)
 		d.mu.Unlock()
