@@ -67,7 +67,11 @@ func (e *Engine) checkNetwork(s *container.Spec) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.networks.Check(w)
+	warnings, err := e.networks.Check(w)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil // the start refuses it: clients take "not found" in answer to a create for the image
+	}
+	return warnings, err
 }
 
 func checkNetworkMode(s *container.Spec) error {
@@ -108,7 +112,7 @@ func (e *Engine) completeEndpoints(s *container.Spec) error {
 	all := slices.Clone(n.Endpoints)
 	for i := range all {
 		same, err := e.sameNetwork(all[i].Network, n.Name())
-		if err != nil {
+		if err != nil && !fault.Is(err, fault.NotFound) {
 			return err
 		}
 		if same {

@@ -60,6 +60,11 @@ func (n *someNetworks) Join(_ context.Context, w network.Want) (network.Sandbox,
 	if n.fail != nil {
 		return network.Sandbox{}, n.fail
 	}
+	for _, p := range w.Endpoints {
+		if _, err := n.Get(p.Network); err != nil {
+			return network.Sandbox{}, err
+		}
+	}
 	n.note("join", w.Name)
 	s := network.Sandbox{ID: "sandbox", Key: "/proc/self/ns/net", ContainerID: w.ContainerID}
 	for i, p := range w.Endpoints {
@@ -227,7 +232,11 @@ func TestNetworksOfALife(t *testing.T) {
 func TestNoNetworkNoStart(t *testing.T) {
 	w, n, _ := newWorldWithRooms(t)
 	ctx := t.Context()
-	if _, err := w.Create(ctx, "", container.Spec{Image: "busybox", Network: container.Network{Mode: "nowhere"}}); !fault.Is(err, fault.NotFound) {
+	ghost, err := w.Create(ctx, "", container.Spec{Image: "busybox", Network: container.Network{Mode: "nowhere"}})
+	if err != nil {
+		t.Fatal(err) // its start is refused
+	}
+	if err := w.Start(ctx, ghost.ID); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a network that is not there: %v", err)
 	}
 	r, err := w.Create(ctx, "unlucky", container.Spec{Image: "busybox"})

@@ -30,6 +30,10 @@ func busybox() (string, error) {
 	return path, nil
 }
 
+// fetch is a program of the box: fetch HOST [SECONDS] gives the page / of a web server. Debian's static busybox has a wget, which
+// crashes in a root without the C library.
+const fetch = "#!/bin/sh\nprintf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w ${2:-5} $1 80 | grep ^page:\n"
+
 var boxTar = sync.OnceValues(makeBoxTar)
 
 // BoxTar gives a root file system as a tar: busybox, its applets as links, and the few files of /etc
@@ -65,6 +69,7 @@ func makeBoxTar() ([]byte, error) {
 		data []byte
 	}{
 		{"bin/busybox", 0o755, program},
+		{"bin/fetch", 0o755, []byte(fetch)},
 		{"etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nsailor:x:1000:1000:sailor:/tmp:/bin/sh\n")},
 		{"etc/group", 0o644, []byte("root:x:0:\nsailor:x:1000:\ndeck:x:2000:sailor\n")},
 		{"etc/os-release", 0o644, []byte("ID=box\nNAME=\"Berth test box\"\n")},
