@@ -108,22 +108,23 @@ func (n *Networks) makeAll(ctx context.Context) {
 	for _, x := range n.sorted() {
 		n.makeNet(ctx, x)
 		if r, ok := x.driver.(interface {
-			Repair(driver.Network, []string) error
+			Repair(driver.Network, []driver.Left) error
 		}); ok && x.broken == nil {
-			if err := r.Repair(x.view, n.hostLinks(x)); err != nil {
+			if err := r.Repair(x.view, n.leftOf(x)); err != nil {
 				n.log.Error("running containers are cut off their network", "network", x.Name, "err", err)
 			}
 		}
 	}
 }
 
-func (n *Networks) hostLinks(x *entry) (links []string) {
-	for _, e := range x.endpoints {
-		if e.HostLink != "" {
-			links = append(links, e.HostLink)
+// leftOf gives the endpoints of a network that were made before, as its driver knows them.
+func (n *Networks) leftOf(x *entry) (list []driver.Left) {
+	for cid, e := range x.endpoints {
+		if b := n.boxes[cid]; b != nil {
+			list = append(list, b.left(*e, nil, false))
 		}
 	}
-	return links
+	return list
 }
 
 // sorted gives all networks, the oldest first.

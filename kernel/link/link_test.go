@@ -207,10 +207,10 @@ func TestShapes(t *testing.T) {
 		do(t, c, link.ClsAct(s1), link.RedirectIn(s1, find(t, c, "ifb7").Index))
 	})
 	t.Run("htb", func(t *testing.T) {
-		do(t, c, link.HTB(s1, 1), link.HTBClass(s1, 0, 1, 1e9, 1e9, 1500), link.HTBClass(s1, 0, 2, 1e6, 1e9, 3000), link.FairQueue(s1, 2))
+		do(t, c, link.HTB(s1, 1), link.HTBClass(s1, 0, 1, 1e9, 1e9, 1500), link.HTBClass(s1, 0, 2, 1e6, 1e9, 3000))
 		v4, v6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
-		do(t, c, link.Classify(s1, 7, link.Match{Address: v4.AsSlice()}, 2), link.Classify(s1, 8, link.Match{Address: v6.AsSlice(), Source: true}, 2))
-		do(t, c, link.Unclassify(s1, 7, false), link.Unclassify(s1, 8, true), link.DeleteClass(s1, 2))
+		do(t, c, link.Classify(s1, link.Match{Address: v4.AsSlice()}, 2), link.Classify(s1, link.Match{Address: v6.AsSlice(), Source: true}, 2))
+		do(t, c, link.Unclassify(s1, 2, false), link.Unclassify(s1, 2, true), link.DeleteClass(s1, 2))
 	})
 }
 

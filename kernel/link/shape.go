@@ -33,19 +33,9 @@ const (
 
 	fqCodelLimit = 2
 
-	matchallAct = 2
-
-	flowerClassID = 1
-	flowerAct     = 3
-	flowerType    = 8
-	flowerSrc4    = 10
-	flowerSrc4M   = 11
-	flowerDst4    = 12
-	flowerDst4M   = 13
-	flowerSrc6    = 14
-	flowerSrc6M   = 15
-	flowerDst6    = 16
-	flowerDst6M   = 17
+	u32ClassID = 1
+	u32Sel     = 5
+	u32Act     = 7
 
 	actKind    = 1
 	actOptions = 2
@@ -104,61 +94,83 @@ const inHook = 0xFFFFFFF2
 func RedirectIn(index, to int) Op {
 	var m builder
 	m.tc(index, inHook, 0, filterInfo(1, unix.ETH_P_ALL))
-	m.text(tcaKind, "matchall")
-	m.nest(tcaOptions, func() {
-		m.nest(matchallAct, func() {
-			m.nest(1, func() {
-				m.text(actKind, "mirred")
-				m.nest(actOptions, func() {
-					var p builder // struct tc_mirred: tc_gen, what, to where
-					p.native32(0)
-					p.native32(0)
-					p.native32(actStolen)
-					p.native32(0)
-					p.native32(0)
-					p.native32(mirredEgressRedir)
-					p.native32(uint32(to))
-					m.attr(mirredParms, p.b)
-				})
-			})
-		})
+	m.all("mirred", func() {
+		var p builder // struct tc_mirred: tc_gen, what, to where
+		p.native32(0)
+		p.native32(0)
+		p.native32(actStolen)
+		p.native32(0)
+		p.native32(0)
+		p.native32(mirredEgressRedir)
+		p.native32(uint32(to))
+		m.attr(mirredParms, p.b)
 	})
 	return Op{what: fmt.Sprintf("redirect what comes in by %s to %s", name(index), name(to)), kind: unix.RTM_NEWTFILTER, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: m.b}
 }
 
-// PoliceIn drops what comes in by a link beyond rate bits a second and bursts of burst bytes. The link needs ClsAct.
+// PoliceIn drops what comes in by a link beyond rate bits a second and bursts of burst bytes. The link needs ClsAct. Some
+// kernels have no such action (ENOENT).
 func PoliceIn(index int, rate uint64, burst uint32) Op {
 	bytes := rate / 8
 	var m builder
 	m.tc(index, inHook, 0, filterInfo(1, unix.ETH_P_ALL))
-	m.text(tcaKind, "matchall")
+	m.all("police", func() {
+		var p builder // struct tc_police
+		p.native32(0)
+		p.native32(actShot)
+		p.native32(0)
+		p.native32(ticks(burst, bytes))
+		p.native32(0) // mtu: any, segments that the card will cut included
+		p.rate(bytes)
+		p.rate(0)
+		p.native32(0)
+		p.native32(0)
+		p.native32(0)
+		m.attr(policeTable, p.b)
+		if bytes > math.MaxUint32 {
+			m.u64(policeRate64, bytes)
+		}
+	})
+	return Op{what: fmt.Sprintf("police what comes in by %s", name(index)), kind: unix.RTM_NEWTFILTER, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: m.b}
+}
+
+// all appends a filter that does something to every packet: u32 with a key that any packet has, since that is the
+// classifier that every kernel with traffic control has.
+func (m *builder) all(action string, options func()) {
+	m.text(tcaKind, "u32")
 	m.nest(tcaOptions, func() {
-		m.nest(matchallAct, func() {
+		m.attr(u32Sel, selector(key{}))
+		m.nest(u32Act, func() {
 			m.nest(1, func() {
-				m.text(actKind, "police")
-				m.nest(actOptions, func() {
-					var p builder // struct tc_police
-					p.native32(0)
-					p.native32(actShot)
-					p.native32(0)
-					p.native32(ticks(burst, bytes))
-					p.native32(math.MaxUint32) // mtu: any, segments that the card will cut included
-					p.rate(bytes)
-					p.b[len(p.b)-12] = 3 // cell_log: the policer alone refuses a rate without a table (ENOMEM), and reads nothing in it
-					p.rate(0)
-					p.native32(0)
-					p.native32(0)
-					p.native32(0)
-					m.attr(policeTable, p.b)
-					m.attr(policeRates, make([]byte, 1024))
-					if bytes > math.MaxUint32 {
-						m.u64(policeRate64, bytes)
-					}
-				})
+				m.text(actKind, action)
+				m.nest(actOptions, options)
 			})
 		})
 	})
-	return Op{what: fmt.Sprintf("police what comes in by %s", name(index)), kind: unix.RTM_NEWTFILTER, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: m.b}
+}
+
+// key is one comparison of u32: four bytes of the packet, offset bytes behind the start of its network header.
+type key struct {
+	value, mask uint32
+	offset      int32
+}
+
+// selector is struct tc_u32_sel with its keys.
+func selector(keys ...key) []byte {
+	var p builder
+	p.raw(1, 0, uint8(len(keys)), 0) // terminal
+	p.native16(0)
+	p.native16(0)
+	p.native16(0)
+	p.native16(0)
+	p.native32(0)
+	for _, k := range keys {
+		p.b = binary.BigEndian.AppendUint32(p.b, k.mask)
+		p.b = binary.BigEndian.AppendUint32(p.b, k.value)
+		p.native32(uint32(k.offset))
+		p.native32(0)
+	}
+	return p.b
 }
 
 // HTB makes a link's discipline one that divides it among classes; what no filter matches goes to the class 1:fallback.
@@ -227,46 +239,43 @@ type Match struct {
 	Source  bool
 }
 
-// Classify puts what a link sends from or to an address into the class 1:minor. Each filter has a priority of its own,
-// by which Unclassify deletes it.
-func Classify(index int, priority uint16, x Match, minor uint16) Op {
+// Classify puts what a link sends from or to an address into the class 1:minor, which is below 0x8000.
+func Classify(index int, x Match, minor uint16) Op {
 	var m builder
-	proto := uint16(unix.ETH_P_IP)
-	if len(x.Address) == 16 {
-		proto = unix.ETH_P_IPV6
+	m.tc(index, Handle(1, 0), 0, classInfo(minor, len(x.Address) == 16))
+	m.text(tcaKind, "u32")
+	at := int32(16) // of the destination in an IPv4 header
+	switch {
+	case x.Source && len(x.Address) == 16:
+		at = 8
+	case len(x.Address) == 16:
+		at = 24
+	case x.Source:
+		at = 12
 	}
-	m.tc(index, Handle(1, 0), 0, filterInfo(priority, proto))
-	m.text(tcaKind, "flower")
+	var keys []key
+	for i := 0; i+4 <= len(x.Address); i += 4 {
+		keys = append(keys, key{binary.BigEndian.Uint32(x.Address[i:]), math.MaxUint32, at + int32(i)})
+	}
 	m.nest(tcaOptions, func() {
-		m.u32(flowerClassID, Handle(1, minor))
-		m.attr(flowerType, binary.BigEndian.AppendUint16(nil, proto))
-		value, mask := uint16(flowerDst4), uint16(flowerDst4M)
-		switch {
-		case x.Source && len(x.Address) == 16:
-			value, mask = flowerSrc6, flowerSrc6M
-		case len(x.Address) == 16:
-			value, mask = flowerDst6, flowerDst6M
-		case x.Source:
-			value, mask = flowerSrc4, flowerSrc4M
-		}
-		all := make([]byte, len(x.Address))
-		for i := range all {
-			all[i] = 0xFF
-		}
-		m.attr(value, x.Address)
-		m.attr(mask, all)
+		m.u32(u32ClassID, Handle(1, minor))
+		m.attr(u32Sel, selector(keys...))
 	})
 	return Op{what: fmt.Sprintf("classify on %s", name(index)), kind: unix.RTM_NEWTFILTER, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, body: m.b}
 }
 
-// Unclassify deletes the filters of a priority; v6 says of which protocol.
-func Unclassify(index int, priority uint16, v6 bool) Op {
-	proto := uint16(unix.ETH_P_IP)
+// classInfo gives each class and family a priority of its own: that is by what its filter is deleted.
+func classInfo(minor uint16, v6 bool) uint32 {
 	if v6 {
-		proto = unix.ETH_P_IPV6
+		return filterInfo(2*minor+1, unix.ETH_P_IPV6)
 	}
+	return filterInfo(2*minor, unix.ETH_P_IP)
+}
+
+// Unclassify deletes the filter of a class; v6 says of which family.
+func Unclassify(index int, minor uint16, v6 bool) Op {
 	var m builder
-	m.tc(index, Handle(1, 0), 0, filterInfo(priority, proto))
+	m.tc(index, Handle(1, 0), 0, classInfo(minor, v6))
 	return Op{what: fmt.Sprintf("delete filter of %s", name(index)), kind: unix.RTM_DELTFILTER, body: m.b}
 }
 

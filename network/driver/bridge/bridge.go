@@ -45,8 +45,8 @@ type Driver struct {
 	conn *link.Conn
 
 	mu     sync.Mutex
-	index  map[string]int // of bridges, by network id
-	shaped map[string]*shape
+	index  map[string]int     // of bridges, by network id
+	shares map[string]*shares // of networks whose bandwidth is shared out
 }
 
 var _ driver.Driver = (*Driver)(nil)
@@ -57,7 +57,7 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Driver{cfg: cfg, conn: conn, index: map[string]int{}, shaped: map[string]*shape{}}, nil
+	return &Driver{cfg: cfg, conn: conn, index: map[string]int{}, shares: map[string]*shares{}}, nil
 }
 
 // Close closes the driver and leaves all links.
@@ -184,7 +184,7 @@ func mtu(n driver.Network) int {
 func (d *Driver) Delete(_ context.Context, n driver.Network) error {
 	d.mu.Lock()
 	delete(d.index, n.ID)
-	delete(d.shaped, n.ID)
+	delete(d.shares, n.ID)
 	d.mu.Unlock()
 	d.conn.Do(link.DeleteNamed(shareLink(n.ID)).IfThere())
 	l, err := d.conn.ByName(n.Bridge)
@@ -220,29 +220,31 @@ func (d *Driver) Join(_ context.Context, n driver.Network, r driver.Request) (dr
 		return driver.Attachment{}, err
 	}
 	_ = failpoint.Hit("network/veth-made")
-	if err := d.port(n, r, host); err != nil {
-		d.conn.Do(link.DeleteNamed(host).IfThere())
+	a := driver.Attachment{Interface: r.Interface, HostLink: host, MAC: r.MAC, IPv4: r.IPv4, IPv6: r.IPv6}
+	if err := d.shapeEndpoint(n, r, &a); err != nil {
+		d.conn.Do(link.DeleteNamed(host).IfThere(), link.DeleteNamed(rateLink(r.EndpointID)).IfThere())
 		return driver.Attachment{}, err
 	}
-	a := driver.Attachment{Interface: r.Interface, HostLink: host, MAC: r.MAC, IPv4: r.IPv4, IPv6: r.IPv6}
 	if !n.Internal {
 		a.Gateway4, a.Gateway6 = r.Gateway4, r.Gateway6
 	}
 	return a, nil
 }
 
-// Repair puts links of running containers back onto the bridge, where it was deleted and made again.
-func (d *Driver) Repair(n driver.Network, links []string) error {
-	if len(links) == 0 {
+// Repair is told at the engine's start which containers run on the network: links are put back onto the bridge, where it
+// was deleted and made again, and their shares of its bandwidth are known again.
+func (d *Driver) Repair(n driver.Network, all []driver.Left) error {
+	if len(all) == 0 {
 		return nil
 	}
+	d.rememberShares(n, all)
 	bridge, err := d.bridge(n)
 	if err != nil {
 		return err
 	}
 	var ops []link.Op
-	for _, name := range links {
-		l, err := d.conn.ByName(name)
+	for _, e := range all {
+		l, err := d.conn.ByName(driver.HostLink(e.EndpointID))
 		if fault.Is(err, fault.NotFound) {
 			continue // its container is gone
 		}
@@ -254,18 +256,6 @@ func (d *Driver) Repair(n driver.Network, links []string) error {
 		}
 	}
 	return d.conn.Do(ops...)
-}
-
-// port sets what only some endpoints have: bandwidth.
-func (d *Driver) port(n driver.Network, r driver.Request, host string) error {
-	if r.Rate == 0 && !d.shares(n, r) {
-		return nil
-	}
-	l, err := d.conn.ByName(host)
-	if err != nil {
-		return err
-	}
-	return d.shapeEndpoint(n, r, l.Index)
 }
 
 // bridge gives the index of a network's bridge.
@@ -284,6 +274,7 @@ func (d *Driver) bridge(n driver.Network) (int, error) {
 // sends it any, and forgets what it learned there, so that the address can be another's at once.
 func (d *Driver) Leave(_ context.Context, n driver.Network, l driver.Left) error {
 	d.unshape(n, l)
+	d.unlimit(l)
 	if l.Ending && l.NS != nil {
 		host, err := d.conn.ByName(driver.HostLink(l.EndpointID))
 		if fault.Is(err, fault.NotFound) {

@@ -192,15 +192,35 @@ func size(n driver.Network, p link.Info) int {
 	return p.MTU
 }
 
-// limit caps an endpoint both ways. There is no link of it on the host, so the discipline is in the container's namespace:
-// what leaves waits, what comes in beyond the rate is dropped.
+// limit caps an endpoint both ways. There is no link of it on the host, so all that it takes is in the container's
+// namespace: what leaves waits; what comes in beyond the rate is dropped, or waits behind an ifb where the kernel cannot
+// drop by rate.
 func limit(r driver.Request) error {
 	l, err := r.In.ByName(r.Interface)
 	if err != nil {
 		return err
 	}
 	burst, queue := driver.Burst(r.Rate)
-	return r.In.Do(link.TBF(l.Index, r.Rate, burst, queue), link.ClsAct(l.Index), link.PoliceIn(l.Index, r.Rate, max(4*burst, 256<<10)))
+	err = r.In.Do(link.TBF(l.Index, r.Rate, burst, queue), link.ClsAct(l.Index))
+	if err != nil {
+		return err
+	}
+	if err := r.In.Do(link.PoliceIn(l.Index, r.Rate, max(4*burst, 256<<10))); !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	if err := r.In.Do(link.Add(link.Link{Name: "ifb%d", Kind: "ifb", Up: true, TxQueue: 32})); err != nil {
+		return err
+	}
+	links, err := r.In.Links()
+	if err != nil {
+		return err
+	}
+	for _, i := range links {
+		if i.Kind == "ifb" && i.Alias == "" {
+			return r.In.Do(link.Set(i.Index, link.Change{Alias: "berth " + r.Interface}), link.TBF(i.Index, r.Rate, burst, queue), link.RedirectIn(l.Index, i.Index))
+		}
+	}
+	return fault.New(fault.Internal, "the ifb link is not there")
 }
 
 // Leave takes the link away, where its namespace does not go with it.

@@ -1,0 +1,142 @@
+package network
+
+import (
+	stdnet "net"
+	"sync"
+	"testing"
+	"time"
+
+	"berth/kernel/link"
+	"berth/network/driver"
+)
+
+// flood sends through a connection for a while and tells how many bits a second arrived. both calls are made in the
+// namespace of their sandbox; a nil one is the host's.
+func flood(h *harness, from, to *Sandbox, at string, lasts time.Duration) float64 {
+	h.t.Helper()
+	within := func(s *Sandbox, f func() error) error {
+		if s == nil {
+			return f()
+		}
+		return h.in(*s, f)
+	}
+	var l stdnet.Listener
+	if err := within(to, func() (err error) { l, err = stdnet.Listen("tcp", ":0"); return err }); err != nil {
+		h.t.Error(err)
+		return 0
+	}
+	defer l.Close()
+	_, port, _ := stdnet.SplitHostPort(l.Addr().String())
+	got := make(chan float64, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			got <- 0
+			return
+		}
+		defer c.Close()
+		buf := make([]byte, 256<<10)
+		var bytes int
+		var first time.Time
+		for {
+			n, err := c.Read(buf)
+			if first.IsZero() { // what is under way at first fills buffers
+				first = time.Now()
+				n = 0
+			}
+			bytes += n
+			if err != nil || time.Since(first) > lasts {
+				got <- float64(bytes) * 8 / time.Since(first).Seconds()
+				return
+			}
+		}
+	}()
+	var c stdnet.Conn
+	err := within(from, func() (err error) {
+		c, err = stdnet.DialTimeout("tcp", stdnet.JoinHostPort(at, port), 3*time.Second)
+		return err
+	})
+	if err != nil {
+		h.t.Error(err)
+		return 0
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(lasts + 3*time.Second))
+	buf := make([]byte, 64<<10)
+	for {
+		if _, err := c.Write(buf); err != nil {
+			break
+		}
+	}
+	return <-got
+}
+
+func near(t *testing.T, what string, got, want float64) {
+	t.Helper()
+	t.Logf("%s: %.2f Mbit/s, want %.2f", what, got/1e6, want/1e6)
+	if got < want*0.85 || got > want*1.15 {
+		t.Errorf("%s: %.2f Mbit/s, want %.2f within 15 %%", what, got/1e6, want/1e6)
+	}
+}
+
+// TestRate measures a limit both ways, against the host and against another container.
+func TestRate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs seconds")
+	}
+	h := open4(t, nil)
+	a, b := want("a", "bridge"), want("b", "bridge")
+	a.Rate = 10_000_000
+	sa, sb := h.join(a), h.join(b)
+	links := len(h.links())
+	near(t, "out", flood(h, &sa, nil, "172.17.0.1", 3*time.Second), 10e6)
+	near(t, "in", flood(h, nil, &sa, "172.17.0.2", 3*time.Second), 10e6)
+	near(t, "to a container", flood(h, &sa, &sb, "172.17.0.3", 3*time.Second), 10e6)
+	h.reopen(a.ContainerID, b.ContainerID)
+	near(t, "out, after a restart", flood(h, &sa, nil, "172.17.0.1", 2*time.Second), 10e6)
+	c := want("c", "bridge")
+	c.Endpoints[0].Options = map[string]string{driver.OptRate: "300mbit"}
+	sc := h.join(c)
+	near(t, "out", flood(h, &sc, nil, "172.17.0.1", 2*time.Second), 300e6)
+	near(t, "in", flood(h, nil, &sc, "172.17.0.4", 2*time.Second), 300e6)
+	h.Leave(ctx, c.ContainerID)
+	soon(t, "the limit's link is gone", func() bool { return len(h.links()) == links })
+}
+
+// TestWeight measures how two containers share a network's bandwidth.
+func TestWeight(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs seconds")
+	}
+	h := open4(t, nil)
+	h.create(CreateRequest{Name: "own", IPAM: subnet("10.1.1.0/24"), Options: map[string]string{driver.OptRate: "40mbit"}})
+	a, b := want("a", "own"), want("b", "own")
+	a.Weight, b.Weight = 300, 100
+	sa, sb := h.join(a), h.join(b)
+	near(t, "alone", flood(h, &sb, nil, "10.1.1.1", 2*time.Second), 40e6)
+	h.reopen(a.ContainerID, b.ContainerID)
+	for _, dir := range []struct {
+		name string
+		run  func(s *Sandbox, ip string) float64
+	}{
+		{"out", func(s *Sandbox, _ string) float64 { return flood(h, s, nil, "10.1.1.1", 4*time.Second) }},
+		{"in", func(s *Sandbox, ip string) float64 { return flood(h, nil, s, ip, 4*time.Second) }},
+	} {
+		var wg sync.WaitGroup
+		var x, y float64
+		wg.Go(func() { x = dir.run(&sa, "10.1.1.2") })
+		wg.Go(func() { y = dir.run(&sb, "10.1.1.3") })
+		wg.Wait()
+		t.Logf("%s: %.2f and %.2f Mbit/s", dir.name, x/1e6, y/1e6)
+		if r := x / y; r < 2.4 || r > 3.6 {
+			t.Errorf("%s: shares are %.2f : 1, want 3 : 1", dir.name, r)
+		}
+	}
+	h.Leave(ctx, a.ContainerID)
+	near(t, "the other has left", flood(h, nil, &sb, "10.1.1.3", 2*time.Second), 40e6)
+	c, err := link.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
