@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"sync"
 
+	"berth/kernel/probe"
 	"berth/runtime/keeper/server"
 	"berth/runtime/launch"
 )
@@ -39,7 +40,9 @@ func newStarter() (server.Starter, error) {
 		l, err = launch.NewLauncher(false)
 	}
 	if err == nil {
-		l.High = server.HighFD
+		if probe.Host().Has(probe.CloseRangeUnshare) {
+			l.High = server.HighFD
+		}
 		if err := l.KeepNets(); err != nil { // launches make their own
 			os.Stderr.WriteString("berth-keeper: " + err.Error() + "\n")
 		}

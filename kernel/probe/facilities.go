@@ -26,6 +26,7 @@ const (
 	Statmount
 	CloseRange
 	CloseRangeExec
+	CloseRangeUnshare // older kernels' copies can take free numbers for taken (CVE-2024-45025)
 	CgroupKill
 	CgroupNamespace
 	TimeNamespace
@@ -78,6 +79,7 @@ var table = [facilityCount]facility{
 	Statmount:           {"statmount", Version{6, 8}, none, "facts of one mount; else all of mountinfo", askStatmount},
 	CloseRange:          {"close-range", Version{5, 9}, none, "closing inherited fds; required", askCloseRange},
 	CloseRangeExec:      {"close-range-cloexec", Version{5, 11}, CloseRange, "marking fds close-on-exec at once; else closed early", askCloseRangeExec},
+	CloseRangeUnshare:   {"close-range-unshare", Version{6, 11}, CloseRange, "a part of the fds for a child; else a copy of all", nil},
 	CgroupKill:          {"cgroup-kill", Version{5, 14}, none, "killing a cgroup in one write; else freeze and SIGKILL each", nil},
 	CgroupNamespace:     {"cgroup-namespace", Version{4, 6}, none, "private cgroup view; else refused when asked for", askCgroupNamespace},
 	TimeNamespace:       {"time-namespace", Version{5, 6}, none, "time namespaces; else refused when asked for", askTimeNamespace},

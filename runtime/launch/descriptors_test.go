@@ -15,6 +15,9 @@ import (
 // waits on the way and though it is to be inherited, and stays open in the launcher.
 func TestHighDescriptorsStay(t *testing.T) {
 	root := busyboxRoot(t)
+	if why := probe.Host().Why(probe.CloseRangeUnshare); why != "" {
+		t.Skip("needs a sound CLOSE_RANGE_UNSHARE: " + why)
+	}
 	const high = 200
 	for _, user := range []bool{false, true} { // a child that shares the launcher's memory, and one that is forked
 		l := &Launcher{High: high}

@@ -163,7 +163,7 @@ func launchers(t *testing.T, f func(t *testing.T, l *Launcher, o Options)) {
 			l, err := NewLauncher(covered)
 			must(t, err)
 			defer l.Close()
-			if covered {
+			if covered && probe.Host().Has(probe.CloseRangeUnshare) {
 				l.High = 256
 			}
 			f(t, l, Options{Covered: covered, Facts: probe.Host()})

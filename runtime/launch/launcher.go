@@ -16,7 +16,8 @@ import (
 type Launcher struct {
 	// High, when it is above 0, is the number from which on descriptors belong to the launching process
 	// alone. The kernel copies all others for each child, and closes the copies at its execve; who holds
-	// thousands keeps them there. Set it before the first Start.
+	// thousands keeps them there. Set it before the first Start, and only where the kernel has
+	// probe.CloseRangeUnshare.
 	High int
 
 	covered chan func() // runs on threads that live in the empty mount namespace
