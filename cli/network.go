@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/docker/cli/cli"
@@ -91,7 +92,7 @@ type prunePlan struct {
 func extendPrune(c *cobra.Command, d *command.DockerCli, noun string, filters func(client.Filters) client.Filters) {
 	var plan bool
 	c.Flags().BoolVar(&plan, "plan", false, "Say what would be removed, and remove nothing")
-	c.Example = "  berth " + noun[:len(noun)-1] + " prune --plan"
+	c.Example = "  berth " + strings.TrimSuffix(noun, "s") + " prune --plan"
 	prune := c.RunE
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if !plan {
@@ -107,7 +108,7 @@ func extendPrune(c *cobra.Command, d *command.DockerCli, noun string, filters fu
 		}
 		var p prunePlan
 		path := "/" + noun + "/prune?" + url.Values{"filters": {string(text)}}.Encode()
-		if err := newRemote(d.Client()).call(cmd.Context(), "berth "+noun[:len(noun)-1]+" prune --plan", http.MethodGet, path, nil, &p); err != nil {
+		if err := newRemote(d.Client()).call(cmd.Context(), "berth "+strings.TrimSuffix(noun, "s")+" prune --plan", http.MethodGet, path, nil, &p); err != nil {
 			return err
 		}
 		return printPlan(d.Out(), noun, p)
@@ -119,7 +120,11 @@ func printPlan(out io.Writer, noun string, p prunePlan) error {
 		fmt.Fprintf(out, "No %s would be removed.\n", noun)
 		return nil
 	}
-	fmt.Fprintf(out, "Would remove %d %s:\n", len(p.Remove), noun)
+	if len(p.Remove) == 1 {
+		fmt.Fprintf(out, "Would remove 1 %s:\n", strings.TrimSuffix(noun, "s"))
+	} else {
+		fmt.Fprintf(out, "Would remove %d %s:\n", len(p.Remove), noun)
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, r := range p.Remove {
 		size := ""

@@ -82,7 +82,7 @@ func TestRoomCommands(t *testing.T) {
 	}{
 		{args: "network rules", out: "table inet berth {\n}\n"},
 		{args: "network rules x", code: 1, errs: "accepts no arguments"},
-		{args: "network prune --plan", out: "Would remove 1 networks:\n  idle\n"},
+		{args: "network prune --plan", out: "Would remove 1 network:\n  idle\n"},
 		{args: "network prune --plan --filter label=a", out: "No networks would be removed.", asked: "GET /berth/v1/networks/prune?filters=%7B%22label%22%3A%7B%22a%22%3Atrue%7D%7D"},
 		{args: "volume prune --plan", out: "Would remove 2 volumes:\n  a          1.5MB\n  long-name  size unknown\n\nSpace that would be reclaimed: 1.5MB\n"},
 		{args: "volume prune --all --plan", asked: "GET /berth/v1/volumes/prune?filters=%7B%22all%22%3A%7B%22true%22%3Atrue%7D%7D"},

@@ -76,7 +76,7 @@ func networkList(s *Server, c *call) error {
 		}
 		var endpoints []network.Endpoint
 		if c.v < 28 {
-			endpoints = s.cfg.Networks.Endpoints(n.ID)
+			endpoints = s.endpoints(c.ctx(), n.ID)
 		}
 		out = append(out, wire.NetworkSummary(&n, endpoints, c.v))
 	}
@@ -155,7 +155,22 @@ func networkInspect(s *Server, c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.json(http.StatusOK, wire.NetworkInspect(&n, s.cfg.Networks.Endpoints(n.ID), c.v))
+	return c.json(http.StatusOK, wire.NetworkInspect(&n, s.endpoints(c.ctx(), n.ID), c.v))
+}
+
+// endpoints gives the places of running containers on a network. One that is noted by its container's name alone gets the id here: inspect
+// lists by id.
+func (s *Server) endpoints(ctx context.Context, networkID string) []network.Endpoint {
+	all := slices.Clone(s.cfg.Networks.Endpoints(networkID))
+	for i := range all {
+		if all[i].ContainerID != "" {
+			continue
+		}
+		if info, err := s.cfg.Containers.Inspect(ctx, all[i].Container); err == nil {
+			all[i].ContainerID = info.ID
+		}
+	}
+	return all
 }
 
 func networkCreate(s *Server, c *call) error {

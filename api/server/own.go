@@ -57,7 +57,7 @@ type exposure struct {
 func portAudit(s *Server, c *call) error {
 	out, names := []exposure{}, map[string]string{}
 	for _, n := range s.cfg.Networks.List() {
-		for _, e := range s.cfg.Networks.Endpoints(n.ID) {
+		for _, e := range s.endpoints(c.ctx(), n.ID) {
 			names[e.ContainerID] = e.Container
 		}
 	}

@@ -272,6 +272,7 @@ func TestNetworkRoutes(t *testing.T) {
 			call: `connect web "front" {"network":"front","aliases":["a"],"ipv4":"10.9.0.7","mac":"02:00:00:00:00:01","gwPriority":3}`},
 		{method: "POST", path: "/v1.43/networks/front/connect", body: `{"Container":"web","EndpointConfig":{"MacAddress":"02:00:00:00:00:01","GwPriority":3}}`, code: 200, call: `connect web "front" {"network":"front"}`},
 		{method: "POST", path: "/networks/front/connect", body: `{"Container":"web","EndpointConfig":{"IPAMConfig":{"IPv4Address":"::1"}}}`, code: 400, has: `invalid endpoint settings:\ninvalid IPv4 address: ::1`},
+		{method: "POST", path: "/networks/bridge/connect", body: `{"Container":"web","EndpointConfig":{"Aliases":["a"]}}`, code: 400, has: `invalid endpoint settings:\nnetwork-scoped alias is supported only`},
 		{method: "POST", path: "/networks/front/connect", body: `{"Container":"nosuch"}`, code: 404, has: "No such container: nosuch"},
 		{method: "POST", path: "/networks/front/connect", code: 400, has: `invalid name or ID supplied: \"\"`},
 		{method: "POST", path: "/networks/front/disconnect", body: `{"Container":"web","Force":true}`, code: 200, call: `disconnect web "front" true`},

@@ -80,6 +80,9 @@ func Endpoint(name string, s *networktypes.EndpointSettings, at string) (e netwo
 	if s == nil {
 		return e, nil, nil
 	}
+	if name == networktypes.NetworkBridge && len(s.Aliases) > 0 {
+		return e, nil, fault.New(fault.Invalid, "network-scoped alias is supported only for containers in user defined networks")
+	}
 	e.Aliases, e.Options, e.MAC, e.GwPriority = s.Aliases, s.DriverOpts, macText(s.MacAddress), s.GwPriority
 	for _, text := range s.Links {
 		link, err := parseLink(text)
