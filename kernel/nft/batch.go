@@ -73,6 +73,9 @@ func (b *Batch) DeleteElements(f Family, table string, set Set, elements ...Elem
 	return b.do(setElements{f, table, set, elements, false})
 }
 
+// FlushSet takes all elements out of a set.
+func (b *Batch) FlushSet(f Family, table, set string) *Batch { return b.do(flushSet{f, table, set}) }
+
 // String gives the changes as nft(8) takes them from its standard input.
 func (b *Batch) String() string {
 	var s strings.Builder
@@ -195,6 +198,22 @@ func (c flushChain) encode(w *writer) {
 	at := w.start(unix.NFT_MSG_DELRULE, 0, c.family, "flush chain "+c.chain)
 	w.str(unix.NFTA_RULE_TABLE, c.table)
 	w.str(unix.NFTA_RULE_CHAIN, c.chain)
+	w.finish(at)
+}
+
+type flushSet struct {
+	family     Family
+	table, set string
+}
+
+func (s flushSet) text() string {
+	return "flush set " + s.family.String() + " " + s.table + " " + s.set + "\n"
+}
+
+func (s flushSet) encode(w *writer) {
+	at := w.start(unix.NFT_MSG_DELSETELEM, 0, s.family, "flush set "+s.set)
+	w.str(unix.NFTA_SET_ELEM_LIST_TABLE, s.table)
+	w.str(unix.NFTA_SET_ELEM_LIST_SET, s.set)
 	w.finish(at)
 }
 

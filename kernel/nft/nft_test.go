@@ -129,6 +129,7 @@ func TestChanges(t *testing.T) {
 		DeleteElements(Inet, table.Name, table.Sets[3], table.Sets[3].Elements...).
 		DeleteElements(Inet, table.Name, table.Sets[4], table.Sets[4].Elements...).
 		FlushChain(Inet, table.Name, "from-1").
+		FlushSet(Inet, table.Name, "bridges").
 		DeleteChain(Inet, table.Name, "from-2")
 	script := b.String()
 	if err := Load(ns, b); err != nil {
@@ -140,7 +141,7 @@ func TestChanges(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, ours)
 		}
 	}
-	for _, not := range []string{"172.17.0.2", "172.17.0.0/16", "masquerade", "chain from-2"} {
+	for _, not := range []string{"172.17.0.2", "172.17.0.0/16", "masquerade", "chain from-2", "br-0123456789ab"} {
 		if strings.Contains(ours, not) {
 			t.Errorf("still %q in\n%s", not, ours)
 		}

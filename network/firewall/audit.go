@@ -47,7 +47,9 @@ func Audit(s State) []Exposure {
 	slices.SortStableFunc(list, func(a, b Exposure) int {
 		return cmp.Or(cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.NetworkID, b.NetworkID), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Host, b.Host))
 	})
-	return list
+	return slices.CompactFunc(list, func(a, b Exposure) bool { // two ports of the host may open the same direct way
+		return a.ContainerID == b.ContainerID && a.NetworkID == b.NetworkID && a.Host == b.Host && a.Rule == b.Rule
+	})
 }
 
 // ofWholeNetwork are the ways to all containers of a network at once.
@@ -74,7 +76,7 @@ func (c compiler) ofWholeNetwork(n Network) []Exposure {
 		}
 		e := base
 		e.Reach, e.Rule = reachOf(n, v4), fmt.Sprintf("%s: meta nfproto %s accept comment %q", chainTo(n), map[bool]string{true: "ipv4", false: "ipv6"}[v4], ModeUnprotected)
-		e.Notes = append([]string{"all ports, wherever the network's addresses are routed"}, c.bypassed()...)
+		e.Notes = append([]string{"all ports, wherever the network's addresses are routed"}, c.bypassed(v4, true)...)
 		list = append(list, e)
 	}
 	return list
@@ -94,13 +96,13 @@ func (c compiler) exposures(p Port) []Exposure {
 			d := e
 			d.Host, d.Reach = netip.AddrPortFrom(p.Target, p.TargetPort).String(), reachOf(n, p.Target.Is4())
 			d.Rule = chainTo(n) + ": " + rule(m)
-			d.Notes = append([]string{"by the container's own address, wherever it is routed"}, c.bypassed()...)
+			d.Notes = append([]string{"by the container's own address, wherever it is routed"}, c.bypassed(p.Target.Is4(), true)...)
 			list = append(list, d)
 		case strings.HasPrefix(m.set, "ports"):
 			d := e
 			d.Host, d.Reach, d.Rule = c.door(p), reachOfAddress(p), "publish: "+rule(m)
 			if d.Reach != ReachHost {
-				d.Notes = c.bypassed()
+				d.Notes = c.bypassed(p.Target.Is4(), false)
 			}
 			list = append(list, d)
 		}
@@ -121,22 +123,24 @@ func (c compiler) door(p Port) string {
 	return netip.AddrPortFrom(a, p.HostPort).String()
 }
 
-// bypassed tells how published ports stand to the host's own input policy.
-func (c compiler) bypassed() []string {
+// bypassed tells how a way stands to the host's own input policy, of which only the ports of the host's addresses can be made to obey: what goes to a
+// container's own address is not for the host.
+func (c compiler) bypassed(v4, direct bool) []string {
+	obeys := c.Policy.ObeyInput && !direct
 	var notes []string
 	for _, m := range c.Managers {
-		if !m.InputDrops {
+		if !m.InputDrops || (m.Kind == KindIptables || m.Kind == KindLegacy) && m.V4 != v4 {
 			continue
 		}
 		note := "bypasses " + m.name()
-		if c.Policy.ObeyInput {
+		if obeys {
 			note = "only what " + m.name() + " lets into the host"
 		}
 		if !slices.Contains(notes, note) {
 			notes = append(notes, note)
 		}
 	}
-	if c.Policy.ObeyInput && notes == nil {
+	if obeys && notes == nil {
 		notes = []string{"obeys the host's input policy, which drops nothing"}
 	}
 	return notes

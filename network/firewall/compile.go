@@ -24,9 +24,10 @@ const (
 	afterAll       = 1<<31 - 3 // the last place before the kernel takes a connection for made: the highest number for IPv4, one less for IPv6
 )
 
-// How long a host that the input policy has let in may make new connections before it is asked again, and how many are remembered.
+// How long a sender whom the input policy has let in may make new connections before it is asked again (which it also is when somebody changes
+// any rule of nftables, see check), and how many are remembered.
 const (
-	admittedFor  = 5 * time.Minute
+	admittedFor  = 10 * time.Minute
 	admittedMost = 65535
 )
 
@@ -73,7 +74,7 @@ func newCompiler(s State) compiler {
 // 127.0.0.1 would not come back, so the kernel does not drop it any more.
 func (c compiler) protect() nft.Chain {
 	return nft.Chain{Name: "protect", Hook: nft.Hook{Type: nft.Filter, Point: nft.Prerouting, Priority: beforeTracking}, Rules: []nft.Rule{
-		nft.NewRule(nft.In(setBridges, nft.IIfName), nft.Is(nft.IPDaddr, loopback4), nft.Drop()).Commented("loopback addresses are the host's"),
+		nft.NewRule(nft.Is(nft.IPDaddr, loopback4), nft.In(setBridges, nft.IIfName), nft.Drop()).Commented("loopback addresses are the host's"),
 	}}
 }
 
@@ -154,7 +155,7 @@ func (c compiler) forward() nft.Chain {
 // an address of the host. Clients from elsewhere keep their address.
 func (c compiler) postrouting() nft.Chain {
 	return nft.Chain{Name: "postrouting", Hook: nft.Hook{Type: nft.NAT, Point: nft.Postrouting, Priority: source}, Rules: []nft.Rule{
-		nft.NewRule(nft.In(setBridges, nft.OIfName), nft.Is(nft.IPSaddr, loopback4), nft.Masquerade()),
+		nft.NewRule(nft.Is(nft.IPSaddr, loopback4), nft.In(setBridges, nft.OIfName), nft.Masquerade()),
 		nft.NewRule(nft.Via(mapOut(true), nft.IPSaddr)),
 		nft.NewRule(nft.Via(mapOut(false), nft.IP6Saddr)),
 	}}

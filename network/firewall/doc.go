@@ -13,7 +13,7 @@
 //
 // Nothing but Berth's own table is ever changed, with one exception: where another manager's chain would drop what
 // we let through (an accept of nftables is final in its own chain only), a jump to a chain of ours is put where that manager wants such things,
-// as docs/decisions/0005-foreign-firewalls.md says.
+// as docs/decisions/0011-firewall.md says.
 //
 // The package reserves no ports (network/port does) and makes no links; it runs iptables' and firewalld's own programs, when they are in
 // use on the host, to ask for what nftables cannot, and never while a container starts.

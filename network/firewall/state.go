@@ -100,7 +100,7 @@ func (p Port) normal() Port {
 
 // Policy is what the daemon's settings say about the firewall.
 type Policy struct {
-	// ObeyInput makes published ports obey the host's input policy: see docs/decisions/0006-obey-input.md.
+	// ObeyInput makes published ports obey the host's input policy: see docs/decisions/0012-obey-input.md.
 	ObeyInput bool
 	// NoForeign keeps us from asking other managers of the firewall to let containers' traffic through; Rules then tells what to ask them by hand.
 	NoForeign bool

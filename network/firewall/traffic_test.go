@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -261,4 +262,9 @@ add rule inet guard input meta l4proto ipv6-icmp accept
 		t.Errorf("by udp: %q, %v", got, err)
 	}
 	l.want("client", "198.51.100.2:9000", "")
+
+	// what was let in is not any more as soon as the policy says so
+	l.nft("flush chain inet guard input\n")
+	eventually(t, "the end of the admission", func() bool { return !strings.Contains(listed(t, "berth-test"), "198.51.100.1 . tcp") })
+	l.want("client", "198.51.100.2:8080", "")
 }

@@ -91,6 +91,12 @@ func (f *Firewall) check(ctx context.Context) (asked bool, err error) {
 		f.config.Log.Warn("somebody has taken away the engine's firewall rules; they are loaded anew")
 		return true, f.replace(ctx, networks, ports)
 	}
+	if f.config.Policy.ObeyInput { // it may be another policy now
+		b := nft.NewBatch().FlushSet(nft.Inet, f.config.Table, shape("admitted", true).Name).FlushSet(nft.Inet, f.config.Table, shape("admitted", false).Name)
+		if err := f.conn.Load(b); err != nil {
+			return false, err
+		}
+	}
 	managers, err := f.observe(ctx)
 	if err != nil {
 		return false, err
