@@ -607,15 +607,6 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
-	got := table(netip.MustParseAddrPort("127.0.0.11:40001"), netip.MustParseAddrPort("127.0.0.11:40002")).String()
-	for _, want := range []string{"ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:40001", "ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:40002"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("no %q in:\n%s", want, got)
-		}
-	}
-}
-
 func FuzzLocal(f *testing.F) {
 	var m dns.Msg
 	m.SetQuestion("web.", dns.TypeA)

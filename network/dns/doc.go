@@ -9,7 +9,7 @@
 //
 // How a question travels:
 //
-//	process in the container ── 127.0.0.11:53 ──▶ nftables in its namespace: port 53 ⇒ a random one
+//	process in the container ── 127.0.0.11:53 ──▶ rules in its namespace (kernel/redirect): port 53 ⇒ a random one
 //	                                                 │
 //	        one epoll set, one goroutine ◀── socket made in the namespace, held by this process and parked in the keeper
 //	            │ local: answered at once

@@ -11,7 +11,7 @@ import (
 
 	"berth/base/fault"
 	"berth/kernel/netns"
-	"berth/kernel/nft"
+	"berth/kernel/redirect"
 	"berth/kernel/socket"
 )
 
@@ -51,11 +51,7 @@ func (s *Server) make(sb *sandbox, ns *os.File, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	batch := nft.NewBatch()
-	if !fresh {
-		batch.Delete(nft.IPv4, tableName) // of an engine whose sockets are lost; deleting waits for a grace period, some 10 ms
-	}
-	return nft.Load(ns, batch.Add(table(udp, tcp)))
+	return redirect.Redirect{Table: "berth-dns", Addr: self(), Port: dnsPort, UDP: udp.Port(), TCP: tcp.Port()}.Load(ns, fresh)
 }
 
 // listen makes the sockets in the thread's namespace, on ports that are not 53 whatever the container's range of ports is.
@@ -81,19 +77,6 @@ func listenElsewhere(k socket.Kind) (int, error) {
 		socket.Close(fd)
 	}
 	return -1, fmt.Errorf("%v: no port but 53 is free", k)
-}
-
-const tableName = "berth-dns"
-
-// table leads port 53 of the server's address to the sockets. Answers get their source back from connection tracking.
-func table(udp, tcp netip.AddrPort) nft.Table {
-	to := nft.Is(nft.IPDaddr, nft.Addr(self()))
-	return nft.Table{Family: nft.IPv4, Name: tableName, Chains: []nft.Chain{{
-		Name: "output", Hook: nft.Hook{Type: nft.NAT, Point: nft.Output, Priority: -100},
-		Rules: []nft.Rule{
-			nft.NewRule(to, nft.Is(nft.UDPDport, nft.Port(dnsPort)), nft.DNAT(udp)),
-			nft.NewRule(to, nft.Is(nft.TCPDport, nft.Port(dnsPort)), nft.DNAT(tcp)),
-		}}}}
 }
 
 // takeOver gets the sandbox's sockets from the keeper, if both are there and belong to the namespace.
