@@ -372,3 +372,45 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// On a file system with reflinks a clone takes no space.
+func TestClonesShareBlocks(t *testing.T) {
+	volumetest.NeedMounts(t)
+	if _, err := exec.LookPath("mkfs.btrfs"); err != nil {
+		t.Skip("needs mkfs.btrfs")
+	}
+	device := loop(t)
+	if out, err := exec.Command("wipefs", "-a", device).CombinedOutput(); err != nil {
+		t.Skipf("needs wipefs: %s", out)
+	}
+	if out, err := exec.Command("mkfs.btrfs", "-q", "-f", "--mixed", device).CombinedOutput(); err != nil {
+		t.Skipf("needs mkfs.btrfs: %v %s", err, out)
+	}
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	must(t, err)
+	fd, err := mount.Make(mount.Mount{Source: device, Type: "btrfs"})
+	if err != nil {
+		t.Skip("needs btrfs: ", err)
+	}
+	must(t, mount.Attach(fd, base))
+	t.Cleanup(func() { must(t, mount.UnmountBelow(base)) })
+	r := &rig{t: t, root: filepath.Join(base, "root"), run: filepath.Join(t.TempDir(), "run")}
+	r.open()
+	defer func() { r.Close() }()
+	must(t, r.create("data"))
+	must(t, os.WriteFile(filepath.Join(r.root, "data/_data/f"), make([]byte, 20<<20), 0o600))
+	used := func() uint64 {
+		syscall.Sync()
+		var st syscall.Statfs_t
+		must(t, syscall.Statfs(base, &st))
+		return (st.Blocks - st.Bfree) * uint64(st.Bsize)
+	}
+	before := used()
+	must(t, r.Clone(t.Context(), "data", "clone"))
+	if grown := int64(used() - before); grown > 5<<20 {
+		t.Errorf("a clone of 20 MiB takes %d bytes", grown)
+	}
+	if st, err := os.Stat(filepath.Join(r.root, "clone/_data/f")); err != nil || st.Size() != 20<<20 {
+		t.Error(err)
+	}
+}
