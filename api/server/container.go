@@ -67,6 +67,10 @@ func containerCreate(s *Server, c *call) error {
 		spec.Platform = p
 	}
 	made, err := s.cfg.Containers.Create(c.ctx(), c.text("name"), spec)
+	if fault.Is(err, fault.NotFound) && !strings.Contains(err.Error(), "No such image") {
+		// Clients take 404 for an image that has to be pulled. What else is not there is a mistake in the request.
+		return fault.Wrap(fault.Invalid, err, "")
+	}
 	if err != nil {
 		return err
 	}

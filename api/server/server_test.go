@@ -61,6 +61,8 @@ func TestRequests(t *testing.T) {
 			verb: `create  "" {"Image":"a","Platform":"linux/arm64","Network":{"Mode":"none"}}`},
 		{method: "POST", path: "/containers/create?platform=a/b/c/d", body: `{"Image":"a","HostConfig":{"NetworkMode":"none"}}`, code: 400},
 		{method: "POST", path: "/containers/create", body: `{"Image":"busybox"}`, code: 201, has: webID},
+		{method: "POST", path: "/containers/create", body: `{"Image":"busybox"}`, code: 400, has: `{"message":"network x not found"}`, verb: "create", fail: fault.New(fault.NotFound, "network x not found")},
+		{method: "POST", path: "/containers/create", body: `{"Image":"busybox"}`, code: 404, has: `{"message":"No such image: busybox:latest"}`, verb: "create", fail: fault.New(fault.NotFound, "No such image: busybox:latest")},
 		{method: "POST", path: "/containers/create", body: `{}`, code: 400, has: "config cannot be empty"},
 		{method: "POST", path: "/containers/create", body: "{", code: 400, has: "invalid JSON: unexpected EOF"},
 		{method: "POST", path: "/containers/create", code: 400, has: "invalid JSON: got EOF while reading request body"},
