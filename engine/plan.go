@@ -130,12 +130,29 @@ func (e *Engine) builtOf(c *entry) (bundle.Built, error) {
 
 // input is what is known of a container without looking at anything.
 func (e *Engine) input(r *container.Record) bundle.Input {
+	r = e.namedAsDonor(r)
 	s := r.Spec
 	in := bundle.Input{Record: r, Init: e.wantsInit(s) && s.Namespaces.PID != "host" && joined(s.Namespaces.PID) == ""}
 	if s.Namespaces.IPC == "shareable" {
 		in.Shm = e.shmPath(r.ID)
 	}
 	return in
+}
+
+// namedAsDonor gives the record with the host name of the container whose network it lives in, as in Docker: names and network go together.
+func (e *Engine) namedAsDonor(r *container.Record) *container.Record {
+	donor := joined(r.Spec.Network.Mode)
+	if donor == "" || r.Spec.Hostname != "" {
+		return r
+	}
+	c, err := e.index.find(donor)
+	if err != nil {
+		return r
+	}
+	named, s := *r, *r.Spec
+	s.Hostname, s.Domainname = c.record().Spec.Hostname, c.record().Spec.Domainname
+	named.Spec = &s
+	return &named
 }
 
 // join is a namespace that a container shares with another one.
