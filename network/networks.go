@@ -43,6 +43,7 @@ type Networks struct {
 
 	madeRouter bool // the host forwarded nothing before we came
 
+	closing  sync.Once
 	changing sync.Mutex // held by who makes or removes a network, over the work
 
 	mu    sync.RWMutex // guards what follows; held for memory only
@@ -172,6 +173,11 @@ func (n *Networks) AddDriver(ctx context.Context, name string, d driver.Driver) 
 func (n *Networks) Close() error { return n.closeAll() }
 
 func (n *Networks) closeAll() (err error) {
+	n.closing.Do(func() { err = n.closeOnce() })
+	return err
+}
+
+func (n *Networks) closeOnce() (err error) {
 	if n.pool != nil {
 		n.pool.close()
 	}

@@ -170,8 +170,17 @@ type Change struct {
 	Alias   string // a text of ours by which a link is known again; at most 255 bytes
 }
 
+// SetNamed changes the link of that name. In one batch with Add it is done with it or not at all, whatever kills us.
+func SetNamed(ifname string, c Change) Op {
+	o := set(0, ifname, c)
+	o.what = "change link " + ifname
+	return o
+}
+
 // Set changes a link.
-func Set(index int, c Change) Op {
+func Set(index int, c Change) Op { return set(index, "", c) }
+
+func set(index int, ifname string, c Change) Op {
 	var m builder
 	flags, change := uint32(0), uint32(0)
 	if c.Up {
@@ -184,6 +193,9 @@ func Set(index int, c Change) Op {
 		flags, change = flags|unix.IFF_PROMISC, change|unix.IFF_PROMISC
 	}
 	m.ifinfo(unix.AF_UNSPEC, index, flags, change)
+	if ifname != "" {
+		m.text(unix.IFLA_IFNAME, ifname)
+	}
 	if c.Name != "" {
 		m.text(unix.IFLA_IFNAME, c.Name)
 	}

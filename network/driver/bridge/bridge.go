@@ -103,21 +103,12 @@ func (d *Driver) make(n driver.Network) (link.Info, error) {
 	v4, v6 := gateways(n)
 	err := d.conn.Do(link.Add(link.Link{
 		Name: n.Bridge, Kind: "bridge", MTU: mtu(n), MAC: driver.MACOf(v4.Addr(), v6.Addr()), Bridge: &link.BridgeOptions{},
-	}))
+	}), link.SetNamed(n.Bridge, link.Change{Alias: mark(n)}))
 	if err != nil {
 		return link.Info{}, err
 	}
 	_ = failpoint.Hit("network/bridge-made")
-	l, err := d.conn.ByName(n.Bridge)
-	if err == nil {
-		err = d.conn.Do(link.Set(l.Index, link.Change{Alias: mark(n)}))
-	}
-	if err != nil {
-		d.conn.Do(link.DeleteNamed(n.Bridge).IfThere())
-		return link.Info{}, err
-	}
-	l.Alias = mark(n)
-	return l, nil
+	return d.conn.ByName(n.Bridge)
 }
 
 // gateways gives the host's addresses in a network; zero where it has none.

@@ -85,14 +85,12 @@ func (d *Driver) shapeNetwork(n driver.Network, bridge int) error {
 
 // makeIFB makes an ifb link, up, or gives the one that there is.
 func (d *Driver) makeIFB(name, alias string) (int, error) {
-	if err := d.conn.Do(link.Add(link.Link{Name: name, Kind: "ifb", Up: true, TxQueue: 32}).OrExists()); err != nil {
-		return 0, err
-	}
-	l, err := d.conn.ByName(name)
+	err := d.conn.Do(link.Add(link.Link{Name: name, Kind: "ifb", Up: true, TxQueue: 32}).OrExists(), link.SetNamed(name, link.Change{Alias: alias}))
 	if err != nil {
 		return 0, err
 	}
-	return l.Index, d.conn.Do(link.Set(l.Index, link.Change{Alias: alias}))
+	l, err := d.conn.ByName(name)
+	return l.Index, err
 }
 
 // rememberShares knows the classes of containers that run since before.

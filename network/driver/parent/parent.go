@@ -108,19 +108,12 @@ func (d *Driver) Create(_ context.Context, n driver.Network) error {
 // make makes a parent of the first kind that the kernel has.
 func (d *Driver) make(n driver.Network, kinds ...link.Link) (err error) {
 	for _, l := range kinds {
-		if err = d.conn.Do(link.Add(l)); !fault.Is(err, fault.NotImplemented) {
+		if err = d.conn.Do(link.Add(l), link.SetNamed(l.Name, link.Change{Alias: mark(n)})); !fault.Is(err, fault.NotImplemented) {
 			break
 		}
 	}
-	if err != nil {
-		return err
-	}
 	_ = failpoint.Hit("network/parent-made")
-	l, err := d.conn.ByName(kinds[0].Name)
-	if err != nil {
-		return err
-	}
-	return d.conn.Do(link.Set(l.Index, link.Change{Alias: mark(n)}))
+	return err
 }
 
 // VLAN reads "eth0.10".

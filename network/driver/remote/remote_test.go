@@ -337,3 +337,24 @@ func TestWithoutLinkAndPorts(t *testing.T) {
 		t.Errorf("a plugin that hangs: %v after %v", err, time.Since(begin))
 	}
 }
+
+func TestFinder(t *testing.T) {
+	f, d := start(t)
+	ctx := context.Background()
+	finder := NewFinder(d.cfg.Plugins, t.TempDir(), nil)
+	defer finder.Close()
+	if _, err := finder.Find(ctx, "nobody"); !fault.Is(err, fault.NotFound) || err.Error() != `plugin "nobody" not found` {
+		t.Errorf("%v", err)
+	}
+	one, err := finder.Find(ctx, "fake")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Create(ctx, testNetwork); err != nil {
+		t.Error(err)
+	}
+	f.server.Close() // the plugin is away, the driver stays
+	if two, err := finder.Find(ctx, "fake"); err != nil || two != one {
+		t.Errorf("%v %v", two, err)
+	}
+}
