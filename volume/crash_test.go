@@ -153,7 +153,7 @@ func TestKilled(t *testing.T) {
 					t.Errorf("left: %v", left)
 				}
 			}
-			if left := volumetest.Mounted(t, base); len(left) > 0 {
+			if left := volumetest.Left(t, base); len(left) > 0 {
 				t.Errorf("left mounted: %v", left)
 			}
 			// Everything still works.

@@ -44,7 +44,7 @@ func (v *Volumes) fill(ctx context.Context, rec *Volume, root *tree.Dir, subpath
 		return err
 	}
 	defer to.Close()
-	if empty, err := content.Empty(to); err != nil || !empty {
+	if empty, err := content.Empty(to); err != nil || !empty || rec.SnapshotOf != "" {
 		return err
 	}
 	marked := rec.Driver == localDriver && subpath == "" && !v.local.Mounts(rec.Name) && len(v.references(rec.Name)) <= 1

@@ -1,32 +1,56 @@
 package volume
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 )
 
-// Recovered tells which containers run, once the engine knows after its start. What other containers had mounted is unmounted;
-// what those have stays and is theirs.
+// Recovered tells which containers run, once the engine knows after its start. What those have mounted is theirs; what others had is
+// unmounted, behind the answer where that takes longer than a moment: a driver or a server may not answer. Close ends it.
 func (v *Volumes) Recovered(running func(containerID string) bool) {
-	ctx := context.Background()
+	ended := map[string][]string{} // users by volume
 	for name, users := range v.left() {
-		release, err := v.turns.Take(ctx, name)
-		if err != nil {
-			continue
-		}
 		for user := range users {
 			if running(user) {
 				v.use(name, user)
-				continue
-			}
-			if err := v.unmount(ctx, name, user); err != nil {
-				v.log.Error("volume of a container that does not run stays mounted", "volume", name, "container", user, "error", err)
+			} else {
+				ended[name] = append(ended[name], user)
 			}
 		}
-		release()
+	}
+	var all sync.WaitGroup
+	for name, users := range ended {
+		all.Go(func() { v.end(name, users) })
+	}
+	done := make(chan struct{})
+	v.work.Go(func() {
+		all.Wait()
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
+// end unmounts a volume for users that have ended.
+func (v *Volumes) end(name string, users []string) {
+	release, err := v.turns.Take(v.stopped, name)
+	if err != nil {
+		return
+	}
+	defer release()
+	for _, user := range users {
+		if v.uses(name, user) {
+			continue // it was started again meanwhile
+		}
+		if err := v.unmount(v.stopped, name, user); err != nil {
+			v.log.Error("volume of a container that does not run stays mounted", "volume", name, "container", user, "error", err)
+		}
 	}
 }
 

@@ -61,6 +61,10 @@ type Volumes struct {
 	turns   turn.Turns
 	pruning atomic.Bool
 
+	stop    context.CancelFunc // ends what Recovered began
+	stopped context.Context
+	work    sync.WaitGroup
+
 	mu      sync.Mutex                 // guards what follows; held for memory only
 	records map[string]*Volume         // by name; a *Volume is replaced, never changed
 	users   map[string]map[string]bool // by name: who has it mounted
@@ -74,6 +78,7 @@ func Open(ctx context.Context, cfg Config) (*Volumes, error) {
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
+	v.stopped, v.stop = context.WithCancel(context.Background())
 	if v.cfg.Emit == nil {
 		v.cfg.Emit = func(string, string, map[string]string) {}
 	}
@@ -122,6 +127,8 @@ func (v *Volumes) open(ctx context.Context) (err error) {
 
 // Close gives the root up. Mounts and their users stay for the next engine.
 func (v *Volumes) Close() error {
+	v.stop()
+	v.work.Wait()
 	for _, f := range v.finders {
 		f.Close()
 	}
@@ -215,8 +222,8 @@ func (v *Volumes) get(ctx context.Context, name string) (Volume, error) {
 		return Volume{}, noSuchVolume()
 	}
 	d, err := v.driver(ctx, rec.Driver)
-	if err != nil {
-		return Volume{}, fault.In(err, "error while checking if volume %q exists in driver %q", name, rec.Driver)
+	if err != nil { // a plugin that is not there now does not make its volumes go away
+		return Volume{}, fault.Wrap(fault.Unavailable, err, "error while checking if volume %q exists in driver %q", name, rec.Driver)
 	}
 	found, err := d.Get(ctx, name)
 	switch {

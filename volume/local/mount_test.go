@@ -35,7 +35,7 @@ func newRig(t *testing.T) *rig {
 	r.open()
 	t.Cleanup(func() {
 		r.Close()
-		if left := volumetest.Mounted(t, base); len(left) > 0 {
+		if left := volumetest.Left(t, base); len(left) > 0 {
 			t.Errorf("left mounted: %v", left)
 		}
 	})
@@ -114,7 +114,7 @@ func TestMountedVolumes(t *testing.T) {
 			t.Errorf("%s: after a restart: %v", c.name, got)
 		}
 		r.Recovered(func(string) bool { return false })
-		if got := volumetest.Mounted(t, at); len(got) != 0 {
+		if got := volumetest.Left(t, at); len(got) != 0 {
 			t.Errorf("%s: without users: %v", c.name, got)
 		}
 		must(t, r.Remove(ctx, c.name, false))
@@ -163,7 +163,7 @@ func TestFailedMounts(t *testing.T) {
 			strings.Contains(err.Error(), "secret") || fault.Is(err, fault.NotFound) {
 			t.Errorf("%v: %v (%v)", c.options, err, fault.KindOf(err))
 		}
-		if left := volumetest.Mounted(t, r.root, r.run); len(left) > 0 {
+		if left := volumetest.Left(t, r.root, r.run); len(left) > 0 {
 			t.Errorf("%v: left mounted: %v", c.options, left)
 		}
 		if users, _ := os.ReadDir(filepath.Join(r.run, "users")); len(users) > 0 {
@@ -240,7 +240,7 @@ func TestFileSystemThatHangs(t *testing.T) {
 	if !fault.Is(err, fault.Deadline) || !strings.Contains(err.Error(), "no answer within 1s") || time.Since(begin) > 20*time.Second {
 		t.Errorf("%v (%v) after %s", err, fault.KindOf(err), time.Since(begin))
 	}
-	if left := volumetest.Mounted(t, r.root, r.run); len(left) > 0 {
+	if left := volumetest.Left(t, r.root, r.run); len(left) > 0 {
 		t.Errorf("left mounted: %v", left)
 	}
 	end() // whoever waits is let go

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"berth/base/failpoint"
 	"berth/kernel/mount"
@@ -48,6 +49,18 @@ func NeedMounts(t *testing.T) {
 	if os.Getenv(insideVariable) == "" {
 		t.Skip("needs CAP_SYS_ADMIN: mounts in a mount namespace of its own")
 	}
+}
+
+// Left lists what is still mounted at and below the directories after a while: some unmounting is done behind an answer.
+func Left(t *testing.T, dirs ...string) []string {
+	t.Helper()
+	for range 500 {
+		if len(Mounted(t, dirs...)) == 0 {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return Mounted(t, dirs...)
 }
 
 // Mounted lists what is mounted at and below the directories.

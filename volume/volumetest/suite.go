@@ -56,7 +56,7 @@ func Run(t *testing.T, s Subject) {
 			p.Volumes = s.Open(t, p.root, p.run)
 			defer func() {
 				p.Recovered(func(string) bool { return false })
-				if left := Mounted(t, base); len(left) > 0 && !t.Failed() {
+				if left := Left(t, base); len(left) > 0 && !t.Failed() {
 					t.Errorf("left mounted: %v", left)
 				}
 				p.Close()
@@ -202,7 +202,7 @@ func testUsers(t *testing.T, p *place) {
 	p.unmount("data", "c2")
 	p.unmount("data", "c2")
 	p.unmount("data", "never")
-	if left := Mounted(t, p.root, p.run); len(left) > 0 {
+	if left := Left(t, p.root, p.run); len(left) > 0 {
 		t.Errorf("left mounted: %v", left)
 	}
 	for _, user := range []string{"", "../x", "a/b", ".x"} {
@@ -248,7 +248,7 @@ func testSubpath(t *testing.T, p *place) {
 	}
 	p.unmount("data", "c1")
 	p.unmount("data", "host")
-	if left := Mounted(t, p.root, p.run); len(left) > 0 {
+	if left := Left(t, p.root, p.run); len(left) > 0 {
 		t.Errorf("left mounted: %v", left)
 	}
 	if left, _ := os.ReadDir(filepath.Join(p.run, "pins")); len(left) > 0 {
@@ -297,7 +297,7 @@ func testNextEngine(t *testing.T, p *place) {
 		t.Errorf("pinned at %s, before at %s", again, sub)
 	}
 	p.unmount("data", "lives")
-	if left := Mounted(t, p.root, p.run); len(left) > 0 {
+	if left := Left(t, p.root, p.run); len(left) > 0 {
 		t.Errorf("left mounted: %v", left)
 	}
 	must(t, p.Remove(ctx, "data", false))
@@ -365,7 +365,7 @@ func testParallel(t *testing.T, p *place) {
 		})
 	}
 	all.Wait()
-	if left := Mounted(t, p.root, p.run); len(left) > 0 {
+	if left := Left(t, p.root, p.run); len(left) > 0 {
 		t.Errorf("left mounted: %v", left)
 	}
 	must(t, p.Remove(ctx, "data", false))

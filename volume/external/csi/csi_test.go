@@ -85,7 +85,7 @@ func newBench(t *testing.T, timeout time.Duration) *bench {
 	b.Volumes = b.open(t, b.root, b.run)
 	t.Cleanup(func() {
 		b.Close()
-		if left := volumetest.Mounted(t, base); len(left) > 0 {
+		if left := volumetest.Left(t, base); len(left) > 0 {
 			t.Errorf("left mounted: %v", left)
 		}
 	})

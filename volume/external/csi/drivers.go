@@ -220,11 +220,14 @@ func secrets(p *place, o *options) (map[string]string, error) {
 
 // cleanUp finishes what was broken off: volumes whose creation was never answered, and deletions. It tries again until nothing is left.
 func (d *Drivers) cleanUp(ctx context.Context) {
+	pause := d.cfg.Retry
 	for {
 		left := d.sweep(ctx)
 		var again <-chan time.Time
 		if left {
-			again = time.After(d.cfg.Retry)
+			again, pause = time.After(pause), min(2*pause, 20*d.cfg.Retry)
+		} else {
+			pause = d.cfg.Retry
 		}
 		select {
 		case <-ctx.Done():
