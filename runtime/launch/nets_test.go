@@ -1,10 +1,13 @@
 package launch
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -85,4 +88,62 @@ func within(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("%s: not within %v", what, freshNet+3*time.Second)
 		}
 	}
+}
+
+// TestStartsAtOnce starts containers from several goroutines as the keeper does, every fourth with a failure,
+// and looks that nothing of them is left.
+func TestStartsAtOnce(t *testing.T) {
+	root := busyboxRoot(t)
+	l, err := NewLauncher(true)
+	must(t, err)
+	defer l.Close()
+	if probe.Host().Has(probe.CloseRangeUnshare) {
+		l.High = 512
+	}
+	must(t, l.KeepNets())
+	o := Options{Covered: true, Facts: probe.Host()}
+	good, err := Compile(plainSpec(root, "true"), o)
+	must(t, err)
+	bad, err := Compile(plainSpec(root, "/not/there"), o)
+	must(t, err)
+	encoded := [2][]byte{good.Encode(), bad.Encode()}
+	streams := quiet(t)
+	before := openFiles(t)
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			var d Decoder
+			for i := range 20 {
+				fails := i % 4 / 3
+				p, err := d.Decode(bytes.Clone(encoded[fails]))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				proc, err := l.Start(p, streams)
+				if fails == 1 {
+					if !errors.Is(err, unix.ENOENT) {
+						t.Errorf("a program that is not there: %v", err)
+					}
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if status := wait(t, proc); status.ExitStatus() != 0 {
+					t.Errorf("exit status %d", status.ExitStatus())
+				}
+			}
+		})
+	}
+	all.Wait()
+	within(t, "no descriptor is left", func() bool { return openFiles(t) == before })
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(fds)
 }
