@@ -14,14 +14,13 @@ type Ruleset struct {
 	Asks  []Ask // what other managers are asked to let through, in the order in which it is done
 }
 
-// Priorities of our base chains. Ours of forwarding come before those of others, which is of no consequence: a drop is final
+// Priorities of our base chains. Those that filter come before those of others, which is of no consequence: a drop is final
 // wherever it happens, an accept nowhere.
 const (
-	beforeTracking = -300
-	destination    = -100
-	source         = 100
-	forwarding     = -1
-	afterAll       = 1<<31 - 3 // the last place before the kernel takes a connection for made: the highest number for IPv4, one less for IPv6
+	destination   = -100
+	source        = 100
+	beforeFilters = -1
+	afterAll      = 1<<31 - 3 // the last place before the kernel takes a connection for made: the highest number for IPv4, one less for IPv6
 )
 
 // How long a sender whom the input policy has let in may make new connections before it is asked again (which it also is when somebody changes
@@ -71,9 +70,11 @@ func newCompiler(s State) compiler {
 }
 
 // protect drops what a container sends to a loopback address: its bridge has route_localnet, or the host's own connections to published ports at
-// 127.0.0.1 would not come back, so the kernel does not drop it any more.
+// 127.0.0.1 would not come back, so the kernel does not drop it any more. Answers to these connections have such an address by now, too. It hangs
+// where only packets for the host come by.
 func (c compiler) protect() nft.Chain {
-	return nft.Chain{Name: "protect", Hook: nft.Hook{Type: nft.Filter, Point: nft.Prerouting, Priority: beforeTracking}, Rules: []nft.Rule{
+	return nft.Chain{Name: "protect", Hook: nft.Hook{Type: nft.Filter, Point: nft.Input, Priority: beforeFilters}, Rules: []nft.Rule{
+		nft.NewRule(nft.Has(nft.CTState, nft.Established, nft.Related), nft.Accept()),
 		nft.NewRule(nft.Is(nft.IPDaddr, loopback4), nft.In(setBridges, nft.IIfName), nft.Drop()).Commented("loopback addresses are the host's"),
 	}}
 }
@@ -140,7 +141,7 @@ func (c compiler) admit() []nft.Chain {
 }
 
 func (c compiler) forward() nft.Chain {
-	ch := nft.Chain{Name: "forward", Hook: nft.Hook{Type: nft.Filter, Point: nft.Forward, Priority: forwarding}, Rules: []nft.Rule{
+	ch := nft.Chain{Name: "forward", Hook: nft.Hook{Type: nft.Filter, Point: nft.Forward, Priority: beforeFilters}, Rules: []nft.Rule{
 		nft.NewRule(nft.Has(nft.CTState, nft.Established, nft.Related), nft.Accept()),
 		nft.NewRule(nft.Via(mapFrom, nft.IIfName)),
 		nft.NewRule(nft.Via(mapTo, nft.OIfName)),

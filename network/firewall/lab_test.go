@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 //	198.51.100.1    .2    └─ br-b ── b1
 //	2001:db8::1    ::2
 type lab struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	places map[string]*os.File
 	fw     *Firewall
@@ -91,17 +91,13 @@ func port(host, target string) Port {
 	return p
 }
 
-func newLab(t *testing.T, policy Policy) *lab {
+func newLab(t testing.TB, policy Policy) *lab {
 	t.Helper()
 	needRoot(t)
 	l := &lab{t: t, dir: t.TempDir(), places: map[string]*os.File{}, state: State{Networks: []Network{netA, netB}}}
 	l.ip("link set lo up")
 	l.ip("link add wan type veth peer name c0")
-	t.Cleanup(func() {
-		for _, link := range []string{"wan", "br-a", "br-b", "h-a1", "h-a2", "h-b1"} {
-			exec.Command("ip", "link", "del", link).Run()
-		}
-	})
+	t.Cleanup(l.down)
 	l.place("client")
 	l.ip("link set c0 netns " + l.path("client"))
 	l.ip("addr add 198.51.100.2/24 dev wan", "addr add 2001:db8::2/64 dev wan nodad", "link set wan up")
@@ -133,14 +129,14 @@ func newLab(t *testing.T, policy Policy) *lab {
 	return l
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(b)))
 	return len(b), nil
 }
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: network namespaces")
@@ -149,6 +145,13 @@ func needRoot(t *testing.T) {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("needs %s: packages iproute2, nftables", p)
 		}
+	}
+}
+
+// down takes the lab's links away.
+func (l *lab) down() {
+	for _, link := range []string{"wan", "br-a", "br-b", "h-a1", "h-a2", "h-b1"} {
+		exec.Command("ip", "link", "del", link).Run()
 	}
 }
 

@@ -62,19 +62,22 @@ func TestPublished(t *testing.T) {
 	l.wantBy("udp", "a1", "198.51.100.1:53", "client 198.51.100.2")
 }
 
-// Packets that a neighbour or a container makes for addresses they have no business with.
+// Packets that a neighbour or a container makes for loopback addresses of the host, with a kernel that lets them.
 func TestForged(t *testing.T) {
 	l := newLab(t, Policy{})
 	l.serve("a1", 80)
 	l.serve("host", 9000)
 	l.change([]Port{port("127.0.0.1:8081", "172.30.1.2:80")}, nil)
-	for _, from := range []string{"client", "a2"} {
-		gateway := map[string]string{"client": "198.51.100.2", "a2": "172.30.1.1"}[from]
-		dev := map[string]string{"client": "c0", "a2": "eth0"}[from]
-		l.ipIn(from, "route add table 100 127.0.0.99/32 via "+gateway+" dev "+dev, "rule add pref 1 to 127.0.0.99 lookup 100", "addr del 127.0.0.1/8 dev lo")
-		l.want(from, "127.0.0.99:9000", "")
-		l.want(from, "127.0.0.99:8081", "")
+	for from, way := range map[string]string{"client": "via 198.51.100.2 dev c0", "a2": "via 172.30.1.1 dev eth0"} {
+		l.ipIn(from, "addr del 127.0.0.1/8 dev lo", "route add 127.0.0.1/32 "+way)
+		err := l.in(from, func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.want(from, "127.0.0.1:9000", "")
+		l.want(from, "127.0.0.1:8081", "")
 	}
+	l.want("host", "127.0.0.1:8081", "a1 172.30.1.1")
 }
 
 func TestModes(t *testing.T) {
