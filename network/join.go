@@ -286,6 +286,10 @@ func (p *place) settings(ifname string) error {
 		if err != nil && !fault.Is(err, fault.NotFound) { // a kernel without IPv6
 			return err
 		}
+	} else {
+		// We chose the addresses. While the kernel looks whether somebody else has them, for 2 s, it would ask for no
+		// neighbour: the container's first connections would fail.
+		_ = link.WriteSysctl("net/ipv6/conf/"+ifname+"/accept_dad", "0")
 	}
 	for _, s := range p.sets {
 		if err := link.WriteSysctl(s.path(ifname), s.value); err != nil {

@@ -23,7 +23,8 @@ func (d *Driver) settings(n driver.Network) error {
 		d.warn(n, err)
 	}
 	if n.IPv6 {
-		d.try(n, v6+"accept_ra", "0") // what containers say of routers is not for the host
+		d.try(n, v6+"accept_ra", "0")  // what containers say of routers is not for the host
+		d.try(n, v6+"accept_dad", "0") // nobody else has our addresses; while it looks, it asks for no neighbour, for 2 s
 	}
 	if n.Internal {
 		return nil

@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -102,7 +101,11 @@ func (d *Driver) Create(_ context.Context, n driver.Network) error {
 	if err != nil {
 		return fault.New(fault.NotFound, "failed to find master interface %s on the Docker host: link not found", base)
 	}
-	return d.make(n, link.Link{Name: Name(n), Kind: "vlan", VLAN: id, Parent: l.Index, Up: true})
+	err = d.make(n, link.Link{Name: Name(n), Kind: "vlan", VLAN: id, Parent: l.Index, Up: true})
+	if fault.Is(err, fault.NotImplemented) {
+		return fault.Wrap(fault.NotImplemented, err, "this kernel has no VLAN links (8021q)")
+	}
+	return err
 }
 
 // make makes a parent of the first kind that the kernel has.
@@ -227,21 +230,9 @@ func (d *Driver) Leave(_ context.Context, n driver.Network, l driver.Left) error
 	}
 	defer in.Close()
 	if l.Ending {
-		// It dies with the namespace, some time; until then it must not answer for its address.
-		i, err := in.ByName(l.Interface)
-		if fault.Is(err, fault.NotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		var ops []link.Op
-		for _, p := range []netip.Prefix{l.IPv4, l.IPv6} {
-			if p.IsValid() {
-				ops = append(ops, link.DeleteAddress(i.Index, p).IfThere())
-			}
-		}
-		return in.Do(ops...)
+		// It dies with the namespace, some time; until then it must not answer for its address, and its hardware address
+		// must be free for the next.
+		return in.Do(link.SetNamed(l.Interface, link.Change{Down: true}).IfThere())
 	}
 	return in.Do(link.DeleteNamed(l.Interface).IfThere())
 }
