@@ -100,17 +100,18 @@ func Endpoint(name string, s *networktypes.EndpointSettings, at string) (e netwo
 			return e, nil, fault.New(fault.Invalid, "invalid IPv6 address: %s", c.IPv6Address)
 		}
 	}
-	if set := answers(s); len(set) > 0 {
+	if set := answers(s, &e); len(set) > 0 {
 		warnings = append(warnings, at+": "+strings.Join(set, ", ")+" is what the engine tells, not what it is asked, and was ignored")
 	}
 	return e, warnings, nil
 }
 
-// answers names the settings that are in answers only.
-func answers(s *networktypes.EndpointSettings) (set []string) {
+// answers names the settings that are in answers only. An address that says what was asked for is none: Compose sends both.
+func answers(s *networktypes.EndpointSettings, e *network.EndpointSpec) (set []string) {
 	v := reflect.ValueOf(*s)
 	for _, name := range []string{"NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "DNSNames"} {
-		if firstSet(v.FieldByName(name), name) != "" {
+		asked := name == "IPAddress" && s.IPAddress == e.IPv4 || name == "GlobalIPv6Address" && s.GlobalIPv6Address == e.IPv6
+		if firstSet(v.FieldByName(name), name) != "" && !asked {
 			set = append(set, name)
 		}
 	}
