@@ -29,12 +29,10 @@ func (s *start) clone() error {
 		defer leave()
 	}
 	if s.net.ns >= 0 {
-		leave, err := s.nets.enter(s.net.ns)
-		if err != nil {
-			return fmt.Errorf("enter the container's network namespace: %w", err)
+		if leave, err := s.nets.enter(s.net.ns); err == nil { // else clone3 makes one
+			defer leave()
+			args.flags &^= unix.CLONE_NEWNET
 		}
-		defer leave()
-		args.flags &^= unix.CLONE_NEWNET
 	}
 	run := cloneRun
 	// A child that shares our memory stays in our time namespace (time_namespaces(7)); one that has to wait
