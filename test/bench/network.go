@@ -157,7 +157,7 @@ func handShape() (_ *shape, err error) {
 	script += `nft -f - <<EOF
 table ip nat {
 	chain pre { type nat hook prerouting priority dstnat; fib daddr type local tcp dport 8080 dnat to 172.30.0.3:80; }
-	chain out { type nat hook output priority dstnat; fib daddr type local tcp dport 8080 dnat to 172.30.0.3:80; }
+	chain out { type nat hook output priority -100; fib daddr type local tcp dport 8080 dnat to 172.30.0.3:80; }
 	chain post { type nat hook postrouting priority srcnat; ip saddr 172.30.0.0/24 oifname != "br0" masquerade; }
 }
 EOF
@@ -288,11 +288,10 @@ func compareProxy(t *table, o options, s *shape) error {
 	proxy := dockerProxy()
 	if proxy != "" {
 		cmd := exec.Command(proxy, "-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "9090", "-container-ip", s.server4, "-container-port", "80")
-		if err := s.world.Start(cmd); err != nil {
-			return err
+		if err := startProxy(s.world, cmd); err != nil {
+			return fmt.Errorf("%s: %w", proxy, err)
 		}
 		defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-		time.Sleep(300 * time.Millisecond)
 	}
 	var ours, theirs []float64
 	err = netns.Do(s.world.Host, func() error {
@@ -321,6 +320,25 @@ func compareProxy(t *table, o options, s *shape) error {
 		return nil
 	}
 	t.row("… over Docker's userland proxy", median(ratios(ours, theirs)), 0.6, "x")
+	return nil
+}
+
+// startProxy starts the proxy and waits until it listens, which it tells on its descriptor 3 by a 0.
+func startProxy(w *world.World, cmd *exec.Cmd) error {
+	r, told, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd.ExtraFiles = []*os.File{told}
+	err = w.Start(cmd)
+	told.Close()
+	if err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(r, make([]byte, 1)); err != nil {
+		return errors.Join(err, cmd.Wait())
+	}
 	return nil
 }
 
