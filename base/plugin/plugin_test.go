@@ -46,7 +46,7 @@ func registry(t *testing.T) (*Registry, Config) {
 	t.Helper()
 	dir := t.TempDir()
 	cfg := Config{Sockets: filepath.Join(dir, "run"), Specs: []string{filepath.Join(dir, "etc"), filepath.Join(dir, "lib")},
-		Wait: 300 * time.Millisecond, Timeout: 500 * time.Millisecond}
+		Wait: 300 * time.Millisecond, Timeout: 1500 * time.Millisecond}
 	for _, d := range append(cfg.Specs, cfg.Sockets) {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -280,6 +282,11 @@ func usable(want Sandbox) []netip.AddrPort {
 		}
 		if !want.FromHost && up.Addr().Unmap() == self() {
 			continue
+		}
+		if zone := up.Addr().Zone(); zone != "" && want.FromHost {
+			if link, err := net.InterfaceByName(zone); err == nil { // sockets want its number
+				up = netip.AddrPortFrom(up.Addr().WithZone(strconv.Itoa(link.Index)), up.Port())
+			}
 		}
 		if len(list) < maxServers {
 			list = append(list, up)

@@ -143,9 +143,11 @@ func (d *Driver) Join(ctx context.Context, n driver.Network, r driver.Request) (
 	if err := joined.into(&a); err != nil {
 		return a, err
 	}
-	if joined.InterfaceName != nil && joined.InterfaceName.SrcName != "" {
-		err = d.move(r, *joined.InterfaceName, &a)
+	if joined.InterfaceName == nil || joined.InterfaceName.SrcName == "" {
+		a.Done = true // there is no link to be given anything
+		return a, nil
 	}
+	err = d.move(r, *joined.InterfaceName, &a)
 	return a, err
 }
 
