@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 
 	"berth/base/failpoint"
 	"berth/base/fault"
@@ -140,7 +141,7 @@ func (v *Volumes) pin(ctx context.Context, rec *Volume, at, subpath, user string
 		defer root.Close()
 		fd, dir, err := mount.PinInRoot(v.cfg.Facts, root.FD(), subpath)
 		if err != nil {
-			return fault.In(err, "cannot access path %s", filepath.Join(at, subpath))
+			return cannotAccess(err, filepath.Join(at, subpath))
 		}
 		if rec.SnapshotOf != "" {
 			if err := mount.ReadOnly(fd); err != nil {
@@ -165,6 +166,15 @@ func (v *Volumes) pin(ctx context.Context, rec *Volume, at, subpath, user string
 	}
 	failpoint.Hit("volume/pinned")
 	return to, nil
+}
+
+// cannotAccess says it in Docker's words.
+func cannotAccess(err error, path string) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return fault.New(fault.KindOf(err), "cannot access path %s: lstat %s: %v", path, path, errno)
+	}
+	return fault.In(err, "cannot access path %s", path)
 }
 
 // pinPath is RUNROOT/pins/USER/NAME/KEY.

@@ -3,6 +3,7 @@ package local_test
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -319,15 +320,18 @@ func TestSizeIsALimit(t *testing.T) {
 	must(t, err)
 	// A process without CAP_SYS_RESOURCE is stopped; this one may have it, so somebody else writes.
 	write := func(file string, mb int) error {
-		cmd := exec.Command("dd", "if=/dev/zero", "of="+filepath.Join(v.Mountpoint, file), "bs=1M", "count="+itoa(mb))
+		f, err := os.Create(filepath.Join(v.Mountpoint, file))
+		must(t, err)
+		defer f.Close()
+		var said strings.Builder
+		cmd := exec.Command("dd", "if=/dev/zero", "bs=1M", "count="+itoa(mb))
+		cmd.Stdout, cmd.Stderr = f, &said
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			return errors.New(string(out))
+		if err := cmd.Run(); err != nil {
+			return errors.New(said.String())
 		}
 		return nil
 	}
-	must(t, os.Chmod(v.Mountpoint, 0o777))
 	must(t, write("one", 1))
 	if err := write("three", 3); err == nil || !strings.Contains(err.Error(), "quota exceeded") && !strings.Contains(err.Error(), "No space left") {
 		t.Errorf("%v", err)
@@ -413,4 +417,26 @@ func TestClonesShareBlocks(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(r.root, "clone/_data/f")); err != nil || st.Size() != 20<<20 {
 		t.Error(err)
 	}
+}
+
+// An NFS server that takes the connection and never says anything, as one behind a broken firewall.
+func TestSilentNFSServer(t *testing.T) {
+	r := newRig(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	must(t, r.create("data", "type=nfs", "device=:/x", "o=addr=127.0.0.1,port="+port+",mountport="+port+",nfsvers=4"))
+	begin := time.Now()
+	_, err = r.Mount(t.Context(), "data", "", "c1")
+	if errors.Is(err, syscall.ENODEV) {
+		t.Skip("needs NFS in the kernel: ", err)
+	}
+	if !fault.Is(err, fault.Deadline) || !strings.Contains(err.Error(), "the nfs server 127.0.0.1 did not answer within 1s") || time.Since(begin) > 10*time.Second {
+		t.Errorf("%v (%v) after %s", err, fault.KindOf(err), time.Since(begin))
+	}
+	if left := volumetest.Left(t, r.root, r.run); len(left) > 0 {
+		t.Errorf("left mounted: %v", left)
+	}
+	must(t, r.Remove(t.Context(), "data", false))
 }
