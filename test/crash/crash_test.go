@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"berth/test/world"
 )
 
 const (
@@ -47,9 +51,17 @@ func TestKillTheEngine(t *testing.T) {
 		t.Fatalf("load: %d %s", code, b)
 	}
 
+	if code, b := e.insist("POST", "/networks/create", map[string]any{"Name": dock}); code != http.StatusCreated {
+		t.Fatalf("create a network: %d %s", code, b)
+	}
+	const counting = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
 	var old []life
 	for i := range survivors {
-		l := life{e: e, name: fmt.Sprintf("survivor%d", i), script: "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"}
+		l := life{e: e, name: fmt.Sprintf("survivor%d", i), script: counting, host: map[string]any{"NetworkMode": dock}}
+		if i == 0 { // a web server for the world
+			l.script = "mkdir /www; echo page >/www/index.html; httpd -p 80 -h /www; " + counting
+			l.host = map[string]any{"NetworkMode": dock, "PortBindings": map[string]any{"80/tcp": []any{map[string]string{"HostPort": "8080"}}}, "Binds": []string{"hold:/hold"}}
+		}
 		l.create()
 		l.start()
 		l.pid = l.inspect().State.Pid
@@ -72,6 +84,9 @@ func TestKillTheEngine(t *testing.T) {
 	for k := 0; k < kills && !t.Failed(); k++ {
 		time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond)
 		e.kill()
+		if err := e.page(); err != nil {
+			t.Errorf("kill %d: no engine, and the published port does not answer: %v", k, err)
+		}
 		begin := time.Now()
 		e.start()
 		if took := time.Since(begin); took > 5*time.Second {
@@ -82,6 +97,10 @@ func TestKillTheEngine(t *testing.T) {
 	wg.Wait()
 	t.Logf("%d containers lived", lives.Load())
 
+	if err := e.page(); err != nil {
+		t.Errorf("the published port does not answer: %v", err)
+	}
+	old[1].run("nslookup -type=a survivor0 127.0.0.11")
 	for _, l := range old {
 		i := l.inspect()
 		if !i.State.Running || i.State.Pid != l.pid {
@@ -100,7 +119,13 @@ func TestKillTheEngine(t *testing.T) {
 		}
 		l.remove()
 	}
+	if code, b := e.insist("DELETE", "/volumes/hold", nil); code != http.StatusNoContent {
+		t.Errorf("remove a volume: %d %s", code, b)
+	}
 	e.nothingLeft()
+	if code, b := e.insist("DELETE", "/networks/"+dock, nil); code != http.StatusNoContent {
+		t.Errorf("remove a network: %d %s", code, b)
+	}
 	if t.Failed() {
 		t.Logf("the engine said:\n%s", e.tail())
 	}
@@ -109,7 +134,7 @@ func TestKillTheEngine(t *testing.T) {
 // liveOnce takes one container through a life with random turns.
 func liveOnce(e *engine, r *rand.Rand, name string) {
 	code, lines := r.IntN(100), 1+r.IntN(30)
-	l := &life{e: e, name: name, script: fmt.Sprintf("for i in $(seq %d); do echo $i; done; exit %d", lines, code)}
+	l := &life{e: e, name: name, host: hosts[r.IntN(len(hosts))], script: fmt.Sprintf("for i in $(seq %d); do echo $i; done; exit %d", lines, code)}
 	stop := r.IntN(4) == 0
 	if stop {
 		l.script = fmt.Sprintf("trap 'exit %d' TERM; for i in $(seq %d); do echo $i; done; while :; do sleep 0.01; done", code, lines)
@@ -140,11 +165,40 @@ func liveOnce(e *engine, r *rand.Rand, name string) {
 	l.remove()
 }
 
+// dock is a network of a test's own.
+const dock = "dock"
+
+// hosts are the surroundings that containers get: none, the default bridge with a port, a network with names, volumes.
+var hosts = []map[string]any{
+	{"NetworkMode": "none"},
+	{"NetworkMode": "bridge", "PortBindings": map[string]any{"80/tcp": []any{map[string]string{"HostPort": ""}}}},
+	{"NetworkMode": dock, "PortBindings": map[string]any{"80/tcp": []any{map[string]string{"HostPort": ""}}, "53/udp": []any{map[string]string{"HostIp": "127.0.0.1"}}}},
+	{"NetworkMode": "none", "Binds": []string{"hold:/hold"}, "Mounts": []any{map[string]any{"Type": "volume", "Target": "/scratch"}}},
+	{"NetworkMode": dock, "Mounts": []any{map[string]any{"Type": "volume", "Target": "/scratch"}}},
+}
+
+// page asks the first survivor's web server, from outside.
+func (e *engine) page() error {
+	c, err := e.world.Dial(e.world.Outside, "tcp", world.Host4+":8080")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
+	b, err := io.ReadAll(c)
+	if !strings.Contains(string(b), "page") {
+		return fmt.Errorf("it says %q, %v", b, err)
+	}
+	return nil
+}
+
 // life is one container, as a stubborn client sees it.
 type life struct {
 	e      *engine
 	name   string
 	script string
+	host   map[string]any // HostConfig
 	pid    int
 }
 
@@ -164,7 +218,7 @@ func (l *life) path(rest string) string { return "/containers/" + l.name + rest 
 func (l *life) create() {
 	body := map[string]any{
 		"Image": "busybox", "Cmd": []string{"sh", "-c", l.script},
-		"HostConfig": map[string]any{"NetworkMode": "none"},
+		"HostConfig": l.host,
 	}
 	// 409 after a crash: the first attempt had come through.
 	if code, b := l.e.insist("POST", "/containers/create?name="+l.name, body); code != http.StatusCreated && code != http.StatusConflict {
@@ -212,7 +266,7 @@ func (l *life) kill() {
 }
 
 func (l *life) remove() {
-	if code, b := l.e.insist("DELETE", l.path("?force=1"), nil); code != http.StatusNoContent && code != http.StatusNotFound && code != http.StatusConflict {
+	if code, b := l.e.insist("DELETE", l.path("?force=1&v=1"), nil); code != http.StatusNoContent && code != http.StatusNotFound && code != http.StatusConflict {
 		l.e.t.Errorf("remove %s: %d %s", l.name, code, b)
 	}
 	for range 2000 { // a removal that a crash cut off is finished by the next engine
@@ -241,6 +295,21 @@ func (l *life) exec(code int) {
 		}
 	}
 	l.e.t.Errorf("exec %s: never came through", l.name)
+}
+
+// run runs a shell line in the container, which must succeed.
+func (l *life) run(line string) {
+	status, b := l.e.insist("POST", l.path("/exec"), map[string]any{"Cmd": []string{"sh", "-c", line}})
+	var made struct{ Id string }
+	json.Unmarshal(b, &made)
+	if status != http.StatusCreated {
+		l.e.t.Errorf("exec %s: %d %s", l.name, status, b)
+		return
+	}
+	l.e.do("POST", "/exec/"+made.Id+"/start", map[string]any{"Detach": true})
+	if !l.execEnded(made.Id, 0) {
+		l.e.t.Errorf("exec %q in %s was not run", line, l.name)
+	}
 }
 
 func (l *life) execEnded(id string, want int) bool {
@@ -312,7 +381,7 @@ func (e *engine) nothingLeft() {
 		e.t.Errorf("containers are left: %s", b)
 	}
 	left := func() (all []string) {
-		for _, pattern := range []string{e.dir + "/data/containers/*", e.dir + "/data/image/layer/c/*", "/sys/fs/cgroup" + e.parent + "/*", "/sys/fs/cgroup/*" + e.parent + "/*"} {
+		for _, pattern := range []string{e.dir + "/data/containers/*", e.dir + "/data/volumes/*", e.dir + "/data/image/layer/c/*", "/sys/fs/cgroup" + e.parent + "/*", "/sys/fs/cgroup/*" + e.parent + "/*"} {
 			m, _ := filepath.Glob(pattern)
 			for _, p := range m {
 				if len(strings.TrimPrefix(filepath.Base(p), ".gone-")) == 64 { // an id; cgroups have files of the kernel's too
@@ -320,10 +389,18 @@ func (e *engine) nothingLeft() {
 				}
 			}
 		}
-		if b, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(b), e.dir) {
-			all = append(all, "a mount below "+e.dir)
+		b, _ := os.ReadFile("/proc/self/mounts")
+		spare := 0
+		for line := range strings.Lines(string(b)) {
+			switch f := strings.Fields(line); {
+			case !strings.HasPrefix(f[1], e.dir):
+			case strings.HasPrefix(f[1], e.dir+"/exec/network/netns/") && spare < spareNamespaces:
+				spare++
+			default:
+				all = append(all, "the mount "+f[1])
+			}
 		}
-		return append(all, e.strayProcesses()...)
+		return append(append(all, e.strayLinks()...), e.strayProcesses()...)
 	}
 	var found []string
 	for range 400 { // deletions go on behind
@@ -333,6 +410,39 @@ func (e *engine) nothingLeft() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	e.t.Errorf("left behind: %v", found)
+}
+
+// spareNamespaces bounds the network namespaces that an engine holds ready for containers to come.
+const spareNamespaces = 8
+
+// strayLinks finds what containers' networks left on the host: links, sandboxes, published ports.
+func (e *engine) strayLinks() (all []string) {
+	var out strings.Builder
+	cmd := exec.Command("ip", "-o", "link", "show", "type", "veth")
+	cmd.Stdout = &out
+	if err := e.world.Start(cmd); err != nil {
+		return []string{err.Error()}
+	}
+	if err := cmd.Wait(); err != nil {
+		return []string{err.Error()}
+	}
+	for line := range strings.Lines(out.String()) {
+		if !strings.Contains(line, " eth0@") { // the cable
+			all = append(all, strings.TrimSpace(line))
+		}
+	}
+	sandboxes, _ := filepath.Glob(e.dir + "/exec/network/sandbox/*")
+	all = append(all, sandboxes...)
+	status, rules := e.berth("GET", "/network/rules")
+	for line := range strings.Lines(string(rules)) {
+		if strings.Contains(line, "tcp . ") || strings.Contains(line, "udp . ") {
+			all = append(all, "the rule "+strings.TrimSpace(line))
+		}
+	}
+	if status != http.StatusOK {
+		all = append(all, fmt.Sprintf("no rules are told: %d %s", status, rules))
+	}
+	return all
 }
 
 // strayProcesses finds processes in the engine's cgroups.

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"berth/test/world"
 )
 
 // engine is a berthd that is killed and started again.
@@ -28,6 +30,7 @@ type engine struct {
 	dir    string
 	parent string // cgroup
 	client *http.Client
+	world  *world.World // berthd runs on its host
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd
@@ -45,7 +48,12 @@ func newEngine(t *testing.T) *engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	e := &engine{t: t, bin: filepath.Join(dir, "bin"), dir: dir, parent: fmt.Sprintf("/berth-test-%d-crash", os.Getpid())}
+	w, err := world.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	e := &engine{world: w, t: t, bin: filepath.Join(dir, "bin"), dir: dir, parent: fmt.Sprintf("/berth-test-%d-crash", os.Getpid())}
 	os.Mkdir(e.bin, 0o755)
 	build := exec.Command("go", "build", "-o", e.bin, "berth/cmd/berthd", "berth/cmd/berth-keeper", "berth/cmd/berth-init")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -76,7 +84,7 @@ func (e *engine) start() {
 		"--cgroup-parent", e.parent, "--config-file", e.dir+"/none.json", "--log-level", "info")
 	os.WriteFile(e.dir+"/none.json", []byte("{}"), 0o600)
 	cmd.Stdout, cmd.Stderr = e.log, e.log
-	if err := cmd.Start(); err != nil {
+	if err := e.world.Start(cmd); err != nil {
 		e.t.Fatal(err)
 	}
 	ended := make(chan struct{})
@@ -148,6 +156,21 @@ func (e *engine) do(method, path string, body any) (int, []byte, error) {
 	return resp.StatusCode, b, nil
 }
 
+// berth asks Berth's own API once.
+func (e *engine) berth(method, path string) (int, []byte) {
+	req, err := http.NewRequest(method, "http://berth/berth/v1"+path, nil)
+	if err != nil {
+		return 0, nil
+	}
+	resp, err := e.client.Do(req)
+	if err != nil {
+		return 0, []byte(err.Error())
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, b
+}
+
 // insist asks until the engine answers.
 func (e *engine) insist(method, path string, body any) (int, []byte) {
 	for range 6000 {
@@ -178,7 +201,7 @@ func busyboxImage(t *testing.T) []byte {
 	}
 	w.WriteHeader(&tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(data))})
 	w.Write(data)
-	for _, n := range strings.Fields("sh sleep true seq echo") {
+	for _, n := range strings.Fields("sh sleep true seq echo httpd mkdir nslookup") {
 		w.WriteHeader(&tar.Header{Name: "bin/" + n, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777})
 	}
 	w.Close()
