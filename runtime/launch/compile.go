@@ -28,7 +28,9 @@ type Options struct {
 	Seccomp     *seccomp.Filter // compiled beforehand; nil: compiled from spec.Linux.Seccomp
 	PreserveFDs int             // descriptors 3 to 3+n-1 stay open in the program
 	NewKeyring  bool            // give the process a session keyring of its own (keyrings(7))
-	Facts       probe.Features  // what the kernel can do
+	// Unprivileged says that the launcher has no rights but those that joining a user namespace of its user gives.
+	Unprivileged bool
+	Facts        probe.Features // what the kernel can do
 
 	// OpenFiles is the limit of open files where the spec sets none; nil: the launcher's, whose soft limit
 	// Go has raised.
@@ -63,6 +65,7 @@ type compiler struct {
 	joins    []join          // namespaces entered by path
 	private  uint64          // CLONE_NEW* flags of new namespaces
 	enters   bool            // it is a process for a running container
+	again    bool            // the child has to clone once more to be in the pid namespace that it joins
 	root     Slot            // the root's mount
 	proc     Slot            // the container's /proc as mounted by this program, or NoSlot
 	hostProc Slot            // the host's /proc: for files of the process itself
@@ -168,7 +171,7 @@ func (c *compiler) begin() error {
 	}
 	// In a new user namespace the files of the child's own in /proc are its root's only as long as it may be
 	// looked into. There is nobody in there yet who could, except where it joins another's pid namespace.
-	owns := c.private&unix.CLONE_NEWUSER != 0
+	owns := c.private&unix.CLONE_NEWUSER != 0 || c.o.Unprivileged
 	if !owns {
 		c.hide()
 	}
@@ -177,6 +180,9 @@ func (c *compiler) begin() error {
 	}
 	if err := c.own(c.s.Process); err != nil {
 		return err
+	}
+	if c.o.Unprivileged {
+		c.hide()
 	}
 	if c.joined(specs.UserNamespace) {
 		c.joinAround()

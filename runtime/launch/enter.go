@@ -65,7 +65,11 @@ func (c *compiler) enterNamespaces(t Target) error {
 		}
 		path := filepath.Join("/proc", strconv.Itoa(t.PID), "ns", n.file)
 		fd := c.prep.open(n.file+"ns", "open the container's "+string(n.kind)+" namespace", unix.SYS_OPENAT, atCwd, Str(path), Int(unix.O_RDONLY|unix.O_CLOEXEC), Int(0))
-		if n.kind == specs.PIDNamespace {
+		switch {
+		case n.kind != specs.PIDNamespace:
+		case c.o.Unprivileged && kinds[specs.UserNamespace]:
+			c.again = true // it is entered from the user namespace, by a child of who joins it
+		default:
 			c.p.Clone.PidNS = fd
 			continue
 		}

@@ -122,8 +122,9 @@ func (c *compiler) joinAround() {
 			rest = append(rest, j)
 		}
 	}
-	if len(rest) == 0 {
+	if len(rest) == 0 || c.o.Unprivileged {
 		c.join(user)
+		c.join(rest)
 		return
 	}
 	var unprivileged, done mark
@@ -158,16 +159,17 @@ func (c *compiler) loopback() {
 func (c *compiler) rebirth() {
 	k, what := &c.kid, "make namespaces in the user namespace"
 	flags := c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
-	if flags == 0 {
+	if flags == 0 && !c.again {
 		return
 	}
 	args := make([]byte, unsafe.Sizeof(cloneArgs{}))
 	binary.LittleEndian.PutUint64(args, flags|unix.CLONE_PARENT)
 	again := k.open("again", what, unix.SYS_CLONE3, Bytes(args), Int(len(args)))
 	// Which of the two are we? 0 is a valid first argument here (SIG_BLOCK, of no signals), a pid is not.
-	k.call(what, unix.SYS_RT_SIGPROCMASK, Of(again), Bytes(make([]byte, 8)), Int(0), Int(8)).expect(unix.EINVAL, 0).OnOK = 5
+	k.call(what, unix.SYS_RT_SIGPROCMASK, Of(again), Bytes(make([]byte, 8)), Int(0), Int(8)).expect(unix.EINVAL, 0).OnOK = 6
 	// The number means something to us only, who may be in another pid namespace than the launcher: it
 	// fetches a descriptor, and ends us.
+	k.call(what, unix.SYS_PRCTL, Int(unix.PR_SET_DUMPABLE), Int(1), Int(0), Int(0), Int(0)) // or it may not, without rights on the host
 	fd := k.open("again-pidfd", what, unix.SYS_PIDFD_OPEN, Of(again), Int(0))
 	k.call(what, unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{syncAgain}), Int(1))
 	k.call(what, unix.SYS_WRITE, Of(SlotSync), Arg{Kind: ArgSlotAddress, N: uint64(fd)}, Int(8))

@@ -312,4 +312,13 @@ func TestRootless(t *testing.T) {
 	if o := run("list", "-q"); o.code != 0 || o.out != "" {
 		t.Errorf("list: %+v", o)
 	}
+	s.Process.Args = []string{"sleep", "1000"}
+	r.write(filepath.Join(home, "bundle"), &s)
+	if o := run("run", "--detach", "long"); o.code != 0 {
+		t.Fatalf("run --detach: %+v", o)
+	}
+	defer run("delete", "--force", "long")
+	if o := run("exec", "--env", "A=b", "long", "sh", "-c", "echo $A; id -u; head -c 5 /proc/1/cmdline; test -e /proc/2 && echo more; exit 7"); o.code != 7 || o.out != "b\n0\nsleepmore\n" {
+		t.Errorf("exec: %+v", o)
+	}
 }

@@ -78,7 +78,7 @@ func makeRootless(s *specs.Spec, uid, gid int) {
 		switch m.Destination {
 		case "/sys":
 			// sysfs shows the network namespace, and mounting it takes that namespace's owner.
-			m = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
+			m = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro", "rro"}}
 		case "/sys/fs/cgroup":
 			continue // comes with /sys
 		}
