@@ -1,10 +1,16 @@
 package nft
 
 import (
+	"errors"
+	"os"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"berth/kernel/netns"
 )
 
 func TestChains(t *testing.T) {
@@ -52,6 +58,56 @@ func FuzzAnswers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		w := writer{first: 7, seq: 9, names: []string{"batch", "one"}}
 		w.answer(b)
+		foreign(b, 7)
 		dumped(b, 7, func(family byte, body []byte) { chainInfo(family, body) })
 	})
+}
+
+func TestWatch(t *testing.T) {
+	ns := newNamespace(t)
+	var c *Conn
+	var w *Watcher
+	err := netns.Do(ns, func() (err error) {
+		if c, err = Dial(nil); err == nil {
+			w, err = c.Watch()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	told := make(chan error)
+	go func() {
+		for {
+			err := w.Next()
+			told <- err
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for range 20 { // from whatever thread
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // which ends with the goroutine, so that the next has another
+			done <- c.Load(NewBatch().Add(Table{Family: IPv4, Name: "own"}).Delete(IPv4, "own"))
+		}()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, ns, "add table ip other\n", "nft", "-f", "-")
+	if err := <-told; err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-told:
+		t.Errorf("told once more than there was: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	w.Close()
+	if err := <-told; !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
 }

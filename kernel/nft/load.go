@@ -42,6 +42,8 @@ type Conn struct {
 	mu  sync.Mutex // guards the socket and seq; the one lock that is held while the kernel works, because answers come in turn
 	fd  int
 	seq uint32 // number of the last message sent
+
+	address uint32 // netlink's address of the socket, fixed
 }
 
 // Dial opens a socket to the namespace of a descriptor (nil: the calling thread's), which it keeps whatever the thread does later.
@@ -53,7 +55,14 @@ func Dial(namespace *os.File) (*Conn, error) {
 	unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1) // no copy of the request in its answer
 	unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20)
-	return &Conn{fd: fd}, nil
+	c := &Conn{fd: fd}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err == nil {
+		name, _ := unix.Getsockname(fd)
+		if a, ok := name.(*unix.SockaddrNetlink); ok {
+			c.address = a.Pid
+		}
+	}
+	return c, nil
 }
 
 // Close closes the socket. What was loaded stays.

@@ -13,10 +13,11 @@ import (
 // Watcher tells when somebody else has changed the rules of a network namespace.
 type Watcher struct {
 	file *os.File // the socket, with the runtime's poller
+	own  uint32   // netlink's address of the connection whose changes do not count
 }
 
-// Watch begins to watch the calling thread's namespace.
-func Watch() (*Watcher, error) {
+// Watch begins to watch the calling thread's namespace. What goes over the connection itself is not told.
+func (c *Conn) Watch() (*Watcher, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "watch firewall rules")
@@ -29,10 +30,10 @@ func Watch() (*Watcher, error) {
 		unix.Close(fd)
 		return nil, fault.Wrap(fault.Internal, err, "watch firewall rules")
 	}
-	return &Watcher{file: os.NewFile(uintptr(fd), "nftables events")}, nil
+	return &Watcher{file: os.NewFile(uintptr(fd), "nftables events"), own: c.address}, nil
 }
 
-// Next waits for a change that another process has made. Its error is os.ErrClosed after Close, from whatever goroutine.
+// Next waits for a change that somebody else has made. Its error is os.ErrClosed after Close, from whatever goroutine.
 func (w *Watcher) Next() error {
 	buf := make([]byte, 64<<10)
 	raw, err := w.file.SyscallConn()
@@ -56,28 +57,27 @@ func (w *Watcher) Next() error {
 		case failed != nil:
 			return fault.Wrap(fault.Internal, failed, "watch firewall rules")
 		}
-		if foreign(buf[:n], os.Getpid()) {
+		if foreign(buf[:n], w.own) {
 			return nil
 		}
 	}
 }
 
-// foreign reports whether a datagram of events ends a batch of a process that is not ours. Each batch ends with a message that names its maker.
-func foreign(b []byte, own int) bool {
-	const newGeneration, processID = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN, 2 // NFTA_GEN_PROC_PID
-	found := false
-	messages(b, func(kind, flags uint16, seq uint32, body []byte) error {
-		if kind != newGeneration || len(body) < 4 {
-			return nil
+// foreign reports whether a datagram of events ends a batch that did not come from the netlink address own. Each batch ends with a message that
+// has its sender's address. (It names a process, too, but that is the number of the thread.)
+func foreign(b []byte, own uint32) bool {
+	const newGeneration = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
+	for len(b) >= unix.NLMSG_HDRLEN {
+		size := int(binary.NativeEndian.Uint32(b))
+		if size < unix.NLMSG_HDRLEN || size > len(b) {
+			return false
 		}
-		attributes(body[4:], func(kind uint16, value []byte) {
-			if kind == processID && len(value) == 4 && binary.BigEndian.Uint32(value) != uint32(own) {
-				found = true
-			}
-		})
-		return nil
-	})
-	return found
+		if binary.NativeEndian.Uint16(b[4:]) == newGeneration && binary.NativeEndian.Uint32(b[12:]) != own {
+			return true
+		}
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return false
 }
 
 // Close ends the watch, and a Next that waits.

@@ -29,43 +29,57 @@ func (a Ask) do(ctx context.Context) error {
 	return fault.In(err, "ask %s to let containers' traffic through", a.name())
 }
 
-// accept writes our chain of iptables anew, as one change, and puts the jump to it where it is not yet.
+// accept writes our chain of iptables anew, as one change, where it is not what it should be, and puts the jump to it where it is not yet.
 func (a Ask) accept(ctx context.Context) error {
-	var b strings.Builder
-	b.WriteString("*filter\n:" + a.Ours + " - [0:0]\n") // which empties it when it exists
-	for _, r := range a.rules() {
-		b.WriteString(strings.Join(r, " ") + "\n")
-	}
-	b.WriteString("COMMIT\n")
-	if _, err := run(ctx, b.String(), a.program()+"-restore", "-w", "5", "--noflush"); err != nil {
-		return err
-	}
 	program := a.program()
-	out, err := run(ctx, "", program, "-w", "5", "-S", a.Point)
+	out, err := run(ctx, "", program, "-w", "5", "-S")
 	if err != nil {
 		return err
 	}
-	var rules []string
-	for line := range strings.Lines(out) {
-		if strings.HasPrefix(line, "-A ") {
-			rules = append(rules, strings.TrimSpace(line))
+	ours, point := appended(out, a.Ours), appended(out, a.Point)
+	want := make([]string, 0, len(ours))
+	for _, r := range a.rules() {
+		want = append(want, strings.Join(r, " "))
+	}
+	if !slices.Equal(ours, want) {
+		restore := "*filter\n:" + a.Ours + " - [0:0]\n" + strings.Join(want, "\n") + "\nCOMMIT\n" // which empties the chain first
+		if _, err := run(ctx, restore, program+"-restore", "-w", "5", "--noflush"); err != nil {
+			return err
 		}
 	}
-	if slices.ContainsFunc(rules, func(r string) bool { return strings.HasSuffix(r, "-j "+a.Ours) }) {
+	if slices.ContainsFunc(point, func(r string) bool { return strings.HasSuffix(r, " -j "+a.Ours) }) {
 		return nil
 	}
 	// After what the administrator has put there, but before the bare "return" with which dockerd ended its chain.
 	where := []string{"-w", "5", "-A", a.Point}
-	if n := len(rules); n > 0 && strings.HasSuffix(rules[n-1], a.Point+" -j RETURN") {
+	if n := len(point); n > 0 && strings.HasSuffix(point[n-1], a.Point+" -j RETURN") {
 		where = []string{"-w", "5", "-I", a.Point, strconv.Itoa(n)}
 	}
 	_, err = run(ctx, "", program, append(where, a.jump()...)...)
 	return err
 }
 
+// appended are the rules of a chain in what iptables -S prints.
+func appended(out, chain string) (rules []string) {
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "-A "+chain+" ") {
+			rules = append(rules, strings.TrimSpace(line))
+		}
+	}
+	return rules
+}
+
 // trust puts our bridges into the trusted zone, for as long as this firewalld runs. One that the administrator has put elsewhere stays there.
 func (a Ask) trust(ctx context.Context) error {
+	out, err := run(ctx, "", "firewall-cmd", "--zone="+trustedZone, "--list-interfaces")
+	if err != nil {
+		return err
+	}
+	trusted := strings.Fields(out)
 	for _, br := range a.Bridges {
+		if slices.Contains(trusted, br) {
+			continue
+		}
 		if zone, err := run(ctx, "", "firewall-cmd", "--get-zone-of-interface="+br); err == nil && strings.TrimSpace(zone) != "" {
 			continue
 		}

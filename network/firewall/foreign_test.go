@@ -3,6 +3,7 @@ package firewall
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -89,6 +90,21 @@ func TestIptables(t *testing.T) {
 			l.replace()
 			if again := strings.Split(strings.TrimSpace(command(t, program, "-S", "DOCKER-USER")), "\n"); !slices.Equal(rules, again) {
 				t.Errorf("asked twice: %s", again)
+			}
+
+			// what is as it should be is left alone, or we would answer our own changes for ever
+			if kind == "nft" {
+				w, err := l.fw.conn.Watch()
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.AfterFunc(400*time.Millisecond, func() { w.Close() })
+				if _, err := l.fw.check(context.Background()); err != nil {
+					t.Error(err)
+				}
+				if err := w.Next(); !errors.Is(err, os.ErrClosed) {
+					t.Errorf("a look has changed something: %v", err)
+				}
 			}
 
 			// a network less, and all

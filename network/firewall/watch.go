@@ -11,15 +11,17 @@ import (
 	"berth/kernel/nft"
 )
 
-// How long rules of others have to be at rest before they are looked at, and how often at most others are asked again.
+// How long after a change of others their rules are looked at; how often at most in the long run when programs are run for a look, and how many
+// looks may follow each other without that pause.
 const (
 	settled  = 200 * time.Millisecond
-	askAgain = 2 * time.Second
+	askAgain = 10 * time.Second
+	inARow   = 6
 )
 
 // watch starts the goroutine that puts back what others take away. Close ends it and waits for it.
 func (f *Firewall) watch() error {
-	w, err := nft.Watch()
+	w, err := f.conn.Watch()
 	if err != nil {
 		return err
 	}
@@ -52,10 +54,13 @@ func (f *Firewall) watch() error {
 
 // mend looks at the rules after changes of others, until events ends.
 func (f *Firewall) mend(ctx context.Context, events <-chan struct{}) {
-	pause := settled
+	var next time.Time // when a look is due by the long run's measure; it may come up to inARow pauses earlier
 	for range events {
+		if earliest := time.Now().Add(-inARow * askAgain); next.Before(earliest) {
+			next = earliest
+		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(max(settled, time.Until(next))):
 		case <-ctx.Done():
 			return
 		}
@@ -63,9 +68,8 @@ func (f *Firewall) mend(ctx context.Context, events <-chan struct{}) {
 		if err != nil && ctx.Err() == nil {
 			f.config.Log.Warn("firewall rules could not be mended", "error", err)
 		}
-		pause = settled
 		if asked {
-			pause = askAgain
+			next = next.Add(askAgain)
 		}
 	}
 }
