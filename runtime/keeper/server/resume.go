@@ -41,6 +41,7 @@ func Resume(cfg Config, fd int) (*Server, error) {
 		return nil, err
 	}
 	_ = unix.Close(fd)
+	m.clearLow()
 	s, err := newServer(cfg)
 	if err != nil {
 		return nil, err
@@ -81,6 +82,35 @@ func Resume(cfg Config, fd int) (*Server, error) {
 	s.compact()
 	s.say.info("keeper goes on after an upgrade", "pid", itoa(os.Getpid()), "version", cfg.Version, "held", itoa(len(s.procs)))
 	return s, nil
+}
+
+// clearLow moves the descriptors of a keeper that did not keep them at HighFD and above.
+func (m *snapshot) clearLow() {
+	moved := map[int]int{}
+	move := func(fd *int) {
+		to, done := moved[*fd]
+		if !done {
+			to = high(*fd)
+			moved[*fd] = to
+		}
+		*fd = to
+	}
+	for i := range m.Procs {
+		p := &m.Procs[i]
+		for _, fd := range []*int{&p.Pidfd, &p.Stdin, &p.Out, &p.Err, &p.Log} {
+			move(fd)
+		}
+	}
+	for i := range m.Parked {
+		move(&m.Parked[i].FD)
+	}
+	for i := range m.Peers {
+		move(&m.Peers[i].FD)
+	}
+	for i := range m.Atts {
+		move(&m.Atts[i].FD)
+		move(&m.Atts[i].From) // a peer's
+	}
 }
 
 func (s *Server) resumeProc(x *procSnap) {

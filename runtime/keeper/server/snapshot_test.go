@@ -113,3 +113,36 @@ func TestTimers(t *testing.T) {
 		t.Error("nothing is to come")
 	}
 }
+
+// TestClearLow: descriptors of an older keeper are moved, and what refers to them follows.
+func TestClearLow(t *testing.T) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	sock, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []uint64{inode(p[0]), inode(p[1]), inode(sock[0]), inode(sock[1])}
+	low := append([]int{}, p[0], p[1], sock[0], sock[1])
+	m := &snapshot{
+		Procs: []procSnap{{Pidfd: -1, Stdin: p[1], Out: p[0], Err: -1, Log: -1, TTY: false}},
+		Peers: []peerSnap{{FD: sock[0]}},
+		Atts:  []attSnap{{FD: sock[1], From: sock[0]}, {FD: -1, From: -1}},
+	}
+	m.clearLow()
+	got := []int{m.Procs[0].Out, m.Procs[0].Stdin, m.Peers[0].FD, m.Atts[0].FD}
+	for i, fd := range got {
+		if fd < HighFD || inode(fd) != want[i] {
+			t.Errorf("descriptor %d is now %d", low[i], fd)
+		}
+		if inode(low[i]) == want[i] {
+			t.Errorf("descriptor %d is still open", low[i])
+		}
+	}
+	if m.Atts[0].From != m.Peers[0].FD || m.Atts[1].From != -1 || m.Procs[0].Pidfd != -1 {
+		t.Errorf("%+v", m)
+	}
+	closeAll(got)
+}
