@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -293,6 +294,7 @@ func TestRootless(t *testing.T) {
 		cmd.Dir = filepath.Join(home, "bundle")
 		var out, errs strings.Builder
 		cmd.Stdout, cmd.Stderr = &out, &errs
+		cmd.WaitDelay = 100 * time.Millisecond // a container that stays holds the pipes
 		_ = cmd.Run()
 		return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 	}
