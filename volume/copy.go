@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"maps"
+	"sync"
 	"time"
 
 	"berth/base/fault"
@@ -15,7 +16,11 @@ import (
 // Export writes a volume's content as a tar archive from which Import makes exactly the same: package content has the format.
 // A volume in use is written as it is met.
 func (v *Volumes) Export(ctx context.Context, name string, w io.Writer) error {
-	err := v.inside(ctx, name, func(_ *Volume, _ driver.Driver, root *tree.Dir) error { return content.Write(ctx, root, w) })
+	out := &guarded{w: w}
+	err := v.letGo(ctx, func() error {
+		return v.reading(ctx, name, func(root *tree.Dir) error { return content.Write(ctx, root, out) })
+	})
+	out.end()
 	return fault.In(err, "export volume %s", name)
 }
 
@@ -23,16 +28,18 @@ func (v *Volumes) Export(ctx context.Context, name string, w io.Writer) error {
 // local driver. An archive that is damaged or not of ours and malformed is fault.Invalid, and leaves the volume empty, or not made.
 // fault.Conflict: the volume is not empty.
 func (v *Volumes) Import(ctx context.Context, name string, r io.Reader) error {
-	err := v.importTo(ctx, name, r)
+	in := &guarded{r: r}
+	err := v.letGo(ctx, func() error { return v.importTo(ctx, name, in) })
+	in.end()
 	return fault.In(err, "import volume %s", name)
 }
 
 func (v *Volumes) importTo(ctx context.Context, name string, r io.Reader) error {
 	if _, err := v.get(ctx, name); fault.Is(err, fault.NotFound) {
 		rec := &Volume{Name: name, Driver: localDriver}
-		return v.compose(ctx, rec, "", func(data *tree.Dir) error { return content.Read(ctx, data, r) })
+		return v.compose(ctx, rec, func(data *tree.Dir) error { return content.Read(ctx, data, r) })
 	}
-	return v.inside(ctx, name, func(rec *Volume, _ driver.Driver, root *tree.Dir) error {
+	return v.inside(ctx, name, func(rec *Volume, root *tree.Dir) error {
 		if rec.SnapshotOf != "" {
 			return fault.New(fault.Conflict, "%s is a snapshot: clone it first", name)
 		}
@@ -55,17 +62,49 @@ func (v *Volumes) importTo(ctx context.Context, name string, r io.Reader) error 
 	})
 }
 
+// guarded is a caller's stream that is not touched any more once he has been let go.
+type guarded struct {
+	mu    sync.Mutex // held while the stream is used
+	w     io.Writer
+	r     io.Reader
+	ended bool
+}
+
+func (g *guarded) Write(b []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended {
+		return 0, io.ErrClosedPipe
+	}
+	return g.w.Write(b)
+}
+
+func (g *guarded) Read(b []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended {
+		return 0, io.ErrClosedPipe
+	}
+	return g.r.Read(b)
+}
+
+func (g *guarded) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+}
+
 // Clone makes a volume dst with the content, options and labels of src, by the driver where it can, else by copying: blocks are
 // shared where the file system has reflinks. Clones of volumes that the local driver mounts from elsewhere are plain directories.
 // A volume in use is copied as it is met. fault.Conflict: dst is there already.
 func (v *Volumes) Clone(ctx context.Context, src, dst string) error {
-	err := v.clone(ctx, src, dst, "")
+	err := v.letGo(ctx, func() error { return v.clone(ctx, src, dst, "") })
 	return fault.In(err, "clone volume %s to %s", src, dst)
 }
 
 // Snapshot keeps the content that a volume has now under a name of its own. A snapshot is read-only; Clone of it gives a volume to work with.
 func (v *Volumes) Snapshot(ctx context.Context, name, snap string) error {
-	err := v.clone(ctx, name, snap, name)
+	err := v.letGo(ctx, func() error { return v.clone(ctx, name, snap, name) })
 	return fault.In(err, "snapshot volume %s as %s", name, snap)
 }
 
@@ -97,8 +136,9 @@ func (v *Volumes) clone(ctx context.Context, src, dst, snapshotOf string) error 
 		}
 		v.log.Info("the driver makes no copies: copied file by file", "volume", src, "driver", from.Driver)
 	}
-	return v.compose(ctx, rec, src, func(data *tree.Dir) error {
-		return v.withContent(ctx, src, func(_ *Volume, _ driver.Driver, root *tree.Dir) error {
+	// The source is held as a user's first: two turns are never waited for one in the other.
+	return v.reading(ctx, src, func(root *tree.Dir) error {
+		return v.compose(ctx, rec, func(data *tree.Dir) error {
 			_, err := content.Copy(ctx, root, data)
 			return err
 		})
@@ -142,13 +182,9 @@ func (v *Volumes) free(name string) error {
 }
 
 // compose makes a new volume whose content fill gives. A local one has no name before it is whole and on disk; one of another
-// driver is removed again when fill fails. from is the volume that fill reads, if any: both turns are taken together.
-func (v *Volumes) compose(ctx context.Context, rec *Volume, from string, fill func(data *tree.Dir) error) error {
-	names := []string{rec.Name}
-	if from != "" {
-		names = append(names, from)
-	}
-	release, err := v.turns.Take(ctx, names...)
+// driver is removed again when fill fails.
+func (v *Volumes) compose(ctx context.Context, rec *Volume, fill func(data *tree.Dir) error) error {
+	release, err := v.turns.Take(ctx, rec.Name)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"berth/base/id"
 	"berth/kernel/tree"
 	"berth/volume/content"
-	"berth/volume/driver"
 	"berth/volume/local"
 )
 
@@ -31,9 +30,9 @@ func (v *Volumes) Fill(ctx context.Context, name, subpath string, from *os.File)
 	if err != nil {
 		return fault.In(err, "fill volume %s", name)
 	}
-	defer src.Close()
-	err = v.inside(ctx, name, func(rec *Volume, d driver.Driver, root *tree.Dir) error {
-		return v.fill(ctx, rec, root, subpath, src)
+	err = v.letGo(ctx, func() error {
+		defer src.Close()
+		return v.inside(ctx, name, func(rec *Volume, root *tree.Dir) error { return v.fill(ctx, rec, root, subpath, src) })
 	})
 	return fault.In(err, "fill volume %s", name)
 }
@@ -109,18 +108,102 @@ func (v *Volumes) Size(ctx context.Context, name string) (int64, error) {
 	return n, fault.In(err, "size of volume %s", name)
 }
 
-// inside does f with a volume's content, mounted for the time if need be, in the volume's turn. When the context ends while f hangs on a
-// server, the caller is let go; the turn stays with f until it ends.
-func (v *Volumes) inside(ctx context.Context, name string, f func(*Volume, driver.Driver, *tree.Dir) error) error {
+// inside does f with a volume's content, mounted for the time if need be, in the volume's turn: who wants to mount it waits until f is
+// done. It is for work that writes.
+func (v *Volumes) inside(ctx context.Context, name string, f func(*Volume, *tree.Dir) error) error {
 	release, err := v.turns.Take(ctx, name)
 	if err != nil {
 		return err
 	}
+	defer release()
+	rec, d, err := v.mountable(ctx, name)
+	if err != nil {
+		return err
+	}
+	user := copyUser()
+	at, err := d.Mount(ctx, name, user)
+	if err != nil {
+		return err
+	}
+	err = v.opened(ctx, at, func(root *tree.Dir) error { return f(rec, root) })
+	if uerr := d.Unmount(context.WithoutCancel(ctx), name, user); err == nil {
+		err = uerr
+	}
+	return err
+}
+
+// reading does f with a volume's content as its user: others may mount it meanwhile, nobody can remove it.
+func (v *Volumes) reading(ctx context.Context, name string, f func(*tree.Dir) error) error {
+	user := copyUser()
+	release, err := v.turns.Take(ctx, name)
+	if err != nil {
+		return err
+	}
+	at, err := v.begin(ctx, name, user)
+	release()
+	if err != nil {
+		return err
+	}
+	err = v.opened(ctx, at, f)
+	after := context.WithoutCancel(ctx)
+	if release, uerr := v.turns.Take(after, name); uerr == nil {
+		if uerr := v.unmount(after, name, user); err == nil {
+			err = uerr
+		}
+		release()
+	}
+	return err
+}
+
+func (v *Volumes) begin(ctx context.Context, name, user string) (string, error) {
+	_, d, err := v.mountable(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	at, err := d.Mount(ctx, name, user)
+	if err == nil {
+		v.use(name, user)
+	}
+	return at, err
+}
+
+// copyUser names a use of ours.
+func copyUser() string { return "berth-copy-" + id.New()[:12] }
+
+// opened does f with the directory at a path. One that cannot be opened in time, since its server does not answer, is given up.
+func (v *Volumes) opened(ctx context.Context, at string, f func(*tree.Dir) error) error {
+	open := make(chan *tree.Dir, 1)
+	err := v.bounded(ctx, "open "+at, func() error {
+		root, err := tree.OpenDir(at)
+		if err != nil {
+			return err
+		}
+		if _, err := root.Stat(""); err != nil { // a dead server may be noticed only now
+			root.Close()
+			return err
+		}
+		open <- root
+		return nil
+	})
+	if err != nil {
+		go func() { // a late answer is closed; at most this one waits for it
+			select {
+			case root := <-open:
+				root.Close()
+			case <-v.stopped.Done():
+			}
+		}()
+		return err
+	}
+	root := <-open
+	defer root.Close()
+	return f(root)
+}
+
+// letGo does f and lets the caller go a while after its context has ended, when f hangs on a server; f goes on and cleans up behind itself.
+func (v *Volumes) letGo(ctx context.Context, f func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		defer release()
-		done <- v.withContent(ctx, name, f)
-	}()
+	go func() { done <- f() }()
 	select {
 	case err := <-done:
 		return err
@@ -132,27 +215,6 @@ func (v *Volumes) inside(ctx context.Context, name string, f func(*Volume, drive
 	case <-time.After(v.mountTimeout()):
 		return fault.In(ctx.Err(), "no answer from the volume's files")
 	}
-}
-
-func (v *Volumes) withContent(ctx context.Context, name string, f func(*Volume, driver.Driver, *tree.Dir) error) error {
-	rec, d, err := v.mountable(ctx, name)
-	if err != nil {
-		return err
-	}
-	user := "berth-" + id.New()[:12]
-	at, err := d.Mount(ctx, name, user)
-	if err != nil {
-		return err
-	}
-	root, err := tree.OpenDir(at)
-	if err == nil {
-		err = f(rec, d, root)
-		root.Close()
-	}
-	if uerr := d.Unmount(context.WithoutCancel(ctx), name, user); err == nil {
-		err = uerr
-	}
-	return err
 }
 
 func (v *Volumes) mountTimeout() time.Duration {

@@ -3,6 +3,7 @@ package local_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -243,6 +244,15 @@ func TestFileSystemThatHangs(t *testing.T) {
 	}
 	if left := volumetest.Left(t, r.root, r.run); len(left) > 0 {
 		t.Errorf("left mounted: %v", left)
+	}
+	image, err := os.Open(t.TempDir())
+	must(t, err)
+	defer image.Close()
+	if err := r.Fill(t.Context(), "data", "", image); !fault.Is(err, fault.Deadline) {
+		t.Errorf("fill: %v (%v)", err, fault.KindOf(err))
+	}
+	if err := r.Export(t.Context(), "data", io.Discard); !fault.Is(err, fault.Deadline) {
+		t.Errorf("export: %v (%v)", err, fault.KindOf(err))
 	}
 	end() // whoever waits is let go
 	must(t, r.Remove(t.Context(), "data", true))
