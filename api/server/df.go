@@ -4,12 +4,17 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/moby/moby/api/types/build"
+
 	"berth/api/server/wire"
 	"berth/base/fault"
 	"berth/engine"
 	"berth/engine/container"
 	"berth/image"
 )
+
+// buildPrune empties the build cache. There is none yet, and `docker system prune` must not stumble over that.
+func buildPrune(_ *Server, c *call) error { return c.json(http.StatusOK, build.CachePruneReport{}) }
 
 // diskUsage tells what takes room. From 1.42 on a client may ask for single kinds of things.
 func diskUsage(s *Server, c *call) error {

@@ -73,7 +73,7 @@ func routes() []route {
 		{method: post, path: "/grpc", since: 39, lacks: noBuild},
 
 		{method: post, path: "/build", lacks: noBuild},
-		{method: post, path: "/build/prune", since: 31, lacks: noBuild},
+		{method: post, path: "/build/prune", since: 31, handle: buildPrune, note: "there is no build cache yet: nothing is removed"},
 		{method: post, path: "/build/cancel", since: 39, lacks: noBuild},
 		{method: get, path: "/distribution/{name}/json", since: 30, lacks: noPull},
 

@@ -49,6 +49,7 @@ func TestRequests(t *testing.T) {
 		{method: "GET", path: "/info?x=%zz", code: 400, has: "invalid URL escape"},
 		{method: "POST", path: "/auth", code: 501, has: `{"message":"talking to registries is not in this build of Berth"}`},
 		{method: "GET", path: "/networks", code: 501, has: "networks of one's own are not in this build"},
+		{method: "POST", path: "/build/prune", code: 200, has: `{"CachesDeleted":null,"SpaceReclaimed":0}`},
 		{method: "GET", path: "/volumes/x", code: 404, has: "get x: no such volume"},
 		{method: "GET", path: "/networks/x", code: 404, has: "network x not found"},
 		{method: "GET", path: "/containers/web/archive?path=/x", code: 501, has: "copying"},
