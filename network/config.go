@@ -45,6 +45,11 @@ type Config struct {
 	Emit func(action, networkID, name, netType string, attrs map[string]string)
 	Log  *slog.Logger
 
+	PluginSockets string   // directory of plugins' sockets; "": Docker's
+	PluginSpecs   []string // directories of plugins' specifications; nil: Docker's
+	CNIPath       []string // where CNI plugins are; nil: the usual places
+	CNIConf       string   // where CNI configurations are found by name; "": /etc/cni/net.d
+
 	PoolSize int // namespaces held ready; 0: 4; negative: none
 }
 

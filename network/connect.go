@@ -124,8 +124,11 @@ func (n *Networks) settleDown(ctx context.Context, before, now *box, ordered []*
 	}
 	now.Ports = retarget(before.Ports, gatesOf(ordered))
 	now.Resolver = before.Resolver || resolves(ordered)
-	add, remove := difference(doors(now.ContainerID, before.Ports), doors(now.ContainerID, now.Ports))
+	add, remove := difference(n.doors(now.ContainerID, before.Ports), n.doors(now.ContainerID, now.Ports))
 	if err := n.changeDoors(ctx, add, remove); err != nil {
+		return err
+	}
+	if err := n.tellPublishers(ctx, now, before.Ports, now.Ports, nil); err != nil {
 		return err
 	}
 	if !now.Resolver {

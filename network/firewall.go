@@ -13,6 +13,8 @@ import (
 	"berth/network/driver"
 	"berth/network/driver/bridge"
 	"berth/network/firewall"
+	"berth/network/loopback6"
+	"berth/network/port"
 )
 
 // rules is what the room needs of the firewall.
@@ -46,7 +48,7 @@ func (n *Networks) openRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.rules = f
+	n.rules, n.relay = f, loopback6.New(n.log)
 	var s firewall.State
 	for _, x := range n.sorted() {
 		if x.ruled() {
@@ -54,9 +56,13 @@ func (n *Networks) openRules(ctx context.Context) error {
 		}
 	}
 	for _, b := range n.boxes {
-		s.Ports = append(s.Ports, doors(b.ContainerID, b.Ports)...)
+		s.Ports = append(s.Ports, n.doors(b.ContainerID, b.Ports)...)
 	}
-	return f.Replace(ctx, s)
+	if err := f.Replace(ctx, s); err != nil {
+		return err
+	}
+	n.relays(ctx, s.Ports, nil)
+	return nil
 }
 
 // ruled tells whether the firewall has anything to do with a network.
@@ -97,9 +103,12 @@ func (n *Networks) dropRules(ctx context.Context, x *entry) error {
 	return n.rules.RemoveNetwork(ctx, x.ID)
 }
 
-// doors are published ports as the firewall sees them.
-func doors(containerID string, ports []Port) (list []firewall.Port) {
+// doors are published ports as the firewall sees them: those of networks that are its matter.
+func (n *Networks) doors(containerID string, ports []Port) (list []firewall.Port) {
 	for _, p := range ports {
+		if x := n.byID(p.NetworkID); x == nil || !x.ruled() {
+			continue
+		}
 		list = append(list, firewall.Port{
 			NetworkID: p.NetworkID, ContainerID: containerID, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort, Target: p.Target, TargetPort: p.Port,
 		})
@@ -118,7 +127,43 @@ func (n *Networks) changeDoors(ctx context.Context, add, remove []firewall.Port)
 		}
 		return nil
 	}
-	return n.rules.Change(ctx, add, remove)
+	if err := n.rules.Change(ctx, add, remove); err != nil {
+		return err
+	}
+	n.relays(ctx, add, remove)
+	return nil
+}
+
+// relays serves ports for clients that rules cannot lead to the container: those on ::1, and of IPv6 where the container
+// has none. One that cannot be served is told; all other clients are.
+func (n *Networks) relays(ctx context.Context, add, remove []firewall.Port) {
+	for _, p := range remove {
+		if needed, _ := p.Relayed(); needed {
+			n.relay.Shut(doorName(p))
+		}
+	}
+	for _, p := range add {
+		needed, anyClient := p.Relayed()
+		if !needed {
+			continue
+		}
+		if err := n.serveDoor(ctx, p, anyClient); err != nil {
+			n.log.Warn("a published port does not answer on IPv6", "port", doorName(p), "container", p.ContainerID, "err", err)
+		}
+	}
+}
+
+func (n *Networks) serveDoor(ctx context.Context, p firewall.Port, anyClient bool) error {
+	s, err := n.ports.Socket(ctx, port.Key{Proto: p.Proto, IP: p.HostIP, Port: p.HostPort})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return n.relay.Open(doorName(p), loopback6.Door{Proto: p.Proto, Socket: s, Target: netip.AddrPortFrom(p.Target, p.TargetPort), AnyClient: anyClient})
+}
+
+func doorName(p firewall.Port) string {
+	return port.Key{Proto: p.Proto, IP: p.HostIP, Port: p.HostPort}.String()
 }
 
 // Rules gives the firewall's rules as nft prints them; "" when none are made.

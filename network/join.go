@@ -87,11 +87,15 @@ func (j *join) run(ctx context.Context, wishes []wish) (err error) {
 		return err
 	}
 	_ = failpoint.Hit("network/attached")
+	aim(j.box.Ports, g)
 	j.doors = true
-	if err := n.changeDoors(ctx, doors(w.ContainerID, j.box.Ports), nil); err != nil {
+	if err := n.changeDoors(ctx, n.doors(w.ContainerID, j.box.Ports), nil); err != nil {
 		return portError(err, w, g)
 	}
 	j.finish(ordered)
+	if err := n.tellPublishers(ctx, j.box, nil, j.box.Ports, ordered0(ordered)); err != nil {
+		return portError(err, w, g)
+	}
 	if j.box.Resolver {
 		j.names = true
 		if err := n.names.Serve(ctx, n.served(j.box.Sandbox, w, true)); err != nil {
@@ -131,6 +135,13 @@ func (j *join) ordered(others []*place) []*place {
 	all := slices.Concat(others, j.places)
 	slices.SortStableFunc(all, byGateway)
 	return all
+}
+
+func ordered0(places []*place) *place {
+	if len(places) == 0 {
+		return nil
+	}
+	return places[0]
 }
 
 // setEndpoints sets the sandbox's endpoints, in the order of the places.
@@ -215,9 +226,7 @@ func (n *Networks) attach(ctx context.Context, b *box, p *place, ns *os.File, in
 		Options: p.spec.Options, Rate: p.rate, Weight: p.weight,
 	}
 	if first {
-		for _, o := range b.Ports {
-			p.request.Ports = append(p.request.Ports, driver.Port{Proto: o.Proto, HostIP: o.HostIP, HostPort: o.HostPort, Port: o.Port})
-		}
+		p.request.Ports = portsOf(b.Ports, p.NetworkID)
 	}
 	a, err := p.net.driver.Join(ctx, p.net.view, p.request)
 	if err != nil {

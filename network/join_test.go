@@ -44,11 +44,11 @@ func TestDefaultBridge(t *testing.T) {
 	if got, err := ask("172.17.0.2:80"); got != "from a 172.17.0.1" {
 		t.Errorf("host to container: %q %v", got, err)
 	}
-	for _, at := range []string{"127.0.0.1:8080", "172.17.0.1:8080"} {
+	for _, at := range []string{"127.0.0.1:8080", "172.17.0.1:8080", "[::1]:8080"} {
 		if got, err := ask(at); !strings.HasPrefix(got, "from a") {
 			t.Errorf("published at %s: %q %v", at, got, err)
 		}
-		if at[:3] == "127" {
+		if at[:3] != "172" {
 			continue
 		}
 		if got, err := h.askFrom(sb, at); !strings.HasPrefix(got, "from a") {

@@ -30,6 +30,9 @@ func (n *Networks) Leave(ctx context.Context, containerID string) error {
 	ctx = context.WithoutCancel(ctx)
 	ns := b.openNS()
 	var errs []error
+	if err := n.tellPublishers(ctx, b, b.Ports, nil, nil); err != nil {
+		n.log.Warn("a plugin was not told that ports are published no more", "container", containerID, "err", err)
+	}
 	for _, e := range endpoints {
 		if x := n.byID(e.NetworkID); x != nil && x.driver != nil {
 			errs = append(errs, x.driver.Leave(ctx, x.view, b.left(e, ns, true)))
@@ -59,7 +62,7 @@ func (n *Networks) Leave(ctx context.Context, containerID string) error {
 // withdraw takes back what others see of a sandbox: published ports, names, the endpoints themselves.
 func (n *Networks) withdraw(ctx context.Context, b *box, doorsOpen, served bool) {
 	if doorsOpen {
-		if err := n.changeDoors(ctx, nil, doors(b.ContainerID, b.Ports)); err != nil {
+		if err := n.changeDoors(ctx, nil, n.doors(b.ContainerID, b.Ports)); err != nil {
 			n.log.Error("rules of ports that are published no more stay", "container", b.ContainerID, "err", err)
 		}
 	}

@@ -16,14 +16,18 @@ import (
 	"berth/base/atomicfile"
 	"berth/base/fault"
 	"berth/base/id"
+	"berth/base/plugin"
 	"berth/kernel/link"
 	"berth/network/driver"
 	"berth/network/driver/bridge"
+	"berth/network/driver/cni"
 	"berth/network/driver/host"
 	"berth/network/driver/ipvlan"
 	"berth/network/driver/macvlan"
 	"berth/network/driver/null"
+	"berth/network/driver/remote"
 	"berth/network/ipam"
+	"berth/network/loopback6"
 	"berth/network/port"
 )
 
@@ -38,7 +42,10 @@ type Networks struct {
 	pool    *pool
 	reaper  *reaper
 	rules   rules
+	relay   *loopback6.Relay
 	names   resolver
+	plugins *plugin.Registry
+	finder  *remote.Finder
 	pools   []ipam.PoolSpec
 
 	madeRouter bool // the host forwarded nothing before we came
@@ -59,6 +66,7 @@ type entry struct {
 	traits driver.Traits
 	view   driver.Network // as the driver sees it
 	pools  []addresses    // of view.Pools, in their order
+	lent   []string       // ids of the pools at the plugin that they are of; empty for ours
 	broken error          // why it could not be made when the engine started; nil: it is there
 
 	endpoints map[string]*Endpoint // by container; guarded by Networks.mu, the values are not changed
@@ -68,6 +76,7 @@ type entry struct {
 type addresses interface {
 	Next() (netip.Addr, error)
 	Take(netip.Addr) error
+	Hold(netip.Addr) error // takes an address that a container has since before
 	Give(netip.Addr)
 }
 
@@ -148,25 +157,13 @@ func (n *Networks) openDrivers() (map[string]driver.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]driver.Driver{"bridge": n.bridges, "host": host.Driver{}, "null": null.Driver{}, "macvlan": mac, "ipvlan": ipv}, nil
-}
-
-// AddDriver plugs in a driver for networks that are made from now on, and makes those of it that exist. It is called by
-// who opened the room, before it is used by others.
-func (n *Networks) AddDriver(ctx context.Context, name string, d driver.Driver) {
-	n.mu.Lock()
-	n.drivers[name] = d
-	var waiting []*entry
-	for _, x := range n.nets {
-		if x.Driver == name && x.driver == nil {
-			x.driver, x.traits = d, d.Traits()
-			waiting = append(waiting, x)
-		}
+	plugins, err := cni.New(cni.Config{Dir: filepath.Join(n.cfg.Root, "cni"), RunDir: filepath.Join(n.cfg.RunRoot, "cni"), Path: n.cfg.CNIPath, ConfDir: n.cfg.CNIConf, Log: n.log})
+	if err != nil {
+		return nil, err
 	}
-	n.mu.Unlock()
-	for _, x := range waiting {
-		n.makeNet(ctx, x)
-	}
+	n.plugins = plugin.New(plugin.Config{Sockets: n.cfg.PluginSockets, Specs: n.cfg.PluginSpecs, Log: n.log})
+	n.finder = remote.NewFinder(n.plugins, filepath.Join(n.cfg.Root, "plugin"), n.log)
+	return map[string]driver.Driver{"bridge": n.bridges, "host": host.Driver{}, "null": null.Driver{}, "macvlan": mac, "ipvlan": ipv, "cni": plugins}, nil
 }
 
 // Close ends the room's own goroutines and leaves all networks, sandboxes and rules as they are.
@@ -187,8 +184,15 @@ func (n *Networks) closeOnce() (err error) {
 	if n.names != nil {
 		err = errors.Join(err, n.names.Close())
 	}
+	if n.relay != nil {
+		err = errors.Join(err, n.relay.Close())
+	}
 	if n.rules != nil {
 		err = errors.Join(err, n.rules.Close())
+	}
+	if n.finder != nil {
+		err = errors.Join(err, n.finder.Close())
+		n.plugins.Close()
 	}
 	for _, d := range n.drivers {
 		if c, ok := d.(interface{ Close() error }); ok {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"berth/base/fault"
+	"berth/network/driver"
 	"berth/network/driver/bridge"
 	"berth/network/port"
 )
@@ -19,12 +21,31 @@ type binding struct {
 }
 
 // gates are the endpoints to which published ports lead: those with the default routes. They are nil where there is none,
-// or where its network publishes nothing.
-type gates struct{ four, six *place }
+// or where its network publishes nothing. own is one whose driver leads traffic to ports by itself; there is no other then.
+type gates struct{ four, six, own *place }
+
+func (g gates) none() bool { return g.four == nil && g.six == nil && g.own == nil }
+
+// first is the gate by which errors are told.
+func (g gates) first() *place { return cmp.Or(g.four, g.six, g.own) }
+
+// publisher gives a network's driver where it leads traffic to ports by itself.
+func (x *entry) publisher() (driver.Publisher, bool) {
+	p, ok := x.driver.(driver.Publisher)
+	return p, ok && x.traits.Ports
+}
 
 // gatesOf finds them among places that are ordered by gateway.
 func gatesOf(places []*place) (g gates) {
+	if len(places) > 0 && !places[0].net.Internal {
+		if _, ok := places[0].net.publisher(); ok {
+			return gates{own: places[0]}
+		}
+	}
 	publishes := func(p *place) *place {
+		if _, ok := p.net.publisher(); ok {
+			return nil
+		}
 		if p.net.traits.Ports && !p.net.Internal {
 			return p
 		}
@@ -49,6 +70,8 @@ func (n *Networks) bind(g gates, s PortSpec) (b binding, err error) {
 	for _, ip := range hosts {
 		p := Port{Port: s.Port, Proto: s.Proto, HostIP: ip}
 		switch {
+		case g.own != nil:
+			p.NetworkID, p.Target = g.own.NetworkID, g.own.IPv4.Addr()
 		case ip.Is6() && g.six != nil:
 			p.NetworkID, p.Target = g.six.NetworkID, g.six.IPv6.Addr()
 		case g.four != nil: // from IPv6 to it, too: the firewall relays that of the host's own
@@ -80,7 +103,7 @@ func (n *Networks) hostIPs(g gates, s PortSpec) ([]netip.Addr, error) {
 	if n.cfg.BindIP.IsValid() && n.cfg.BindIP != netip.IPv4Unspecified() {
 		return []netip.Addr{n.cfg.BindIP}, nil
 	}
-	if hasIPv6() {
+	if hasIPv6() && g.own == nil {
 		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, nil
 	}
 	return []netip.Addr{netip.IPv4Unspecified()}, nil
@@ -107,7 +130,7 @@ func (n *Networks) routed(p Port) bool {
 
 // publish chooses and reserves the host's ports for what a container wants. The keys are what to release.
 func (n *Networks) publish(ctx context.Context, w Want, g gates, specs []PortSpec) (ports []Port, err error) {
-	if g.four == nil && g.six == nil {
+	if g.none() {
 		return nil, nil
 	}
 	var all []binding
@@ -178,6 +201,9 @@ func retarget(ports []Port, g gates) (now []Port) {
 		if p.Target.Is6() {
 			to = g.six
 		}
+		if g.own != nil {
+			to = g.own
+		}
 		if to == nil {
 			continue
 		}
@@ -196,12 +222,49 @@ func portError(err error, w Want, g gates) error {
 	if err == nil {
 		return nil
 	}
-	e := g.four
-	if e == nil {
-		e = g.six
-	}
+	e := g.first()
 	if e == nil {
 		return err
 	}
 	return fault.In(err, "driver failed programming external connectivity on endpoint %s (%s)", strings.TrimPrefix(w.Name, "/"), e.ID)
+}
+
+// aim fills in where ports lead, whose target was not known before the driver had made the endpoint.
+func aim(ports []Port, g gates) {
+	for i := range ports {
+		if g.own != nil && ports[i].NetworkID == g.own.NetworkID {
+			ports[i].Target = g.own.IPv4.Addr()
+		}
+	}
+}
+
+// tellPublishers tells drivers that lead traffic to ports by themselves what has changed. joined is an endpoint whose
+// driver got its ports at Join; nil: none.
+func (n *Networks) tellPublishers(ctx context.Context, b *box, before, now []Port, joined *place) error {
+	for i := range b.Endpoints {
+		e := b.Endpoints[i]
+		x := n.byID(e.NetworkID)
+		if x == nil || joined != nil && joined.ID == e.ID && !x.traits.Addresses {
+			continue
+		}
+		p, ok := x.publisher()
+		was, is := portsOf(before, e.NetworkID), portsOf(now, e.NetworkID)
+		if !ok || slices.Equal(was, is) {
+			continue
+		}
+		if err := p.Publish(ctx, x.view, b.left(e, nil, false), is); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// portsOf gives the ports that lead to one network, as its driver knows them.
+func portsOf(ports []Port, networkID string) (list []driver.Port) {
+	for _, p := range ports {
+		if p.NetworkID == networkID {
+			list = append(list, driver.Port{Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort, Port: p.Port})
+		}
+	}
+	return list
 }

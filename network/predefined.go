@@ -80,7 +80,7 @@ func (n *Networks) predefineBridge(ctx context.Context) error {
 	}
 	x.view = n.viewOf(x.Network)
 	x.view.Bridge = name
-	if err := n.chooseSubnets(x); err != nil {
+	if err := n.chooseSubnets(ctx, x); err != nil {
 		return fault.In(err, "default network")
 	}
 	if old != nil {
@@ -239,7 +239,7 @@ func (x *entry) take(e Endpoint) error {
 			}
 			return fmt.Errorf("no subnet contains %s", p.Addr())
 		}
-		if err := x.pools[i].Take(p.Addr()); err != nil {
+		if err := x.pools[i].Hold(p.Addr()); err != nil {
 			return err
 		}
 	}

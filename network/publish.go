@@ -37,7 +37,7 @@ func (n *Networks) Publish(ctx context.Context, w Want, add, remove []PortSpec) 
 		}
 	}
 	g := gatesOf(n.placesOf(before))
-	if len(add) > 0 && g.four == nil && g.six == nil {
+	if len(add) > 0 && g.none() {
 		return nil, fault.New(fault.Invalid, "container %s is on no network that can publish ports", w.Name)
 	}
 	more, err := n.publish(ctx, w, g, add)
@@ -63,8 +63,8 @@ func (s PortSpec) matches(p Port) bool {
 // swap changes a sandbox's ports in the firewall. The file says both sets meanwhile, so that the next engine, after a
 // crash, holds every port that may be led to the container.
 func (n *Networks) swap(ctx context.Context, b, before, now *box) error {
-	add, remove := difference(doors(b.ContainerID, before.Ports), doors(b.ContainerID, now.Ports))
-	if len(add)+len(remove) == 0 {
+	add, remove := difference(n.doors(b.ContainerID, before.Ports), n.doors(b.ContainerID, now.Ports))
+	if slices.Equal(before.Ports, now.Ports) {
 		return nil
 	}
 	both := now.copy()
@@ -73,7 +73,13 @@ func (n *Networks) swap(ctx context.Context, b, before, now *box) error {
 		return err
 	}
 	_ = failpoint.Hit("network/publish-written")
-	if err := n.changeDoors(ctx, add, remove); err != nil {
+	err := n.changeDoors(ctx, add, remove)
+	if err == nil {
+		if err = n.tellPublishers(ctx, now, before.Ports, now.Ports, nil); err != nil {
+			_ = n.changeDoors(ctx, remove, add)
+		}
+	}
+	if err != nil {
 		if werr := n.writeBox(before.file(true)); werr != nil {
 			n.log.Error("a sandbox's file is not as it was", "container", b.ContainerID, "err", werr)
 		}
@@ -136,7 +142,7 @@ func (n *Networks) handOver(ctx context.Context, giver, gnow, taker, tnow *box, 
 	holder := port.Holder{ID: taker.ContainerID, Name: tnow.want.Name}
 	err := n.ports.Move(giver.ContainerID, holder, keys(moved)...)
 	if err == nil {
-		err = n.changeDoors(ctx, doors(taker.ContainerID, arrived), doors(giver.ContainerID, moved))
+		err = n.changeDoors(ctx, n.doors(taker.ContainerID, arrived), n.doors(giver.ContainerID, moved))
 		if err != nil {
 			_ = n.ports.Move(taker.ContainerID, port.Holder{ID: giver.ContainerID, Name: giver.want.Name}, keys(moved)...)
 		}

@@ -29,6 +29,7 @@ func (n *Networks) Remove(ctx context.Context, ref string) error {
 		return err
 	}
 	n.unmake(ctx, x)
+	n.releasePools(ctx, x)
 	_ = failpoint.Hit("network/unmade")
 	if err := atomicfile.Remove(n.networkPath(x.ID)); err != nil {
 		n.mu.Lock()

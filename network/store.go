@@ -21,17 +21,18 @@ const formatVersion = 1
 
 // networkFile is Root/ID.json.
 type networkFile struct {
-	Version int     `json:"version"`
-	Network Network `json:"network"`
-	Bridge  string  `json:"bridge,omitempty"` // the link's name, where it was chosen by us
-	Chosen  bool    `json:"chosen,omitempty"` // its subnets were chosen by us
+	Version int      `json:"version"`
+	Network Network  `json:"network"`
+	Bridge  string   `json:"bridge,omitempty"` // the link's name, where it was chosen by us
+	Chosen  bool     `json:"chosen,omitempty"` // its subnets were chosen by us
+	Lent    []string `json:"lent,omitempty"`   // ids of its subnets at an IPAM plugin
 }
 
 func (n *Networks) networkPath(id string) string { return filepath.Join(n.cfg.Root, id+".json") }
 
 // write makes a network durable.
 func (n *Networks) write(x *entry) error {
-	b, err := json.MarshalIndent(networkFile{formatVersion, x.Network, x.view.Bridge, x.view.DefaultAlloc}, "", "\t")
+	b, err := json.MarshalIndent(networkFile{formatVersion, x.Network, x.view.Bridge, x.view.DefaultAlloc, x.lent}, "", "\t")
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (n *Networks) parseNetwork(b []byte) (*entry, error) {
 		x.driver, x.traits = d, d.Traits()
 	}
 	x.view = n.viewOf(x.Network)
-	x.view.Bridge, x.view.DefaultAlloc = f.Bridge, f.Chosen
+	x.view.Bridge, x.view.DefaultAlloc, x.lent = f.Bridge, f.Chosen, f.Lent
 	return x, n.fillPools(x)
 }
 

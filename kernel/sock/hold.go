@@ -34,6 +34,15 @@ func Hold(proto string, at netip.AddrPort) (*os.File, error) {
 	return os.NewFile(uintptr(fd), fmt.Sprintf("%s/%s", at, proto)), nil
 }
 
+// Again gives another descriptor of a socket.
+func Again(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
 func hold(fd int, proto string, family int, address unix.Sockaddr) error {
 	if family == unix.AF_INET6 {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {

@@ -68,6 +68,9 @@ func (p *Pool) Take(a netip.Addr) error {
 	return nil
 }
 
+// Hold takes an address that somebody has since before. It is Take: what is held must be free as well.
+func (p *Pool) Hold(a netip.Addr) error { return p.Take(a) }
+
 // Give gives an address back. One that is not taken is no error.
 func (p *Pool) Give(a netip.Addr) {
 	p.mu.Lock()

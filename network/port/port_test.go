@@ -38,6 +38,15 @@ func (k *keeper) Park(_ context.Context, name string, f *os.File) error {
 	return nil
 }
 
+func (k *keeper) Take(_ context.Context, name string) (*os.File, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if f := k.files[name]; f != nil {
+		return sock.Again(f)
+	}
+	return nil, fault.New(fault.NotFound, "nothing is parked as %s", name)
+}
+
 func (k *keeper) Unpark(_ context.Context, name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

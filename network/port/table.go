@@ -3,7 +3,6 @@ package port
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -12,6 +11,7 @@ import (
 	"sync"
 
 	"berth/base/fault"
+	"berth/kernel/sock"
 )
 
 // Key is a port of the host. IP is unspecified ("0.0.0.0", "::") for all addresses of its family.
@@ -30,6 +30,7 @@ type Holder struct{ ID, Name string }
 // Parker keeps descriptors by name while this process is away.
 type Parker interface {
 	Park(ctx context.Context, name string, f *os.File) error
+	Take(ctx context.Context, name string) (*os.File, error)
 	Unpark(ctx context.Context, name string) error
 	Parked(ctx context.Context) ([]string, error)
 }
@@ -46,7 +47,7 @@ type Table struct {
 
 type reservation struct {
 	holder Holder
-	socket io.Closer // nil: parked, or the protocol has no sockets here
+	socket *os.File // nil: parked, or the protocol has no sockets here
 }
 
 // New makes an empty table. parker may be nil.
@@ -238,6 +239,23 @@ func (t *Table) Move(from string, to Holder, keys ...Key) error {
 		t.held[k].holder = to
 	}
 	return nil
+}
+
+// Socket gives a descriptor of the socket that holds a port, for who serves it; the caller closes it. NotFound: nobody
+// holds the port, or its protocol has no sockets here.
+func (t *Table) Socket(ctx context.Context, k Key) (*os.File, error) {
+	t.mu.Lock()
+	r := t.held[k]
+	t.mu.Unlock()
+	switch {
+	case r == nil:
+		return nil, fault.New(fault.NotFound, "port %s is not reserved", k)
+	case r.socket != nil:
+		return sock.Again(r.socket)
+	case t.parker == nil:
+		return nil, fault.New(fault.NotFound, "port %s has no socket", k)
+	}
+	return t.parker.Take(ctx, k.parked())
 }
 
 // Rename follows a container's new name.
