@@ -121,7 +121,7 @@ func TestStatus(t *testing.T) {
 }
 
 func BenchmarkSummaries(b *testing.B) {
-	i, now := sampleInfo(), time.Now()
+	i, now := sampleNetworked(), time.Now()
 	for b.Loop() {
 		all := make([]containertypes.Summary, 1000)
 		for n := range all {
