@@ -73,7 +73,7 @@ func (s *start) birthTable() error {
 	if s.high > 0 {
 		// Born with the launcher's own table of descriptors, it takes a copy of the low end.
 		what := "take leave of the launcher's descriptors"
-		first := max(s.program, slices.Max(keep)) + 1
+		first := slices.Max(append(keep, s.program)) + 1
 		b.call(what, unix.SYS_CLOSE_RANGE, Int(first), Int(^uint32(0)), Int(unix.CLOSE_RANGE_UNSHARE)).
 			expect(unix.ENOSYS, 0).expect(unix.EPERM, 0).OnOK = 1 // where a filter of the launcher's own refuses it
 		b.call(what, unix.SYS_UNSHARE, Int(unix.CLONE_FILES))
