@@ -135,10 +135,16 @@ func apply(ports map[Port]struct{}, add, remove []Port) {
 	}
 }
 
+// normals gives the ports in their normal form, each once.
 func normals(ports []Port) []Port {
-	list := make([]Port, len(ports))
-	for i, p := range ports {
-		list[i] = p.normal()
+	seen := make(map[Port]struct{}, len(ports))
+	list := make([]Port, 0, len(ports))
+	for _, p := range ports {
+		p = p.normal()
+		if _, ok := seen[p]; !ok {
+			seen[p] = struct{}{}
+			list = append(list, p)
+		}
 	}
 	return list
 }

@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os/exec"
 	"regexp"
@@ -41,15 +42,15 @@ func TestChangesAmountToTheState(t *testing.T) {
 			{remove: []Port{port("1", "172.30.1.2:80")}},
 			{add: []Port{port("2", "172.30.1.3:80")}, remove: []Port{port("2", "172.30.1.2:80")}},
 			{add: []Port{port("2", "172.30.1.3:80")}, remove: []Port{port("2", "172.30.1.3:80"), port("9", "172.30.1.3:80")}},
+			{add: []Port{port("7", "172.30.1.3:80"), port("7", "172.30.1.3:80"), port("0.0.0.0:7", "172.30.1.3:80")}},
+			{remove: []Port{port("7", "172.30.1.3:80"), port("7", "172.30.1.3:80")}},
 			{add: []Port{port("2", "172.30.1.3:80"), port("::", "172.30.1.3:80")}},
 		}
 		for i, s := range steps {
 			if err := f.Change(ctx, s.add, s.remove); err != nil {
 				t.Fatal(i, err)
 			}
-			if got, want := listed(t, f.config.Table), bare(f.Rules()); got != want {
-				t.Errorf("step %d: the kernel has\n%s\nwanted\n%s", i, got, want)
-			}
+			same(t, fmt.Sprintf("step %d", i), f)
 		}
 		err := f.Change(ctx, []Port{port("5", "172.30.1.3:80"), port("2", "172.30.2.2:80")}, nil)
 		if !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "port 2/tcp") {
@@ -61,8 +62,9 @@ func TestChangesAmountToTheState(t *testing.T) {
 		if err := f.RemoveNetwork(ctx, netA.ID); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := listed(t, f.config.Table), bare(f.Rules()); got != want || strings.Contains(got, "172.30.1.") {
-			t.Errorf("the kernel has\n%s\nwanted\n%s", got, want)
+		same(t, "after the network's end", f)
+		if strings.Contains(f.Rules(), "172.30.1.") {
+			t.Error("a network's ports outlive it")
 		}
 		f.Remove(ctx)
 	}
@@ -158,6 +160,21 @@ func TestCost(t *testing.T) {
 	t.Logf("1,000 ports loaded in %v; one more, or one less: %v", all, time.Since(start)/(2*times))
 }
 
+// same compares what the kernel has with what the Firewall says.
+func same(t *testing.T, when string, f *Firewall) {
+	t.Helper()
+	got, want := listed(t, f.config.Table), bare(f.Rules())
+	if got == want {
+		return
+	}
+	at := 0
+	for at < min(len(got), len(want)) && got[at] == want[at] {
+		at++
+	}
+	cut := func(s string) string { return s[max(0, at-60):min(len(s), at+120)] }
+	t.Fatalf("%s: the kernel has … %s …\nwanted … %s …", when, cut(got), cut(want))
+}
+
 func listed(t *testing.T, table string) string {
 	t.Helper()
 	out, err := exec.Command("nft", "list", "table", "inet", table).CombinedOutput()
@@ -184,4 +201,48 @@ func bare(s string) string {
 		return "elements = { " + strings.Join(list, ", ") + " }"
 	})
 	return strings.ReplaceAll(strings.TrimSpace(spaces.ReplaceAllString(s, " ")), "dynamic,timeout", "timeout")
+}
+
+// Any sequence of changes leaves the kernel with what the state says.
+func TestRandomChanges(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	routed := netB
+	routed.GatewayMode4, routed.GatewayMode6 = ModeRouted, ModeRouted
+	f := open(t, Policy{ObeyInput: random.IntN(2) == 0, AllowDirect: random.IntN(2) == 0})
+	ctx := context.Background()
+	if err := f.Replace(ctx, State{Networks: []Network{netA, routed}}); err != nil {
+		t.Fatal(err)
+	}
+	hosts := []string{"", "127.0.0.1:", "198.51.100.2:", "[::1]:", "[::]:", "0.0.0.0:"}
+	targets := []string{"172.30.1.2:80", "172.30.1.3:80", "172.30.2.2:80", "[fd30:1::2]:80", "[fd30:2::2]:81"}
+	some := func() (list []Port) {
+		for range random.IntN(4) {
+			p := port(fmt.Sprintf("%s%d", hosts[random.IntN(len(hosts))], 1+random.IntN(6)), targets[random.IntN(len(targets))])
+			p.Proto = []string{"tcp", "udp", "sctp"}[random.IntN(3)]
+			list = append(list, p)
+		}
+		return list
+	}
+	refused := 0
+	for i := range 300 {
+		before := f.Rules()
+		switch err := f.Change(ctx, some(), some()); {
+		case fault.Is(err, fault.Conflict):
+			refused++
+			if f.Rules() != before {
+				t.Fatal("a refused change has changed something")
+			}
+		case err != nil:
+			t.Fatal(i, err)
+		}
+		if i%20 != 0 {
+			continue
+		}
+		same(t, fmt.Sprintf("change %d", i), f)
+	}
+	if refused == 0 || refused > 250 {
+		t.Errorf("%d of 300 were refused", refused)
+	}
 }

@@ -215,7 +215,7 @@ func (c compiler) direct(n Network, v4 bool) []nft.Rule {
 	case m == ModeUnprotected:
 		return []nft.Rule{nft.NewRule(nft.Is(nft.NFProto, proto), nft.Accept()).Commented(m)}
 	case m == ModeRouted:
-		return []nft.Rule{open, nft.NewRule(nft.Is(nft.NFProto, proto), nft.Is(nft.L4Proto, ping), nft.Accept()).Commented(m)}
+		return []nft.Rule{open, nft.NewRule(nft.Is(nft.L4Proto, ping), nft.Accept()).Commented(m)}
 	case c.Policy.AllowDirect:
 		return []nft.Rule{open}
 	}
