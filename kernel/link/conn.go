@@ -86,6 +86,7 @@ type Error struct {
 	Index int    // of the Op in its batch
 }
 
+// Error gives the request, the errno and the kernel's words.
 func (e *Error) Error() string {
 	if e.Text != "" {
 		return e.What + ": " + e.Errno.Error() + " (" + e.Text + ")"
@@ -93,6 +94,7 @@ func (e *Error) Error() string {
 	return e.What + ": " + e.Errno.Error()
 }
 
+// Unwrap gives the errno.
 func (e *Error) Unwrap() error { return e.Errno }
 
 // Do sends the requests in as few datagrams as they fit into and gives the first refusal, an *Error within a fault.

@@ -11,7 +11,15 @@ import (
 // Listen lets a TCP socket that holds a port take connections after all. The file stays the caller's; the port goes on listening for as long as
 // the socket is open anywhere, so that clients wait in its queue while nobody accepts.
 func Listen(f *os.File) (*net.TCPListener, error) {
-	if err := control(f, func(fd int) error { return unix.Listen(fd, unix.SOMAXCONN) }); err != nil {
+	err := control(f, func(fd int) error {
+		// Connections take this over: those that ended a moment ago must not keep the next from the port. One that listens
+		// has it to itself all the same.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+		return unix.Listen(fd, unix.SOMAXCONN)
+	})
+	if err != nil {
 		return nil, os.NewSyscallError("listen", err)
 	}
 	l, err := net.FileListener(f)
