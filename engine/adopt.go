@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,50 +43,6 @@ func (e *Engine) adoptLate() {
 		e.strayCgroups()
 	}
 	e.killUnheld(ctx)
-}
-
-// killCut kills what a launch that was cut off has left. A keeper that is killed between clone and its journal leaves a process that
-// its successor does not know, and that nobody would ever end. It is in the container's cgroup, which the engine knows.
-func (e *Engine) killCut(c *entry, cg *cgroup.Cgroup, why error) {
-	if cg == nil || !fault.Is(why, fault.Unavailable) {
-		return
-	}
-	if err := cg.Kill(); err != nil {
-		e.log.Warn("cannot kill what a launch left that was cut off", "container", c.id, "error", err)
-	}
-}
-
-// killUnheld does the same where the engine died with the keeper: it looks for containers that do not run and have processes that the
-// keeper neither holds nor is about to make.
-func (e *Engine) killUnheld(ctx context.Context) {
-	for cid := range e.cgroupIDs() {
-		c := e.index.get(cid)
-		if c == nil || c.snapshot().State.Status.Alive() || !c.cgroupBusy() {
-			continue
-		}
-		end, err := e.beginUntilClosed(c, "recovery")
-		if err != nil {
-			return // the engine ends
-		}
-		if cg := c.cgroup(); cg != nil && !c.snapshot().State.Status.Alive() && e.unheld(ctx, cid) {
-			e.log.Warn("killing processes of a container that does not run", "container", cid)
-			e.killCut(c, cg, fault.New(fault.Unavailable, "cut off"))
-			e.endRun(c)
-		}
-		end()
-	}
-}
-
-// unheld reports that the keeper holds nothing of a container, and has no launch on its way that might be its.
-func (e *Engine) unheld(ctx context.Context, cid string) bool {
-	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
-	defer cancel()
-	info, err := e.keeper.Info(ctx)
-	if err != nil || info.Launching > 0 {
-		return false
-	}
-	held, err := e.list(ctx)
-	return err == nil && !slices.ContainsFunc(held, func(p keeper.ProcState) bool { return p.ID == cid })
 }
 
 func (e *Engine) adoptOne(ctx context.Context, p keeper.ProcState) {

@@ -210,6 +210,9 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 	x.running = true
 	x.mu.Unlock()
 	started, err := e.launchOrFind(ctx, l)
+	if fault.Is(err, fault.Unavailable) {
+		e.killCutExecs(ctx, c)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -123,3 +123,47 @@ func TestProcessesThatNobodyHolds(t *testing.T) {
 		t.Error("the container that runs was killed")
 	}
 }
+
+// An exec whose launch was cut off leaves nothing in the container; what else runs there stays, execs from before included.
+func TestKeeperKilledInAnExec(t *testing.T) {
+	t.Setenv(failpoint.Env, "keeper/launched=kill:3")
+	w := newWorld(t)
+	os.Unsetenv(failpoint.Env)
+	id := w.run("", spec("(sleep 1000 &); echo up; sleep 1000; true"))
+	w.await(id, "up\n")
+	exec := func(line string) (string, error) {
+		x, err := w.ExecCreate(t.Context(), id, container.ExecSpec{Cmd: []string{"sh", "-c", line}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.ExecStart(t.Context(), x, ExecStartOptions{Detach: true})
+		return x, err
+	}
+	before, err := exec("sleep 1000; true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := func() (pids []int) {
+		cg, err := cgroup.Open(w.layout, w.index.get(id).record().Cgroup)
+		if err == nil {
+			pids, err = cg.Procs()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pids
+	}
+	// The shell, its two sleeps, the exec's shell and its sleep.
+	w.eventually("all run", func() bool { return len(inside()) == 5 })
+	was := inside()
+	if _, err := exec("sleep 1000; true"); !fault.Is(err, fault.Unavailable) {
+		t.Fatalf("%v", err)
+	}
+	w.eventually("what was cut off is gone", func() bool { return slices.Equal(inside(), was) })
+	if i, err := w.ExecInspect(t.Context(), before); err != nil || !i.Running {
+		t.Errorf("the exec from before: %+v %v", i, err)
+	}
+	if _, err := exec("true"); err != nil {
+		t.Error(err)
+	}
+}
