@@ -36,10 +36,15 @@ func (c *compiler) sourceOf(m *specs.Mount, o mount.Options) bindSource {
 		return prepared
 	case c.belowRoot(m.Source) != "":
 		return inside
-	case c.p.Clone.Covered, c.bindNodes(), c.joined(specs.MountNamespace), c.private&unix.CLONE_NEWNS != 0 && c.staysPeer(o):
+	case !c.seesHost(), c.private&unix.CLONE_NEWNS != 0 && c.staysPeer(o):
 		return prepared
 	}
 	return byChild
+}
+
+// seesHost says that the child can take the host's mounts itself.
+func (c *compiler) seesHost() bool {
+	return !c.p.Clone.Covered && !c.bindNodes() && !c.joined(specs.MountNamespace)
 }
 
 // staysPeer says that mounts made below the bind are to appear on the host too: for that Docker and

@@ -67,9 +67,13 @@ func (c *compiler) cgroupsV1(o mount.Options, dest string) {
 	top := c.inRoot("cgroups", what, dest, unix.O_PATH|unix.O_DIRECTORY)
 	for _, file := range c.o.Cgroup.V1Procs {
 		name := controllerOf(file)
-		tree := c.cloneHost("cgroup:"+name, what, filepath.Dir(file), false)
+		who := &c.prep
+		if c.seesHost() {
+			who = k
+		}
+		tree := who.open("cgroup:"+name, what, unix.SYS_OPEN_TREE, atCwd, Str(filepath.Dir(file)), treeFlags(false))
 		if c.o.Facts.Has(probe.MountSetattr) {
-			c.setAttr(&c.prep, tree, what, mount.Attributes(o.Flags), 0, false)
+			c.setAttr(who, tree, what, mount.Attributes(o.Flags), 0, false)
 		}
 		k.call(what, unix.SYS_MKDIRAT, Of(top), Str(name), Int(0o755))
 		k.call(what, unix.SYS_MOVE_MOUNT, Of(tree), Str(""), Of(top), Str(name), Int(unix.MOVE_MOUNT_F_EMPTY_PATH))

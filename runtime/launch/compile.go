@@ -30,6 +30,7 @@ type Options struct {
 	NewKeyring  bool            // give the process a session keyring of its own (keyrings(7))
 	// Unprivileged says that the launcher has no rights but those that joining a user namespace of its user gives.
 	Unprivileged bool
+	InUserNS     bool           // the launcher is root of a user namespace only: it can make no device nodes
 	Facts        probe.Features // what the kernel can do
 
 	// OpenFiles is the limit of open files where the spec sets none; nil: the launcher's, whose soft limit

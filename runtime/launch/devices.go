@@ -45,9 +45,10 @@ func (c *compiler) ownsDev() bool {
 	return true
 }
 
-// bindNodes says that device nodes cannot be made and are bound from the host: in a user namespace.
+// bindNodes says that device nodes cannot be made and are bound from the host: in a user namespace, the
+// container's or the launcher's.
 func (c *compiler) bindNodes() bool {
-	return c.private&unix.CLONE_NEWUSER != 0 || c.joinedFlag(unix.CLONE_NEWUSER)
+	return c.o.InUserNS || c.private&unix.CLONE_NEWUSER != 0 || c.joinedFlag(unix.CLONE_NEWUSER)
 }
 
 // prepareNodes clones the host's device nodes where they have to be bound.

@@ -184,7 +184,7 @@ func (b *birth) launch() error {
 	s.Process.Env = completeEnv(s.Process.Env, s.Process.User.UID, b.c.rec.Rootfs, s.Mounts)
 	o := launch.Options{
 		Bundle: b.bundle, Seccomp: filter, NoPivot: b.f.bool("no-pivot"), NewKeyring: !b.f.bool("no-new-keyring"), PreserveFDs: b.extra.all(),
-		OpenFiles: openFiles(),
+		OpenFiles: openFiles(), InUserNS: inUserNamespace(),
 	}
 	if b.cg != nil {
 		o.Cgroup = b.cg.Attach()

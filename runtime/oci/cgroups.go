@@ -3,6 +3,7 @@ package oci
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"berth/base/fault"
@@ -63,6 +64,10 @@ func (t *tool) makeCgroup(path string, cfg *configuration, optional bool) (*cgro
 			err = fmt.Errorf("invalid configuration: %w", err)
 		}
 		return nil, err
+	}
+	if inUserNamespace() {
+		// Its root decides about no devices: whoever made the namespace has.
+		plan.Steps = slices.DeleteFunc(plan.Steps, func(st cgroup.Step) bool { return st.Field == "linux.resources.devices" })
 	}
 	cg, err := plan.Apply()
 	if err == nil || !fault.Is(err, fault.Forbidden) || !t.rootless() {

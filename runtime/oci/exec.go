@@ -58,7 +58,7 @@ func (t *tool) execProcess(f *flagSet) (int, error) {
 		return 0, err
 	}
 	p.Env = extra.tell(p.Env)
-	program, err := t.compileExec(c, cfg, p, f, launch.Options{Bundle: c.rec.Bundle, PreserveFDs: extra.all(), Gate: !detach && p.Terminal, OpenFiles: openFiles(), Unprivileged: unix.Geteuid() != 0})
+	program, err := t.compileExec(c, cfg, p, f, launch.Options{Bundle: c.rec.Bundle, PreserveFDs: extra.all(), Gate: !detach && p.Terminal, OpenFiles: openFiles(), Unprivileged: unix.Geteuid() != 0, InUserNS: inUserNamespace()})
 	if err != nil {
 		return 0, err
 	}

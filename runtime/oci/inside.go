@@ -45,7 +45,7 @@ func inContainer(s *specs.Spec, rec *record, pid int, entered bool, filter *secc
 func startInside(s *specs.Spec, p *specs.Process, path string, pid int, filter *seccomp.Filter, io launch.Stdio) (int, error) {
 	name := p.Args[0]
 	p.Args[0] = path
-	program, err := launch.CompileExec(p, s, launch.Target{PID: pid}, launch.Options{Seccomp: filter, OpenFiles: openFiles(), Unprivileged: unix.Geteuid() != 0})
+	program, err := launch.CompileExec(p, s, launch.Target{PID: pid}, launch.Options{Seccomp: filter, OpenFiles: openFiles(), Unprivileged: unix.Geteuid() != 0, InUserNS: inUserNamespace()})
 	if err != nil {
 		return 0, err
 	}

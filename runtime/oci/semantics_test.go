@@ -184,3 +184,27 @@ func TestACreatedContainerCanBeEnded(t *testing.T) {
 	r.must("kill", id, "TERM")
 	r.await(id, "stopped")
 }
+
+// Podman and Docker without root start us as root of a user namespace of theirs. There we can make neither
+// device nodes nor device rules, and the container needs no user namespace of its own.
+func TestInsideAUserNamespace(t *testing.T) {
+	r := newRuntime(t)
+	inside := []string{"-Urm", "--propagation", "private"}
+	if exec.Command("unshare", append(inside, "true")...).Run() != nil {
+		t.Skip("needs unshare --map-root-user: package util-linux")
+	}
+	id := r.id()
+	bundle := r.bundle(both(shell("sleep 1000"), func(s *specs.Spec) {
+		for i := range s.Mounts {
+			if s.Mounts[i].Type == "devpts" {
+				s.Mounts[i].Options = []string{"newinstance", "ptmxmode=0666"}
+			}
+		}
+	}))
+	tool := r.bin + " --root " + r.root
+	script := fmt.Sprintf("%[1]s run --detach --bundle %[2]s %[3]s </dev/null >/dev/null && %[1]s exec %[3]s /bin/sh -c 'id -u; head -c 3 /dev/zero | wc -c; stat -c %%t:%%T /dev/full'; %[1]s delete --force %[3]s", tool, bundle, id)
+	out, err := exec.Command("unshare", append(inside, "sh", "-c", script)...).CombinedOutput()
+	if err != nil || string(out) != "0\n3\n1:7\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
