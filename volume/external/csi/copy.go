@@ -134,34 +134,45 @@ func (v *volumes) Resize(ctx context.Context, name string, size int64) error {
 	if err != nil {
 		return err
 	}
-	node := f.nodeExpand
+	st.Grow = 0
 	if f.expand {
 		a, err := call(ctx, c, "ControllerExpandVolume", c.control.ControllerExpandVolume, &csi.ControllerExpandVolumeRequest{
 			VolumeId: st.ID, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, Secrets: secret, VolumeCapability: o.capability(f.manyWriters)})
 		if err != nil {
 			return err
 		}
-		st.Capacity, node = a.GetCapacityBytes(), a.GetNodeExpansionRequired()
-		if err := v.store.write(name, st); err != nil {
-			return err
+		st.Capacity = a.GetCapacityBytes()
+		if a.GetNodeExpansionRequired() {
+			st.Grow = size
 		}
+	} else {
+		st.Grow = size
 	}
-	h, err := v.store.readHere(name)
-	if err != nil || !node || !h.Published {
-		return err // a volume that is not here grows when it is staged
-	}
-	q := &csi.NodeExpandVolumeRequest{VolumeId: st.ID, VolumePath: v.store.target(name), CapacityRange: &csi.CapacityRange{RequiredBytes: size},
-		VolumeCapability: o.capability(f.manyWriters), Secrets: secret}
-	if f.stage {
-		q.StagingTargetPath = v.store.staging(name)
-	}
-	a, err := call(ctx, c, "NodeExpandVolume", c.node.NodeExpandVolume, q)
-	if err != nil {
+	if err := v.store.write(name, st); err != nil {
 		return err
 	}
-	if a.GetCapacityBytes() > 0 {
-		st.Capacity = a.GetCapacityBytes()
+	h, err := v.store.readHere(name)
+	if err != nil || st.Grow == 0 || !h.Published {
+		return err // a volume that is not here grows when it is published
 	}
+	return v.grow(ctx, name, st, o, c, f, secret)
+}
+
+// grow has the node service make the file system as large as its volume has become.
+func (v *volumes) grow(ctx context.Context, name string, st *state, o *options, c *client, f *facts, secret map[string]string) error {
+	if f.nodeExpand {
+		q := &csi.NodeExpandVolumeRequest{VolumeId: st.ID, VolumePath: v.store.target(name), CapacityRange: &csi.CapacityRange{RequiredBytes: st.Grow},
+			VolumeCapability: o.capability(f.manyWriters), Secrets: secret}
+		if f.stage {
+			q.StagingTargetPath = v.store.staging(name)
+		}
+		a, err := call(ctx, c, "NodeExpandVolume", c.node.NodeExpandVolume, q)
+		if err != nil {
+			return err
+		}
+		st.Capacity = max(st.Capacity, a.GetCapacityBytes())
+	}
+	st.Grow = 0
 	return v.store.write(name, st)
 }
 

@@ -55,6 +55,20 @@ func TestDriver(t *testing.T) {
 		volumetest.Run(t, volumetest.Subject{Driver: "csi", Options: map[string]string{"endpoint": "unix://" + filepath.Join(dirs, "host.test", "csi.sock")},
 			Open: opener(t.TempDir(), 10*time.Second)})
 	})
+	t.Run("by-own-name", func(t *testing.T) { // its file says otherwise
+		other := driverDir(t)
+		must(t, os.Mkdir(filepath.Join(other, "folder"), 0o755))
+		must(t, os.Symlink(filepath.Join(dirs, "host.test", "csi.sock"), filepath.Join(other, "folder", "csi.sock")))
+		v := opener(other, 10*time.Second)(t, t.TempDir(), t.TempDir())
+		defer v.Close()
+		_, err := v.Create(t.Context(), volume.CreateRequest{Name: "data", Driver: "host.test"})
+		must(t, err)
+		must(t, v.Remove(t.Context(), "data", false))
+		_, err = v.Create(t.Context(), volume.CreateRequest{Name: "data", Driver: "other.test"})
+		if !fault.Is(err, fault.NotFound) {
+			t.Errorf("%v", err)
+		}
+	})
 	if m := p.memory(); len(m.Volumes)+len(m.Snapshots) > 0 {
 		t.Errorf("the driver still has %d volumes and %d snapshots", len(m.Volumes), len(m.Snapshots))
 	}
@@ -296,6 +310,14 @@ func TestAccess(t *testing.T) {
 	must(t, b.Resize(ctx, "grows", 5<<20))
 	if v, err := b.Get(ctx, "grows"); err != nil || v.Status["capacityBytes"] != int64(5<<20) {
 		t.Errorf("%v, %v", v.Status, err)
+	}
+	must(t, b.Unmount(ctx, "grows", "c1"))
+	before := count(b.p.memory().Calls, "NodeExpandVolume")
+	must(t, b.Resize(ctx, "grows", 6<<20)) // it is nowhere now: its file system grows with the next use
+	_, err = b.Mount(ctx, "grows", "", "c1")
+	must(t, err)
+	if n := count(b.p.memory().Calls, "NodeExpandVolume"); n != before+1 {
+		t.Errorf("NodeExpandVolume was called %d times", n-before)
 	}
 	must(t, b.Unmount(ctx, "grows", "c1"))
 	for _, name := range []string{"disk", "ro", "grows"} {

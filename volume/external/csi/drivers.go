@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"berth/base/fault"
 	"berth/volume/driver"
 	"berth/volume/turn"
@@ -42,8 +44,9 @@ type Drivers struct {
 	janitor sync.WaitGroup
 	wake    chan struct{}
 
-	mu      sync.Mutex         // guards clients
+	mu      sync.Mutex         // guards what follows
 	clients map[string]*client // by socket
+	named   map[string]string  // sockets by what their drivers call themselves
 }
 
 // Open opens the drivers' states and begins to clean up what an earlier engine left half done.
@@ -63,7 +66,7 @@ func Open(cfg Config) (*Drivers, error) {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d := &Drivers{cfg: cfg, store: store{cfg.Root, cfg.RunRoot}, stop: stop, wake: make(chan struct{}, 1), clients: map[string]*client{}}
+	d := &Drivers{cfg: cfg, store: store{cfg.Root, cfg.RunRoot}, stop: stop, wake: make(chan struct{}, 1), clients: map[string]*client{}, named: map[string]string{}}
 	d.janitor.Go(func() { d.cleanUp(ctx) })
 	return d, nil
 }
@@ -95,8 +98,59 @@ type place struct {
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
-// find looks for a driver by name. nil: there is none.
-func (d *Drivers) find(name string) (*place, error) {
+// find looks for a driver by the name of its file, then by the name it gives itself. nil: there is none.
+func (d *Drivers) find(ctx context.Context, name string) (*place, error) {
+	p, err := d.findFile(name)
+	if p != nil || err != nil || !strings.Contains(name, ".") { // drivers call themselves by domains
+		return p, err
+	}
+	if socket := d.findNamed(ctx, name); socket != "" {
+		return &place{name: name, socket: socket}, nil
+	}
+	return nil, nil
+}
+
+// findNamed asks the drivers whose sockets are in the directories how they are called, all at once and not for long.
+func (d *Drivers) findNamed(ctx context.Context, name string) string {
+	d.mu.Lock()
+	known := d.named[name]
+	d.mu.Unlock()
+	if st, err := os.Stat(known); err == nil && st.Mode()&fs.ModeSocket != 0 {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
+	var asking sync.WaitGroup
+	for _, dir := range d.cfg.Dirs {
+		sockets, _ := filepath.Glob(filepath.Join(dir, "*.sock"))
+		below, _ := filepath.Glob(filepath.Join(dir, "*", "*.sock"))
+		for _, socket := range append(sockets, below...) {
+			if st, err := os.Stat(socket); err != nil || st.Mode()&fs.ModeSocket == 0 {
+				continue
+			}
+			asking.Go(func() {
+				c, err := d.client(socket)
+				if err != nil {
+					return
+				}
+				if info, err := c.id.GetPluginInfo(ctx, &csi.GetPluginInfoRequest{}); err == nil && info.GetName() != "" {
+					d.mu.Lock()
+					defer d.mu.Unlock()
+					d.named[info.GetName()] = socket
+				}
+			})
+		}
+	}
+	asking.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.named[name]
+}
+
+// nameTimeout is how long drivers have to tell their names.
+const nameTimeout = 2 * time.Second
+
+func (d *Drivers) findFile(name string) (*place, error) {
 	if !validName.MatchString(name) {
 		return nil, nil
 	}
@@ -130,8 +184,8 @@ func (d *Drivers) find(name string) (*place, error) {
 }
 
 // Find gives the driver of that name; nil when there is none. Nothing is asked of it yet.
-func (d *Drivers) Find(_ context.Context, name string) (driver.Driver, error) {
-	p, err := d.find(name)
+func (d *Drivers) Find(ctx context.Context, name string) (driver.Driver, error) {
+	p, err := d.find(ctx, name)
 	if p == nil || err != nil {
 		return nil, err
 	}
@@ -150,7 +204,7 @@ func (d *Drivers) All(context.Context) (map[string]driver.Driver, []string) {
 		if err != nil || st == nil || found[st.Driver] != nil {
 			continue
 		}
-		p, _ := d.find(st.Driver)
+		p, _ := d.findFile(st.Driver)
 		if p == nil {
 			p = &place{name: st.Driver} // it is away; its volumes are not
 		}
@@ -175,7 +229,7 @@ func (d *Drivers) client(socket string) (*client, error) {
 
 // reach gives the driver of a volume, asked what it can do.
 func (d *Drivers) reach(ctx context.Context, st *state) (*client, *facts, *place, error) {
-	p, err := d.find(st.Driver)
+	p, err := d.find(ctx, st.Driver)
 	if err != nil {
 		return nil, nil, nil, err
 	}

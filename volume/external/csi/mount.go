@@ -136,6 +136,9 @@ func (v *volumes) bringUp(ctx context.Context, name string, st *state) error {
 		return err
 	}
 	failpoint.Hit("volume/csi-published")
+	if st.Grow > 0 {
+		return v.grow(ctx, name, st, o, c, f, secret)
+	}
 	return nil
 }
 

@@ -55,7 +55,7 @@ func parse(given map[string]string) (*options, error) {
 				err = fault.New(fault.Invalid, "access=%s: it is mount or block", value)
 			}
 			o.block = value == "block"
-		case "fstype":
+		case "fstype", "csi.storage.k8s.io/fstype":
 			o.fstype = value
 		case "o":
 			o.mountFlags = strings.Split(value, ",")

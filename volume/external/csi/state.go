@@ -39,6 +39,7 @@ type state struct {
 	Topology []map[string]string `json:"topology,omitempty"`
 	From     *source             `json:"from,omitempty"`
 	Attach   *attachment         `json:"attach,omitempty"` // nil: not attached by the controller
+	Grow     int64               `json:"grow,omitempty"`   // bytes that the file system must still be told of
 }
 
 // source is what a volume's content came from, or what a snapshot is of.
