@@ -3,7 +3,9 @@ package csi_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/volume"
 	"berth/volume/volumetest"
@@ -20,6 +23,13 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(hostVariable); dir != "" {
 		serveHost(dir)
 		return
+	}
+	if what := os.Getenv(crashVariable); what != "" {
+		if err := failpoint.Arm(os.Getenv(failpoint.Env)); err == nil {
+			err = victim(strings.Fields(what))
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(3)
 	}
 	volumetest.Main(m)
 }
@@ -150,6 +160,85 @@ func TestHangingDriver(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 			t.Errorf("the driver still has %+v", b.p.memory().Volumes)
+		})
+	}
+}
+
+const crashVariable = "BERTH_TEST_CRASH" // "DIRS ROOT RUNROOT VERB"
+
+// victim is the engine that dies in the middle of a verb.
+func victim(args []string) error {
+	ctx := context.Background()
+	v, err := volume.Open(ctx, volume.Config{Root: args[1], RunRoot: args[2], PluginDirs: []string{args[2] + "/none"}, CSIDirs: []string{args[0]}, CSITimeout: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	switch args[3] {
+	case "create":
+		_, err = v.Create(ctx, volume.CreateRequest{Name: "new", Driver: "host.test"})
+	case "mount":
+		_, err = v.Mount(ctx, "data", "", "c1")
+	case "unmount":
+		if _, err = v.Mount(ctx, "data", "", "c1"); err == nil {
+			err = v.Unmount(ctx, "data", "c1")
+		}
+	case "remove":
+		err = v.Remove(ctx, "data", false)
+	case "snapshot":
+		err = v.Snapshot(ctx, "data", "new")
+	}
+	return err
+}
+
+// Killed at any step, the engine's successor knows of every volume that the driver has, and can take each away.
+func TestKilled(t *testing.T) {
+	for _, c := range []struct{ verb, point string }{
+		{"create", "volume/csi-creating"}, {"create", "volume/csi-created"}, {"create", "volume/made-not-recorded"}, {"create", "volume/staged"}, {"create", "volume/named"},
+		{"mount", "volume/csi-attached"}, {"mount", "volume/csi-staged"}, {"mount", "volume/csi-published"},
+		{"unmount", "volume/csi-unpublished"}, {"remove", "volume/csi-deleting"}, {"snapshot", "volume/csi-snapshot"},
+	} {
+		t.Run(c.verb+" "+c.point, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, 5*time.Second)
+			ctx := context.Background()
+			b.create("data", nil)
+			b.Close()
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %s", crashVariable, filepath.Dir(b.p.dir), b.root, b.run, c.verb), failpoint.Env+"="+c.point+"=kill")
+			out, err := cmd.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("it was not killed: %v %s", err, out)
+			}
+			b.Volumes = b.open(t, b.root, b.run)
+			b.Recovered(func(string) bool { return false })
+			// What was half made goes by itself, the rest is listed.
+			for range 500 {
+				list, _, err := b.List(ctx)
+				must(t, err)
+				m := b.p.memory()
+				if len(m.Volumes)+len(m.Snapshots) == len(list) {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			if left := volumetest.Left(t, b.run); len(left) > 0 {
+				t.Errorf("left mounted: %v", left)
+			}
+			list, _, err := b.List(ctx)
+			must(t, err)
+			for _, v := range slices.Backward(list) { // snapshots before what they are of
+				must(t, b.Remove(ctx, v.Name, false))
+			}
+			if m := b.p.memory(); len(m.Volumes)+len(m.Snapshots) > 0 {
+				t.Errorf("of %d listed, the driver still has %v, %v", len(list), m.Volumes, m.Snapshots)
+			}
+			// And all of it works again.
+			b.create("new", nil)
+			_, err = b.Mount(ctx, "new", "", "c1")
+			must(t, err)
+			must(t, b.Unmount(ctx, "new", "c1"))
+			must(t, b.Remove(ctx, "new", false))
 		})
 	}
 }
