@@ -9,6 +9,7 @@
 //	support.go   what an older engine cannot do is said before it is asked
 //	wording.go   "docker: …" in the library's texts becomes "berth: …"
 //	explain.go   system.go  info.go  stack.go: commands of our own
+//	network.go   port.go  volume.go: what Docker's commands of these nouns, run and update have more here
 //	remote.go    requests to /berth/v1, Berth's own API
 //	daemon/      starting berthd when nothing listens
 //
