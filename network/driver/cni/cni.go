@@ -196,6 +196,9 @@ func (d *Driver) Publish(ctx context.Context, n driver.Network, l driver.Left, p
 	if len(ports) > 0 && !takes(list, capPorts) {
 		return fault.New(fault.Invalid, "network %s: no plugin of its CNI configuration has the capability %q, which publishing ports needs", n.Name, capPorts)
 	}
+	if same(rt.CapabilityArgs[capPorts], mapping) {
+		return nil // as ADD made it
+	}
 	run, end := d.runner(ctx, n)
 	defer end()
 	result, err := run.cni.GetNetworkListCachedResult(list, rt)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -89,6 +90,19 @@ func (r *run) again(p *libcni.PluginConfig, rt *libcni.RuntimeConf, mapping []po
 		return nil
 	}
 	return call("ADD", mapping)
+}
+
+// same tells whether port mappings, as libcni remembers them, are these.
+func same(remembered any, mapping []portMapping) bool {
+	if remembered == nil {
+		return len(mapping) == 0
+	}
+	text, err := json.Marshal(remembered)
+	if err != nil {
+		return false
+	}
+	var old []portMapping
+	return json.Unmarshal(text, &old) == nil && slices.Equal(old, mapping)
 }
 
 // remember changes the port mappings in libcni's record of an attachment, so that DEL is called with them.
