@@ -36,7 +36,7 @@ func extendPort(c *cobra.Command, d *command.DockerCli) {
 	c.Flags().BoolVar(&audit, "audit", false, "Say who can reach which container from where, and by which rule")
 	c.Flags().BoolVar(&asJSON, "json", false, "With --audit: print what the engine answered")
 	c.Flags().BoolVar(&whole, "no-trunc", false, "With --audit: do not shorten rules")
-	c.Use = "port [OPTIONS] CONTAINER [PRIVATE_PORT[/PROTO]]"
+	c.Use = "port [OPTIONS] [CONTAINER [PRIVATE_PORT[/PROTO]]]"
 	c.Example = "  berth port web\n  berth port --audit\n  berth port --audit web"
 	check, list := c.Args, c.RunE
 	c.Args = func(cmd *cobra.Command, args []string) error {
