@@ -25,17 +25,20 @@ func (c *Conn) Chains() ([]ChainInfo, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var chains []ChainInfo
-	err := c.dump(unix.NFT_MSG_GETCHAIN, func(family byte, body []byte) {
+	err := c.dump(unix.NFT_MSG_GETCHAIN, 0, nil, func(family byte, body []byte) {
 		chains = append(chains, chainInfo(family, body))
 	})
 	return chains, fault.Wrap(fault.Internal, err, "list firewall chains")
 }
 
-// dump asks for all objects of a kind and calls each for every one.
-func (c *Conn) dump(kind uint16, each func(family byte, body []byte)) error {
+// dump asks for all objects of a kind, of a family (0: all) and those that the filter's attributes name, and calls each for every one. Older kernels
+// give more than the filter says.
+func (c *Conn) dump(kind uint16, family Family, filter []byte, each func(family byte, body []byte)) error {
 	c.seq++
 	var m message
-	m.finish(m.begin(unix.NFNL_SUBSYS_NFTABLES<<8|kind, unix.NLM_F_DUMP, c.seq, 0, 0))
+	at := m.begin(unix.NFNL_SUBSYS_NFTABLES<<8|kind, unix.NLM_F_DUMP, c.seq, family, 0)
+	m.b = append(m.b, filter...)
+	m.finish(at)
 	if err := unix.Sendto(c.fd, m.b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}

@@ -59,8 +59,45 @@ func FuzzAnswers(f *testing.F) {
 		w := writer{first: 7, seq: 9, names: []string{"batch", "one"}}
 		w.answer(b)
 		foreign(b, 7)
+		refusesAll(b, ChainInfo{})
 		dumped(b, 7, func(family byte, body []byte) { chainInfo(family, body) })
 	})
+}
+
+func TestRefuses(t *testing.T) {
+	ns := newNamespace(t)
+	run(t, ns, `add table inet f
+add chain inet f closed { type filter hook forward priority 0; policy drop; }
+add chain inet f last { type filter hook forward priority 1; }
+add rule inet f last tcp dport 80 accept
+add rule inet f last counter log prefix "x" drop
+add chain inet f rejects { type filter hook input priority 1; }
+add rule inet f rejects reject with icmpx type admin-prohibited
+add chain inet f plain
+add rule inet f plain drop
+add chain inet f some { type filter hook forward priority 2; }
+add rule inet f some ip saddr 10.0.0.0/8 drop
+add rule inet f some limit rate 1/second drop
+add rule inet f some jump plain
+`, "nft", "-f", "-")
+	c, err := Dial(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	chains, err := c.Chains()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{"closed": true, "last": true, "rejects": true, "some": false, "plain": false}
+	for _, chain := range chains {
+		if got, err := c.Refuses(chain); err != nil || got != want[chain.Name] {
+			t.Errorf("%s: %v, %v", chain.Name, got, err)
+		}
+	}
+	if len(chains) != len(want) {
+		t.Errorf("%+v", chains)
+	}
 }
 
 func TestWatch(t *testing.T) {

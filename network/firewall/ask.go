@@ -50,13 +50,19 @@ func (a Ask) accept(ctx context.Context) error {
 	if slices.ContainsFunc(point, func(r string) bool { return strings.HasSuffix(r, " -j "+a.Ours) }) {
 		return nil
 	}
-	// After what the administrator has put there, but before the bare "return" with which dockerd ended its chain.
+	// After what the administrator has put there, but before a rule that ends the way of all: the "return" with which dockerd ends its chain, a last "reject".
 	where := []string{"-w", "5", "-A", a.Point}
-	if n := len(point); n > 0 && strings.HasSuffix(point[n-1], a.Point+" -j RETURN") {
-		where = []string{"-w", "5", "-I", a.Point, strconv.Itoa(n)}
+	if i := slices.IndexFunc(point, endsAll); i >= 0 {
+		where = []string{"-w", "5", "-I", a.Point, strconv.Itoa(i + 1)}
 	}
 	_, err = run(ctx, "", program, append(where, a.jump()...)...)
 	return err
+}
+
+// endsAll reports whether no packet comes past a rule.
+func endsAll(rule string) bool {
+	words := strings.Fields(rule)
+	return refuses(words) || len(words) == 4 && words[2] == "-j" && (words[3] == "RETURN" || words[3] == "ACCEPT")
 }
 
 // appended are the rules of a chain in what iptables -S prints.

@@ -71,6 +71,17 @@ func TestIptables(t *testing.T) {
 				t.Errorf("not told:\n%s", rules)
 			}
 
+			// a last rule does what a policy does: some images of machines come with one
+			command(t, program, "-P", "FORWARD", "ACCEPT")
+			command(t, program, "-F", "FORWARD")
+			command(t, program, "-A", "FORWARD", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT")
+			command(t, program, "-A", "FORWARD", "-j", "REJECT", "--reject-with", "icmp-host-prohibited")
+			l.replace()
+			l.want("a1", "198.51.100.1:80", "client 198.51.100.2")
+			l.want("client", "198.51.100.2:8080", "a1 198.51.100.1")
+			command(t, program, "-F", "FORWARD")
+			command(t, program, "-P", "FORWARD", "DROP")
+
 			// with a dockerd beside us, the jump is where its users' rules are; what they drop is dropped
 			command(t, program, "-N", "DOCKER-USER")
 			command(t, program, "-I", "FORWARD", "-j", "DOCKER-USER")
@@ -332,6 +343,12 @@ func TestManagersOf(t *testing.T) {
 
 // Whatever iptables-legacy prints is read without harm.
 func FuzzLegacy(f *testing.F) {
+	for rule, want := range map[string]bool{"-P FORWARD DROP": true, "-P FORWARD ACCEPT": false, "-P INPUT DROP": false, "-A FORWARD -j REJECT --reject-with icmp-host-prohibited": true,
+		"-A FORWARD -i eth0 -j DROP": false, "-A FORWARD -j DROP": true, "-A FORWARD -j ACCEPT": false, "-A DOCKER-USER -j DROP": false} {
+		if m, _ := legacyManager(rule, true); m.ForwardDrops != want {
+			f.Errorf("%s: %+v", rule, m)
+		}
+	}
 	f.Add("-P INPUT DROP\n-P FORWARD DROP\n-N DOCKER-USER\n-A FORWARD -j DOCKER-USER\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		m, ok := legacyManager(s, true)

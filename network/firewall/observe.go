@@ -16,6 +16,13 @@ func (f *Firewall) observe(ctx context.Context) ([]Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, c := range chains { // a last rule that drops all is as good as a policy
+		if c.Hook.Type == nft.Filter && (c.Hook.Point == nft.Forward || c.Hook.Point == nft.Input) && c.Table != f.config.Table && !ours(c.Table) {
+			if chains[i].Hook.Drop, err = f.conn.Refuses(c); err != nil {
+				return nil, err
+			}
+		}
+	}
 	managers := managersOf(chains, f.config.Table)
 	for _, v4 := range []bool{true, false} {
 		if !legacyInUse(v4) {
@@ -136,13 +143,21 @@ func legacyManager(out string, v4 bool) (Manager, bool) {
 		switch {
 		case f[0] == "-N":
 			chains[f[1]] = true
-		case f[0] == "-P" && len(f) == 3 && f[2] == "DROP" && f[1] == "FORWARD":
+		case f[1] == "FORWARD" && refuses(f):
 			m.ForwardDrops, m.Chain = true, f[1]
-		case f[0] == "-P" && len(f) == 3 && f[2] == "DROP" && f[1] == "INPUT":
+		case f[1] == "INPUT" && refuses(f):
 			m.InputDrops = true
 			m.Chain = cmp.Or(m.Chain, f[1])
 		}
 	}
 	m.Point, m.UFW = point(v4, func(c string) bool { return chains[c] })
 	return m, m.ForwardDrops || m.InputDrops
+}
+
+// refuses reports whether a line of iptables -S, by its words, drops or rejects whatever no other rule accepts: a policy, or a rule without a condition.
+func refuses(words []string) bool {
+	if words[0] == "-P" {
+		return len(words) == 3 && words[2] == "DROP"
+	}
+	return words[0] == "-A" && len(words) >= 4 && words[2] == "-j" && (words[3] == "DROP" || words[3] == "REJECT")
 }

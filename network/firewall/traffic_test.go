@@ -271,3 +271,30 @@ add rule inet guard input meta l4proto ipv6-icmp accept
 	eventually(t, "the end of the admission", func() bool { return !strings.Contains(listed(t, "berth-test"), "198.51.100.1 . tcp") })
 	l.want("client", "198.51.100.2:8080", "")
 }
+
+// A host that forwards only since the engine has switched it on is no router between its other interfaces.
+func TestOnlyOurs(t *testing.T) {
+	for _, only := range []bool{false, true} {
+		l := newLab(t, Policy{OnlyOurs: only})
+		l.place("lan")
+		l.ip("link add l-lan type veth peer name eth0 netns "+l.path("lan"), "addr add 203.0.113.2/24 dev l-lan", "link set l-lan up")
+		l.ipIn("lan", "link set lo up", "addr add 203.0.113.1/24 dev eth0", "link set eth0 up", "route add default via 203.0.113.2")
+		l.ipIn("client", "route add 203.0.113.0/24 via 198.51.100.2")
+		l.serve("lan", 80)
+		l.serve("client", 80)
+		l.serve("a1", 80)
+		l.change([]Port{port("8080", "172.30.1.2:80")}, nil)
+		routed := "lan 198.51.100.1"
+		if only {
+			routed = ""
+		}
+		l.want("client", "203.0.113.1:80", routed)
+		l.want("client", "198.51.100.2:8080", "a1 198.51.100.1")
+		l.want("lan", "203.0.113.2:8080", "a1 203.0.113.1")
+		l.want("a1", "203.0.113.1:80", "lan 203.0.113.2")
+		l.want("a1", "198.51.100.1:80", "client 198.51.100.2")
+		l.fw.Remove(t.Context())
+		l.ip("link del l-lan")
+		l.down()
+	}
+}
