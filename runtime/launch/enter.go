@@ -117,3 +117,24 @@ func (c *compiler) prepareExecTerminal(t Target) error {
 	c.openSlave(what)
 	return nil
 }
+
+// CompileInside turns a process description into the Program that starts it as root of somebody's user
+// namespace, with the host's files in a mount namespace of its own. Of the description only Args and Env count. A
+// launcher without privileges, who may enter the namespace, goes on as one who has them in there.
+func CompileInside(userNS string, proc *specs.Process, o Options) (*Program, error) {
+	c := newCompiler(&specs.Spec{Process: proc, Linux: &specs.Linux{}}, o)
+	c.enters = true
+	fd := c.prep.open("userns", "open the user namespace "+userNS, unix.SYS_OPENAT, atCwd, Str(userNS), Int(unix.O_RDONLY|unix.O_CLOEXEC), Int(0))
+	c.joins = append(c.joins, join{specs.UserNamespace, unix.CLONE_NEWUSER, fd})
+	c.join(c.joins)
+	c.kid.call("become root of the user namespace", unix.SYS_SETRESGID, Int(0), Int(0), Int(0))
+	c.kid.call("become root of the user namespace", unix.SYS_SETRESUID, Int(0), Int(0), Int(0))
+	c.kid.call("make a mount namespace", unix.SYS_UNSHARE, Int(unix.CLONE_NEWNS))
+	c.stdio(proc)
+	c.unblockSignals()
+	c.drop()
+	if err := c.exec(); err != nil {
+		return nil, err
+	}
+	return c.finish(), nil
+}

@@ -323,4 +323,20 @@ func TestRootless(t *testing.T) {
 	if o := run("exec", "--env", "A=b", "long", "sh", "-c", "echo $A; id -u; head -c 5 /proc/1/cmdline; test -e /proc/2 && echo more; exit 7"); o.code != 7 || o.out != "b\n0\nsleepmore\n" {
 		t.Errorf("exec: %+v", o)
 	}
+	// Another container in its user and pid namespaces.
+	var first state
+	must(t, json.Unmarshal([]byte(run("state", "long").out), &first))
+	for i, n := range s.Linux.Namespaces {
+		if n.Type == specs.UserNamespace || n.Type == specs.PIDNamespace {
+			s.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/ns/%s", first.PID, n.Type)
+		}
+	}
+	s.Linux.UIDMappings, s.Linux.GIDMappings = nil, nil
+	s.Process.Args = []string{"sh", "-c", "id -u; head -c 5 /proc/1/cmdline; readlink /proc/self/ns/user; exit 8"}
+	r.write(filepath.Join(home, "bundle"), &s)
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", first.PID))
+	must(t, err)
+	if o := run("run", "second"); o.code != 8 || o.out != "0\nsleep"+ns+"\n" {
+		t.Errorf("run in namespaces of another: %+v", o)
+	}
 }

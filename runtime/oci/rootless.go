@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -14,6 +15,7 @@ import (
 	"berth/base/fault"
 	"berth/kernel/capability"
 	"berth/kernel/process"
+	"berth/runtime/launch"
 )
 
 // An ordinary user may not clone mounts or make devices, but he is root of every user namespace that he
@@ -27,8 +29,13 @@ import (
 //	closes the gate ──────────────────────────────────▶ becomes root of its namespace, goes on
 //	waits, forwards signals ◀────────────────────────── exits with the container's status
 
-// innerVariable tells an inner berth-oci the descriptor of its gate.
+// A user namespace that the container joins is one that the inner berth-oci joins, and there is nothing to
+// be mapped: it is started as its root at once.
+
+// innerVariable tells an inner berth-oci the descriptor of its gate, or that it has joined.
 const innerVariable = "_BERTH_OCI_GATE"
+
+const joinedWord = "joined"
 
 // throughUserNamespace runs the command in a user namespace if that is the only way; done is false when
 // the caller should go on itself.
@@ -40,7 +47,11 @@ func (b *birth) throughUserNamespace() (done bool, code int, err error) {
 		return false, 0, nil
 	}
 	s := b.cfg.Spec
-	if !ownNamespace(s, specs.UserNamespace) {
+	switch n := namespaceOf(s, specs.UserNamespace); {
+	case n != nil && n.Path != "":
+		code, err = b.t.runJoined(n.Path)
+		return true, code, err
+	case n == nil:
 		return true, 1, fault.New(fault.Forbidden, "rootless container requires user namespaces: add {\"type\": \"user\"} to linux.namespaces, and mappings (berth-oci spec --rootless)")
 	}
 	code, err = b.t.runInner(s.Linux)
@@ -50,6 +61,12 @@ func (b *birth) throughUserNamespace() (done bool, code int, err error) {
 // becomeInner waits for the id maps and takes on the namespace's root user. The container's ids are then
 // our own.
 func (b *birth) becomeInner(gate string) error {
+	l := b.cfg.Spec.Linux
+	if gate == joinedWord {
+		l.UIDMappings, l.GIDMappings = nil, nil
+		l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+		return os.Unsetenv(innerVariable)
+	}
 	fd, err := strconv.Atoi(gate)
 	if err != nil {
 		return fault.New(fault.Invalid, "%s is no descriptor: %q", innerVariable, gate)
@@ -75,7 +92,6 @@ func (b *birth) becomeInner(gate string) error {
 	if err := process.SetDumpable(true); err != nil { // or our own files in /proc would not be ours
 		return err
 	}
-	l := b.cfg.Spec.Linux
 	l.UIDMappings, l.GIDMappings = toSelf(l.UIDMappings), toSelf(l.GIDMappings)
 	return nil
 }
@@ -125,6 +141,34 @@ func (t *tool) runInner(l *specs.Linux) (int, error) {
 		return 1, err
 	}
 	return t.standBy(pid)
+}
+
+// runJoined starts the inner process as root of a user namespace that is there, and stays until its end.
+func (t *tool) runJoined(path string) (int, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	preserved := 0
+	for inherited(3 + preserved) {
+		preserved++
+	}
+	p := &specs.Process{Args: append([]string{self}, os.Args[1:]...), Env: append(os.Environ(), innerVariable+"="+joinedWord)}
+	program, err := launch.CompileInside(path, p, launch.Options{PreserveFDs: preserved})
+	if err != nil {
+		return 1, err
+	}
+	rename(program, os.Args[0])
+	l, err := launch.NewLauncher(false)
+	if err != nil {
+		return 1, err
+	}
+	proc, err := l.Start(program, launch.Stdio{In: 0, Out: 1, Err: 2})
+	if err != nil {
+		return 1, err
+	}
+	unix.Close(proc.PidFD)
+	return t.standBy(proc.PID)
 }
 
 // standBy forwards signals to a child until its end.
