@@ -124,6 +124,8 @@ func (n *Networks) makeAll(ctx context.Context) {
 
 // leftOf gives the endpoints of a network that were made before, as its driver knows them.
 func (n *Networks) leftOf(x *entry) (list []driver.Left) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
 	for cid, e := range x.endpoints {
 		if b := n.boxes[cid]; b != nil {
 			list = append(list, b.left(*e, nil, false))

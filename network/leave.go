@@ -7,6 +7,7 @@ import (
 
 	"berth/base/failpoint"
 	"berth/kernel/netns"
+	"berth/network/driver"
 )
 
 // Leave takes away the network of a container that has ended. Its names, addresses and ports are free when it returns;
@@ -110,4 +111,20 @@ func (n *Networks) Recovered(running func(containerID string) bool) {
 	}
 	wg.Wait()
 	n.sweepLinks()
+	n.collect()
+}
+
+// collect tells drivers that keep attachments outside of the engine, as CNI plugins do, which of them are of use.
+func (n *Networks) collect() {
+	for _, x := range n.sorted() {
+		c, ok := x.driver.(interface {
+			GC(context.Context, driver.Network, []driver.Left) error
+		})
+		if !ok || x.broken != nil || x.ConfigOnly {
+			continue
+		}
+		if err := c.GC(context.Background(), x.view, n.leftOf(x)); err != nil {
+			n.log.Warn("a network's plugins do not forget what is gone", "network", x.Name, "err", err)
+		}
+	}
 }
