@@ -20,7 +20,13 @@ var introImages = []struct {
 	{"tomcat", []string{"tomcat10", "default-jre-headless"}, []string{
 		"EXPOSE 8080", "ENV JAVA_HOME=/usr/lib/jvm/default-java CATALINA_HOME=/usr/share/tomcat10 CATALINA_BASE=/var/lib/tomcat10", `CMD ["/usr/share/tomcat10/bin/catalina.sh", "run"]`,
 	}},
+	{"debian", nil, []string{`CMD ["bash"]`}},
+	{"redis", []string{"redis-server"}, []string{"EXPOSE 6379", "VOLUME /data", `CMD ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data", "--appendonly", "yes"]`}},
+	{"postgres", []string{"postgresql"}, []string{"EXPOSE 5432", `CMD ["sh", "-c", "` + runPostgres + `"]`}},
 }
+
+// runPostgres starts the cluster that Debian's package made, open to everybody.
+const runPostgres = `install -d -o postgres /run/postgresql; echo host all all all trust >>$(echo /etc/postgresql/*/main/pg_hba.conf); cd /usr/lib/postgresql/*/; exec su postgres -c 'exec bin/postgres -c config_file=$(echo /etc/postgresql/*/main/postgresql.conf) -c listen_addresses=*'`
 
 // TestIntroductions types what introductions to Docker print, with the stock command line.
 func TestIntroductions(t *testing.T) {
@@ -59,6 +65,7 @@ func TestIntroductions(t *testing.T) {
 		Cmds:          places(e.World),
 		Setup: func(env *testscript.Env) error {
 			prepare(env, "docker", docker, e.Host)
+			env.Setenv("BERTH", filepath.Join(e.Bin, "berth"))
 			return nil
 		},
 	})
