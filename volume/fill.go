@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"time"
 
 	"berth/base/atomicfile"
 	"berth/base/failpoint"
@@ -170,56 +169,22 @@ func (v *Volumes) begin(ctx context.Context, name, user string) (string, error) 
 // copyUser names a use of ours.
 func copyUser() string { return "berth-copy-" + id.New()[:12] }
 
-// opened does f with the directory at a path. One that cannot be opened in time, since its server does not answer, is given up.
+// opened does f with the directory at a path.
 func (v *Volumes) opened(ctx context.Context, at string, f func(*tree.Dir) error) error {
-	open := make(chan *tree.Dir, 1)
-	err := v.bounded(ctx, "open "+at, func() error {
+	root, err := await(ctx, v.mountTimeout(), "open "+at, func() (*tree.Dir, error) {
 		root, err := tree.OpenDir(at)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if _, err := root.Stat(""); err != nil { // a dead server may be noticed only now
 			root.Close()
-			return err
+			return nil, err
 		}
-		open <- root
-		return nil
-	})
+		return root, nil
+	}, func(late *tree.Dir) { late.Close() })
 	if err != nil {
-		go func() { // a late answer is closed; at most this one waits for it
-			select {
-			case root := <-open:
-				root.Close()
-			case <-v.stopped.Done():
-			}
-		}()
 		return err
 	}
-	root := <-open
 	defer root.Close()
 	return f(root)
-}
-
-// letGo does f and lets the caller go a while after its context has ended, when f hangs on a server; f goes on and cleans up behind itself.
-func (v *Volumes) letGo(ctx context.Context, f func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	select { // most work ends soon after its context
-	case err := <-done:
-		return err
-	case <-time.After(v.mountTimeout()):
-		return fault.In(ctx.Err(), "no answer from the volume's files")
-	}
-}
-
-func (v *Volumes) mountTimeout() time.Duration {
-	if v.cfg.MountTimeout > 0 {
-		return v.cfg.MountTimeout
-	}
-	return 30 * time.Second
 }

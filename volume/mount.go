@@ -133,39 +133,46 @@ func (v *Volumes) pin(ctx context.Context, rec *Volume, at, subpath, user string
 	if mounted, err := mount.Self(func(i *mount.Info) bool { return i.Point == to }); err != nil || len(mounted) > 0 {
 		return to, err
 	}
-	err := v.bounded(ctx, "open "+filepath.Join(at, subpath), func() error {
-		root, err := tree.OpenDir(at)
-		if err != nil {
-			return fault.Wrap(fault.Internal, err, "open volume %s", rec.Name)
-		}
-		defer root.Close()
-		fd, dir, err := mount.PinInRoot(v.cfg.Facts, root.FD(), subpath)
-		if err != nil {
-			return cannotAccess(err, filepath.Join(at, subpath))
-		}
-		if rec.SnapshotOf != "" {
-			if err := mount.ReadOnly(fd); err != nil {
-				mount.Drop(fd)
-				return err
-			}
-		}
-		if err := makePlace(to, dir); err != nil {
-			mount.Drop(fd)
-			return err
-		}
-		if ctx.Err() != nil { // nobody waits any more
-			mount.Drop(fd)
-			os.Remove(to)
-			return ctx.Err()
-		}
-		return mount.Attach(fd, to)
-	})
+	found, err := await(ctx, v.mountTimeout(), "open "+filepath.Join(at, subpath),
+		func() (part, error) { return v.part(rec, at, subpath) }, func(late part) { mount.Drop(late.fd) })
 	if err != nil {
-		v.unpin(rec.Name, user)
+		return "", err
+	}
+	if err := makePlace(to, found.dir); err != nil {
+		mount.Drop(found.fd)
+		return "", err
+	}
+	if err := mount.Attach(found.fd, to); err != nil {
+		v.unpinOne(to)
 		return "", err
 	}
 	failpoint.Hit("volume/pinned")
 	return to, nil
+}
+
+// part is a piece of a volume that is mounted nowhere yet.
+type part struct {
+	fd  int
+	dir bool
+}
+
+func (v *Volumes) part(rec *Volume, at, subpath string) (part, error) {
+	root, err := tree.OpenDir(at)
+	if err != nil {
+		return part{}, fault.Wrap(fault.Internal, err, "open volume %s", rec.Name)
+	}
+	defer root.Close()
+	fd, dir, err := mount.PinInRoot(v.cfg.Facts, root.FD(), subpath)
+	if err != nil {
+		return part{}, cannotAccess(err, filepath.Join(at, subpath))
+	}
+	if rec.SnapshotOf != "" {
+		if err := mount.ReadOnly(fd); err != nil {
+			mount.Drop(fd)
+			return part{}, err
+		}
+	}
+	return part{fd, dir}, nil
 }
 
 // cannotAccess says it in Docker's words.
@@ -216,35 +223,24 @@ func (v *Volumes) unpin(name, user string) error {
 		return err
 	}
 	for _, e := range list {
-		at := filepath.Join(dir, e.Name())
-		if err := mount.UnmountBelow(at); err != nil {
-			return err
-		}
-		if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := v.unpinOne(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	os.Remove(filepath.Dir(dir)) // with the user's last pin
 	return nil
 }
 
-// bounded does f in a goroutine of its own and gives up waiting after the mount timeout or with the context: a server that does
-// not answer holds whoever touches its files. f must leave nothing when it ends late.
-func (v *Volumes) bounded(ctx context.Context, doing string, f func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, v.mountTimeout())
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
+// unpinOne takes one pin away, and its directories with the last.
+func (v *Volumes) unpinOne(at string) error {
+	if err := mount.UnmountBelow(at); err != nil {
 		return err
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return ctx.Err()
-		}
-		return fault.New(fault.Deadline, "%s: no answer within %s", doing, v.mountTimeout())
 	}
+	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir := filepath.Dir(at)
+	if os.Remove(dir) == nil {
+		os.Remove(filepath.Dir(dir))
+	}
+	return nil
 }

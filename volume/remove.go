@@ -63,6 +63,11 @@ func (v *Volumes) remove(ctx context.Context, name string, force bool) (kind str
 		return "", err
 	}
 	if err != nil {
+		if later, ok := d.(driver.Forgetter); ok {
+			if err := later.Forget(ctx, name); err != nil {
+				return "", err
+			}
+		}
 		v.log.Warn("volume forgotten by force; its driver may still have it", "volume", name, "driver", rec.Driver, "error", err)
 	}
 	if recorded {

@@ -52,3 +52,9 @@ type Resizer interface {
 	// Resize makes the volume hold so many bytes. fault.NotImplemented: it cannot.
 	Resize(ctx context.Context, name string, bytes int64) error
 }
+
+// Forgetter is a driver that removes by itself, later, what cannot be removed now.
+type Forgetter interface {
+	// Forget has the driver not show the volume any more and remove it when that can be done.
+	Forget(ctx context.Context, name string) error
+}

@@ -239,8 +239,10 @@ func testSubpath(t *testing.T, p *place) {
 	_, err = p.Mount(ctx, "data", "out", "c1")
 	want(t, err, fault.NotFound, "cannot access path") // the volume has no /etc
 
-	// Whoever writes into the volume cannot swap what is pinned.
+	// Whoever writes into the volume cannot swap what is pinned, and a subpath that fails takes no other away.
 	pinned := p.mount("data", "a/b", "c1")
+	_, err = p.Mount(ctx, "data", "nothing", "c1")
+	want(t, err, fault.NotFound, "cannot access path")
 	must(t, os.Rename(filepath.Join(at, "a/b"), filepath.Join(at, "old")))
 	must(t, os.Symlink("/etc", filepath.Join(at, "a/b")))
 	if b, err := os.ReadFile(filepath.Join(pinned, "f")); err != nil || string(b) != "inside" {

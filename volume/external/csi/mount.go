@@ -25,8 +25,11 @@ func (v *volumes) Mount(ctx context.Context, name, user string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	if st == nil || st.Phase != ready {
+	if st == nil || !st.shown() {
 		return "", fault.New(fault.NotFound, "no such volume")
+	}
+	if st.Phase == deleting {
+		return "", fault.New(fault.Conflict, "volume %s is being removed", name)
 	}
 	if st.Snapshot {
 		return "", fault.New(fault.Conflict, "%s is a snapshot: clone it to have a volume of it", name)

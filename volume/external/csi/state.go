@@ -24,23 +24,28 @@ const (
 
 // state is ROOT/NAME.json: what is needed to go on with a volume after a crash.
 type state struct {
-	Version  int                 `json:"version"`
-	Driver   string              `json:"driver"`             // the name it was found by
-	Socket   string              `json:"socket,omitempty"`   // of the driver "csi"
-	Request  string              `json:"request"`            // the name given to the driver, random: another engine may have a volume of ours
-	Phase    string              `json:"phase"`              //
-	Snapshot bool                `json:"snapshot,omitempty"` // it is a snapshot, not a volume
-	Static   bool                `json:"static,omitempty"`   // made by others: never deleted
-	ID       string              `json:"id,omitempty"`       // the driver's
-	Created  time.Time           `json:"created"`
-	Options  map[string]string   `json:"options,omitempty"`
-	Context  map[string]string   `json:"context,omitempty"`
-	Capacity int64               `json:"capacity,omitempty"` // bytes; 0: unknown
-	Topology []map[string]string `json:"topology,omitempty"`
-	From     *source             `json:"from,omitempty"`
-	Attach   *attachment         `json:"attach,omitempty"` // nil: not attached by the controller
-	Grow     int64               `json:"grow,omitempty"`   // bytes that the file system must still be told of
+	Version int    `json:"version"`
+	Driver  string `json:"driver"`           // the name it was found by
+	Socket  string `json:"socket,omitempty"` // of the driver "csi"
+	Request string `json:"request"`          // the name given to the driver, random: another engine may have a volume of ours
+	Phase   string `json:"phase"`            //
+	// Forgotten: removed by force while that was not possible; the user sees it no more.
+	Forgotten bool                `json:"forgotten,omitempty"`
+	Snapshot  bool                `json:"snapshot,omitempty"` // it is a snapshot, not a volume
+	Static    bool                `json:"static,omitempty"`   // made by others: never deleted
+	ID        string              `json:"id,omitempty"`       // the driver's
+	Created   time.Time           `json:"created"`
+	Options   map[string]string   `json:"options,omitempty"`
+	Context   map[string]string   `json:"context,omitempty"`
+	Capacity  int64               `json:"capacity,omitempty"` // bytes; 0: unknown
+	Topology  []map[string]string `json:"topology,omitempty"`
+	From      *source             `json:"from,omitempty"`
+	Attach    *attachment         `json:"attach,omitempty"` // nil: not attached by the controller
+	Grow      int64               `json:"grow,omitempty"`   // bytes that the file system must still be told of
 }
+
+// shown reports whether the volume is still one for its user: made, and not given up.
+func (s *state) shown() bool { return s.Phase != creating && !s.Forgotten }
 
 // source is what a volume's content came from, or what a snapshot is of.
 type source struct {

@@ -190,6 +190,22 @@ func (v *volumes) Remove(ctx context.Context, name string) error {
 	return v.cfg.Notes.Clear(name)
 }
 
+// Forget leaves a volume to be deleted in the background, when its driver is there.
+func (v *volumes) Forget(ctx context.Context, name string) error {
+	release, err := v.turns.Take(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer release()
+	st, err := v.store.read(name)
+	if err != nil || st == nil {
+		return err
+	}
+	st.Phase, st.Forgotten = deleting, true
+	defer v.kick()
+	return v.store.write(name, st)
+}
+
 // delete takes a volume away, whatever phase it is in. Of one whose making was not answered the id is learnt by asking again.
 func (v *volumes) delete(ctx context.Context, name string, st *state) error {
 	if err := v.takeDown(ctx, name, st); err != nil {
@@ -254,7 +270,7 @@ func (v *volumes) Get(_ context.Context, name string) (driver.Found, error) {
 	if err != nil {
 		return driver.Found{}, err
 	}
-	if st == nil || st.Phase == creating || st.Driver != v.at.name {
+	if st == nil || !st.shown() || st.Driver != v.at.name {
 		return driver.Found{}, fault.New(fault.NotFound, "no such volume")
 	}
 	return v.found(name, st), nil
@@ -292,7 +308,7 @@ func (v *volumes) List(context.Context) ([]driver.Found, error) {
 		if err != nil {
 			return list, err
 		}
-		if st != nil && st.Phase != creating && st.Driver == v.at.name {
+		if st != nil && st.shown() && st.Driver == v.at.name {
 			list = append(list, v.found(name, st))
 		}
 	}
