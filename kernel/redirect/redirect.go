@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"slices"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
@@ -25,23 +21,13 @@ type Redirect struct {
 	TCP   uint16
 }
 
-// Load puts the rules into the namespace. fresh says that no tables of the name can be there; else they are replaced, for
-// which the kernel needs some 10 ms. On an error nothing has changed.
-func (r Redirect) Load(ns *os.File, fresh bool) error {
-	raw, err := ns.SyscallConn()
-	if err != nil {
-		return fault.Wrap(fault.Internal, err, "redirect")
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = load(int(fd), r.tables(true), fresh)
-		if failed != nil && !errors.Is(failed, unix.EPERM) {
-			// No CONFIG_NF_TABLES_NETDEV or CONFIG_NETFILTER_INGRESS; if something else is wrong, this fails too.
-			failed = load(int(fd), r.tables(false), fresh)
-		}
-	})
-	if err == nil {
-		err = failed
+// Load puts the rules into the calling thread's namespace. Tables of the name that are there are replaced, for which the kernel needs
+// some 10 ms. On an error nothing has changed.
+func (r Redirect) Load() error {
+	err := load(r.tables(true))
+	if err != nil && !errors.Is(err, unix.EPERM) {
+		// No CONFIG_NF_TABLES_NETDEV or CONFIG_NETFILTER_INGRESS; if something else is wrong, this fails too.
+		err = load(r.tables(false))
 	}
 	return fault.Wrap(fault.Internal, err, "redirect port %d of %v", r.Port, r.Addr)
 }
@@ -51,11 +37,18 @@ func (r Redirect) String() string { return text(r.tables(true)) }
 
 // A table has one chain, on one hook, with steps.
 type table struct {
-	family nftables.TableFamily
+	family byte // NFPROTO_…
 	name   string
 	addr   netip.Addr
 	steps  []step
 	hook   hook
+}
+
+func (t table) chain() string {
+	if t.hook == receiving {
+		return "input"
+	}
+	return "output"
 }
 
 // A hook is where packets are seen.
@@ -79,46 +72,86 @@ func (r Redirect) tables(ingress bool) []table {
 	there := []step{{false, false, r.Port, r.UDP}, {true, false, r.Port, r.TCP}}
 	back := []step{{false, true, r.UDP, r.Port}, {true, true, r.TCP, r.Port}}
 	if !ingress {
-		return []table{{nftables.TableFamilyIPv4, r.Table, r.Addr, append(there, back...), untracked}}
+		return []table{{unix.NFPROTO_IPV4, r.Table, r.Addr, append(there, back...), untracked}}
 	}
-	return []table{{nftables.TableFamilyIPv4, r.Table, r.Addr, there, sending}, {nftables.TableFamilyNetdev, r.Table, r.Addr, back, receiving}}
+	return []table{{unix.NFPROTO_IPV4, r.Table, r.Addr, there, sending}, {unix.NFPROTO_NETDEV, r.Table, r.Addr, back, receiving}}
 }
 
-func load(ns int, tables []table, fresh bool) error {
-	c, err := nftables.New(nftables.WithNetNSFd(ns))
-	if err != nil {
-		return err
+// load makes the tables. It tries first as if there were none, which is usual and quick.
+func load(tables []table) error {
+	err := send(tables, false)
+	if errors.Is(err, unix.EEXIST) {
+		err = send(tables, true)
 	}
-	for _, t := range tables {
-		n := &nftables.Table{Family: t.family, Name: t.name}
-		if !fresh {
-			c.AddTable(n) // so that there is one to delete
-			c.DelTable(n)
+	return err
+}
+
+func send(tables []table, replace bool) error {
+	var m batch
+	m.endMessage(m.message(batchBegin, 0, unix.AF_UNSPEC, nftables))
+	for i, t := range tables {
+		if replace {
+			m.table(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t) // so that there is one to delete
+			m.table(unix.NFT_MSG_DELTABLE, 0, t)
 		}
-		c.AddTable(n)
-		chain := &nftables.Chain{Name: "output", Table: n, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw}
-		if t.hook == receiving {
-			chain = &nftables.Chain{Name: "input", Table: n, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter, Device: "lo"}
-		}
-		c.AddChain(chain)
+		m.table(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, t)
+		m.chain(t)
 		if t.hook != receiving {
-			c.AddRule(&nftables.Rule{Table: n, Chain: chain, Exprs: othersPass()})
+			m.rule(t, 0, m.othersPass)
 		}
-		for _, s := range t.steps {
-			c.AddRule(&nftables.Rule{Table: n, Chain: chain, Exprs: t.rule(s)})
+		for j, s := range t.steps {
+			flags := uint16(0)
+			if i == len(tables)-1 && j == len(t.steps)-1 {
+				flags = unix.NLM_F_ACK
+			}
+			m.rule(t, flags, func() { m.step(t, s) })
 		}
 	}
-	return c.Flush()
+	last := m.seq
+	m.endMessage(m.message(batchEnd, 0, unix.AF_UNSPEC, nftables))
+	return m.send(last)
+}
+
+func (m *batch) table(kind, flags uint16, t table) {
+	at := m.change(kind, flags, t.family)
+	m.text(unix.NFTA_TABLE_NAME, t.name)
+	m.endMessage(at)
+}
+
+func (m *batch) chain(t table) {
+	priority := int32(-300) // "raw": before connection tracking
+	point := uint32(unix.NF_INET_LOCAL_OUT)
+	if t.hook == receiving {
+		priority, point = 0, unix.NF_NETDEV_INGRESS
+	}
+	at := m.change(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, t.family)
+	m.text(unix.NFTA_CHAIN_TABLE, t.name)
+	m.text(unix.NFTA_CHAIN_NAME, t.chain())
+	m.nest(unix.NFTA_CHAIN_HOOK, func() {
+		m.number(unix.NFTA_HOOK_HOOKNUM, point)
+		m.number(unix.NFTA_HOOK_PRIORITY, uint32(priority))
+		if t.hook == receiving {
+			m.text(unix.NFTA_HOOK_DEV, "lo")
+		}
+	})
+	m.text(unix.NFTA_CHAIN_TYPE, "filter")
+	m.endMessage(at)
+}
+
+func (m *batch) rule(t table, flags uint16, exprs func()) {
+	at := m.change(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND|flags, t.family)
+	m.text(unix.NFTA_RULE_TABLE, t.name)
+	m.text(unix.NFTA_RULE_CHAIN, t.chain())
+	m.nest(unix.NFTA_RULE_EXPRESSIONS, exprs)
+	m.endMessage(at)
 }
 
 // othersPass spares packets for other links than lo all other rules.
-func othersPass() []expr.Any {
+func (m *batch) othersPass() {
 	const loopback = 1 // index of lo, in every namespace
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyOIF, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, loopback)},
-		&expr.Verdict{Kind: expr.VerdictAccept},
-	}
+	m.meta(unix.NFT_META_OIF)
+	m.compare(unix.NFT_CMP_NEQ, binary.NativeEndian.AppendUint32(nil, loopback))
+	m.accept()
 }
 
 // Offsets of what is read and written (RFC 791, 768, 9293).
@@ -128,7 +161,7 @@ const (
 	offUDPSum, offTCPSum = 6, 16
 )
 
-func (t table) rule(s step) []expr.Any {
+func (m *batch) step(t table, s step) {
 	addr, port, sum, proto := uint32(offDaddr), uint32(offDport), uint32(offUDPSum), byte(unix.IPPROTO_UDP)
 	if s.source {
 		addr, port = offSaddr, offSport
@@ -136,30 +169,20 @@ func (t table) rule(s step) []expr.Any {
 	if s.tcp {
 		sum, proto = offTCPSum, unix.IPPROTO_TCP
 	}
-	var first, middle []expr.Any
-	switch t.hook {
-	case receiving: // a table of links sees every protocol
-		first = []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)},
-		}
-	case untracked:
-		middle = []expr.Any{&expr.Notrack{}}
+	if t.hook == receiving { // a table of links sees every protocol
+		m.meta(unix.NFT_META_PROTOCOL)
+		m.compare(unix.NFT_CMP_EQ, binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
 	}
-	tests := []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: addr, Len: 4},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: t.addr.AsSlice()},
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: port, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, s.from)},
+	m.load(unix.NFT_PAYLOAD_NETWORK_HEADER, addr, 4)
+	m.compare(unix.NFT_CMP_EQ, t.addr.AsSlice())
+	m.meta(unix.NFT_META_L4PROTO)
+	m.compare(unix.NFT_CMP_EQ, []byte{proto})
+	m.load(unix.NFT_PAYLOAD_TRANSPORT_HEADER, port, 2)
+	m.compare(unix.NFT_CMP_EQ, binary.BigEndian.AppendUint16(nil, s.from))
+	if t.hook == untracked {
+		m.expr("notrack", nil)
 	}
-	change := []expr.Any{ // the kernel corrects a checksum that is there already; on lo there is none yet
-		&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, s.to)},
-		&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: port, Len: 2,
-			CsumType: expr.CsumTypeInet, CsumOffset: sum},
-	}
-	return slices.Concat(first, tests, middle, change)
+	m.store(s.to, port, sum)
 }
 
 func text(tables []table) string {

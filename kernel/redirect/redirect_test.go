@@ -30,10 +30,10 @@ func TestLoad(t *testing.T) {
 	r := Redirect{Table: "x", Addr: netip.MustParseAddr("127.0.0.11"), Port: 53, UDP: 40000, TCP: 40001}
 	for _, ingress := range []bool{true, false} {
 		ns := namespace(t)
-		for _, fresh := range []bool{true, false} {
+		for range 2 {
 			r.UDP++
 			start := time.Now()
-			if err := load(int(ns.Fd()), r.tables(ingress), fresh); err != nil {
+			if err := netns.Do(ns, func() error { return load(r.tables(ingress)) }); err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("loaded in %v", time.Since(start))
@@ -47,7 +47,7 @@ func TestLoad(t *testing.T) {
 			}
 		}
 	}
-	if err := r.Load(namespace(t), false); err != nil {
+	if err := netns.Do(namespace(t), r.Load); err != nil {
 		t.Error(err)
 	}
 }
@@ -122,7 +122,7 @@ func TestTraffic(t *testing.T) {
 				go echoStreams(l)
 				r := Redirect{Table: "x", Addr: netip.MustParseAddr("127.0.0.11"), Port: 53,
 					UDP: uint16(u.LocalAddr().(*net.UDPAddr).Port), TCP: uint16(l.Addr().(*net.TCPAddr).Port)}
-				if err := load(int(ns.Fd()), r.tables(c.ingress), true); err != nil {
+				if err := load(r.tables(c.ingress)); err != nil {
 					return err
 				}
 				for _, network := range []string{"udp", "tcp"} {
@@ -180,4 +180,9 @@ func echoStreams(l net.Listener) {
 			c.Close()
 		}()
 	}
+}
+
+func FuzzAnswered(f *testing.F) {
+	f.Add([]byte("\x24\x00\x00\x00\x02\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) { answered(b, 7) })
 }

@@ -25,33 +25,34 @@ func (s *Server) open(ctx context.Context, sb *sandbox, fresh bool) (made bool, 
 	if !fresh && s.takeOver(ctx, sb, ns) {
 		return false, nil
 	}
-	if err := s.make(sb, ns, fresh); err != nil {
+	if err := s.make(sb, ns); err != nil {
 		sb.close()
 		return false, err
 	}
 	return true, nil
 }
 
-func (s *Server) make(sb *sandbox, ns *os.File, fresh bool) error {
+func (s *Server) make(sb *sandbox, ns *os.File) error {
 	select {
 	case s.door <- struct{}{}:
 	case <-s.ctx.Done():
 		return fault.New(fault.Unavailable, "the name server is closed")
 	}
-	err := netns.Do(ns, sb.listen)
-	<-s.door
-	if err != nil {
-		return fault.Wrap(fault.Internal, err, "listen")
-	}
-	udp, err := socket.Bound(sb.udp)
-	if err != nil {
-		return err
-	}
-	tcp, err := socket.Bound(sb.tcp)
-	if err != nil {
-		return err
-	}
-	return redirect.Redirect{Table: "berth-dns", Addr: self(), Port: dnsPort, UDP: udp.Port(), TCP: tcp.Port()}.Load(ns, fresh)
+	defer func() { <-s.door }()
+	return netns.Do(ns, func() error {
+		if err := sb.listen(); err != nil {
+			return fault.Wrap(fault.Internal, err, "listen")
+		}
+		udp, err := socket.Bound(sb.udp)
+		if err != nil {
+			return err
+		}
+		tcp, err := socket.Bound(sb.tcp)
+		if err != nil {
+			return err
+		}
+		return redirect.Redirect{Table: "berth-dns", Addr: self(), Port: dnsPort, UDP: udp.Port(), TCP: tcp.Port()}.Load()
+	})
 }
 
 // listen makes the sockets in the thread's namespace, on ports that are not 53 whatever the container's range of ports is.
