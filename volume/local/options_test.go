@@ -85,3 +85,24 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func FuzzOptions(f *testing.F) {
+	f.Add("nfs", ":/x", "addr=nas,rw", "")
+	f.Add("cifs", "//h/s", "password=x", "")
+	f.Add("", "", "", "10m")
+	f.Fuzz(func(t *testing.T, fstype, device, words, size string) {
+		given := map[string]string{"type": fstype, "device": device, "o": words}
+		if size != "" {
+			given["size"] = size
+		}
+		o, err := parse(given)
+		if err != nil {
+			return
+		}
+		m, err := o.mount(t.Context(), names{"nas": "10.0.0.5"})
+		if err == nil && m.Type != fstype {
+			t.Errorf("%+v became %+v", o, m)
+		}
+		masked(words, words)
+	})
+}
