@@ -30,7 +30,9 @@ func (n *Networks) Join(ctx context.Context, w Want) (Sandbox, error) {
 			return Sandbox{}, err
 		}
 	}
-	j := &join{n: n, w: w}
+	j := &join{n: n, w: w, box: &box{}}
+	j.box.changing.Lock() // until it is made: others can see it before
+	defer j.box.changing.Unlock()
 	if err := j.run(ctx, wishes); err != nil {
 		j.undo(context.WithoutCancel(ctx))
 		return Sandbox{}, err
@@ -62,9 +64,8 @@ func (j *join) run(ctx context.Context, wishes []wish) (err error) {
 		return err
 	}
 	ordered := j.ordered(nil)
-	j.box = &box{want: w, keep: map[string]map[string]string{}, Sandbox: Sandbox{
-		ID: j.slot.id, Key: j.slot.key, ContainerID: w.ContainerID, Resolver: resolves(ordered),
-	}}
+	j.box.want, j.box.keep = w, map[string]map[string]string{}
+	j.box.Sandbox = Sandbox{ID: j.slot.id, Key: j.slot.key, ContainerID: w.ContainerID, Resolver: resolves(ordered)}
 	j.box.setEndpoints(ordered)
 	g := gatesOf(ordered)
 	if j.box.Ports, err = n.publish(ctx, w, g, slices.Concat(w.Ports, w.Publish)); err != nil {
@@ -194,7 +195,7 @@ func (b *box) file(ready bool) sandboxFile {
 // undo takes away what a Join that failed has made.
 func (j *join) undo(ctx context.Context) {
 	n := j.n
-	if j.box != nil {
+	if j.box.ID != "" {
 		n.withdraw(ctx, j.box, j.doors, j.names)
 		for _, p := range j.places {
 			if p.request.EndpointID == "" { // not tried

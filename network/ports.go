@@ -111,7 +111,7 @@ func (n *Networks) hostIPs(g gates, s PortSpec) ([]netip.Addr, error) {
 
 // hasIPv6 tells whether the host has any IPv6 address.
 func hasIPv6() bool {
-	b, err := os.ReadFile("/proc/self/net/if_inet6")
+	b, err := os.ReadFile("/proc/thread-self/net/if_inet6")
 	return err == nil && len(b) > 0
 }
 

@@ -112,7 +112,7 @@ func TestReserve(t *testing.T) {
 			}
 			table.Release(ctx, all...)
 			table.Release(ctx, all...)
-			if table.Count() != 0 || len(k.files) != 0 {
+			if len(table.by) != 0 || table.Count() != 0 || len(k.files) != 0 {
 				t.Errorf("left: %d held, %d parked", table.Count(), len(k.files))
 			}
 			l, err := net.Listen("tcp4", "127.0.0.1:80")

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -42,7 +43,35 @@ type Table struct {
 
 	mu   sync.Mutex
 	held map[Key]*reservation
-	next int // where the search for a random port goes on
+	by   map[number][]Key // the same, by port
+	next int              // where the search for a random port goes on
+}
+
+// number is a port without the address.
+type number struct {
+	proto string
+	v4    bool
+	port  uint16
+}
+
+func (k Key) number() number { return number{k.Proto, k.IP.Is4(), k.Port} }
+
+// put and drop keep held and by the same; mu is held.
+func (t *Table) put(k Key, r *reservation) {
+	if t.held[k] == nil {
+		t.by[k.number()] = append(t.by[k.number()], k)
+	}
+	t.held[k] = r
+}
+
+func (t *Table) drop(k Key) {
+	delete(t.held, k)
+	left := slices.DeleteFunc(t.by[k.number()], func(o Key) bool { return o == k })
+	if len(left) == 0 {
+		delete(t.by, k.number())
+		return
+	}
+	t.by[k.number()] = left
 }
 
 type reservation struct {
@@ -52,7 +81,7 @@ type reservation struct {
 
 // New makes an empty table. parker may be nil.
 func New(parker Parker, log *slog.Logger) *Table {
-	return &Table{parker: parker, log: log, held: map[Key]*reservation{}}
+	return &Table{parker: parker, log: log, held: map[Key]*reservation{}, by: map[number][]Key{}}
 }
 
 // Want is one port for some addresses: the same number on each of them.
@@ -139,11 +168,11 @@ func (t *Table) key(ctx context.Context, h Holder, k Key) error {
 		t.mu.Unlock()
 		return allocated(k, "by container "+by.Name)
 	}
-	t.held[k] = r // ours from here on, so that nobody else tries
+	t.put(k, r) // ours from here on, so that nobody else tries
 	t.mu.Unlock()
 	if err := t.bind(ctx, k, r); err != nil {
 		t.mu.Lock()
-		delete(t.held, k)
+		t.drop(k)
 		t.mu.Unlock()
 		return err
 	}
@@ -152,22 +181,9 @@ func (t *Table) key(ctx context.Context, h Holder, k Key) error {
 
 // conflict tells who holds what k would need; mu is held. An address of its own conflicts with all addresses.
 func (t *Table) conflict(k Key) (Holder, bool) {
-	if r := t.held[k]; r != nil {
-		return r.holder, true
-	}
-	all := netip.IPv4Unspecified()
-	if k.IP.Is6() {
-		all = netip.IPv6Unspecified()
-	}
-	if k.IP != all {
-		if r := t.held[Key{k.Proto, all, k.Port}]; r != nil {
-			return r.holder, true
-		}
-		return Holder{}, false
-	}
-	for o, r := range t.held {
-		if o.Port == k.Port && o.Proto == k.Proto && o.IP.Is4() == k.IP.Is4() {
-			return r.holder, true
+	for _, o := range t.by[k.number()] {
+		if o == k || o.IP.IsUnspecified() || k.IP.IsUnspecified() {
+			return t.held[o].holder, true
 		}
 	}
 	return Holder{}, false
@@ -220,7 +236,7 @@ func (t *Table) Release(ctx context.Context, keys ...Key) {
 		}
 		t.mu.Lock() // only now: who asks for the port next must be able to bind it
 		if t.held[k] == r {
-			delete(t.held, k)
+			t.drop(k)
 		}
 		t.mu.Unlock()
 	}
@@ -306,7 +322,7 @@ func (t *Table) Adopt(ctx context.Context, all map[Key]Holder) {
 	for k, h := range all {
 		r := &reservation{holder: h}
 		t.mu.Lock()
-		t.held[k] = r
+		t.put(k, r)
 		t.mu.Unlock()
 		if parked[k.parked()] {
 			delete(parked, k.parked())

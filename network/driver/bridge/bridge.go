@@ -2,11 +2,13 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"berth/base/failpoint"
 	"berth/base/fault"
@@ -208,6 +210,9 @@ func (d *Driver) Join(_ context.Context, n driver.Network, r driver.Request) (dr
 	flags := link.SetPort(host, link.Port{Hairpin: true, Isolated: !icc})
 	if err := d.conn.Do(add, flags); err != nil {
 		d.conn.Do(link.DeleteNamed(host).IfThere())
+		if errors.Is(err, syscall.EXFULL) {
+			return driver.Attachment{}, fault.Wrap(fault.Unavailable, err, "network %s is full: the kernel has 1023 ports for a bridge", n.Name)
+		}
 		return driver.Attachment{}, err
 	}
 	_ = failpoint.Hit("network/veth-made")
