@@ -53,6 +53,7 @@ type run struct {
 	bundle.Built                // made for the first exec and then kept; zero before
 	cgroup       *cgroup.Cgroup // nil: none, or taken away already
 	sandbox      network.Sandbox
+	volumes      bool // it has volumes mounted, whose unmounting is told
 }
 
 type waiter struct {

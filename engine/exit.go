@@ -129,6 +129,7 @@ func orNone(n uint64) uint64 {
 // endRun takes away what a run of the container had: its cgroup and host-side mounts, and whatever still lives in the cgroup (a
 // container that shares its pid namespace may leave processes behind).
 func (e *Engine) endRun(c *entry) {
+	mounted := c.currentRun().volumes
 	if cg := c.takeCgroup(); cg != nil {
 		if c.record().Spec.Namespaces.PID != "" {
 			if err := cg.Kill(); err != nil {
@@ -144,6 +145,8 @@ func (e *Engine) endRun(c *entry) {
 	}
 	if err := e.unmountVolumes(c.record()); err != nil {
 		e.log.Warn("a container's volumes stay mounted until the next start of the engine", "container", c.id, "error", err)
+	} else if mounted {
+		e.tellVolumes(c.record(), "unmount")
 	}
 	if err := e.unmountShm(c.record()); err != nil {
 		e.log.Warn("a container's /dev/shm stays mounted until the next start of the engine", "container", c.id, "error", err)

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,8 @@ type Networks interface {
 	Disconnect(ctx context.Context, containerID, ref string, force bool) error
 	// Publish changes a running container's ports in one transaction.
 	Publish(ctx context.Context, w network.Want, add, remove []network.PortSpec) ([]network.Port, error)
+	// HandOver gives a running container's ports to another one in one transaction; no specs: all.
+	HandOver(ctx context.Context, from string, to network.Want, specs []network.PortSpec) ([]network.Port, error)
 	// Rename lets the container be found by another name.
 	Rename(containerID, name string)
 	// Recovered takes away what containers that do not run left.
@@ -59,6 +62,12 @@ func (e *Engine) checkNetwork(s *container.Spec) ([]string, error) {
 	}
 	if e.networks == nil {
 		return nil, fault.New(fault.NotImplemented, "this engine runs without networks; use --network none or host")
+	}
+	for _, l := range s.Network.Links {
+		ref, _, _ := strings.Cut(l, ":")
+		if _, err := e.index.find(strings.TrimPrefix(ref, "/")); err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "could not get container for %s", ref)
+		}
 	}
 	if err := e.completeEndpoints(s); err != nil {
 		return nil, err
@@ -201,7 +210,11 @@ func (e *Engine) joinNetworks(ctx context.Context, r *container.Record) (network
 	if err != nil {
 		return network.Sandbox{}, err
 	}
-	return e.networks.Join(ctx, w)
+	s, err := e.networks.Join(ctx, w)
+	if fault.Is(err, fault.Conflict) { // a port or an address that somebody has: Docker calls that an error of the server
+		err = fault.Wrap(fault.Internal, err, "")
+	}
+	return s, err
 }
 
 // leaveNetworks gives the network of a run up.
@@ -332,6 +345,75 @@ func (e *Engine) PublishPorts(ctx context.Context, ref string, add, remove []net
 		return err
 	})
 	return now, err
+}
+
+// HandOverPorts gives published ports of a running container to another one that runs: there is no moment in which nobody answers, and
+// connections stay where they are. No ports means all of them. It gives what the taker publishes then.
+func (e *Engine) HandOverPorts(ctx context.Context, from, to string, ports []network.PortSpec) ([]network.Port, error) {
+	if e.networks == nil {
+		return nil, fault.New(fault.NotImplemented, "this engine runs without networks")
+	}
+	giver, err := e.index.find(from)
+	if err != nil {
+		return nil, err
+	}
+	taker, err := e.index.find(to)
+	if err != nil {
+		return nil, err
+	}
+	if giver == taker {
+		return nil, fault.New(fault.Invalid, "a container cannot hand its ports over to itself")
+	}
+	first, second := giver, taker
+	if first.id > second.id { // one order for all: two hand-overs may go opposite ways
+		first, second = second, first
+	}
+	for _, c := range []*entry{first, second} {
+		end, err := c.begin(ctx, "hand over the ports of")
+		if err != nil {
+			return nil, err
+		}
+		defer end()
+	}
+	for _, c := range []*entry{giver, taker} {
+		if i := c.snapshot(); !i.State.Status.Alive() || !needsSandbox(i.Spec) {
+			return nil, fault.New(fault.Conflict, "container %s does not run with a network of its own: ports are handed over between two that do", i.Name)
+		}
+	}
+	w, err := e.want(taker.record())
+	if err != nil {
+		return nil, err
+	}
+	now, err := e.networks.HandOver(ctx, giver.id, w, ports)
+	if err != nil {
+		return nil, err
+	}
+	kept, moved := splitPorts(giver.record().Spec.Network.Ports, ports)
+	return now, errors.Join(e.keepPorts(giver, kept), e.keepPorts(taker, append(slices.Clone(taker.record().Spec.Network.Ports), moved...)))
+}
+
+// splitPorts divides ports into those that are named and the rest; no names mean all.
+func splitPorts(all, named []network.PortSpec) (rest, found []network.PortSpec) {
+	for _, p := range all {
+		if len(named) == 0 || slices.ContainsFunc(named, func(n network.PortSpec) bool { return samePort(p, n) }) {
+			found = append(found, p)
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	return rest, found
+}
+
+// keepPorts writes what a running container publishes since a hand-over.
+func (e *Engine) keepPorts(c *entry, ports []network.PortSpec) error {
+	r, s := *c.record(), *c.record().Spec
+	s.Network.Ports = ports
+	r.Spec = &s
+	if err := e.store.Write(&r); err != nil {
+		return err
+	}
+	c.setRecord(&r)
+	return e.networkChanged(c)
 }
 
 // samePort reports whether gone names the published port p: host address and host port only count where they are given.

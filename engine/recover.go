@@ -158,7 +158,7 @@ func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[strin
 		c.run.cgroup = cg
 	}
 	if l.Standing.State.Status.Alive() {
-		c.run.sandbox = e.liveSandbox(cid)
+		c.run.sandbox, c.run.volumes = e.liveSandbox(cid), true
 		c.publish()
 	}
 	main, known := procs[""]

@@ -114,6 +114,11 @@ func (n *someNetworks) Publish(_ context.Context, w network.Want, add, remove []
 	return nil, nil
 }
 
+func (n *someNetworks) HandOver(_ context.Context, from string, to network.Want, _ []network.PortSpec) ([]network.Port, error) {
+	n.note("hand over to", to.Name)
+	return nil, nil
+}
+
 func (n *someNetworks) Rename(_, name string) { n.note("rename", name) }
 
 func (n *someNetworks) Recovered(runs func(string) bool) {
@@ -226,6 +231,38 @@ func TestNetworksOfALife(t *testing.T) {
 	want := []string{"join web", "connect web other", "disconnect mine", "publish", "rename web2", "leave"}
 	if got := n.asked(); !slices.Equal(got, want) {
 		t.Errorf("asked of the networks: %v, want %v", got, want)
+	}
+}
+
+func TestHandOver(t *testing.T) {
+	w, n, _ := newWorldWithRooms(t)
+	ctx := t.Context()
+	box := func(name string, ports ...network.PortSpec) string {
+		s := spec("sleep 1000")
+		s.Network = container.Network{Mode: "mine", Ports: ports}
+		return w.run(name, s)
+	}
+	web, dns := network.PortSpec{Port: 80, Proto: "tcp", HostFirst: 8080, HostLast: 8080}, network.PortSpec{Port: 53, Proto: "udp", HostFirst: 53, HostLast: 53}
+	blue, green := box("blue", web, dns), box("green")
+	if _, err := w.HandOverPorts(ctx, blue, blue, nil); !fault.Is(err, fault.Invalid) {
+		t.Errorf("to itself: %v", err)
+	}
+	if _, err := w.HandOverPorts(ctx, blue, green, []network.PortSpec{{Port: 80, Proto: "tcp"}}); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen()
+	b, _ := w.Inspect(ctx, blue)
+	g, _ := w.Inspect(ctx, green)
+	if !slices.Equal(b.Spec.Network.Ports, []network.PortSpec{dns}) || !slices.Equal(g.Spec.Network.Ports, []network.PortSpec{web}) {
+		t.Errorf("blue has %v, green %v", b.Spec.Network.Ports, g.Spec.Network.Ports)
+	}
+	w.Kill(ctx, green, "KILL")
+	w.wait(green)
+	if _, err := w.HandOverPorts(ctx, blue, green, nil); !fault.Is(err, fault.Conflict) {
+		t.Errorf("to one that does not run: %v", err)
+	}
+	if got := n.asked(); !slices.Contains(got, "hand over to green") {
+		t.Errorf("asked of the networks: %v", got)
 	}
 }
 

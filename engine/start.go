@@ -121,7 +121,8 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			started, err = e.launchOrFind(ctx, p.launch)
 			joined()
 			if err == nil {
-				c.remember(run{cgroup: cg, sandbox: sandbox})
+				c.remember(run{cgroup: cg, sandbox: sandbox, volumes: true})
+				e.tellVolumes(c.record(), "mount")
 			}
 			why = late(err)
 			return why

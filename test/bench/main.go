@@ -30,6 +30,7 @@ var benches = []bench{
 	{"restart", "engine killed and started again over 100 containers", benchRestart},
 	{"many", "1,000 containers: ps, start latency, removal", benchMany},
 	{"network", "a network beside one made by hand, and a published port beside Docker's proxy", benchNetwork},
+	{"limits", "whether limits of processor time and bandwidth hold", benchLimits},
 	{"cli", "run --rm by the command lines", benchCLI},
 }
 
