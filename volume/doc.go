@@ -11,6 +11,7 @@
 //	ROOT/NAME/_data            the content, of the local driver
 //	ROOT/NAME/filling          while an image's files are being copied in: what is there is no user's
 //	ROOT/.new-…, .gone-…       being made, being removed; Open removes them
+//	ROOT/.renaming-NAME        holds the name that NAME is being given; Open goes on with it
 //	ROOT/.csi/                 what CSI drivers need (package csi)
 //	RUNROOT/pins/USER/KEY      pins of this boot
 //	RUNROOT/users/…            users of mounted volumes (packages local, external)

@@ -3,7 +3,6 @@ package volume
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -164,63 +163,4 @@ func (v *Volumes) Prune(ctx context.Context, keep func(Volume) bool) (PruneRepor
 	}
 	v.cfg.Emit("prune", "", map[string]string{"reclaimed": strconv.FormatUint(report.Reclaimed, 10)})
 	return report, nil
-}
-
-// Rename gives a volume another name. Nobody may refer to it. fault.Conflict: it is in use, or the new name is taken;
-// fault.NotImplemented: its driver knows it by its name.
-func (v *Volumes) Rename(ctx context.Context, name, to string) error {
-	err := v.rename(ctx, name, to)
-	return fault.In(err, "rename %s to %s", name, to)
-}
-
-func (v *Volumes) rename(ctx context.Context, name, to string) error {
-	if err := CheckName(to); err != nil {
-		return err
-	}
-	release, err := v.turns.Take(ctx, name, to)
-	if err != nil {
-		return err
-	}
-	defer release()
-	rec, ok := v.record(name)
-	if !ok {
-		return noSuchVolume()
-	}
-	if name == to {
-		return nil
-	}
-	if _, taken := v.record(to); taken {
-		return fault.New(fault.Conflict, "there is a volume %s already", to)
-	}
-	if refs := v.references(name); len(refs) > 0 {
-		return fault.New(fault.Conflict, "volume is in use - [%s]", strings.Join(refs, ", "))
-	}
-	d, err := v.driver(ctx, rec.Driver)
-	if err != nil {
-		return err
-	}
-	named, ok := d.(driver.Renamer)
-	if !ok {
-		return fault.New(fault.NotImplemented, "driver %s has no way to rename its volumes", rec.Driver)
-	}
-	if err := os.Rename(v.path(name), v.path(to)); err != nil {
-		return err
-	}
-	if err := atomicfile.SyncDir(v.cfg.Root); err != nil {
-		return err
-	}
-	if err := named.Rename(ctx, name, to); err != nil {
-		os.Rename(v.path(to), v.path(name))
-		return err
-	}
-	renamed := *rec
-	renamed.Name = to
-	v.keep(name, nil)
-	v.keep(to, &renamed)
-	v.cfg.Emit("rename", to, map[string]string{"driver": rec.Driver, "oldName": name})
-	// The name in the record is for readers only: the directory's is the volume's.
-	if err := writeRecord(filepath.Join(v.cfg.Root, to), &renamed); err != nil {
-		v.log.Warn("record of a renamed volume shows its old name", "volume", to, "error", err)
-	}
-	return nil
 }

@@ -155,6 +155,16 @@ func (v *Volumes) recover(ctx context.Context) error {
 		return err
 	}
 	for _, e := range list {
+		if name, ok := strings.CutPrefix(e.Name(), renamePrefix); ok {
+			if err := v.finishRename(ctx, name); err != nil {
+				v.log.Error("volume stays between two names", "volume", name, "error", err)
+			}
+		}
+	}
+	if list, err = os.ReadDir(v.cfg.Root); err != nil {
+		return err
+	}
+	for _, e := range list {
 		name := e.Name()
 		switch {
 		case strings.HasPrefix(name, stagePrefix), strings.HasPrefix(name, gonePrefix):

@@ -188,6 +188,9 @@ func (v *volumes) Rename(ctx context.Context, name, to string) error {
 		return err
 	}
 	if st == nil {
+		if done, err := v.store.read(to); err != nil || done != nil {
+			return err // it was renamed before
+		}
 		return fault.New(fault.NotFound, "no such volume")
 	}
 	if err := v.takeDown(ctx, name, st); err != nil {

@@ -185,6 +185,8 @@ func victim(args []string) error {
 		}
 	case "remove":
 		err = v.Remove(ctx, "data", false)
+	case "rename":
+		err = v.Rename(ctx, "data", "new")
 	case "snapshot":
 		err = v.Snapshot(ctx, "data", "new")
 	}
@@ -197,12 +199,13 @@ func TestKilled(t *testing.T) {
 		{"create", "volume/csi-creating"}, {"create", "volume/csi-created"}, {"create", "volume/made-not-recorded"}, {"create", "volume/staged"}, {"create", "volume/named"},
 		{"mount", "volume/csi-attached"}, {"mount", "volume/csi-staged"}, {"mount", "volume/csi-published"},
 		{"unmount", "volume/csi-unpublished"}, {"remove", "volume/csi-deleting"}, {"snapshot", "volume/csi-snapshot"},
+		{"rename", "volume/half-renamed"},
 	} {
 		t.Run(c.verb+" "+c.point, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, 5*time.Second)
 			ctx := context.Background()
-			b.create("data", nil)
+			b.create("data", map[string]string{"kind": "x"})
 			b.Close()
 			cmd := exec.Command("/proc/self/exe")
 			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %s", crashVariable, filepath.Dir(b.p.dir), b.root, b.run, c.verb), failpoint.Env+"="+c.point+"=kill")
@@ -218,7 +221,8 @@ func TestKilled(t *testing.T) {
 				list, _, err := b.List(ctx)
 				must(t, err)
 				m := b.p.memory()
-				if len(m.Volumes)+len(m.Snapshots) == len(list) {
+				noted, _ := filepath.Glob(filepath.Join(b.root, ".csi", "*.json"))
+				if len(m.Volumes)+len(m.Snapshots) == len(list) && len(noted) == len(list) {
 					break
 				}
 				time.Sleep(10 * time.Millisecond)
@@ -228,6 +232,11 @@ func TestKilled(t *testing.T) {
 			}
 			list, _, err := b.List(ctx)
 			must(t, err)
+			if c.verb == "rename" {
+				if v, err := b.Get(ctx, "new"); len(list) != 1 || err != nil || v.Options["kind"] != "x" {
+					t.Errorf("%+v, %v", list, err)
+				}
+			}
 			for _, v := range slices.Backward(list) { // snapshots before what they are of
 				must(t, b.Remove(ctx, v.Name, false))
 			}
