@@ -147,7 +147,7 @@ func (c compiler) forward() nft.Chain {
 		nft.NewRule(nft.Via(mapTo, nft.OIfName)),
 	}}
 	if c.Policy.OnlyOurs {
-		ch.Rules = append(ch.Rules, nft.NewRule(nft.NotIn(setBridges, nft.IIfName), nft.Drop()).Commented("this host was no router before the engine came"))
+		ch.Rules = append(ch.Rules, nft.NewRule(nft.In(setLinks, nft.IIfName), nft.In(setLinks, nft.OIfName), nft.Drop()).Commented("this host was no router before the engine came"))
 	}
 	return ch
 }

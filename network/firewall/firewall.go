@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"reflect"
 	"slices"
@@ -26,6 +27,7 @@ type Config struct {
 type Firewall struct {
 	config Config
 	conn   *nft.Conn
+	links  []string      // the host's interfaces at Open, where the policy needs them
 	turn   chan struct{} // holds one token; whoever changes rules has it meanwhile
 	stop   context.CancelFunc
 	wait   sync.WaitGroup // of the watcher
@@ -62,11 +64,28 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 		return nil, err
 	}
 	f := &Firewall{config: c, conn: conn, turn: make(chan struct{}, 1), networks: map[string]Network{}, ports: map[Port]struct{}{}, members: map[string]*used{}}
+	if c.Policy.OnlyOurs {
+		if f.links, err = hostLinks(); err != nil {
+			conn.Close()
+			return nil, fault.Wrap(fault.Internal, err, "open the firewall")
+		}
+	}
 	if err := f.watch(); err != nil {
 		conn.Close()
 		return nil, fault.In(err, "open the firewall")
 	}
 	return f, nil
+}
+
+// hostLinks are the names of all interfaces but the loopback.
+func hostLinks() (names []string, err error) {
+	all, err := net.Interfaces()
+	for _, i := range all {
+		if i.Flags&net.FlagLoopback == 0 {
+			names = append(names, i.Name)
+		}
+	}
+	return names, err
 }
 
 // probe loads a table with a chain that translates, and takes it away.
@@ -79,7 +98,7 @@ func probe(conn *nft.Conn, name string) error {
 	return fault.In(err, "open the firewall")
 }
 
-// Replace makes the rules be those of the state, at one instant. Connections that exist stay. The state's Table, Policy and Managers are not looked at:
+// Replace makes the rules be those of the state, at one instant. Connections that exist stay. The state's Table, Policy, Managers and Links are not looked at:
 // they are the Firewall's own.
 func (f *Firewall) Replace(ctx context.Context, s State) error {
 	if err := f.take(ctx); err != nil {
@@ -132,7 +151,7 @@ func (f *Firewall) replace(ctx context.Context, networks map[string]Network, por
 	if err != nil {
 		return err
 	}
-	s := State{Table: f.config.Table, Policy: f.config.Policy, Managers: managers, Networks: slices.Collect(maps.Values(networks)), Ports: slices.Collect(maps.Keys(ports))}
+	s := State{Table: f.config.Table, Policy: f.config.Policy, Links: f.links, Managers: managers, Networks: slices.Collect(maps.Values(networks)), Ports: slices.Collect(maps.Keys(ports))}
 	rules := Compile(s)
 	if err := f.conn.Load(nft.NewBatch().Replace(rules.Table)); err != nil {
 		return err
@@ -233,7 +252,7 @@ func (f *Firewall) Rules() string { return Compile(f.state()).String() }
 func (f *Firewall) state() State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return State{Table: f.config.Table, Policy: f.config.Policy, Managers: f.managers,
+	return State{Table: f.config.Table, Policy: f.config.Policy, Links: f.links, Managers: f.managers,
 		Networks: slices.Collect(maps.Values(f.networks)), Ports: slices.Collect(maps.Keys(f.ports))}
 }
 

@@ -34,7 +34,7 @@ var goldens = []struct {
 		{NetworkID: "3", ContainerID: "i", Proto: "tcp", HostPort: 82, Target: netip.MustParseAddr("10.3.0.2"), TargetPort: 80},
 		{NetworkID: "5", ContainerID: "p", Proto: "tcp", HostIP: netip.MustParseAddr("::ffff:192.0.2.4"), HostPort: 83, Target: netip.MustParseAddr("10.5.0.2"), TargetPort: 80},
 	}}},
-	{"obey", State{Networks: []Network{netA}, Policy: Policy{ObeyInput: true, OnlyOurs: true}, Ports: []Port{
+	{"obey", State{Networks: []Network{netA}, Policy: Policy{ObeyInput: true, OnlyOurs: true}, Links: []string{"eth1", "br-a", "eth0"}, Ports: []Port{
 		port("8080", "172.30.1.2:80"), port("8080", "[fd30:1::2]:80"), port("127.0.0.1:5432", "172.30.1.2:5432"), port("198.51.100.2:90", "172.30.1.2:90")}}},
 	{"direct", State{Networks: []Network{netA}, Policy: Policy{AllowDirect: true}, Ports: []Port{port("8080", "172.30.1.2:80"), port("8081", "172.30.1.2:80")}}},
 	{"managers", State{Networks: []Network{netA}, Managers: []Manager{

@@ -120,10 +120,10 @@ func newLab(t testing.TB, policy Policy) *lab {
 	}
 	l.fw = fw
 	t.Cleanup(func() {
-		if err := fw.Remove(context.Background()); err != nil {
+		if err := l.fw.Remove(context.Background()); err != nil {
 			t.Error(err)
 		}
-		fw.Close()
+		l.fw.Close()
 	})
 	l.replace()
 	return l
@@ -307,7 +307,7 @@ func (l *lab) wantBy(network, from, address, answer string) {
 	l.t.Helper()
 	wait := 3 * time.Second
 	if answer == "" {
-		wait = 300 * time.Millisecond
+		wait = 200 * time.Millisecond
 	}
 	got := ""
 	c, err := l.dial(from, network, address, wait)
@@ -334,4 +334,20 @@ func (l *lab) extra(addr string) netip.Addr {
 	l.t.Helper()
 	l.ip("addr replace " + addr + "/24 dev wan")
 	return netip.MustParseAddr(addr)
+}
+
+// eachBridge runs a test with frames between ports of a bridge passing the IP layer's chains (br_netfilter) and without.
+func eachBridge(t *testing.T, test func(t *testing.T)) {
+	for _, on := range []string{"0", "1"} {
+		t.Run("bridge-nf="+on, func(t *testing.T) {
+			needRoot(t)
+			for _, key := range []string{"iptables", "ip6tables"} {
+				err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+key, []byte(on), 0)
+				if err != nil && on == "1" {
+					t.Skipf("needs br_netfilter: %v", err)
+				}
+			}
+			test(t)
+		})
+	}
 }

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,7 @@ import (
 // Names of sets and maps. Those of both families end with 4 or 6; "at" are for ports of one address of the host.
 const (
 	setBridges = "bridges"
+	setLinks   = "links"
 	mapFrom    = "from"
 	mapTo      = "to"
 )
@@ -48,7 +50,7 @@ func shape(name string, v4 bool) nft.Set {
 	target := []nft.Type{addr, nft.InetService}
 	verdict := []nft.Type{nft.Verdict}
 	switch name {
-	case "bridges":
+	case "bridges", "links":
 		return nft.Set{Name: name, Key: []nft.Type{nft.IfName}}
 	case "from", "to":
 		return nft.Set{Name: name, Key: []nft.Type{nft.IfName}, Data: verdict}
@@ -73,6 +75,9 @@ func (c compiler) sets() []nft.Set {
 		names = append(names, "guarded", "guarded_at", "admitted")
 	}
 	sets := []nft.Set{shape(setBridges, true), shape(mapFrom, true), shape(mapTo, true)}
+	if c.Policy.OnlyOurs {
+		sets = append(sets, shape(setLinks, true))
+	}
 	for _, name := range names {
 		sets = append(sets, shape(name, true), shape(name, false))
 	}
@@ -94,6 +99,11 @@ func (c compiler) elements() map[string][]nft.Element {
 	}
 	for _, n := range c.Networks {
 		c.ofNetwork(once, n)
+	}
+	for _, name := range c.Links {
+		if c.Policy.OnlyOurs && !slices.ContainsFunc(c.Networks, func(n Network) bool { return n.Bridge == name }) {
+			once(member{setLinks, nft.Element{Key: []nft.Value{nft.Name(name)}}})
+		}
 	}
 	for _, p := range c.Ports {
 		c.ofPort(once, p)

@@ -106,8 +106,8 @@ type Policy struct {
 	NoForeign bool
 	// AllowDirect lets published ports be reached by the container's own address too, from wherever it is routed (dockerd's --allow-direct-routing).
 	AllowDirect bool
-	// OnlyOurs drops what the host would forward between interfaces that are none of our bridges: for a host on which the engine itself
-	// has switched forwarding on, and which was no router before.
+	// OnlyOurs keeps the host from forwarding between the interfaces that it has when the Firewall is opened, but for our bridges: for a host on which the
+	// engine itself has switched forwarding on, and which was no router before. Interfaces that come later (of a virtual machine, of a dockerd) are their makers' matter.
 	OnlyOurs bool
 }
 
@@ -117,7 +117,8 @@ type State struct {
 	Networks []Network
 	Ports    []Port
 	Policy   Policy
-	Managers []Manager // others who have rules on the host, as Observe finds them
+	Managers []Manager // others who have rules on the host, as they are found there
+	Links    []string  // with Policy.OnlyOurs: the host's own interfaces
 }
 
 func (s State) table() string {
@@ -136,6 +137,7 @@ func (s State) normal() State {
 		ports[i] = p.normal()
 	}
 	slices.SortFunc(ports, comparePorts)
+	s.Links = slices.Sorted(slices.Values(s.Links))
 	s.Ports = slices.Compact(ports)
 	return s
 }

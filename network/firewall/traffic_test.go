@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -10,7 +11,9 @@ import (
 	"time"
 )
 
-func TestPublished(t *testing.T) {
+func TestPublished(t *testing.T) { eachBridge(t, published) }
+
+func published(t *testing.T) {
 	l := newLab(t, Policy{})
 	for _, c := range []string{"a1", "a2", "b1", "client"} {
 		l.serve(c, 80)
@@ -80,7 +83,9 @@ func TestForged(t *testing.T) {
 	l.want("host", "127.0.0.1:8081", "a1 172.30.1.1")
 }
 
-func TestModes(t *testing.T) {
+func TestModes(t *testing.T) { eachBridge(t, modes) }
+
+func modes(t *testing.T) {
 	l := newLab(t, Policy{})
 	for _, c := range []string{"a1", "a2", "b1", "client"} {
 		l.serve(c, 80)
@@ -272,29 +277,36 @@ add rule inet guard input meta l4proto ipv6-icmp accept
 	l.want("client", "198.51.100.2:8080", "")
 }
 
-// A host that forwards only since the engine has switched it on is no router between its other interfaces.
+// A host that forwards only since the engine has switched it on is no router between the interfaces that it had; others may come and use it.
 func TestOnlyOurs(t *testing.T) {
-	for _, only := range []bool{false, true} {
-		l := newLab(t, Policy{OnlyOurs: only})
-		l.place("lan")
-		l.ip("link add l-lan type veth peer name eth0 netns "+l.path("lan"), "addr add 203.0.113.2/24 dev l-lan", "link set l-lan up")
-		l.ipIn("lan", "link set lo up", "addr add 203.0.113.1/24 dev eth0", "link set eth0 up", "route add default via 203.0.113.2")
-		l.ipIn("client", "route add 203.0.113.0/24 via 198.51.100.2")
-		l.serve("lan", 80)
-		l.serve("client", 80)
-		l.serve("a1", 80)
-		l.change([]Port{port("8080", "172.30.1.2:80")}, nil)
-		routed := "lan 198.51.100.1"
-		if only {
-			routed = ""
-		}
-		l.want("client", "203.0.113.1:80", routed)
-		l.want("client", "198.51.100.2:8080", "a1 198.51.100.1")
-		l.want("lan", "203.0.113.2:8080", "a1 203.0.113.1")
-		l.want("a1", "203.0.113.1:80", "lan 203.0.113.2")
-		l.want("a1", "198.51.100.1:80", "client 198.51.100.2")
-		l.fw.Remove(t.Context())
-		l.ip("link del l-lan")
-		l.down()
+	lan := func(l *lab, name string, third int) {
+		host, side := fmt.Sprintf("203.0.%d.2", third), fmt.Sprintf("203.0.%d.1", third)
+		l.place(name)
+		l.ip("link add l-"+name+" type veth peer name eth0 netns "+l.path(name), "addr add "+host+"/24 dev l-"+name, "link set l-"+name+" up")
+		l.ipIn(name, "link set lo up", "addr add "+side+"/24 dev eth0", "link set eth0 up", "route add default via "+host)
+		l.serve(name, 80)
+		t.Cleanup(func() { exec.Command("ip", "link", "del", "l-"+name).Run() })
 	}
+	l := newLab(t, Policy{})
+	lan(l, "lan", 113)
+	l.ipIn("client", "route add 203.0.0.0/16 via 198.51.100.2")
+	l.serve("client", 80)
+	l.serve("a1", 80)
+	l.want("client", "203.0.113.1:80", "lan 198.51.100.1")
+	l.fw.Remove(t.Context())
+	l.fw.Close()
+	var err error
+	if l.fw, err = Open(t.Context(), Config{Table: "berth-test", Policy: Policy{OnlyOurs: true}}); err != nil {
+		t.Fatal(err)
+	}
+	l.state.Ports = []Port{port("8080", "172.30.1.2:80")}
+	l.replace()
+	l.want("client", "203.0.113.1:80", "")
+	l.want("client", "198.51.100.2:8080", "a1 198.51.100.1")
+	l.want("lan", "203.0.113.2:8080", "a1 203.0.113.1")
+	l.want("a1", "203.0.113.1:80", "lan 203.0.113.2")
+	l.want("a1", "198.51.100.1:80", "client 198.51.100.2")
+	lan(l, "later", 114)
+	l.want("client", "203.0.114.1:80", "later 198.51.100.1")
+	l.want("later", "198.51.100.1:80", "client 203.0.114.1")
 }
