@@ -271,6 +271,9 @@ func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
 		log.Error("not every container was stopped", "error", err)
 		return
 	}
+	if err := r.networks.Shutdown(ctx); err != nil {
+		log.Error("something of the networks is left", "error", err)
+	}
 	// The rooms' own tie to the keeper would start a new one: it is closed first.
 	r.close()
 	if err := endKeeper(ctx, cfg.ExecRoot); err != nil {

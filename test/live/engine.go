@@ -193,6 +193,9 @@ func (e *Engine) Stop() error {
 			_ = syscall.Unmount(m, syscall.MNT_DETACH) // as much as goes
 		}
 	}
+	if left := e.World.Left(); len(left) > 0 && e.cmd != nil {
+		errs = append(errs, fmt.Errorf("the host's network was not left as it was: %q", left))
+	}
 	if e.tmpfs {
 		errs = append(errs, syscall.Unmount(e.Dir, syscall.MNT_DETACH))
 	}

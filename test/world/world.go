@@ -121,6 +121,24 @@ func (w *World) Dial(from *os.File, network, address string) (c net.Conn, err er
 	return c, errors.Join(derr, err)
 }
 
+// Left lists what is on the host beside what New put there: links, and tables of rules where the program nft is found.
+func (w *World) Left() (all []string) {
+	for _, args := range [][]string{{"ip", "-o", "link"}, {"nft", "list", "tables"}} {
+		cmd := exec.Command(args[0], args[1:]...)
+		var out strings.Builder
+		cmd.Stdout = &out
+		if err := w.run(w.Host, cmd); err != nil {
+			continue // the program is not there
+		}
+		for line := range strings.Lines(out.String()) {
+			if line = strings.TrimSpace(line); !strings.Contains(line, " lo: ") && !strings.Contains(line, " eth0@") {
+				all = append(all, line)
+			}
+		}
+	}
+	return all
+}
+
 // relay plays the world: whatever is sent to one of the relayed ports, at any address.
 func (w *World) relay() error {
 	return netns.Do(w.Outside, func() error {
