@@ -77,8 +77,13 @@ func (s *Server) elsewhere(sb *sandbox, q *question, from netip.AddrPort) {
 func (s *Server) connections(sb *sandbox) {
 	for range turnLength {
 		conn, err := sb.accept()
-		if err != nil {
-			return // none, or too many files: whoever waits is told again
+		if socket.None(err) || errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if err != nil { // too many files: it goes on waiting, and we are told of it at once
+			s.warn(sb, "a container's connection to its name server has to wait: "+err.Error())
+			time.Sleep(5 * time.Millisecond)
+			return
 		}
 		if sb.conns.Add(1) > maxConns {
 			sb.conns.Add(-1)

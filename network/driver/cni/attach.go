@@ -11,6 +11,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"berth/base/fault"
+	"berth/kernel/link"
 	"berth/network/driver"
 )
 
@@ -192,6 +193,35 @@ func routes(a *driver.Attachment, list []*types.Route) error {
 		a.Gateway6 = netip.Addr{}
 	}
 	return nil
+}
+
+// yield takes away the default routes that plugins have set where another network of the container has the default route: a second one
+// would be in its way, and which of them is used would be chance.
+func yield(r driver.Request) error {
+	if r.Default || r.In == nil {
+		return nil
+	}
+	l, err := r.In.ByName(r.Interface)
+	if fault.Is(err, fault.NotFound) {
+		return nil // plugins made no link
+	}
+	if err != nil {
+		return err
+	}
+	all, err := r.In.Routes()
+	if err != nil {
+		return err
+	}
+	var ops []link.Op
+	for _, route := range all {
+		if route.Index == l.Index && route.To.Bits() == 0 {
+			ops = append(ops, link.DeleteRoute(route))
+		}
+	}
+	if ops == nil {
+		return nil
+	}
+	return r.In.Do(ops...)
 }
 
 func prefix(n net.IPNet) (netip.Prefix, error) {

@@ -98,7 +98,7 @@ func (d *Driver) Create(ctx context.Context, n driver.Network) error {
 	}
 	run, end := d.runner(ctx, n)
 	defer end()
-	if _, err := run.cni.ValidateNetworkList(run.ctx, list); err != nil {
+	if err := run.known(list); err != nil {
 		return run.failed(err, fault.Invalid, "network %s", n.Name)
 	}
 	if err := run.cni.GetStatusNetworkList(run.ctx, list); err != nil {
@@ -131,6 +131,9 @@ func (d *Driver) Join(ctx context.Context, n driver.Network, r driver.Request) (
 	if err == nil {
 		var a driver.Attachment
 		if a, err = attachment(result, r); err == nil {
+			err = yield(r)
+		}
+		if err == nil {
 			a.Keep = map[string]string{keepIfname: r.Interface}
 			return a, nil
 		}

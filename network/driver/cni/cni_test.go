@@ -246,6 +246,42 @@ func TestBridge(t *testing.T) {
 	}
 }
 
+// A second network leaves the first one its default route.
+func TestDefaultRoute(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	w.need("bridge", "host-local")
+	r := w.container("one")
+	c, err := link.DialIn(r.NS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r.In = c
+	for i, first := range []bool{true, false} {
+		n := w.create(fmt.Sprint("dr", i), fmt.Sprintf(`{"cniVersion":"1.0.0","name":"dr%[1]d","type":"bridge","bridge":"cbrdr%[1]d","isGateway":true,"isDefaultGateway":true,
+			"ipam":{"type":"host-local","dataDir":"DATA/lib","subnet":"10.7%[1]d.0.0/24"}}`, i))
+		r.Interface, r.Default = fmt.Sprint("eth", i), first
+		a, l := w.join(n, r)
+		defer w.leave(n, l)
+		if !a.Gateway4.IsValid() {
+			t.Error("the gateway is forgotten: it may be needed when the other network goes")
+		}
+	}
+	routes, err := c.Routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, x := range routes {
+		if x.To.Bits() == 0 {
+			got = append(got, x.Via.String())
+		}
+	}
+	if fmt.Sprint(got) != "[10.70.0.1]" {
+		t.Errorf("default routes %v", got)
+	}
+}
+
 func TestStaticAddress(t *testing.T) {
 	w := newWorld(t, time.Minute)
 	w.need("bridge", "host-local", "static")

@@ -66,6 +66,20 @@ func (r *run) failed(err error, kind fault.Kind, format string, args ...any) err
 	return fault.Wrap(kind, err, format, args...)
 }
 
+// known says which plugin of the list is not there, or does not speak the list's version.
+func (r *run) known(list *libcni.NetworkConfigList) error {
+	for _, p := range list.Plugins {
+		info, err := r.cni.GetVersionInfo(r.ctx, p.Network.Type)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(info.SupportedVersions(), list.CNIVersion) {
+			return fmt.Errorf("the CNI plugin %s does not support version %s, but %s", p.Network.Type, list.CNIVersion, strings.Join(info.SupportedVersions(), ", "))
+		}
+	}
+	return nil
+}
+
 // again runs one plugin of a list with other port mappings: DEL with the old ones, ADD with the new.
 func (r *run) again(p *libcni.PluginConfig, rt *libcni.RuntimeConf, mapping []portMapping) error {
 	path, err := (&programs{}).FindInPath(p.Network.Type, r.cni.Path)

@@ -64,6 +64,14 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, answer)
 }
 
+// set changes an answer and gives the one before.
+func (f *fake) set(method, answer string) (old string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old, f.answers[method] = f.answers[method], answer
+	return old
+}
+
 func (f *fake) methods() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -164,13 +172,12 @@ func TestRefusals(t *testing.T) {
 		{"CreateNetwork", "die", "CreateNetwork", fault.Unavailable},
 		{"CreateNetwork", "hang", "no answer", fault.Deadline},
 	} {
-		old := f.answers[c.method]
-		f.answers[c.method] = c.answer
+		old := f.set(c.method, c.answer)
 		err := d.Create(ctx, testNetwork)
 		if !fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s %s: %v", c.method, c.answer, err)
 		}
-		f.answers[c.method] = old
+		f.set(c.method, old)
 	}
 	f.server.Close()
 	startTime := time.Now()
@@ -239,9 +246,9 @@ func TestEndpoint(t *testing.T) {
 	ctx := context.Background()
 	r := container(t)
 	veth(t, "fake0")
-	f.answers["CreateEndpoint"] = `{"Interface":{"MacAddress":"02:00:00:00:00:09"}}`
-	f.answers["Join"] = `{"InterfaceName":{"SrcName":"fake0","DstPrefix":"weave"},"Gateway":"10.9.0.1","GatewayIPv6":"fd09::1",
-		"StaticRoutes":[{"Destination":"10.10.0.0/16","RouteType":0,"NextHop":"10.9.0.3"},{"Destination":"10.11.0.0/16","RouteType":1}]}`
+	f.set("CreateEndpoint", `{"Interface":{"MacAddress":"02:00:00:00:00:09"}}`)
+	f.set("Join", `{"InterfaceName":{"SrcName":"fake0","DstPrefix":"weave"},"Gateway":"10.9.0.1","GatewayIPv6":"fd09::1",
+		"StaticRoutes":[{"Destination":"10.10.0.0/16","RouteType":0,"NextHop":"10.9.0.3"},{"Destination":"10.11.0.0/16","RouteType":1}]}`)
 	a, err := d.Join(ctx, testNetwork, r)
 	if err != nil {
 		t.Fatal(err)
@@ -295,7 +302,8 @@ func TestJoinUndone(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			f, d := start(t)
-			f.answers["CreateEndpoint"], f.answers["Join"] = c.create, c.join
+			f.set("CreateEndpoint", c.create)
+			f.set("Join", c.join)
 			if _, err := d.Join(context.Background(), testNetwork, container(t)); err == nil {
 				t.Fatal("no error")
 			}
@@ -318,12 +326,12 @@ func TestWithoutLinkAndPorts(t *testing.T) {
 		t.Error(err)
 	}
 	f.request(t, "ProgramExternalConnectivity")
-	f.answers["RevokeExternalConnectivity"] = "lack"
+	f.set("RevokeExternalConnectivity", "lack")
 	if err := d.Publish(ctx, testNetwork, left(r, a), nil); err != nil {
 		t.Error(err)
 	}
 	f.request(t, "RevokeExternalConnectivity")
-	f.answers["EndpointOperInfo"] = `{"Value":{"a":"b"}}`
+	f.set("EndpointOperInfo", `{"Value":{"a":"b"}}`)
 	if info, err := d.Info(ctx, testNetwork.ID, r.EndpointID); err != nil || info["a"] != "b" {
 		t.Errorf("%v %v", info, err)
 	}
@@ -331,7 +339,7 @@ func TestWithoutLinkAndPorts(t *testing.T) {
 		t.Error(err)
 	}
 	f.request(t, "DiscoverNew")
-	f.answers["Leave"] = "hang"
+	f.set("Leave", "hang")
 	begin := time.Now()
 	if err := d.Leave(ctx, testNetwork, left(r, a)); !fault.Is(err, fault.Deadline) || time.Since(begin) > 2*time.Second {
 		t.Errorf("a plugin that hangs: %v after %v", err, time.Since(begin))
