@@ -43,6 +43,16 @@ func bitList(text string) ([]byte, error) {
 	return mask, nil
 }
 
+// popCount is how many numbers a mask holds.
+func popCount(mask []byte) (n int) {
+	for _, b := range mask {
+		for ; b != 0; b &= b - 1 {
+			n++
+		}
+	}
+	return n
+}
+
 // everything is a mask of as many CPUs as machines have; the kernel leaves out what is not there.
 func everything() []byte {
 	mask := make([]byte, 2048/8)

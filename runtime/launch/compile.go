@@ -40,6 +40,9 @@ type Options struct {
 	KernelViews []string
 	// IsFile says whether a bind's source is something else than a directory; nil asks the host.
 	IsFile func(path string) bool
+	// DirMode gives the mode of a directory of the root as it is before anything is mounted, and whether it
+	// is there: a tmpfs without a mode takes it as an option. nil: the child sees for itself.
+	DirMode func(path string) (mode uint32, ok bool)
 	// MountFlags gives the MS_* flags of the mount that a path is on, which a remount on kernels before
 	// 5.12 has to repeat; nil asks the host.
 	MountFlags func(path string) uintptr

@@ -137,6 +137,9 @@ func (c *compiler) memoryPolicy() error {
 		if err != nil {
 			return fault.In(err, "linux.memoryPolicy.nodes: invalid memory policy node")
 		}
+		if n := popCount(mask); n > 0 && (p.Mode == specs.MpolDefault || p.Mode == specs.MpolLocal) {
+			return fault.New(fault.Invalid, "linux.memoryPolicy.nodes: invalid memory policy: mode requires 0 nodes but got %d", n)
+		}
 		// The kernel counts one less than it is told.
 		nodes, bits = Bytes(mask), 8*len(mask)+1
 	}

@@ -127,7 +127,7 @@ func (c *compiler) target(dest, what string, file bool) Slot {
 	for i, name := range parts {
 		if i == len(parts)-1 && file {
 			// Unlike mknod it also makes the file that a link of the image leads to.
-			k.call(what, unix.SYS_OPENAT2, Of(c.root), Str(relative(dest)), createHow(0o755), Int(sizeofOpenHow))
+			k.call(what, unix.SYS_CLOSE, Of(k.open("made", what, unix.SYS_OPENAT2, Of(c.root), Str(relative(dest)), createHow(0o755), Int(sizeofOpenHow))))
 			break
 		}
 		k.call(what, unix.SYS_MKDIRAT, Of(parent), Str(name), Int(0o755)).expect(unix.EEXIST, 0)

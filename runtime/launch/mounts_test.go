@@ -93,7 +93,7 @@ func TestTmpfsModes(t *testing.T) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: dest, Type: "tmpfs", Source: "mine", Options: options})
 		}
 		expectOutput(t, l, s, o, "stat -c %a /private /all /new/dir /given /copied; grep -c '^mine /' /proc/mounts; grep -o '/all tmpfs ro,sync' /proc/mounts; grep -o '/private tmpfs rw,nosuid.*size=64k' /proc/mounts; touch /all/x 2>&1",
-			"700", "1777", "755", "711", "755", "5", "/all tmpfs ro,sync", "/private tmpfs rw,nosuid,relatime,size=64k", "touch: /all/x: Read-only file system")
+			"700", "1777", "1777", "711", "1777", "5", "/all tmpfs ro,sync", "/private tmpfs rw,nosuid,relatime,size=64k", "touch: /all/x: Read-only file system")
 	})
 }
 

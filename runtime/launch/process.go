@@ -2,6 +2,7 @@ package launch
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -101,13 +102,36 @@ func (c *compiler) stdio(p *specs.Process) {
 }
 
 // drop closes what Prepare opened, before the child becomes somebody whom the container's other
-// processes may trace: with the host's /proc or root in hand they would be out (CVE-2024-21626).
+// processes may trace: with the host's /proc or root in hand they would be out (CVE-2024-21626). A child
+// that will wait closes its own as well, which others go by execve.
 func (c *compiler) drop() {
 	for i := range c.prep.steps {
 		if out := c.prep.steps[i].Out; out != NoSlot && out != SlotConsole {
 			c.kid.call("drop the host's descriptors", unix.SYS_CLOSE, Of(out))
 		}
 	}
+	if !c.o.Gate && c.o.GateFifo == "" {
+		return
+	}
+	var own []Slot
+	for i := range c.kid.steps {
+		if st := &c.kid.steps[i]; st.Out != NoSlot && opensFD(st.Nr) && !slices.Contains(own, st.Out) {
+			own = append(own, st.Out)
+		}
+	}
+	for _, s := range own {
+		// EBADF: the step was skipped, or it is closed already.
+		c.kid.call("wait without descriptors", unix.SYS_CLOSE, Of(s)).expect(unix.EBADF, 0)
+	}
+}
+
+// opensFD says that a call's result is a descriptor of the child's own.
+func opensFD(nr int) bool {
+	switch nr {
+	case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_OPEN_TREE, unix.SYS_FSOPEN, unix.SYS_FSMOUNT, unix.SYS_SOCKET:
+		return true
+	}
+	return false
 }
 
 // workingDirectory enters the cwd. The lookup cannot leave the root and follows no magic link, so that a

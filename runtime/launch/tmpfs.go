@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"unsafe"
@@ -12,11 +13,19 @@ import (
 	"berth/kernel/probe"
 )
 
-// tmpfs mounts a tmpfs. Unless the options give it a mode it has that of the directory it covers. One
-// that is to be read-only becomes so at the end if the spec has more to put into it.
+// tmpfs mounts a tmpfs. Unless the options give it a mode it has that of the directory it covers, if there is
+// one, else its own default. One that is to be read-only becomes so at the end if the spec has more to put
+// into it.
 func (c *compiler) tmpfs(i int, m *specs.Mount, o mount.Options, dest string) {
 	readonly := o.Flags&unix.MS_RDONLY != 0
-	if hasMode(o.Data) {
+	known := hasMode(o.Data)
+	if !known && c.o.DirMode != nil && !c.onEarlier(i, dest) {
+		known = true
+		if mode, ok := c.o.DirMode(dest); ok {
+			o.Data = strings.TrimSuffix(fmt.Sprintf("mode=%o,%s", mode, o.Data), ",")
+		}
+	}
+	if known {
 		late := readonly && c.filledLater(i, dest)
 		if late {
 			o.Flags &^= unix.MS_RDONLY
@@ -28,11 +37,14 @@ func (c *compiler) tmpfs(i int, m *specs.Mount, o mount.Options, dest string) {
 		return
 	}
 	k, what := &c.kid, "mount tmpfs on "+dest
-	t := c.target(dest, what, false)
-	mode := c.modeOf(t, what)
 	tree := c.newTmpfs(k, m, o, what)
+	var missing mark
+	there := c.inRoot("there:"+dest, what, dest, unix.O_PATH|unix.O_DIRECTORY)
+	k.onErr(&missing, unix.ENOENT)
+	mode := c.modeOf(there, what)
 	k.call(what, unix.SYS_FCHMODAT, Of(tree), Str("."), Of(mode))
-	c.move(tree, what, t)
+	k.here(&missing)
+	c.move(tree, what, c.target(dest, what, false))
 	c.propagate(o, dest, what)
 	if readonly {
 		c.protectLater(tree, o, dest, what)
@@ -92,6 +104,16 @@ func (c *compiler) modeOf(dir Slot, what string) Slot {
 	mode := first + Slot(offset/8)
 	c.p.Slots[mode] = "mode"
 	return mode
+}
+
+// onEarlier says whether a path leads through a mount that comes before.
+func (c *compiler) onEarlier(i int, dest string) bool {
+	for _, m := range c.s.Mounts[:i] {
+		if at := filepath.Clean("/" + m.Destination); at == dest || strings.HasPrefix(dest, at+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // filledLater says whether a later part of the spec wants something made below the mount.

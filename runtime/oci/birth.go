@@ -176,6 +176,7 @@ func checkConsole(terminal, detach bool, socket string) error {
 // launch compiles the configuration and starts the process.
 func (b *birth) launch() error {
 	s := b.cfg.Spec
+	b.extra.keepOthers()
 	filter, err := b.t.filter(b.cfg)
 	if err != nil {
 		return err
@@ -184,7 +185,7 @@ func (b *birth) launch() error {
 	s.Process.Env = completeEnv(s.Process.Env, s.Process.User.UID, b.c.rec.Rootfs, s.Mounts)
 	o := launch.Options{
 		Bundle: b.bundle, Seccomp: filter, NoPivot: b.f.bool("no-pivot"), NewKeyring: !b.f.bool("no-new-keyring"), PreserveFDs: b.extra.all(),
-		OpenFiles: openFiles(), InUserNS: inUserNamespace(),
+		OpenFiles: openFiles(), InUserNS: inUserNamespace(), DirMode: b.c.rec.dirMode,
 	}
 	if b.cg != nil {
 		o.Cgroup = b.cg.Attach()

@@ -58,6 +58,7 @@ func (t *tool) execProcess(f *flagSet) (int, error) {
 		return 0, err
 	}
 	p.Env = extra.tell(p.Env)
+	extra.keepOthers()
 	program, err := t.compileExec(c, cfg, p, f, launch.Options{Bundle: c.rec.Bundle, PreserveFDs: extra.all(), Gate: !detach && p.Terminal, OpenFiles: openFiles(), Unprivileged: unix.Geteuid() != 0, InUserNS: inUserNamespace()})
 	if err != nil {
 		return 0, err
@@ -185,7 +186,7 @@ func enterAllBelow(cg *cgroup.Cgroup, a *cgroup.Attach, path string) error {
 func cleanBelow(base, path string) (string, error) {
 	for part := range strings.SplitSeq(path, "/") {
 		if part == ".." {
-			return "", fault.New(fault.Invalid, "%s is not a sub cgroup path", path)
+			return "", fault.New(fault.Invalid, "bad sub cgroup path: %s is not a sub cgroup path", path)
 		}
 	}
 	dir := strings.TrimSuffix(base+"/"+strings.Trim(path, "/"), "/")

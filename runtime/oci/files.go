@@ -44,3 +44,9 @@ func (e extras) tell(env []string) []string {
 	}
 	return append(env[:len(env):len(env)], "LISTEN_FDS="+strconv.Itoa(e.sockets), "LISTEN_PID=1")
 }
+
+// keepOthers keeps our caller's other descriptors from what we start. Programs would not get them anyway;
+// a container that waits to be started would hold them open as long as it waits.
+func (e extras) keepOthers() {
+	_ = unix.CloseRange(uint(3+e.all()), ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11; without it they stay
+}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/kernel/mount"
+	"berth/kernel/probe"
 )
 
 // A container without a mount namespace of its own has its root and its mounts in ours, one on top of
@@ -61,4 +62,21 @@ func kernelViews(root string) ([]string, error) {
 	}
 	slices.Reverse(points)
 	return points, err
+}
+
+// dirMode is the mode of a directory in the root.
+func (r *record) dirMode(path string) (uint32, bool) {
+	root, err := unix.Open(r.Rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(root)
+	fd, err := mount.OpenInRoot(probe.Host(), root, path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	return st.Mode & 0o7777, err == nil
 }

@@ -208,3 +208,33 @@ func TestInsideAUserNamespace(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+// While a container waits to be started its process holds nothing but its streams, the fifo and the way to
+// report a failure.
+func TestACreatedContainerHoldsNoDescriptors(t *testing.T) {
+	r := newRuntime(t)
+	id := r.id()
+	r.must("create", "--bundle", r.bundle(add(specs.Mount{Destination: "/new/file", Type: "bind", Source: "/proc/version", Options: []string{"bind"}})), id)
+	dir := fmt.Sprintf("/proc/%d/fd/", r.state(id).PID)
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		target, err := os.Readlink(dir + e.Name())
+		must(t, err)
+		if e.Name() > "2" && !strings.HasSuffix(target, "/exec.fifo") && !strings.HasPrefix(target, "socket:") {
+			t.Errorf("descriptor %s is %s", e.Name(), target)
+		}
+	}
+}
+
+// The mode that a tmpfs takes over is one of its options, so that a remount keeps it.
+func TestTmpfsTellsItsMode(t *testing.T) {
+	r := newRuntime(t)
+	bundle := r.bundle(both(shell("stat -c %a /a /b; grep -c ' /a tmpfs .*mode=710' /proc/mounts; grep -c ' /b tmpfs .*mode=' /proc/mounts"), add(
+		specs.Mount{Destination: "/a", Type: "tmpfs", Source: "tmpfs"}, specs.Mount{Destination: "/b", Type: "tmpfs", Source: "tmpfs"})))
+	must(t, os.Mkdir(bundle+"/rootfs/a", 0o710))
+	must(t, os.Chmod(bundle+"/rootfs/a", 0o710))
+	if o := r.do("run", "--bundle", bundle, r.id()); o.out != "710\n1777\n1\n0\n" {
+		t.Errorf("%+v", o)
+	}
+}

@@ -271,11 +271,11 @@ func checkWords(l *specs.Linux, _ map[specs.LinuxNamespaceType]bool) error {
 		switch m.Mode {
 		case specs.MpolDefault, specs.MpolBind, specs.MpolInterleave, specs.MpolWeightedInterleave, specs.MpolPreferred, specs.MpolPreferredMany, specs.MpolLocal:
 		default:
-			return invalid("linux.memoryPolicy: unknown mode %q", m.Mode)
+			return invalid("linux.memoryPolicy: invalid memory policy mode %q", m.Mode)
 		}
 		for i, f := range m.Flags {
 			if f != specs.MpolFNumaBalancing && f != specs.MpolFRelativeNodes && f != specs.MpolFStaticNodes {
-				return invalid("linux.memoryPolicy.flags[%d]: unknown flag %q", i, f)
+				return invalid("linux.memoryPolicy.flags[%d]: invalid memory policy flag %q", i, f)
 			}
 		}
 	}

@@ -150,7 +150,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		{func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"x"}}
 		}, "additional flags are not supported"},
-		{func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "X"} }, `linux.memoryPolicy: unknown mode "X"`},
+		{func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "X"} }, `linux.memoryPolicy: invalid memory policy mode "X"`},
 		{func(s *specs.Spec) { s.Linux.Seccomp.Syscalls[0].Action = "X" }, `linux: seccomp: syscalls[0]: unknown action "X"`},
 		{func(s *specs.Spec) { s.Linux.CgroupsPath = "a\x00" }, "linux.cgroupsPath"},
 	} {
