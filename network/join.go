@@ -242,7 +242,7 @@ func (n *Networks) attach(ctx context.Context, b *box, p *place, ns *os.File, in
 		return nil
 	}
 	p.Gateway4, p.Gateway6 = a.Gateway4, a.Gateway6
-	return configure(ns, in, p, a)
+	return n.configure(ns, in, p, a)
 }
 
 // take takes over what a driver that sets everything itself has chosen.
@@ -257,8 +257,8 @@ func (p *place) take(a driver.Attachment) {
 }
 
 // configure gives a link that is in the namespace its settings, addresses and routes and sets it up, in one batch.
-func configure(ns *os.File, in *link.Conn, p *place, a driver.Attachment) error {
-	if err := netns.Do(ns, func() error { return p.settings(a.Interface) }); err != nil {
+func (n *Networks) configure(ns *os.File, in *link.Conn, p *place, a driver.Attachment) error {
+	if err := netns.Do(ns, func() error { return p.settings(&n.settings, a.Interface) }); err != nil {
 		return err
 	}
 	l, err := in.ByName(a.Interface)
@@ -290,26 +290,24 @@ func configure(ns *os.File, in *link.Conn, p *place, a driver.Attachment) error 
 
 // settings writes those of a link that is not up yet; the calling thread is in the namespace. Without an IPv6 address it
 // has no IPv6 at all, as in Docker.
-func (p *place) settings(ifname string) error {
-	if !p.IPv6.IsValid() && !slices.ContainsFunc(p.spec.LinkLocal, netip.Addr.Is6) {
-		err := link.WriteSysctl("net/ipv6/conf/"+ifname+"/disable_ipv6", "1")
-		if err != nil && !fault.Is(err, fault.NotFound) { // a kernel without IPv6
-			return err
-		}
-	} else {
+func (p *place) settings(to *link.Settings, ifname string) error {
+	six := [2]string{"net/ipv6/conf/" + ifname + "/disable_ipv6", "1"}
+	if p.IPv6.IsValid() || slices.ContainsFunc(p.spec.LinkLocal, netip.Addr.Is6) {
 		// We chose the addresses. While the kernel looks whether somebody else has them, for 2 s, it would ask for no
 		// neighbour: the container's first connections would fail.
-		_ = link.WriteSysctl("net/ipv6/conf/"+ifname+"/accept_dad", "0")
+		six = [2]string{"net/ipv6/conf/" + ifname + "/accept_dad", "0"}
 	}
+	if err := to.Write(six); err != nil && !fault.Is(err, fault.NotFound) { // a kernel without IPv6
+		return err
+	}
+	var more [][2]string
 	for _, s := range p.sets {
-		if err := link.WriteSysctl(s.path(ifname), s.value); err != nil {
-			return err
-		}
+		more = append(more, [2]string{s.path(ifname), s.value})
 	}
 	if p.mac != nil && p.IPv4.IsValid() { // others may remember another address of that IP's: ours follow from it
-		_ = link.WriteSysctl("net/ipv4/conf/"+ifname+"/arp_notify", "1")
+		more = append(more, [2]string{"net/ipv4/conf/" + ifname + "/arp_notify", "1"})
 	}
-	return nil
+	return to.Write(more...)
 }
 
 // route sets the default routes of a namespace: of each family, through the first endpoint that leads outside.

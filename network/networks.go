@@ -43,10 +43,12 @@ type Networks struct {
 	reaper  *reaper
 	rules   rules
 	relay   *loopback6.Relay
-	names   resolver
-	plugins *plugin.Registry
-	finder  *remote.Finder
-	pools   []ipam.PoolSpec
+
+	settings link.Settings // of containers' namespaces
+	names    resolver
+	plugins  *plugin.Registry
+	finder   *remote.Finder
+	pools    []ipam.PoolSpec
 
 	madeRouter bool // the host forwarded nothing before we came
 
@@ -202,7 +204,7 @@ func (n *Networks) closeOnce() (err error) {
 	if n.drivers == nil && n.bridges != nil {
 		err = errors.Join(err, n.bridges.Close())
 	}
-	return errors.Join(err, n.conn.Close())
+	return errors.Join(err, n.settings.Close(), n.conn.Close())
 }
 
 // Get finds a network by its id, its name, or the beginning of its id, in this order.

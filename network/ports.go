@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
 	"berth/base/fault"
+	"berth/kernel/link"
 	"berth/network/driver"
 	"berth/network/driver/bridge"
 	"berth/network/port"
@@ -109,10 +109,10 @@ func (n *Networks) hostIPs(g gates, s PortSpec) ([]netip.Addr, error) {
 	return []netip.Addr{netip.IPv4Unspecified()}, nil
 }
 
-// hasIPv6 tells whether the host has any IPv6 address.
+// hasIPv6 tells whether the host has IPv6 at all.
 func hasIPv6() bool {
-	b, err := os.ReadFile("/proc/thread-self/net/if_inet6")
-	return err == nil && len(b) > 0
+	v, err := link.Sysctl("net/ipv6/conf/all/disable_ipv6")
+	return err == nil && v == "0"
 }
 
 // routed tells whether a port of a network is reached by the container's own address: no port of the host is taken.

@@ -67,6 +67,7 @@ type Op struct {
 	body   []byte
 	absent bool // that the object is not there is what was wanted
 	exists bool // that it is there already too
+	try    bool // a refusal is no error
 }
 
 // String says what the request is.
@@ -74,6 +75,9 @@ func (o Op) String() string { return o.what }
 
 // IfThere makes a request that deletes succeed when there is nothing to delete.
 func (o Op) IfThere() Op { o.absent = true; return o }
+
+// Try makes a request whose refusal is no error: for what some kernels lack and nothing depends on.
+func (o Op) Try() Op { o.try = true; return o }
 
 // OrExists makes a request that adds succeed when it is there already.
 func (o Op) OrExists() Op { o.exists = true; return o }
@@ -175,7 +179,7 @@ func (c *Conn) send(ops []Op, at int) error {
 func (o Op) refusal(m message, index int) error {
 	e := m.refused()
 	switch {
-	case e == nil:
+	case e == nil || o.try:
 		return nil
 	case o.exists && e.Errno == unix.EEXIST:
 		return nil

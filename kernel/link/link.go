@@ -20,9 +20,6 @@ type Link struct {
 	Parent int      // index of the link it sits on: macvlan, ipvlan, vlan
 	NS     *os.File // namespace to make it in; nil: the socket's
 
-	// NoLinkLocal keeps the kernel from giving it an fe80:: address of its own making (IN6_ADDR_GEN_MODE_NONE).
-	NoLinkLocal bool
-
 	Peer    *Link          // of a veth; it cannot be up from the start: veth_open wants the other end (ENOTCONN)
 	Bridge  *BridgeOptions // of a bridge
 	Mode    string         // of a macvlan: "bridge", "private", "vepa", "passthru"; of an ipvlan: "l2", "l3", "l3s"
@@ -111,11 +108,6 @@ func (m *builder) link(l Link) {
 	if l.TxQueue > 0 {
 		m.u32(unix.IFLA_TXQLEN, uint32(l.TxQueue))
 	}
-	if l.NoLinkLocal {
-		m.nest(unix.IFLA_AF_SPEC, func() {
-			m.nest(unix.AF_INET6, func() { m.u8(inet6AddrGenMode, inet6AddrGenModeNone) })
-		})
-	}
 }
 
 func (m *builder) ifinfo(family uint8, index int, flags, change uint32) {
@@ -158,16 +150,20 @@ func (m *builder) data(l Link) {
 
 // Change is what Set changes of a link; zero values leave it as it is.
 type Change struct {
-	Name    string
-	MTU     int
-	MAC     net.HardwareAddr
-	Up      bool
-	Down    bool
-	Master  int
-	Alone   bool     // leave the master
-	NS      *os.File // move it there
-	Promisc bool
-	Alias   string // a text of ours by which a link is known again; at most 255 bytes
+	Name   string
+	MTU    int
+	MAC    net.HardwareAddr
+	Up     bool
+	Down   bool
+	Master int
+	Alone  bool     // leave the master
+	NS     *os.File // move it there
+
+	// NoLinkLocal keeps the kernel from giving it an fe80:: address of its own making (IN6_ADDR_GEN_MODE_NONE). Before it
+	// is set up; a link that is being made does not take it (EAFNOSUPPORT).
+	NoLinkLocal bool
+	Promisc     bool
+	Alias       string // a text of ours by which a link is known again; at most 255 bytes
 }
 
 // SetNamed changes the link of that name. In one batch with Add it is done with it or not at all, whatever kills us.
@@ -213,6 +209,11 @@ func set(index int, ifname string, c Change) Op {
 	}
 	if c.Alias != "" {
 		m.attr(unix.IFLA_IFALIAS, []byte(c.Alias))
+	}
+	if c.NoLinkLocal {
+		m.nest(unix.IFLA_AF_SPEC, func() {
+			m.nest(unix.AF_INET6, func() { m.u8(inet6AddrGenMode, inet6AddrGenModeNone) })
+		})
 	}
 	if c.NS != nil {
 		m.u32(unix.IFLA_NET_NS_FD, uint32(c.NS.Fd()))

@@ -198,7 +198,7 @@ func (d *Driver) Join(_ context.Context, n driver.Network, r driver.Request) (dr
 		return driver.Attachment{}, err
 	}
 	add := link.Add(link.Link{
-		Name: host, Kind: "veth", MTU: mtu(n), Master: bridge, Up: true,
+		Name: host, Kind: "veth", MTU: mtu(n), Master: bridge,
 		Peer: &link.Link{Name: r.Interface, MTU: mtu(n), MAC: r.MAC, NS: r.NS},
 	})
 	icc, err := driver.Bool(n.Options, OptICC, true)
@@ -208,7 +208,9 @@ func (d *Driver) Join(_ context.Context, n driver.Network, r driver.Request) (dr
 	// Hairpin: where br_netfilter is on, what a container sends to its own published port is turned round by the bridge.
 	// Frames between isolated ports are dropped by the bridge itself, whatever the firewall sees of them.
 	flags := link.SetPort(host, link.Port{Hairpin: true, Isolated: !icc})
-	if err := d.conn.Do(add, flags); err != nil {
+	// The host has no address on its end. One of the kernel's making would be asked for, announced and kept for nothing.
+	plain := link.SetNamed(host, link.Change{NoLinkLocal: true})
+	if err := d.conn.Do(add, plain.Try(), flags, link.SetNamed(host, link.Change{Up: true})); err != nil {
 		d.conn.Do(link.DeleteNamed(host).IfThere())
 		if errors.Is(err, syscall.EXFULL) {
 			return driver.Attachment{}, fault.Wrap(fault.Unavailable, err, "network %s is full: the kernel has 1023 ports for a bridge", n.Name)
