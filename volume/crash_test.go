@@ -100,7 +100,6 @@ func TestKilled(t *testing.T) {
 		{"pin", "volume/pinned", whole},
 	} {
 		t.Run(c.verb+" "+c.point, func(t *testing.T) {
-			t.Parallel()
 			base, err := filepath.EvalSymlinks(t.TempDir())
 			must(t, err)
 			root, run := filepath.Join(base, "root"), filepath.Join(base, "run")
