@@ -25,13 +25,22 @@ func (d *Driver) mount(ctx context.Context, name string, o *options) error {
 		return err
 	}
 	if err := d.attach(ctx, name, m, at); err != nil {
-		text := fmt.Sprintf("failed to mount local volume: mount %s:%s", m.Source, at)
-		if o.words != "" {
-			text += ", data: " + strings.Join(m.Options, ",")
-		}
-		return maskedError(fault.KindOf(err), err, text, strings.Join(m.Options, ","))
+		return maskedError(fault.KindOf(err), err, "failed to mount local volume: "+described(m, at), strings.Join(m.Options, ","))
 	}
 	return nil
+}
+
+// described tells a mount as Docker's errors do.
+func described(m mount.Mount, at string) string {
+	text := fmt.Sprintf("mount %s:%s", m.Source, at)
+	o, err := mount.ParseOptions(m.Options)
+	if err == nil && o.Flags != 0 {
+		text += fmt.Sprintf(", flags: %#x", o.Flags)
+	}
+	if err == nil && o.Data != "" {
+		text += ", data: " + o.Data
+	}
+	return text
 }
 
 // maskedError is fault.Wrap without the password in the words.

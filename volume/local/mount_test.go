@@ -152,7 +152,9 @@ func TestFailedMounts(t *testing.T) {
 	}{
 		{[]string{"type=nope", "device=x"}, "failed to mount local volume: mount x:"},
 		{[]string{"type=nope", "device=x"}, "no such device"},
+		{[]string{"type=none", "o=bind", "device=/nonexistent"}, "failed to mount local volume: mount /nonexistent:" + r.root + "/bad/_data, flags: 0x1000: "},
 		{[]string{"type=none", "o=bind", "device=/nonexistent"}, "no such file or directory"},
+		{[]string{"type=tmpfs", "device=tmpfs", "o=size=zz,ro"}, "_data, flags: 0x1, data: size=zz: "},
 		{[]string{"type=tmpfs", "device=tmpfs", "o=size=zz"}, "invalid argument"},
 		{[]string{"type=ext4", "device=/dev/nonexistent"}, "no such file or directory"},
 		{[]string{"type=nfs", "device=:/x", "o=addr=host.invalid"}, "error resolving passed in network volume address"},
