@@ -357,3 +357,21 @@ func FuzzLegacy(f *testing.F) {
 		}
 	})
 }
+
+// The recipe of docs/ports.md: somebody's own table narrows a published port, since a drop is final wherever it happens.
+func TestOwnRuleNarrows(t *testing.T) {
+	l := newLab(t, Policy{})
+	l.serve("a1", 80)
+	l.change([]Port{port("8080", "172.30.1.2:80"), port("8081", "172.30.1.2:80")}, nil)
+	t.Cleanup(func() { exec.Command("nft", "delete", "table", "inet", "mine").Run() })
+	l.nft(`table inet mine {
+	chain containers {
+		type filter hook forward priority filter; policy accept;
+		iifname "wan" ct original proto-dst 8080 ip saddr != 203.0.113.0/24 drop
+	}
+}
+`)
+	l.want("client", "198.51.100.2:8080", "")
+	l.want("client", "198.51.100.2:8081", "a1 198.51.100.1")
+	l.want("host", "127.0.0.1:8080", "a1 172.30.1.1")
+}
