@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
 	"berth/engine/container"
@@ -246,5 +247,24 @@ func TestHostNodes(t *testing.T) {
 	}
 	if all, err := (Host{}).All(); err != nil || !slices.ContainsFunc(all, func(d specs.LinuxDevice) bool { return d.Path == "/dev/null" }) {
 		t.Errorf("%d devices, %v", len(all), err)
+	}
+}
+
+// A volume that is a block device is allowed, and nothing else that is mounted.
+func TestBlockVolumes(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: a device node is made")
+	}
+	node := filepath.Join(t.TempDir(), "disk")
+	if err := unix.Mknod(node, unix.S_IFBLK|0o600, int(unix.Mkdev(240, 7))); err != nil {
+		t.Skipf("needs CAP_MKNOD: %v", err)
+	}
+	in := input(container.Spec{Mounts: []container.Mount{
+		{Type: "volume", Source: "v", Target: "/dev/data", ReadOnly: true}, {Type: "volume", Source: "d", Target: "/dir"}, {Type: "bind", Source: node, Target: "/bound"},
+	}})
+	in.Sources = map[string]string{"/dev/data": node, "/dir": t.TempDir(), "/bound": node}
+	rules := blockVolumes(in)
+	if len(rules) != 1 || !rules[0].Allow || rules[0].Type != "b" || *rules[0].Major != 240 || *rules[0].Minor != 7 || rules[0].Access != "r" {
+		t.Errorf("%+v", rules)
 	}
 }

@@ -184,5 +184,26 @@ func (r *Rules) devices(out *specs.Spec, in Input, _ options) error {
 		}
 		*rules = append(*rules, rule)
 	}
+	*rules = append(*rules, blockVolumes(in)...)
 	return nil
+}
+
+// blockVolumes allows the container the volumes that are a block device rather than a file system. Who may make a volume decides which
+// device that is; what a bind mount shows stays denied without --device, as in Docker.
+func blockVolumes(in Input) (rules []specs.LinuxDeviceCgroup) {
+	for _, m := range in.Record.AllMounts() {
+		if m.Type != "volume" {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(in.Sources[m.Target], &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+			continue // a missing source is refused by the mount itself
+		}
+		major, minor, access := int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), "rw"
+		if m.ReadOnly {
+			access = "r"
+		}
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "b", Major: &major, Minor: &minor, Access: access})
+	}
+	return rules
 }
