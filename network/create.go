@@ -94,12 +94,6 @@ func (n *Networks) makeNet(ctx context.Context, x *entry) {
 	switch {
 	case x.ConfigOnly:
 		return
-	case x.driver == nil:
-		if x.driver, x.broken = n.findDriver(ctx, x.Driver); x.broken == nil {
-			x.traits = x.driver.Traits()
-			n.makeNet(ctx, x)
-			return
-		}
 	default:
 		x.broken = fault.In(x.driver.Create(ctx, x.view), "network %s", x.Name)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"berth/base/fault"
 	"berth/network/driver"
+	remotedriver "berth/network/driver/remote"
 	"berth/network/ipam/remote"
 )
 
@@ -19,6 +20,66 @@ func (n *Networks) findDriver(ctx context.Context, name string) (driver.Driver, 
 		return d, nil
 	}
 	return n.finder.Find(ctx, name)
+}
+
+// later is a plugin as the driver of a network that was made before: it is looked for when it is needed, so that one that
+// is away holds up nothing but its own networks.
+type later struct {
+	finder *remotedriver.Finder
+	name   string
+}
+
+var _ interface {
+	driver.Driver
+	driver.Publisher
+} = later{}
+
+// Traits are those of all plugins.
+func (later) Traits() driver.Traits { return (*remotedriver.Driver)(nil).Traits() }
+
+// Check was made at the creation.
+func (later) Check(driver.Network, []driver.Network) error { return nil }
+
+// Create waits until somebody joins.
+func (later) Create(context.Context, driver.Network) error { return nil }
+
+// Delete lets the plugin forget the network.
+func (l later) Delete(ctx context.Context, n driver.Network) error {
+	d, err := l.finder.Find(ctx, l.name)
+	if err != nil {
+		return err
+	}
+	return d.Delete(ctx, n)
+}
+
+// Join makes the network where the plugin was not told of it, and joins it.
+func (l later) Join(ctx context.Context, n driver.Network, r driver.Request) (driver.Attachment, error) {
+	d, err := l.finder.Find(ctx, l.name)
+	if err == nil {
+		err = d.Create(ctx, n)
+	}
+	if err != nil {
+		return driver.Attachment{}, err
+	}
+	return d.Join(ctx, n, r)
+}
+
+// Leave lets the plugin forget the endpoint.
+func (l later) Leave(ctx context.Context, n driver.Network, e driver.Left) error {
+	d, err := l.finder.Find(ctx, l.name)
+	if err != nil {
+		return err
+	}
+	return d.Leave(ctx, n, e)
+}
+
+// Publish tells the plugin which ports are published.
+func (l later) Publish(ctx context.Context, n driver.Network, e driver.Left, ports []driver.Port) error {
+	d, err := l.finder.Find(ctx, l.name)
+	if err != nil {
+		return err
+	}
+	return d.Publish(ctx, n, e, ports)
 }
 
 // lent is the addresses of a subnet that an IPAM plugin has lent us. The plugin remembers who has which.

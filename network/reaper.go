@@ -91,7 +91,6 @@ func (r *reaper) run() {
 			select {
 			case <-time.After(reapEvery):
 			case <-r.stop:
-				r.finish()
 				return
 			}
 			r.look()
@@ -124,22 +123,16 @@ func (r *reaper) look() {
 	r.room.Broadcast()
 }
 
-// finish deletes what is left, at the end of the room.
-func (r *reaper) finish() {
-	r.mu.Lock()
-	list := r.going
-	r.going = nil
-	r.mu.Unlock()
-	for _, g := range list {
-		if err := r.conn.Do(link.DeleteNamed(g.name).IfThere()); err != nil {
-			r.log.Error("a link of a container that is gone stays", "link", g.name, "err", err)
-		}
-	}
-	r.room.Broadcast()
-}
-
+// close waits a moment for what is going, which the kernel destroys without us. What is there afterwards is the next
+// engine's to find (sweepLinks).
 func (r *reaper) close() {
 	close(r.stop)
 	r.wg.Wait()
-	r.finish()
+	for end := time.Now().Add(reapPatient); r.count() > 0 && time.Now().Before(end); time.Sleep(reapEvery) {
+		r.look()
+	}
+	r.mu.Lock()
+	r.going = nil
+	r.mu.Unlock()
+	r.room.Broadcast()
 }

@@ -73,9 +73,11 @@ func (n *Networks) parseNetwork(b []byte) (*entry, error) {
 		return nil, fault.New(fault.Invalid, "version %d", f.Version)
 	}
 	x := &entry{Network: f.Network, endpoints: map[string]*Endpoint{}}
-	if d := n.drivers[x.Driver]; d != nil {
-		x.driver, x.traits = d, d.Traits()
+	x.driver = n.drivers[x.Driver]
+	if x.driver == nil {
+		x.driver = later{n.finder, x.Driver}
 	}
+	x.traits = x.driver.Traits()
 	x.view = n.viewOf(x.Network)
 	x.view.Bridge, x.view.DefaultAlloc, x.lent = f.Bridge, f.Chosen, f.Lent
 	return x, n.fillPools(x)
