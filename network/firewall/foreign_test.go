@@ -367,7 +367,7 @@ func TestOwnRuleNarrows(t *testing.T) {
 	l.nft(`table inet mine {
 	chain containers {
 		type filter hook forward priority filter; policy accept;
-		iifname "wan" ct original proto-dst 8080 ip saddr != 203.0.113.0/24 drop
+		iifname "wan" meta l4proto tcp ct original proto-dst 8080 ip saddr != 203.0.113.0/24 drop
 	}
 }
 `)
