@@ -47,6 +47,9 @@ func loadConfig(path string) (*configuration, error) {
 // is made. Each complaint names the member.
 func checkSpec(s *specs.Spec, bundle string) error {
 	knownAccess(s.Linux.Resources)
+	if atLeast(s.Version, 1, 3, 0) {
+		somePids(s.Linux.Resources)
+	}
 	if err := spec.Validate(s); err != nil {
 		return err
 	}

@@ -55,6 +55,9 @@ func TestLimitsAndTheirUpdate(t *testing.T) {
 	check("33554432", "20")
 	r.must("update", "--cpu-share", "512", id) // what is not named stays
 	check("33554432", "20")
+	r.must("update", "--pids-limit", "0", id)
+	check("33554432", "1")
+	r.must("update", "--pids-limit", "20", id)
 	if o := r.with(`{"memory":{"limit":16777216},"pids":{"limit":-1}}`, "update", "-r", "-", id); o.code != 0 {
 		t.Errorf("update from standard input: %+v", o)
 	}

@@ -81,8 +81,18 @@ func (t *tool) newLimits(f *flagSet) (*specs.LinuxResources, error) {
 			m.Swap = &all
 		}
 	}
+	somePids(r)
 	r.Devices = nil // as in runc, an update does not touch devices
 	return r, nil
+}
+
+// somePids makes a limit of no process at all a limit of one, which comes to the same: systemd knows no other.
+// (In the specification 0 has been a limit since 1.3, as in runc since 1.4.)
+func somePids(r *specs.LinuxResources) {
+	if r != nil && r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit == 0 {
+		one := int64(1)
+		r.Pids = &specs.LinuxPids{Limit: &one}
+	}
 }
 
 func readLimits(f *flagSet) (*specs.LinuxResources, error) {
@@ -169,7 +179,7 @@ func flagLimits(f *flagSet) (*specs.LinuxResources, error) {
 		weight := uint16(w)
 		r.BlockIO = &specs.LinuxBlockIO{Weight: &weight}
 	}
-	if n := f.int("pids-limit"); n != 0 {
+	if n := f.int("pids-limit"); f.given("pids-limit") {
 		r.Pids = &specs.LinuxPids{Limit: &n}
 	}
 	return r, nil
