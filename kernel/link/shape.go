@@ -120,13 +120,15 @@ func PoliceIn(index int, rate uint64, burst uint32) Op {
 		p.native32(actShot)
 		p.native32(0)
 		p.native32(ticks(burst, bytes))
-		p.native32(0) // mtu: any, segments that the card will cut included
+		p.native32(math.MaxUint32) // mtu: any, segments that the card will cut included
 		p.rate(bytes)
+		p.b[len(p.b)-12] = 3 // cell_log: the policer alone refuses a rate without a table (ENOMEM), and reads nothing in it
 		p.rate(0)
 		p.native32(0)
 		p.native32(0)
 		p.native32(0)
 		m.attr(policeTable, p.b)
+		m.attr(policeRates, make([]byte, 1024))
 		if bytes > math.MaxUint32 {
 			m.u64(policeRate64, bytes)
 		}
