@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ func (v *Volumes) Export(ctx context.Context, name string, w io.Writer) error {
 
 // Import unpacks a tar archive, compressed by gzip or zstd or not, into an empty volume; one that is not there is made, with the
 // local driver. An archive that is damaged or not of ours and malformed is fault.Invalid, and leaves the volume empty, or not made.
-// fault.Conflict: the volume is not empty.
+// fault.Conflict: the volume is not empty, or containers refer to it: what they write meanwhile would be mixed with the archive.
 func (v *Volumes) Import(ctx context.Context, name string, r io.Reader) error {
 	in := &guarded{r: r}
 	err := v.letGo(ctx, func() error { return v.importTo(ctx, name, in) })
@@ -42,6 +43,9 @@ func (v *Volumes) importTo(ctx context.Context, name string, r io.Reader) error 
 	return v.inside(ctx, name, func(rec *Volume, root *tree.Dir) error {
 		if rec.SnapshotOf != "" {
 			return fault.New(fault.Conflict, "%s is a snapshot: clone it first", name)
+		}
+		if refs := v.references(name); len(refs) > 0 {
+			return fault.New(fault.Conflict, "volume is in use - [%s]", strings.Join(refs, ", "))
 		}
 		empty, err := content.Empty(root)
 		if err == nil && !empty {
@@ -167,7 +171,7 @@ func (v *Volumes) cloneByDriver(ctx context.Context, d driver.Copier, from, rec 
 		return err
 	}
 	rec.Created = time.Now().UTC()
-	return v.recordMade(ctx, whole, rec)
+	return v.recordMade(ctx, whole, rec, true)
 }
 
 // free refuses a name that is bad or taken.
@@ -226,6 +230,11 @@ func (v *Volumes) compose(ctx context.Context, rec *Volume, fill func(data *tree
 // makeElsewhere makes and fills a volume of a driver outside the engine.
 func (v *Volumes) makeElsewhere(ctx context.Context, d driver.Driver, rec *Volume, fill func(at string) error) error {
 	const user = "berth-filling"
+	if _, err := d.Get(ctx, rec.Name); err == nil {
+		return fault.New(fault.Conflict, "there is a volume %s already", rec.Name)
+	} else if !fault.Is(err, fault.NotFound) {
+		return err
+	}
 	if err := d.Create(ctx, rec.Name, rec.Options); err != nil {
 		return err
 	}
@@ -242,5 +251,5 @@ func (v *Volumes) makeElsewhere(ctx context.Context, d driver.Driver, rec *Volum
 		}
 		return err
 	}
-	return v.recordMade(ctx, d, rec)
+	return v.recordMade(ctx, d, rec, true)
 }

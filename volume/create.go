@@ -108,10 +108,12 @@ func (v *Volumes) existing(ctx context.Context, rec *Volume, kind string) (vol V
 // make makes a volume with its driver and puts it on record. fill, if any, gives a local volume its content before it has a name.
 func (v *Volumes) make(ctx context.Context, d driver.Driver, rec *Volume, fill func(data string) error) error {
 	if rec.Driver != localDriver {
+		_, err := d.Get(ctx, rec.Name)
+		ours := fault.Is(err, fault.NotFound) // else it was there before us, and stays whatever happens
 		if err := d.Create(ctx, rec.Name, rec.Options); err != nil {
 			return err
 		}
-		return v.recordMade(ctx, d, rec)
+		return v.recordMade(ctx, d, rec, ours)
 	}
 	if err := v.stage(rec, fill); err != nil {
 		return err
@@ -123,13 +125,16 @@ func (v *Volumes) make(ctx context.Context, d driver.Driver, rec *Volume, fill f
 	return nil
 }
 
-// recordMade puts a volume on record that its driver has made; if that fails the driver removes it again.
-func (v *Volumes) recordMade(ctx context.Context, d driver.Driver, rec *Volume) error {
+// recordMade puts a volume on record that its driver has made; if that fails, the driver removes it again if it is ours.
+func (v *Volumes) recordMade(ctx context.Context, d driver.Driver, rec *Volume, ours bool) error {
 	err := failpoint.Hit("volume/made-not-recorded")
 	if err == nil {
 		err = v.stage(rec, nil)
 	}
 	if err != nil {
+		if !ours {
+			return err
+		}
 		if rerr := d.Remove(context.WithoutCancel(ctx), rec.Name); rerr != nil {
 			v.log.Error("volume without a record stays with its driver", "volume", rec.Name, "driver", rec.Driver, "error", rerr)
 		}

@@ -45,7 +45,15 @@ func (v *Volumes) fill(ctx context.Context, rec *Volume, root *tree.Dir, subpath
 	if empty, err := content.Empty(to); err != nil || !empty || rec.SnapshotOf != "" {
 		return err
 	}
-	marked := rec.Driver == localDriver && subpath == "" && !v.local.Mounts(rec.Name) && len(v.references(rec.Name)) <= 1
+	nothing, err := content.Empty(src)
+	if err != nil {
+		return err
+	}
+	if nothing { // as most images have it: there is only an owner to take over
+		return content.Dress(src, to)
+	}
+	alone := len(v.references(rec.Name)) <= 1 // the container that it is filled for
+	marked := alone && rec.Driver == localDriver && subpath == "" && !v.local.Mounts(rec.Name)
 	if marked {
 		if err := atomicfile.Write(v.path(rec.Name, fillingFile), nil, 0o600); err != nil {
 			return err
@@ -58,7 +66,7 @@ func (v *Volumes) fill(ctx context.Context, rec *Volume, root *tree.Dir, subpath
 	if err == nil && marked {
 		err = to.SyncFS()
 	}
-	if err != nil {
+	if err != nil && alone {
 		if cerr := content.Clear(to); cerr != nil {
 			v.log.Error("half-filled volume cannot be cleared", "volume", rec.Name, "error", cerr)
 			return err

@@ -309,6 +309,16 @@ func testNextEngine(t *testing.T, p *place) {
 func testFill(t *testing.T, p *place) {
 	p.create("data")
 	image := t.TempDir()
+	must(t, os.Chown(image, 11, 12))
+	if dir, err := os.Open(image); err == nil { // an empty directory has an owner, too
+		must(t, p.Fill(ctx, "data", "", dir))
+		dir.Close()
+		at := p.mount("data", "", "c1")
+		if st := stat(t, at); st.Uid != 11 || st.Gid != 12 {
+			t.Errorf("the volume has owner %d:%d", st.Uid, st.Gid)
+		}
+		p.unmount("data", "c1")
+	}
 	must(t, os.WriteFile(filepath.Join(image, "f"), []byte("of the image"), 0o640))
 	must(t, os.Chown(filepath.Join(image, "f"), 7, 8))
 	must(t, os.Chown(image, 9, 10))
@@ -387,6 +397,9 @@ func testExportImport(t *testing.T, p *place) {
 	}
 	want(t, p.Import(ctx, "copy", bytes.NewReader(whole)), fault.Conflict, "is not empty")
 	p.create("broken")
+	p.mount("broken", "", "c1")
+	want(t, p.Import(ctx, "broken", bytes.NewReader(whole)), fault.Conflict, "volume is in use - [c1]")
+	p.unmount("broken", "c1")
 	damaged := bytes.Replace(whole, []byte("text"), []byte("test"), 1)
 	for name, bad := range map[string][]byte{"cut short": whole[:len(whole)-2048], "changed": damaged, "no archive": []byte(strings.Repeat("x", 2048))} {
 		if err := p.Import(ctx, "broken", bytes.NewReader(bad)); !fault.Is(err, fault.Invalid) {

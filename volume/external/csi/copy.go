@@ -56,6 +56,8 @@ func (v *volumes) Snapshot(ctx context.Context, name, snapshot string) error {
 	}
 	if old, err := v.store.read(snapshot); err != nil {
 		return err
+	} else if old != nil && old.shown() {
+		return fault.New(fault.Conflict, "driver %s already has a volume %s", old.Driver, snapshot)
 	} else if old != nil {
 		if err := v.delete(ctx, snapshot, old); err != nil {
 			return fault.In(err, "an earlier volume of that name is still there")

@@ -380,6 +380,27 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A volume whose record was lost is not replaced by another one of its name.
+func TestLostRecord(t *testing.T) {
+	b := newBench(t, 5*time.Second)
+	ctx := context.Background()
+	b.create("data", map[string]string{"kind": "x"})
+	must(t, os.RemoveAll(filepath.Join(b.root, "data")))
+	b.again()
+	if v, err := b.Get(ctx, "data"); err != nil || v.Driver != "host.test" {
+		t.Errorf("%+v, %v", v, err)
+	}
+	_, err := b.Create(ctx, volume.CreateRequest{Name: "data", Driver: "host.test", Options: map[string]string{"kind": "y"}})
+	if !fault.Is(err, fault.Conflict) {
+		t.Errorf("%v (%v)", err, fault.KindOf(err))
+	}
+	b.create("data", map[string]string{"kind": "x"})
+	if n := len(b.p.memory().Volumes); n != 1 {
+		t.Errorf("the driver has %d volumes", n)
+	}
+	must(t, b.Remove(ctx, "data", false))
+}
+
 // Data written where nothing is mounted would be lost: such a driver is found out.
 func TestDriverThatMountsNothing(t *testing.T) {
 	b := newBench(t, 3*time.Second)

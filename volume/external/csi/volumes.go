@@ -54,10 +54,13 @@ func (v *volumes) create(ctx context.Context, name string, given map[string]stri
 	if err != nil {
 		return err
 	}
-	if st != nil && st.Phase == ready && from == nil && maps.Equal(st.Options, given) {
-		return nil
+	if st != nil && st.shown() {
+		if from == nil && st.Phase == ready && maps.Equal(st.Options, given) {
+			return nil // made before, and its answer lost
+		}
+		return fault.New(fault.Conflict, "driver %s already has a volume %s, made with other options: remove it first", st.Driver, name)
 	}
-	if st != nil { // something half made, or another volume of that name that was forgotten by force
+	if st != nil { // half made, or forgotten by force: it holds nothing that anybody wants
 		if err := v.delete(ctx, name, st); err != nil {
 			return fault.In(err, "an earlier volume of that name is still there")
 		}

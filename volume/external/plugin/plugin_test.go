@@ -177,6 +177,16 @@ func TestForeignVolumes(t *testing.T) {
 	if err != nil || same.Driver != "dirs" {
 		t.Errorf("a create of that name gives %+v, %v", same, err)
 	}
+	// What is theirs is not taken for a copy of ours, whose failure would remove it.
+	if _, err := v.Create(ctx, volume.CreateRequest{Name: "mine", Driver: "dirs"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Clone(ctx, "mine", "theirs"); !fault.Is(err, fault.Conflict) {
+		t.Errorf("%v", err)
+	}
+	if err := v.Remove(ctx, "mine", false); err != nil {
+		t.Error(err)
+	}
 	at, err := v.Mount(ctx, "theirs", "", "c1")
 	if err != nil || at != filepath.Join(f.dir, "theirs") {
 		t.Errorf("mounted at %q, %v", at, err)
