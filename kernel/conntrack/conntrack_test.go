@@ -65,12 +65,14 @@ func TestDelete(t *testing.T) {
 	}{
 		{"another family", func(f *Flow) { f.V4 = false }, 0},
 		{"another protocol", func(f *Flow) { f.Proto = unix.IPPROTO_SCTP }, 0},
-		{"another address", func(f *Flow) { f.To = netip.MustParseAddr("127.0.0.2") }, 0},
+		{"another address", func(f *Flow) { f.To = []netip.Addr{netip.MustParseAddr("127.0.0.2")} }, 0},
 		{"translated, asked for untranslated", func(f *Flow) { f.ToPort, f.Untranslated = 1000, true }, 0},
 		{"answered by another", func(f *Flow) { f.ToPort, f.AnsweredBy = 1001, server }, 0},
 		{"answered by the server", func(f *Flow) { f.AnsweredBy = server }, 1},
 		{"again", func(f *Flow) { f.AnsweredBy = server }, 0},
-		{"untranslated", func(f *Flow) { f.To, f.ToPort, f.Untranslated = netip.MustParseAddr("127.0.0.1"), 1001, true }, 1},
+		{"untranslated", func(f *Flow) {
+			f.To, f.ToPort, f.Untranslated = []netip.Addr{server, netip.MustParseAddr("127.0.0.1")}, 1001, true
+		}, 1},
 		{"all", func(f *Flow) {}, 0},
 	} {
 		f := udp

@@ -16,12 +16,12 @@ import (
 
 // Flow describes entries. All that is set has to be true of one.
 type Flow struct {
-	Proto        uint8      // IPPROTO_UDP and so on
-	V4           bool       // of IPv4, else of IPv6
-	To           netip.Addr // where the first packet was sent to; zero: anywhere
-	ToPort       uint16     // 0: any
-	Untranslated bool       // it went there, and nowhere else
-	AnsweredBy   netip.Addr // who answers; zero: anyone
+	Proto        uint8        // IPPROTO_UDP and so on
+	V4           bool         // of IPv4, else of IPv6
+	To           []netip.Addr // where the first packet was sent to, one of these; none: anywhere
+	ToPort       uint16       // 0: any
+	Untranslated bool         // it went there, and nowhere else
+	AnsweredBy   netip.Addr   // who answers; zero: anyone
 }
 
 // Constants of nfnetlink_conntrack.h.
@@ -97,7 +97,7 @@ type entry struct {
 
 func (e entry) is(f Flow) bool {
 	return e.proto == f.Proto && e.to.Is4() == f.V4 &&
-		(!f.To.IsValid() || f.To == e.to) &&
+		(len(f.To) == 0 || slices.Contains(f.To, e.to)) &&
 		(f.ToPort == 0 || f.ToPort == e.toPort) &&
 		(!f.Untranslated || e.status&statusDNAT == 0) &&
 		(!f.AnsweredBy.IsValid() || f.AnsweredBy == e.answeredBy)

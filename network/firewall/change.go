@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -161,24 +162,44 @@ func difference(a, b map[Port]struct{}) []Port {
 }
 
 // forget ends exchanges of UDP that a change of ports would leave without an answer: the kernel goes on to send their packets to where the first one went.
+// Exchanges with other hosts' ports of the same number are none of ours.
 func (f *Firewall) forget(add, remove []Port) {
 	var flows []conntrack.Flow
-	for _, p := range add {
-		if p.Proto == "udp" && p.translated() && !slices.ContainsFunc(remove, func(r Port) bool { return sameDoor(p, r) }) {
-			flows = append(flows, conntrack.Flow{Proto: protocol(p.Proto), To: p.HostIP, ToPort: p.HostPort, V4: p.Target.Is4(), Untranslated: true})
+	ended := func(ports, kept []Port, flow func(p Port) conntrack.Flow) {
+		for _, p := range ports {
+			if p.Proto == "udp" && p.translated() && !slices.ContainsFunc(kept, func(k Port) bool { return sameDoor(p, k) }) {
+				flows = append(flows, flow(p))
+			}
 		}
 	}
-	for _, p := range remove {
-		if p.Proto == "udp" && p.translated() && !slices.ContainsFunc(add, func(a Port) bool { return sameDoor(p, a) }) {
-			flows = append(flows, conntrack.Flow{Proto: protocol(p.Proto), To: p.HostIP, ToPort: p.HostPort, V4: p.Target.Is4(), AnsweredBy: p.Target})
-		}
-	}
+	ended(add, remove, func(p Port) conntrack.Flow {
+		return conntrack.Flow{Proto: protocol(p.Proto), To: addressesOf(p), ToPort: p.HostPort, V4: p.Target.Is4(), Untranslated: true}
+	})
+	ended(remove, add, func(p Port) conntrack.Flow {
+		return conntrack.Flow{Proto: protocol(p.Proto), ToPort: p.HostPort, V4: p.Target.Is4(), AnsweredBy: p.Target}
+	})
 	if len(flows) == 0 {
 		return
 	}
 	if _, err := conntrack.Delete(nil, flows...); err != nil {
 		f.config.Log.Warn("exchanges by UDP with a port that was published before are not ended", "error", err)
 	}
+}
+
+// addressesOf are the addresses of the host on which a port is published.
+func addressesOf(p Port) (list []netip.Addr) {
+	if !p.wildcard() {
+		return []netip.Addr{p.HostIP}
+	}
+	all, _ := net.InterfaceAddrs() // without them the unspecified address stands alone, which no packet has
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				list = append(list, ip.Unmap())
+			}
+		}
+	}
+	return append(list, netip.IPv4Unspecified())
 }
 
 // sameDoor reports whether two ports are the same one of the host.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"berth/kernel/conntrack"
 )
 
 func TestPublished(t *testing.T) { eachBridge(t, published) }
@@ -207,8 +210,21 @@ func TestUDPThatBeganBefore(t *testing.T) {
 	}
 	first, second := port("5353", "172.30.1.2:53"), port("5353", "172.30.1.3:53")
 	first.Proto, second.Proto = "udp", "udp"
+	// one of a container with another host's port of the same number goes on
+	l.serveUDP("client", 5353)
+	out, err := l.dial("a2", "udp", "198.51.100.1:5353", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if got, err := ask(out, time.Second); got != "client 198.51.100.2" {
+		t.Fatalf("%q, %v", got, err)
+	}
 	asked("")
 	l.change([]Port{first}, nil)
+	if n, err := conntrack.Delete(nil, conntrack.Flow{Proto: protocol("udp"), V4: true, To: []netip.Addr{netip.MustParseAddr("198.51.100.1")}, ToPort: 5353}); n != 1 || err != nil {
+		t.Errorf("of the container's exchange there are %d, %v", n, err)
+	}
 	asked("a1 198.51.100.1")
 	l.change(nil, []Port{first})
 	asked("")
