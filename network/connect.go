@@ -77,14 +77,17 @@ func (n *Networks) plug(ctx context.Context, j *join, p *place) error {
 		err = n.settleDown(ctx, before, now, ordered, in)
 	}
 	if err == nil {
+		err = n.republish(ctx, now, gatesOf(ordered))
+	}
+	if err == nil {
 		return n.put(b, now)
 	}
 	ctx = context.WithoutCancel(ctx)
+	if serr := n.settleDown(ctx, now, before.copy(), n.placesOf(before), in); serr != nil {
+		n.log.Error("a container's network is not as it was", "container", b.ContainerID, "err", serr)
+	}
 	if lerr := p.net.driver.Leave(ctx, p.net.view, now.left(p.Endpoint, ns, false)); lerr != nil {
 		n.log.Error("a link stays of an endpoint that was not made", "container", b.ContainerID, "network", p.net.Name, "err", lerr)
-	}
-	if rerr := n.route(in, n.placesOf(before)); rerr != nil {
-		n.log.Error("a container's routes are not as they were", "container", b.ContainerID, "err", rerr)
 	}
 	n.mu.Lock()
 	delete(p.net.endpoints, b.ContainerID)
@@ -135,6 +138,32 @@ func (n *Networks) settleDown(ctx context.Context, before, now *box, ordered []*
 		return nil
 	}
 	return n.names.Serve(ctx, n.served(now.Sandbox, now.want, !before.Resolver))
+}
+
+// republish publishes ports that the container wants and that were given up when it lost its last network that could.
+func (n *Networks) republish(ctx context.Context, now *box, g gates) error {
+	var missing []PortSpec
+	for _, s := range slices.Concat(now.want.Ports, now.want.Publish) {
+		if !slices.ContainsFunc(now.Ports, s.matches) {
+			missing = append(missing, s)
+		}
+	}
+	more, err := n.publish(ctx, now.want, g, missing)
+	if err != nil || len(more) == 0 {
+		return portError(err, now.want, g)
+	}
+	all := slices.Concat(now.Ports, more)
+	err = n.changeDoors(ctx, n.doors(now.ContainerID, more), nil)
+	if err == nil {
+		err = n.tellPublishers(ctx, now, now.Ports, all, nil)
+	}
+	if err != nil {
+		_ = n.changeDoors(ctx, nil, n.doors(now.ContainerID, more))
+		n.ports.Release(ctx, keys(more)...)
+		return portError(err, now.want, g)
+	}
+	now.Ports = all
+	return nil
 }
 
 // difference tells what to add and to remove to come from one list to another.

@@ -123,6 +123,18 @@ func TestConnect(t *testing.T) {
 	if n := h.ports.Count(); n != 0 {
 		t.Errorf("%d ports are held of a container that nothing leads to", n)
 	}
+	if _, err := h.Connect(ctx, a, EndpointSpec{Network: "zed"}); err != nil {
+		t.Fatal(err)
+	}
+	check("10.1.2.1 eth0", "10.1.2.2")
+	// A connection that fails leaves all as it was.
+	if _, err := h.Connect(ctx, a, EndpointSpec{Network: "alf", GwPriority: 1, Options: map[string]string{"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.nosuch=1"}}); err == nil {
+		t.Error("a setting that does not exist is made")
+	}
+	check("10.1.2.1 eth0", "10.1.2.2")
+	if n := len(h.Endpoints(h.named("alf").ID)); n != 0 {
+		t.Errorf("%d endpoints are left of a connection that failed", n)
+	}
 }
 
 func TestGatewayPriority(t *testing.T) {
