@@ -153,7 +153,7 @@ func (s *Server) Serve(ctx context.Context, want Sandbox) error {
 		return fault.In(err, "name server of sandbox %.12s", want.ID)
 	}
 	if err := s.enter(sb); err != nil {
-		sb.close()
+		s.forget(sb) // one of the two may be watched already
 		return err
 	}
 	if made {

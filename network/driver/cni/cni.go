@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -30,8 +31,8 @@ const keepIfname = "ifname"
 
 // Config is what a Driver needs. Directories are made.
 type Config struct {
-	Dir     string        // copies of networks' configurations; durable
-	RunDir  string        // libcni's cache of attachments, of this boot
+	Dir     string        // copies of networks' configurations, libcni's cache of attachments; durable
+	RunDir  string        // one empty file for each network that was tidied up since the boot
 	Path    []string      // where plugins are; nil: /opt/cni/bin, /usr/lib/cni, /usr/libexec/cni
 	ConfDir string        // where configurations are found by name; "": /etc/cni/net.d
 	Timeout time.Duration // of one command of a whole list; 0: 2 minutes
@@ -39,7 +40,12 @@ type Config struct {
 }
 
 // Driver is the driver "cni". It is safe for concurrent use as far as the plugins are.
-type Driver struct{ cfg Config }
+type Driver struct {
+	cfg Config
+
+	mu     sync.Mutex
+	tidied map[string]chan struct{} // by network's id; closed when tidy is done
+}
 
 var (
 	_ driver.Driver    = (*Driver)(nil)
@@ -65,7 +71,7 @@ func New(cfg Config) (*Driver, error) {
 			return nil, fault.Wrap(fault.Internal, err, "cni")
 		}
 	}
-	return &Driver{cfg}, nil
+	return &Driver{cfg: cfg, tidied: map[string]chan struct{}{}}, nil
 }
 
 // Traits: plugins do everything, names excepted.
@@ -104,7 +110,10 @@ func (d *Driver) Create(ctx context.Context, n driver.Network) error {
 	if err := run.cni.GetStatusNetworkList(run.ctx, list); err != nil {
 		return run.failed(err, fault.Unavailable, "network %s: its plugins are not ready", n.Name)
 	}
-	return fault.Wrap(fault.Internal, atomicfile.Write(d.copyOf(n), text, 0o600), "network %s", n.Name)
+	if err := atomicfile.Write(d.copyOf(n), text, 0o600); err != nil {
+		return fault.Wrap(fault.Internal, err, "network %s", n.Name)
+	}
+	return d.markTidy(n)
 }
 
 // Delete lets the plugins clean up and forgets the configuration.
@@ -112,6 +121,7 @@ func (d *Driver) Delete(ctx context.Context, n driver.Network) error {
 	if err := d.GC(ctx, n, nil); err != nil {
 		d.cfg.Log.Warn("a CNI network left something behind", "network", n.Name, "err", err)
 	}
+	os.Remove(d.tidyMark(n))
 	return fault.Wrap(fault.Internal, atomicfile.Remove(d.copyOf(n)), "network %s", n.Name)
 }
 
@@ -124,6 +134,9 @@ func (d *Driver) Join(ctx context.Context, n driver.Network, r driver.Request) (
 	rt, err := runtimeConf(list, r)
 	if err != nil {
 		return driver.Attachment{}, fault.In(err, "network %s", n.Name)
+	}
+	if err := d.tidy(ctx, n); err != nil {
+		return driver.Attachment{}, err
 	}
 	run, end := d.runner(ctx, n)
 	defer end()
@@ -240,6 +253,40 @@ func (d *Driver) GC(ctx context.Context, n driver.Network, valid []driver.Left) 
 	run, end := d.runner(ctx, n)
 	defer end()
 	return run.failed(run.cni.GCNetworkList(run.ctx, list, args), fault.Internal, "network %s", n.Name)
+}
+
+// tidy takes away, before the first ADD of a network since the boot, what containers had that the reboot has ended: IPAM plugins
+// keep addresses on disk, and nobody else would give those back.
+func (d *Driver) tidy(ctx context.Context, n driver.Network) error {
+	if _, err := os.Stat(d.tidyMark(n)); err == nil {
+		return nil
+	}
+	d.mu.Lock()
+	done, under := d.tidied[n.ID]
+	if !under {
+		done = make(chan struct{})
+		d.tidied[n.ID] = done
+	}
+	d.mu.Unlock()
+	if under {
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return fault.In(ctx.Err(), "network %s", n.Name)
+		}
+	}
+	defer close(done)
+	if err := d.GC(context.WithoutCancel(ctx), n, nil); err != nil {
+		d.cfg.Log.Warn("what a reboot left of a CNI network is not all taken away", "network", n.Name, "err", err)
+	}
+	return d.markTidy(n)
+}
+
+func (d *Driver) tidyMark(n driver.Network) string { return filepath.Join(d.cfg.RunDir, n.ID) }
+
+func (d *Driver) markTidy(n driver.Network) error {
+	return fault.Wrap(fault.Internal, os.WriteFile(d.tidyMark(n), nil, 0o600), "network %s", n.Name)
 }
 
 // Verify is CHECK: it says what is not as ADD left it. Configurations below 0.4.0 cannot be checked: NotImplemented.

@@ -501,6 +501,51 @@ esac
 	w.leave(n, l1)
 }
 
+// A reboot ends containers without DEL: their addresses are given back before the next ADD, and only then.
+func TestReboot(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	w.need("bridge", "host-local")
+	n := w.create("rb", `{"cniVersion":"0.3.1","name":"rb","type":"bridge","bridge":"cbrrb","isGateway":true,
+		"ipam":{"type":"host-local","dataDir":"DATA/lib","ranges":[[{"subnet":"10.69.0.0/29"}]]}}`)
+	for i := range 4 { // of the five addresses that there are
+		r := w.container(fmt.Sprint("old", i))
+		w.join(n, r)
+		r.NS.Close()
+		netns.Remove(r.Key)
+	}
+	again := func() *Driver {
+		d, err := New(w.d.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	w.d = again() // the engine's restart
+	_, l := w.join(n, w.container("restarted"))
+	w.leave(n, l)
+	if leases, _ := filepath.Glob(w.dir + "/lib/rb/10.*"); len(leases) != 4 {
+		t.Errorf("a restart of the engine took addresses away: %v are left", leases)
+	}
+	os.RemoveAll(w.d.cfg.RunDir) // the machine's
+	w.d = again()
+	errs := make(chan error)
+	for i := range 4 {
+		r := w.container(fmt.Sprint("new", i))
+		go func() {
+			_, err := w.d.Join(context.Background(), n, r)
+			errs <- err
+		}()
+	}
+	for range 4 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if leases, _ := filepath.Glob(w.dir + "/lib/rb/10.*"); len(leases) != 4 {
+		t.Errorf("addresses taken: %v", leases)
+	}
+}
+
 // Plugins that hang, die, babble or refuse: bounded, clear, and DEL is called.
 func TestBadPlugins(t *testing.T) {
 	w := newWorld(t, 700*time.Millisecond)

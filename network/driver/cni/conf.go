@@ -99,5 +99,9 @@ func parseAny(text []byte) (*libcni.NetworkConfigList, error) {
 	if one.Network.Name == "" {
 		return nil, errors.New("it has no name")
 	}
-	return libcni.ConfListFromConf(one)
+	list, err := json.Marshal(map[string]any{"name": one.Network.Name, "cniVersion": one.Network.CNIVersion, "plugins": []json.RawMessage{text}})
+	if err != nil {
+		return nil, err
+	}
+	return libcni.NetworkConfFromBytes(list)
 }

@@ -7,8 +7,8 @@
 //
 // The life of a network: Create reads the configuration, asks every plugin whether it is there, speaks the version and (1.1) is
 // ready, and keeps a copy: what the file says later is for later networks. Join is ADD; when it fails, DEL. Leave is DEL with the
-// configuration and arguments of its ADD, which libcni keeps in the cache directory. GC (1.1, and DEL for all versions) removes what
-// nobody uses any more, for after a crash. Verify is CHECK.
+// configuration and arguments of its ADD, which libcni keeps in its cache. GC (1.1, and DEL for all versions) removes what nobody uses any
+// more: before the first ADD since a boot all that was there before it, since IPAM plugins keep addresses on disk. Verify is CHECK.
 //
 // Plugins set addresses, routes and state themselves, and give addresses by their own IPAM plugins. They are programs: each runs in a
 // process group of its own which is killed when its time is over, and may answer a megabyte.

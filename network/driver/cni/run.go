@@ -42,7 +42,7 @@ func (d *Driver) runner(ctx context.Context, n driver.Network) (*run, context.Ca
 }
 
 func (d *Driver) cni(n driver.Network, e invoke.Exec) *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(d.path(n), d.cfg.RunDir, e)
+	return libcni.NewCNIConfigWithCacheDir(d.path(n), d.cfg.Dir, e)
 }
 
 // failed gives an error its kind: the one that the plugin's code stands for, or that of the limit, else the given one.
@@ -121,8 +121,8 @@ func same(remembered any, mapping []portMapping) bool {
 
 // remember changes the port mappings in libcni's record of an attachment, so that DEL is called with them.
 func (d *Driver) remember(list string, rt *libcni.RuntimeConf, mapping []portMapping) error {
-	// RUNDIR/results/NETWORK-CONTAINER-INTERFACE, JSON (libcni, cachedInfo)
-	path := filepath.Join(d.cfg.RunDir, "results", list+"-"+rt.ContainerID+"-"+rt.IfName)
+	// DIR/results/NETWORK-CONTAINER-INTERFACE, JSON (libcni, cachedInfo)
+	path := filepath.Join(d.cfg.Dir, "results", list+"-"+rt.ContainerID+"-"+rt.IfName)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "cni")
