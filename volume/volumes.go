@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -370,11 +371,20 @@ func (v *Volumes) keep(name string, rec *Volume) {
 func (v *Volumes) filled(vol Volume) Volume {
 	vol.Scope = "local"
 	vol.Mountpoint = v.path(vol.Name, local.Data)
+	if vol.SnapshotOf != "" {
+		vol.Status = map[string]any{"snapshotOf": vol.SnapshotOf}
+	}
 	return vol
 }
 
 func merged(vol Volume, scope string, found driver.Found) Volume {
-	vol.Scope, vol.Mountpoint, vol.Status = scope, found.Mountpoint, found.Status
+	vol.Scope, vol.Mountpoint, vol.Status = scope, found.Mountpoint, maps.Clone(found.Status)
+	if vol.SnapshotOf != "" {
+		if vol.Status == nil {
+			vol.Status = map[string]any{}
+		}
+		vol.Status["snapshotOf"] = vol.SnapshotOf
+	}
 	if vol.Created.IsZero() {
 		vol.Created = found.Created
 	}

@@ -439,7 +439,7 @@ func testSnapshot(t *testing.T, p *place) {
 	p.again()
 	v, err := p.Get(ctx, "snap")
 	must(t, err)
-	if v.SnapshotOf != "data" {
+	if v.SnapshotOf != "data" || v.Status["snapshotOf"] != "data" {
 		t.Errorf("snapshot %+v", v)
 	}
 	must(t, p.Clone(ctx, "snap", "restored"))
