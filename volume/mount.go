@@ -23,7 +23,7 @@ import (
 // writes into the volume. A snapshot is shown read-only. Errors: fault.NotFound (the volume, the subpath), and what the driver
 // says; then nothing is left mounted that was not before.
 func (v *Volumes) Mount(ctx context.Context, name, subpath, containerID string) (string, error) {
-	if err := checkUser(containerID); err != nil {
+	if err := errors.Join(CheckName(name), checkUser(containerID)); err != nil {
 		return "", err
 	}
 	if err := CheckSubpath(subpath); err != nil {
@@ -72,7 +72,7 @@ func (v *Volumes) mountable(ctx context.Context, name string) (*Volume, driver.D
 
 // Unmount ends a container's use of a volume, all its pins included. One that it does not use is no error.
 func (v *Volumes) Unmount(ctx context.Context, name, containerID string) error {
-	if err := checkUser(containerID); err != nil {
+	if err := errors.Join(CheckName(name), checkUser(containerID)); err != nil {
 		return err
 	}
 	release, err := v.turns.Take(ctx, name)

@@ -253,6 +253,9 @@ const askTimeout = 10 * time.Second
 
 // elsewhere looks for a volume that has no record at every driver outside the engine.
 func (v *Volumes) elsewhere(ctx context.Context, name string) (Volume, bool) {
+	if CheckName(name) != nil {
+		return Volume{}, false // notes and pins are files of that name
+	}
 	for _, f := range v.finders {
 		drivers, _ := f.All(ctx)
 		for _, kind := range sorted(drivers) {
@@ -284,8 +287,8 @@ func (v *Volumes) List(ctx context.Context) (list []Volume, warnings []string, e
 		warnings = append(warnings, a.warnings...)
 		for _, found := range a.found {
 			rec, ok := all[found.Name]
-			if ok && rec.Driver != a.kind {
-				continue // the name is taken; the first one counts
+			if ok && rec.Driver != a.kind || CheckName(found.Name) != nil {
+				continue // the name is taken, the first one counts; or nobody could use it
 			}
 			if !ok {
 				rec = Volume{Name: found.Name, Driver: a.kind}

@@ -197,6 +197,16 @@ func TestForeignVolumes(t *testing.T) {
 	if err := v.Remove(ctx, "theirs", false); err != nil {
 		t.Error(err)
 	}
+	// A name that leads out of our directories is nobody's.
+	f.mu.Lock()
+	f.volumes["../../evil"] = map[string]bool{}
+	f.mu.Unlock()
+	if _, err := v.Mount(ctx, "../../evil", "", "c1"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("%v", err)
+	}
+	if err := v.Remove(ctx, "../../evil", false); !fault.Is(err, fault.NotFound) {
+		t.Errorf("%v", err)
+	}
 	if list, _, _ := v.List(ctx); len(list) != 0 {
 		t.Errorf("left %+v", list)
 	}
