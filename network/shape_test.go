@@ -140,3 +140,35 @@ func TestWeight(t *testing.T) {
 	}
 	c.Close()
 }
+
+// TestRateOnParent measures a limit of a macvlan endpoint, against a second host.
+func TestRateOnParent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs seconds")
+	}
+	h := open4(t, nil)
+	far := h.otherHost("10.3.0.200/24", "")
+	h.create(CreateRequest{Name: "lan", Driver: "macvlan", IPAM: subnet("10.3.0.0/24"), Options: map[string]string{driver.OptParent: "up0"}})
+	a := want("a", "lan")
+	a.Rate = 20_000_000
+	s := h.join(a)
+	near(t, "out", flood(h, &s, &far, "10.3.0.200", 3*time.Second), 20e6)
+	near(t, "in", flood(h, &far, &s, s.Endpoints[0].IPv4.Addr().String(), 3*time.Second), 20e6)
+	if err := h.Disconnect(ctx, a.ContainerID, "lan", false); err != nil {
+		t.Fatal(err)
+	}
+	var left int
+	h.in(s, func() error {
+		c, err := link.Dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		list, err := c.Links()
+		left = len(list)
+		return err
+	})
+	if left != 1 {
+		t.Errorf("%d links are left in the namespace, want lo alone", left)
+	}
+}

@@ -213,7 +213,7 @@ func limit(r driver.Request) error {
 	}
 	for _, i := range links {
 		if i.Kind == "ifb" && i.Alias == "" {
-			return r.In.Do(link.Set(i.Index, link.Change{Alias: "berth " + r.Interface}), link.TBF(i.Index, r.Rate, burst, queue), link.RedirectIn(l.Index, i.Index))
+			return r.In.Do(link.Set(i.Index, link.Change{Alias: limits(r.Interface)}), link.TBF(i.Index, r.Rate, burst, queue), link.RedirectIn(l.Index, i.Index))
 		}
 	}
 	return fault.New(fault.Internal, "the ifb link is not there")
@@ -234,8 +234,21 @@ func (d *Driver) Leave(_ context.Context, n driver.Network, l driver.Left) error
 		// must be free for the next.
 		return in.Do(link.SetNamed(l.Interface, link.Change{Down: true}).IfThere())
 	}
-	return in.Do(link.DeleteNamed(l.Interface).IfThere())
+	ops := []link.Op{link.DeleteNamed(l.Interface).IfThere()}
+	links, err := in.Links()
+	if err != nil {
+		return err
+	}
+	for _, i := range links {
+		if i.Kind == "ifb" && i.Alias == limits(l.Interface) {
+			ops = append(ops, link.Delete(i.Index).IfThere())
+		}
+	}
+	return in.Do(ops...)
 }
+
+// limits is the mark of the ifb in a container's namespace that limits one of its interfaces.
+func limits(ifname string) string { return "berth " + ifname }
 
 // Mode reads an option that is one of some words, the first being the default.
 func Mode(n driver.Network, option string, words ...string) (string, error) {
