@@ -50,10 +50,11 @@ func (c *compiler) cgroupView(o mount.Options, what string) Slot {
 	if own := c.o.Cgroup.V2Dir; own != "" && c.private&unix.CLONE_NEWCGROUP != 0 {
 		dir = own
 	}
-	tree := c.cloneHost("cgroup2", what, dir, false)
-	c.setPropagation(&c.prep, tree, what, unix.MS_PRIVATE, false)
+	// With all below it: in a mount namespace that came with a user namespace mounts cannot be uncovered.
+	tree := c.cloneHost("cgroup2", what, dir, true)
+	c.setPropagation(&c.prep, tree, what, unix.MS_PRIVATE, true)
 	if c.o.Facts.Has(probe.MountSetattr) {
-		c.setAttr(&c.prep, tree, what, mount.Attributes(o.Flags), 0, false)
+		c.setAttr(&c.prep, tree, what, mount.Attributes(o.Flags), 0, true)
 	}
 	return tree
 }
