@@ -77,23 +77,67 @@ func appended(out, chain string) (rules []string) {
 
 // trust puts our bridges into the trusted zone, for as long as this firewalld runs. One that the administrator has put elsewhere stays there.
 func (a Ask) trust(ctx context.Context) error {
-	out, err := run(ctx, "", "firewall-cmd", "--zone="+trustedZone, "--list-interfaces")
+	zones, err := activeZones(ctx)
 	if err != nil {
 		return err
 	}
-	trusted := strings.Fields(out)
+	add := []string{"--zone=" + trustedZone}
 	for _, br := range a.Bridges {
-		if slices.Contains(trusted, br) {
-			continue
-		}
-		if zone, err := run(ctx, "", "firewall-cmd", "--get-zone-of-interface="+br); err == nil && strings.TrimSpace(zone) != "" {
-			continue
-		}
-		if _, err := run(ctx, "", "firewall-cmd", "--zone="+trustedZone, "--add-interface="+br); err != nil {
-			return err
+		if zones[br] == "" {
+			add = append(add, "--add-interface="+br)
 		}
 	}
-	return nil
+	if len(add) == 1 {
+		return nil
+	}
+	_, err = run(ctx, "", "firewall-cmd", add...)
+	return err
+}
+
+// distrust takes our bridges out of the trusted zone.
+func (a Ask) distrust(ctx context.Context) error {
+	zones, err := activeZones(ctx)
+	if err != nil {
+		return err
+	}
+	remove := []string{"--zone=" + trustedZone}
+	for _, br := range a.Bridges {
+		if zones[br] == trustedZone {
+			remove = append(remove, "--remove-interface="+br)
+		}
+	}
+	if len(remove) == 1 {
+		return nil
+	}
+	_, err = run(ctx, "", "firewall-cmd", remove...)
+	return err
+}
+
+// activeZones asks firewalld for the zone of each interface that is in one.
+func activeZones(ctx context.Context) (map[string]string, error) {
+	out, err := run(ctx, "", "firewall-cmd", "--get-active-zones")
+	return zonesOf(out), err
+}
+
+// zonesOf reads zones, a line each, below which a line lists their interfaces:
+//
+//	public (default)
+//	  interfaces: eth0 eth1
+func zonesOf(out string) map[string]string {
+	zones, zone := map[string]string{}, ""
+	for line := range strings.Lines(out) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 0:
+		case line[0] != ' ' && line[0] != '\t':
+			zone = words[0]
+		case words[0] == "interfaces:":
+			for _, name := range words[1:] {
+				zones[name] = zone
+			}
+		}
+	}
+	return zones
 }
 
 // undo takes back what was asked for. What is gone already is no error.
@@ -102,15 +146,7 @@ func (a Ask) undo(ctx context.Context) error {
 		return nil
 	}
 	if a.Kind == KindFirewalld {
-		var errs []error
-		for _, br := range a.Bridges {
-			if zone, err := run(ctx, "", "firewall-cmd", "--get-zone-of-interface="+br); err != nil || strings.TrimSpace(zone) != trustedZone {
-				continue
-			}
-			_, err := run(ctx, "", "firewall-cmd", "--zone="+trustedZone, "--remove-interface="+br)
-			errs = append(errs, err)
-		}
-		return errors.Join(errs...)
+		return a.distrust(ctx)
 	}
 	program := a.program()
 	out, err := run(ctx, "", program, "-w", "5", "-S")

@@ -17,7 +17,7 @@ func (f *Firewall) observe(ctx context.Context) ([]Manager, error) {
 		return nil, err
 	}
 	for i, c := range chains { // a last rule that drops all is as good as a policy
-		if c.Hook.Type == nft.Filter && (c.Hook.Point == nft.Forward || c.Hook.Point == nft.Input) && c.Table != f.config.Table && !ours(c.Table) {
+		if c.Hook.Type == nft.Filter && (c.Hook.Point == nft.Forward || c.Hook.Point == nft.Input) && c.Table != f.config.Table && !skipped(c.Table) {
 			if chains[i].Hook.Drop, err = f.conn.Refuses(c); err != nil {
 				return nil, err
 			}
@@ -55,7 +55,7 @@ func boolean(a, b bool) int {
 	return -1
 }
 
-// managersOf reads managers from the chains that the kernel has. Our own tables, and those of other engines of ours, are none.
+// managersOf reads managers from the chains that the kernel has. Our own table is none, nor are those that are skipped.
 func managersOf(chains []nft.ChainInfo, own string) []Manager {
 	names := map[string]bool{}
 	for _, c := range chains {
@@ -63,7 +63,7 @@ func managersOf(chains []nft.ChainInfo, own string) []Manager {
 	}
 	tables := map[string]*Manager{}
 	for _, c := range chains {
-		if !c.Base() || c.Table == own || ours(c.Table) || c.Hook.Type != nft.Filter || c.Family == nft.Bridge {
+		if !c.Base() || c.Table == own || skipped(c.Table) || c.Hook.Type != nft.Filter || c.Family == nft.Bridge {
 			continue
 		}
 		table := c.Family.String() + " " + c.Table
@@ -91,8 +91,10 @@ func managersOf(chains []nft.ChainInfo, own string) []Manager {
 	return list
 }
 
-// ours tells the tables of any Berth engine by their names.
-func ours(table string) bool { return table == "berth" || strings.HasPrefix(table, "berth-") }
+// skipped tells the tables of any Berth engine by their names, and one that firewalld has for the moment of a reload.
+func skipped(table string) bool {
+	return table == "berth" || strings.HasPrefix(table, "berth-") || table == "firewalld_policy_drop"
+}
 
 // describe says whose table it is that the chain is in.
 func describe(m *Manager, c nft.ChainInfo, names map[string]bool) {
