@@ -22,7 +22,7 @@ func BenchmarkJoin(b *testing.B) {
 		ports, others int
 	}{{"bridge", "bridge", 0, 0}, {"bridge+port", "bridge", 1, 0}, {"own+port", "own", 1, 0}, {"bridge+port beside 900", "bridge", 1, 900}} {
 		b.Run(c.name, func(b *testing.B) {
-			h := open4(b, nil)
+			h := newRoom(b, nil)
 			h.create(CreateRequest{Name: "own"})
 			for i := range c.others {
 				w := want(fmt.Sprintf("other%d", i), c.network)
@@ -54,6 +54,32 @@ func BenchmarkJoin(b *testing.B) {
 			b.ReportMetric(float64(joinCPU.Nanoseconds())/n, "join-cpu-us")
 			b.ReportMetric(float64(left.Nanoseconds())/n, "leave-us")
 			b.ReportMetric(float64(leaveCPU.Nanoseconds())/n, "leave-cpu-us")
+		})
+	}
+}
+
+// BenchmarkOpen measures how long the room takes to open with containers that run, names and ports included.
+func BenchmarkOpen(b *testing.B) {
+	for _, count := range []int{0, 100} {
+		b.Run(fmt.Sprintf("%d containers", count), func(b *testing.B) {
+			h := newRoom(b, nil)
+			h.create(CreateRequest{Name: "own", IPAM: subnet("10.1.0.0/16")})
+			var all []string
+			for i := range count {
+				w := want(fmt.Sprintf("c%d", i), "own")
+				w.Ports = []PortSpec{{Port: 80, Proto: "tcp"}}
+				h.join(w)
+				all = append(all, w.ContainerID)
+			}
+			var opened time.Duration
+			for b.Loop() {
+				h.Close()
+				t := time.Now()
+				h.open()
+				opened += time.Since(t)
+				h.Recovered(func(string) bool { return true })
+			}
+			b.ReportMetric(float64(opened.Microseconds())/float64(b.N), "open-us")
 		})
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // TestConcurrent lets many containers come, change and go at once, while networks do, and looks for what is left.
 func TestConcurrent(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "own", IPAM: subnet("10.1.1.0/24")})
 	before := h.links()
 	var wg sync.WaitGroup

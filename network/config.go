@@ -41,7 +41,8 @@ type Config struct {
 	DefaultNetworkOpts map[string]map[string]string // by driver: options of networks that do not set them
 
 	Keeper Parker // nil: nothing outlives this process
-	// Emit tells an event: "create", "destroy", "connect", "disconnect". Never called with a lock held.
+	// Emit tells an event: "create", "destroy", "connect", "disconnect". It must not call what changes networks or sandboxes,
+	// which may be changing still.
 	Emit func(action, networkID, name, netType string, attrs map[string]string)
 	Log  *slog.Logger
 

@@ -43,7 +43,7 @@ func (h *harness) defaults(s Sandbox) (list []string) {
 }
 
 func TestConnect(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	for name, cidr := range map[string]string{"mid": "10.1.1.0/24", "zed": "10.1.2.0/24", "alf": "10.1.3.0/24"} {
 		h.create(CreateRequest{Name: name, IPAM: subnet(cidr)})
 	}
@@ -138,7 +138,7 @@ func TestConnect(t *testing.T) {
 }
 
 func TestGatewayPriority(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "x1", IPAM: subnet("10.1.1.0/24")})
 	h.create(CreateRequest{Name: "x2", IPAM: subnet("10.1.2.0/24")})
 	w := want("a", "x1")
@@ -157,7 +157,7 @@ func TestGatewayPriority(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "own", IPAM: subnet("10.1.1.0/24")})
 	h.create(CreateRequest{Name: "other", IPAM: subnet("10.1.2.0/24")})
 	a, b, c, d := want("web", "own"), want("db", "own"), want("far", "other"), want("plain", "bridge")
@@ -207,7 +207,7 @@ func mustAddrs(s string) (list []netip.Addr) {
 }
 
 func TestInternalAndICC(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "inner", Internal: true, IPAM: subnet("10.1.1.0/24")})
 	h.create(CreateRequest{Name: "apart", IPAM: subnet("10.1.2.0/24"), Options: map[string]string{"com.docker.network.bridge.enable_icc": "false"}})
 	a, b, c, d := want("a", "inner"), want("b", "inner"), want("c", "apart"), want("d", "apart")
@@ -233,7 +233,7 @@ func TestInternalAndICC(t *testing.T) {
 }
 
 func TestEndpointOptions(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "own", Options: map[string]string{"com.docker.network.container_iface_prefix": "lan", "com.docker.network.driver.mtu": "1280"}})
 	w := want("a", "own", "bridge")
 	w.Endpoints[0].Options = map[string]string{"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.IFNAME.base_reachable_time_ms=20000"}

@@ -75,7 +75,7 @@ func TestCrash(t *testing.T) {
 }
 
 func crash(t *testing.T, point string, runs bool) {
-	h := open4(t, func(c *Config) { c.Keeper = nil })
+	h := newRoom(t, func(c *Config) { c.Keeper = nil })
 	before := h.links()
 	if err := h.Close(); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
 
 // TestRefusals compares with what Docker says; the engine's API puts "Error response from daemon: " before.
 func TestRefusals(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "own", IPAM: subnet("10.1.1.0/24"), Options: map[string]string{"com.docker.network.bridge.name": "own0"}})
 	no := false
 	for _, c := range []struct {
@@ -75,7 +75,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestGet(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	n := h.create(CreateRequest{Name: "own"})
 	for _, ref := range []string{"own", n.ID, n.ID[:12], n.ID[:20]} {
 		if got, err := h.Get(ref); err != nil || got.ID != n.ID {
@@ -98,7 +98,7 @@ func TestGet(t *testing.T) {
 
 // TestCreateIsDurable counts what a network costs: one file and its directory.
 func TestCreateIsDurable(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	before := atomicfile.Syncs()
 	h.create(CreateRequest{Name: "own"})
 	if n := atomicfile.Syncs() - before; n != 2 {
@@ -107,7 +107,7 @@ func TestCreateIsDurable(t *testing.T) {
 }
 
 func TestConfigOnly(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "config", ConfigOnly: true, IPAM: subnet("10.1.1.0/24"), Options: map[string]string{"com.docker.network.driver.mtu": "1300"}, Labels: map[string]string{"a": "b"}})
 	n := h.create(CreateRequest{Name: "own", ConfigFrom: "config"})
 	if n.ConfigFrom != "config" || n.Labels["a"] != "b" || n.Options["com.docker.network.driver.mtu"] != "1300" || n.IPAM.Pools[0].Gateway != addr("10.1.1.1") {
@@ -129,7 +129,7 @@ func TestConfigOnly(t *testing.T) {
 // TestSubnetsAvoidTheHosts gives the host routes where ours would be.
 func TestSubnetsAvoidTheHosts(t *testing.T) {
 	alone := func(c *Config) {}
-	h := open4(t, alone)
+	h := newRoom(t, alone)
 	first := h.create(CreateRequest{Name: "first"}).IPAM.Pools[0].Subnet
 	conn, err := link.Dial()
 	if err != nil {
@@ -154,7 +154,7 @@ func TestSubnetsAvoidTheHosts(t *testing.T) {
 }
 
 func TestDefaultBridgeIsSomebodyElses(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestDefaultBridgeIsSomebodyElses(t *testing.T) {
 
 func TestDaemonSettings(t *testing.T) {
 	no := false
-	h := open4(t, func(c *Config) {
+	h := newRoom(t, func(c *Config) {
 		c.BIP, c.FixedCIDR, c.MTU, c.ICC = prefix("10.5.0.9/16"), prefix("10.5.3.0/24"), 1200, &no
 		c.DefaultPools = []ipam.PoolSpec{{Base: prefix("10.6.0.0/16"), Size: 26}}
 		c.DefaultNetworkOpts = map[string]map[string]string{"bridge": {"com.docker.network.driver.mtu": "1250"}}
@@ -212,7 +212,7 @@ func TestDaemonSettings(t *testing.T) {
 
 // TestUnreadableFilesAreLeft damages a network's file: the engine starts without it and leaves it alone.
 func TestUnreadableFilesAreLeft(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	n := h.create(CreateRequest{Name: "own"})
 	path := h.networkPath(n.ID)
 	good, err := os.ReadFile(path)

@@ -12,11 +12,13 @@
 // moment the engine dies at, the next one finds in the file what may be there, by names that follow from it, and either
 // keeps it, when the container runs, or takes it away (Recovered).
 //
-//	types.go    the values       config.go    what Open is told     networks.go  Open, Close, Get, List
-//	create.go   requests read    subnets.go   subnets chosen        remove.go
-//	want.go     wants read       plan.go      addresses, gateway    join.go, leave.go, connect.go, publish.go
-//	sandbox.go  files of RunRoot pool.go      ready namespaces      reaper.go    what is going away
-//	names.go    for the resolver firewall.go  for the rules
+//	types.go    the values          config.go   what Open is told    networks.go   Open, Close, Get, List
+//	create.go   requests read       subnets.go  subnets chosen       predefined.go bridge, host and none
+//	store.go    files of networks   remove.go                        plugins.go    drivers and addresses of others
+//	want.go     wants read          plan.go     addresses, gateway   ports.go      bindings, gates
+//	join.go, leave.go, connect.go, publish.go                        pool.go       ready namespaces
+//	sandbox.go  files of RunRoot    reaper.go   what is going away   sweep.go      what a crash left
+//	names.go    for the resolver    firewall.go for the rules
 //
-// The package runs no program on the way of a container's start, and knows nothing of containers but what a Want says.
+// The package runs no program on the way of a container's start, but those that a CNI network is made of, and knows nothing of containers but what a Want says.
 package network

@@ -88,7 +88,7 @@ func TestOnParents(t *testing.T) {
 		{"ipvlan", "ipvlan_mode", "l2", true, false}, {"ipvlan", "ipvlan_mode", "l3", true, false},
 	} {
 		t.Run(c.driver+" "+c.mode, func(t *testing.T) {
-			h := open4(t, nil)
+			h := newRoom(t, nil)
 			far := h.otherHost("10.3.0.200/24", "fd03::200/64")
 			yes := true
 			r := CreateRequest{Name: "lan", Driver: c.driver, IPv6: &yes, Options: map[string]string{"parent": "up0", c.option: c.mode},
@@ -152,7 +152,7 @@ func TestOnParents(t *testing.T) {
 
 // TestVLAN makes a network on a VLAN of a parent, which comes and goes with it.
 func TestVLAN(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.otherHost("10.3.0.200/24", "")
 	before := h.links()
 	_, _, err := h.Create(ctx, CreateRequest{Name: "v", Driver: "macvlan", Options: map[string]string{"parent": "up0.30"}})
@@ -176,7 +176,7 @@ func TestVLAN(t *testing.T) {
 
 // TestOwnParent makes a network on a parent of our own.
 func TestOwnParent(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	before := h.links()
 	h.create(CreateRequest{Name: "own", Driver: "macvlan", IPAM: subnet("10.4.0.0/24")})
 	a, b := want("a", "own"), want("b", "own")
@@ -198,7 +198,7 @@ func TestOwnParent(t *testing.T) {
 
 // TestFromOutside publishes ports to a second host, over both families, and looks whose address arrives.
 func TestFromOutside(t *testing.T) {
-	h := open4(t, func(c *Config) { c.IPv6 = true })
+	h := newRoom(t, func(c *Config) { c.IPv6 = true })
 	far := h.otherHost("10.3.0.200/24", "fd03::200/64")
 	h.hostAddress("10.3.0.1/24", "fd03::1/64")
 	yes := true
@@ -232,7 +232,7 @@ func TestFromOutside(t *testing.T) {
 }
 
 func TestIPv6Only(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	yes, no := true, false
 	n := h.create(CreateRequest{Name: "six", IPv4: &no, IPv6: &yes})
 	if len(n.IPAM.Pools) != 1 || !n.IPAM.Pools[0].Subnet.Addr().Is6() {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	stdnet "net"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -37,7 +37,7 @@ type harness struct {
 	events []string
 }
 
-func open4(t testing.TB, change func(*Config)) *harness {
+func newRoom(t testing.TB, change func(*Config)) *harness {
 	t.Helper()
 	alone.Need(t)
 	dir := t.TempDir()
@@ -148,9 +148,9 @@ func (h *harness) in(s Sandbox, f func() error) error {
 // serve answers TCP connections to an address in a sandbox with a word.
 func (h *harness) serve(s Sandbox, at, word string) {
 	h.t.Helper()
-	var l stdnet.Listener
+	var l net.Listener
 	err := h.in(s, func() (err error) {
-		l, err = stdnet.Listen("tcp", at)
+		l, err = net.Listen("tcp", at)
 		return err
 	})
 	if err != nil {
@@ -163,7 +163,7 @@ func (h *harness) serve(s Sandbox, at, word string) {
 			if err != nil {
 				return
 			}
-			fmt.Fprint(c, word, " ", c.RemoteAddr().(*stdnet.TCPAddr).IP)
+			fmt.Fprint(c, word, " ", c.RemoteAddr().(*net.TCPAddr).IP)
 			c.Close()
 		}
 	}()

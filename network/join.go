@@ -94,7 +94,7 @@ func (j *join) run(ctx context.Context, wishes []wish) (err error) {
 		return portError(err, w, g)
 	}
 	j.finish(ordered)
-	if err := n.tellPublishers(ctx, j.box, nil, j.box.Ports, ordered0(ordered)); err != nil {
+	if err := n.tellPublishers(ctx, j.box, nil, j.box.Ports, firstOf(ordered)); err != nil {
 		return portError(err, w, g)
 	}
 	if j.box.Resolver {
@@ -138,7 +138,8 @@ func (j *join) ordered(others []*place) []*place {
 	return all
 }
 
-func ordered0(places []*place) *place {
+// firstOf gives the place with the default route; nil where there is none.
+func firstOf(places []*place) *place {
 	if len(places) == 0 {
 		return nil
 	}

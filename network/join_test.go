@@ -12,7 +12,7 @@ import (
 )
 
 func TestDefaultBridge(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	n, err := h.Get("bridge")
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestDefaultBridge(t *testing.T) {
 
 // TestNothingIsLeft joins and leaves again and again; afterwards the host is as before.
 func TestNothingIsLeft(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "own"})
 	rounds := 20
 	if os.Getenv("BERTH_SOAK") != "" {
@@ -143,7 +143,7 @@ func TestNothingIsLeft(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "own", IPAM: IPAM{Pools: []Pool{{Subnet: netip.MustParsePrefix("10.9.0.0/24")}}}})
 	a, b := want("a", "own"), want("b", "own")
 	a.Ports = []PortSpec{{Port: 80, Proto: "tcp", HostFirst: 8081}}

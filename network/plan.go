@@ -3,7 +3,7 @@ package network
 import (
 	"cmp"
 	"fmt"
-	stdnet "net"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,7 +17,7 @@ import (
 type place struct {
 	wish
 	Endpoint
-	hw      stdnet.HardwareAddr
+	hw      net.HardwareAddr
 	request driver.Request
 }
 

@@ -2,7 +2,7 @@ package network
 
 import (
 	"encoding/json"
-	stdnet "net"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,7 +25,7 @@ func TestCNI(t *testing.T) {
 	if _, err := exec.LookPath("iptables"); err != nil {
 		t.Skip("needs iptables: the plugin portmap runs it")
 	}
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	conf := `{"cniVersion": "1.0.0", "name": "chain", "plugins": [
 		{"type": "bridge", "bridge": "cni7", "isGateway": true, "ipMasq": false,
 		 "ipam": {"type": "host-local", "dataDir": "` + t.TempDir() + `", "ranges": [[{"subnet": "10.22.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
@@ -85,7 +85,7 @@ type plug struct {
 func startPlug(t *testing.T, dir, name string) *plug {
 	t.Helper()
 	p := &plug{next: 1}
-	l, err := stdnet.Listen("unix", filepath.Join(dir, name+".sock"))
+	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func (p *plug) called(method string) (n int) {
 // TestPlugins makes a bridge network with addresses of a plugin, and a network of a plugin.
 func TestPlugins(t *testing.T) {
 	dir := t.TempDir()
-	h := open4(t, func(c *Config) { c.PluginSockets, c.PluginSpecs = dir, []string{} })
+	h := newRoom(t, func(c *Config) { c.PluginSockets, c.PluginSpecs = dir, []string{} })
 	p := startPlug(t, dir, "plug")
 	n := h.create(CreateRequest{Name: "lent", IPAM: IPAM{Driver: "plug"}})
 	if got := n.IPAM.Pools[0]; got.Subnet != prefix("10.66.0.0/24") || got.Gateway != addr("10.66.0.1") {

@@ -9,7 +9,7 @@ import (
 )
 
 func TestPublish(t *testing.T) {
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	a, b := want("a", "bridge"), want("b", "bridge")
 	a.Ports = []PortSpec{{Port: 80, Proto: "tcp", HostFirst: 9000, HostLast: 9010}}
 	a.Publish = []PortSpec{{Port: 81, Proto: "tcp"}}
@@ -78,7 +78,7 @@ func TestPublish(t *testing.T) {
 }
 
 func TestBindings(t *testing.T) {
-	h := open4(t, func(c *Config) { c.BindIP = netip.MustParseAddr("127.0.0.1") })
+	h := newRoom(t, func(c *Config) { c.BindIP = netip.MustParseAddr("127.0.0.1") })
 	h.create(CreateRequest{Name: "own", Options: map[string]string{"com.docker.network.bridge.host_binding_ipv4": "127.0.0.5"}})
 	a, b := want("a", "bridge"), want("b", "own")
 	a.Ports = []PortSpec{{Port: 80, Proto: "tcp", HostFirst: 8080}}

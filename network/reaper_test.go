@@ -45,7 +45,7 @@ func TestReaper(t *testing.T) {
 }
 
 func TestNoDefaultNetwork(t *testing.T) {
-	h := open4(t, func(c *Config) { c.DefaultBridge = "none" })
+	h := newRoom(t, func(c *Config) { c.DefaultBridge = "none" })
 	if _, err := h.Get("bridge"); err == nil {
 		t.Error("there is a default network")
 	}
@@ -87,7 +87,7 @@ func TestUsersBridge(t *testing.T) {
 	if err := c.Do(link.AddAddress(l.Index, prefix("10.77.0.5/24"))); err != nil {
 		t.Fatal(err)
 	}
-	h := open4(t, func(c *Config) { c.DefaultBridge = "lan7" })
+	h := newRoom(t, func(c *Config) { c.DefaultBridge = "lan7" })
 	n, err := h.Get("bridge")
 	if err != nil || n.IPAM.Pools[0].Subnet != prefix("10.77.0.0/24") || n.IPAM.Pools[0].Gateway != addr("10.77.0.5") {
 		t.Error(show(n), err)

@@ -1,7 +1,7 @@
 package network
 
 import (
-	stdnet "net"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -20,13 +20,13 @@ func flood(h *harness, from, to *Sandbox, at string, lasts time.Duration) float6
 		}
 		return h.in(*s, f)
 	}
-	var l stdnet.Listener
-	if err := within(to, func() (err error) { l, err = stdnet.Listen("tcp", ":0"); return err }); err != nil {
+	var l net.Listener
+	if err := within(to, func() (err error) { l, err = net.Listen("tcp", ":0"); return err }); err != nil {
 		h.t.Error(err)
 		return 0
 	}
 	defer l.Close()
-	_, port, _ := stdnet.SplitHostPort(l.Addr().String())
+	_, port, _ := net.SplitHostPort(l.Addr().String())
 	got := make(chan float64, 1)
 	go func() {
 		c, err := l.Accept()
@@ -51,9 +51,9 @@ func flood(h *harness, from, to *Sandbox, at string, lasts time.Duration) float6
 			}
 		}
 	}()
-	var c stdnet.Conn
+	var c net.Conn
 	err := within(from, func() (err error) {
-		c, err = stdnet.DialTimeout("tcp", stdnet.JoinHostPort(at, port), 3*time.Second)
+		c, err = net.DialTimeout("tcp", net.JoinHostPort(at, port), 3*time.Second)
 		return err
 	})
 	if err != nil {
@@ -84,7 +84,7 @@ func TestRate(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs seconds")
 	}
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	a, b := want("a", "bridge"), want("b", "bridge")
 	a.Rate = 10_000_000
 	sa, sb := h.join(a), h.join(b)
@@ -108,7 +108,7 @@ func TestWeight(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs seconds")
 	}
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "own", IPAM: subnet("10.1.1.0/24"), Options: map[string]string{driver.OptRate: "40mbit"}})
 	a, b := want("a", "own"), want("b", "own")
 	a.Weight, b.Weight = 300, 100
@@ -146,7 +146,7 @@ func TestRateOnParent(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs seconds")
 	}
-	h := open4(t, nil)
+	h := newRoom(t, nil)
 	far := h.otherHost("10.3.0.200/24", "")
 	h.create(CreateRequest{Name: "lan", Driver: "macvlan", IPAM: subnet("10.3.0.0/24"), Options: map[string]string{driver.OptParent: "up0"}})
 	a := want("a", "lan")

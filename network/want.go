@@ -3,7 +3,7 @@ package network
 import (
 	"cmp"
 	"fmt"
-	stdnet "net"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -17,8 +17,8 @@ import (
 type wish struct {
 	net    *entry
 	spec   EndpointSpec
-	mac    stdnet.HardwareAddr // asked for; nil: chosen
-	ifname string              // asked for; "": chosen
+	mac    net.HardwareAddr // asked for; nil: chosen
+	ifname string           // asked for; "": chosen
 	rate   uint64
 	weight uint16
 	sets   []setting // of its link
@@ -107,7 +107,7 @@ func (n *Networks) readOne(w Want, s EndpointSpec) (x wish, err error) {
 		return x, err
 	}
 	if s.MAC != "" {
-		x.mac, err = stdnet.ParseMAC(s.MAC)
+		x.mac, err = net.ParseMAC(s.MAC)
 		if err != nil || len(x.mac) != 6 || x.mac[0]&1 != 0 {
 			return x, fault.New(fault.Invalid, "invalid MAC address: %s", s.MAC)
 		}
