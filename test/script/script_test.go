@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 		"code":   codeMain,
 		"within": withinMain,
 		"pty":    ptyMain,
+		"ask":    askMain,
 	})
 }
 

@@ -1,0 +1,180 @@
+package script
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"berth/test/live"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestNetworks tries what the command lines say of networks, ports and volumes from inside of containers and from a second host.
+// Each script has a world and an engine of its own, so it may change its host's firewall as it likes; with the verb daemon it
+// gets another of each, whose engine has other flags.
+func TestNetworks(t *testing.T) {
+	if *against != "" {
+		t.Skip("needs an engine of ours: the scripts change its host's firewall")
+	}
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		t.Skip("needs the stock docker command line on PATH")
+	}
+	scripts, err := filepath.Glob("testdata/net/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range scripts {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			t.Parallel()
+			now := startWithPeer(t)
+			verbs := map[string]func(*testscript.TestScript, bool, []string){
+				"host":    func(ts *testscript.TestScript, neg bool, args []string) { runAt(ts, neg, args, now.World.Start) },
+				"outside": func(ts *testscript.TestScript, neg bool, args []string) { runAt(ts, neg, args, now.World.StartOutside) },
+				"daemon": func(ts *testscript.TestScript, neg bool, args []string) {
+					now = startWithPeer(t, args...)
+					ts.Setenv("DOCKER_HOST", now.Host)
+					ts.Setenv("ENGINE_DIR", now.Dir)
+				},
+				"engine": func(ts *testscript.TestScript, neg bool, args []string) {
+					if neg || len(args) != 1 {
+						ts.Fatalf("usage: engine kill | run | restart")
+					}
+					ts.Check(engine(now, args[0]))
+				},
+			}
+			testscript.Run(t, testscript.Params{
+				Files:           []string{file},
+				UpdateScripts:   *update,
+				Condition:       netConditions,
+				ContinueOnError: true,
+				Cmds:            verbs,
+				Setup: func(env *testscript.Env) error {
+					prepare(env, "docker", docker, now.Host)
+					env.Setenv("BERTH", filepath.Join(now.Bin, "berth"))
+					env.Setenv("BERTHD", filepath.Join(now.Bin, "berthd"))
+					env.Setenv("ENGINE_DIR", now.Dir)
+					return os.Chmod(env.WorkDir, 0o755)
+				},
+			})
+		})
+	}
+}
+
+// peerTar is the root file system of the image peer: that of box, and the program peer.
+var peerTar = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "berth-peer-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir+"/peer", "./peer")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the box has no C library
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, out)
+	}
+	program, err := os.ReadFile(dir + "/peer")
+	if err != nil {
+		return nil, err
+	}
+	box, err := live.BoxTar()
+	if err != nil {
+		return nil, err
+	}
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/peer", Mode: 0o755, Size: int64(len(program))})
+	if _, werr := w.Write(program); err == nil {
+		err = werr
+	}
+	if ferr := w.Flush(); err == nil {
+		err = ferr
+	}
+	return append(buf.Bytes(), box...), err
+})
+
+// startWithPeer is start with the image peer beside box.
+func startWithPeer(t *testing.T, args ...string) *live.Engine {
+	t.Helper()
+	e := start(t, args...)
+	root, err := peerTar()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Call(http.MethodPost, "/images/create?fromSrc=-&repo=peer&changes=CMD+peer&changes=EXPOSE+80+90/udp", bytes.NewReader(root), nil); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// netConditions are what a script of TestNetworks may ask the machine for: [has:PROGRAM], [fs:TYPE], [proto:NAME], and those of all scripts.
+func netConditions(cond string) (bool, error) {
+	what, which, _ := strings.Cut(cond, ":")
+	switch what {
+	case "has":
+		_, err := exec.LookPath(which)
+		return err == nil, nil
+	case "fs":
+		return fileHas("/proc/filesystems", which), nil
+	case "proto":
+		return fileHas("/proc/net/protocols", which), nil
+	}
+	return conditions("docker")(cond)
+}
+
+// fileHas tells whether a word stands in a file of the kernel's.
+func fileHas(path, word string) bool {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	for _, w := range strings.Fields(string(data)) {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// askPatience bounds one question of askMain.
+const askPatience = 3 * time.Second
+
+// askMain is the program `ask tcp|udp HOST:PORT [TEXT]`: it connects, sends TEXT and a line's end, and prints what comes back: over
+// TCP all until the other side closes, over UDP the first datagram.
+func askMain() {
+	if len(os.Args) < 3 {
+		fail("usage: ask tcp|udp HOST:PORT [TEXT]")
+	}
+	c, err := net.DialTimeout(os.Args[1], os.Args[2], askPatience)
+	if err != nil {
+		fail("ask: %v", err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(askPatience)) // sockets can
+	if _, err := fmt.Fprintln(c, strings.Join(os.Args[3:], " ")); err != nil {
+		fail("ask: %v", err)
+	}
+	if strings.HasPrefix(os.Args[1], "tcp") {
+		if _, err := io.Copy(os.Stdout, c); err != nil {
+			fail("ask: %v", err)
+		}
+		return
+	}
+	buf := make([]byte, 1500)
+	n, err := c.Read(buf)
+	if err != nil {
+		fail("ask: %v", err)
+	}
+	os.Stdout.Write(buf[:n])
+}
