@@ -177,3 +177,14 @@ func firstDifference(got, want string) string {
 	}
 	return "it ends early, before " + w[len(g)]
 }
+
+// A launcher without privileges enters the pid namespace from the user namespace.
+func TestGoldenExecByAUser(t *testing.T) {
+	s := plainSpec("/bundle/rootfs", "nginx")
+	s.Linux.Namespaces = []specs.LinuxNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "user"}}
+	proc := *s.Process
+	proc.Args = []string{"/bin/sh"}
+	p, err := CompileExec(&proc, s, Target{PID: 42}, Options{Facts: probe.AssumeVersion(6, 12), Unprivileged: true})
+	must(t, err)
+	compare(t, "exec-by-a-user", p.String())
+}

@@ -26,8 +26,8 @@ var nsFlags = []struct {
 	flag uint64
 	file string
 }{
-	// The order of entering: the user namespace first, since it gives the right to the others,
-	// the mount namespace last, since it takes away the paths.
+	// The order of entering: the user namespace first, where it is what gives the right to the others (see
+	// joinAround), the mount namespace last, since it takes away the paths.
 	{specs.UserNamespace, unix.CLONE_NEWUSER, "user"},
 	{specs.PIDNamespace, unix.CLONE_NEWPID, "pid"},
 	{specs.NetworkNamespace, unix.CLONE_NEWNET, "net"},
@@ -69,7 +69,7 @@ func (c *compiler) namespaces() error {
 	}
 	c.p.Clone.Flags |= c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
 	if c.joined(specs.UserNamespace) {
-		// New namespaces must belong to the user namespace, so they come after joining it: see rebirth.
+		// New namespaces must belong to the user namespace, so they come after joining it; see rebirth.
 		c.p.Clone.Flags = 0
 	}
 	c.p.Clone.Covered = c.o.Covered && c.mayCover()
@@ -166,10 +166,16 @@ func (c *compiler) rebirth() {
 	binary.LittleEndian.PutUint64(args, flags|unix.CLONE_PARENT)
 	again := k.open("again", what, unix.SYS_CLONE3, Bytes(args), Int(len(args)))
 	// Which of the two are we? 0 is a valid first argument here (SIG_BLOCK, of no signals), a pid is not.
-	k.call(what, unix.SYS_RT_SIGPROCMASK, Of(again), Bytes(make([]byte, 8)), Int(0), Int(8)).expect(unix.EINVAL, 0).OnOK = 6
+	var child mark
+	k.call(what, unix.SYS_RT_SIGPROCMASK, Of(again), Bytes(make([]byte, 8)), Int(0), Int(8)).expect(unix.EINVAL, 0)
+	k.onOK(&child)
 	// The number means something to us only, who may be in another pid namespace than the launcher: it
 	// fetches a descriptor, and ends us.
-	k.call(what, unix.SYS_PRCTL, Int(unix.PR_SET_DUMPABLE), Int(1), Int(0), Int(0), Int(0)) // or it may not, without rights on the host
+	if c.again {
+		// Without rights on the host it may not, unless we let it. Nobody in the container sees us: only our
+		// child is in its pid namespace.
+		k.call(what, unix.SYS_PRCTL, Int(unix.PR_SET_DUMPABLE), Int(1), Int(0), Int(0), Int(0))
+	}
 	fd := k.open("again-pidfd", what, unix.SYS_PIDFD_OPEN, Of(again), Int(0))
 	k.call(what, unix.SYS_WRITE, Of(SlotSync), Bytes([]byte{syncAgain}), Int(1))
 	k.call(what, unix.SYS_WRITE, Of(SlotSync), Arg{Kind: ArgSlotAddress, N: uint64(fd)}, Int(8))
@@ -177,6 +183,7 @@ func (c *compiler) rebirth() {
 	hangup.D.Fill = []Fill{{Off: 0, Slot: SlotSync}}
 	k.call(what, unix.SYS_PPOLL, hangup, Int(1), Int(0), Int(0), Int(0))
 	k.call(what, unix.SYS_EXIT_GROUP, Int(0))
+	k.here(&child)
 	k.call(what, unix.SYS_READ, Of(SlotSync), Bytes(make([]byte, 8)), Int(1)).Positive = true
 }
 
