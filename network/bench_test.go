@@ -64,12 +64,10 @@ func BenchmarkOpen(b *testing.B) {
 		b.Run(fmt.Sprintf("%d containers", count), func(b *testing.B) {
 			h := newRoom(b, nil)
 			h.create(CreateRequest{Name: "own", IPAM: subnet("10.1.0.0/16")})
-			var all []string
 			for i := range count {
 				w := want(fmt.Sprintf("c%d", i), "own")
 				w.Ports = []PortSpec{{Port: 80, Proto: "tcp"}}
 				h.join(w)
-				all = append(all, w.ContainerID)
 			}
 			var opened time.Duration
 			for b.Loop() {
