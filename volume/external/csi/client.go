@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,12 +22,13 @@ import (
 
 // client talks to one driver. It is safe for concurrent use.
 type client struct {
-	socket  string
-	timeout time.Duration
-	conn    *grpc.ClientConn
-	id      csi.IdentityClient
-	control csi.ControllerClient
-	node    csi.NodeClient
+	socket     string
+	controller string // the socket of the controller service, often the same
+	timeout    time.Duration
+	conns      []*grpc.ClientConn
+	id         csi.IdentityClient
+	control    csi.ControllerClient
+	node       csi.NodeClient
 
 	mu    sync.Mutex // guards facts
 	facts *facts     // nil until asked, and again after the driver was away: another one may have taken its place
@@ -50,16 +52,43 @@ type facts struct {
 	segments      map[string]string // where this node is
 }
 
-func dial(socket string, timeout time.Duration) (*client, error) {
+// dial makes the connections to a driver; controller "" is the same socket. Nothing is said yet.
+func dial(socket, controller string, timeout time.Duration) (*client, error) {
+	if controller == "" {
+		controller = socket
+	}
+	c := &client{socket: socket, controller: controller, timeout: timeout}
+	node, err := c.connect(socket)
+	if err != nil {
+		return nil, err
+	}
+	control := node
+	if controller != socket {
+		if control, err = c.connect(controller); err != nil {
+			c.close()
+			return nil, err
+		}
+	}
+	c.id, c.node, c.control = csi.NewIdentityClient(node), csi.NewNodeClient(node), csi.NewControllerClient(control)
+	return c, nil
+}
+
+func (c *client) connect(socket string) (*grpc.ClientConn, error) {
+	retry := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(time.Minute), grpc.WithNoProxy(),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}, MinConnectTimeout: time.Second}))
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: time.Second}))
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "CSI driver at %s", socket)
 	}
-	return &client{socket: socket, timeout: timeout, conn: conn, id: csi.NewIdentityClient(conn), control: csi.NewControllerClient(conn), node: csi.NewNodeClient(conn)}, nil
+	c.conns = append(c.conns, conn)
+	return conn, nil
 }
 
-func (c *client) close() { c.conn.Close() }
+func (c *client) close() {
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+}
 
 // call does one call of the driver, again and again while it is not there, busy with the same volume, or does not answer, until the timeout.
 // All of CSI's calls may be repeated.
@@ -107,10 +136,14 @@ var kinds = map[codes.Code]fault.Kind{
 
 // failed names the driver and the call, and says what happened in words.
 func (c *client) failed(ctx context.Context, call string, err error) error {
-	who := "CSI driver at " + c.socket
+	socket := c.controller
+	if strings.HasPrefix(call, "Node") || strings.HasPrefix(call, "GetPlugin") || call == "Probe" {
+		socket = c.socket
+	}
+	who := "CSI driver at " + socket
 	c.mu.Lock()
 	if c.facts != nil {
-		who = fmt.Sprintf("CSI driver %s at %s", c.facts.name, c.socket)
+		who = fmt.Sprintf("CSI driver %s at %s", c.facts.name, socket)
 	}
 	c.mu.Unlock()
 	code := status.Code(err)
@@ -159,7 +192,7 @@ func (c *client) ask(ctx context.Context) (*facts, error) {
 	if known != nil {
 		return known, nil
 	}
-	f := &facts{}
+	f := &facts{hasController: c.controller != c.socket}
 	info, err := call(ctx, c, "GetPluginInfo", c.id.GetPluginInfo, &csi.GetPluginInfoRequest{})
 	if err != nil {
 		return nil, err

@@ -71,6 +71,21 @@ func TestDriver(t *testing.T) {
 		volumetest.Run(t, volumetest.Subject{Driver: "csi", Options: map[string]string{"endpoint": "unix://" + filepath.Join(dirs, "host.test", "csi.sock")},
 			Open: opener(t.TempDir(), 10*time.Second)})
 	})
+	t.Run("by-file", func(t *testing.T) { // the controller on a socket of its own, parameters and secrets in the file
+		other := driverDir(t)
+		socket := filepath.Join(dirs, "host.test", "csi.sock")
+		must(t, os.Symlink(socket, filepath.Join(other, "controller")))
+		must(t, os.WriteFile(filepath.Join(other, "fast.json"), []byte(fmt.Sprintf(
+			`{"endpoint":"unix://%s","controller":"unix://%s/controller","parameters":{"secret":"s3"},"secrets":{"key":"s3"}}`, socket, other)), 0o600))
+		v := opener(other, 10*time.Second)(t, t.TempDir(), t.TempDir())
+		defer v.Close()
+		_, err := v.Create(t.Context(), volume.CreateRequest{Name: "data", Driver: "fast"})
+		must(t, err)
+		_, err = v.Mount(t.Context(), "data", "", "c1")
+		must(t, err)
+		must(t, v.Unmount(t.Context(), "data", "c1"))
+		must(t, v.Remove(t.Context(), "data", false))
+	})
 	t.Run("by-own-name", func(t *testing.T) { // its file says otherwise
 		other := driverDir(t)
 		must(t, os.Mkdir(filepath.Join(other, "folder"), 0o755))

@@ -6,7 +6,7 @@
 //
 // Where drivers are found, by name, in Config.Dirs:
 //
-//	DIR/NAME.json      {"endpoint": "unix:///…", "parameters": {…}, "secrets": {…}, "unmounted": false}
+//	DIR/NAME.json      {"endpoint": "unix:///…", "controller": "unix:///…", "parameters": {…}, "secrets": {…}, "unmounted": false}
 //	DIR/NAME.sock, DIR/NAME/csi.sock, DIR/NAME/NAME.sock
 //
 // and the driver called "csi" takes its endpoint as an option of each volume. Options that are ours (see options.go) are taken away; the rest

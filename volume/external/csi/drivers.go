@@ -45,7 +45,7 @@ type Drivers struct {
 	wake    chan struct{}
 
 	mu      sync.Mutex         // guards what follows
-	clients map[string]*client // by socket
+	clients map[string]*client // by sockets
 	named   map[string]string  // sockets by what their drivers call themselves
 }
 
@@ -91,6 +91,7 @@ type place struct {
 	name       string
 	socket     string            // "": the volume's options tell
 	Endpoint   string            `json:"endpoint"`
+	Controller string            `json:"controller"` // where the controller service has a socket of its own
 	Parameters map[string]string `json:"parameters"`
 	Secrets    map[string]string `json:"secrets"`
 	Unmounted  bool              `json:"unmounted"` // it may publish what is no mount
@@ -129,7 +130,7 @@ func (d *Drivers) findNamed(ctx context.Context, name string) string {
 				continue
 			}
 			asking.Go(func() {
-				c, err := d.client(socket)
+				c, err := d.client(socket, "")
 				if err != nil {
 					return
 				}
@@ -160,6 +161,11 @@ func (d *Drivers) findFile(name string) (*place, error) {
 			p := &place{name: name}
 			if err := json.Unmarshal(b, p); err != nil {
 				return nil, fault.Wrap(fault.Invalid, err, "read %s", filepath.Join(dir, name+".json"))
+			}
+			if p.Controller != "" {
+				if p.Controller, err = socketOf(p.Controller); err != nil {
+					return nil, err
+				}
 			}
 			if p.Endpoint != "" {
 				p.socket, err = socketOf(p.Endpoint)
@@ -213,16 +219,17 @@ func (d *Drivers) All(context.Context) (map[string]driver.Driver, []string) {
 	return found, nil
 }
 
-// client gives the connection to a socket.
-func (d *Drivers) client(socket string) (*client, error) {
+// client gives the connection to a driver's socket, or two.
+func (d *Drivers) client(socket, controller string) (*client, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c := d.clients[socket]; c != nil {
+	key := socket + "\x00" + controller
+	if c := d.clients[key]; c != nil {
 		return c, nil
 	}
-	c, err := dial(socket, d.cfg.Timeout)
+	c, err := dial(socket, controller, d.cfg.Timeout)
 	if err == nil {
-		d.clients[socket] = c
+		d.clients[key] = c
 	}
 	return c, err
 }
@@ -243,7 +250,7 @@ func (d *Drivers) reach(ctx context.Context, st *state) (*client, *facts, *place
 	if socket == "" {
 		return nil, nil, nil, fault.New(fault.Invalid, `missing required option: "endpoint"`)
 	}
-	c, err := d.client(socket)
+	c, err := d.client(socket, p.Controller)
 	if err != nil {
 		return nil, nil, nil, err
 	}
