@@ -130,6 +130,7 @@ type Engine struct {
 	users userCache
 
 	ending []<-chan struct{} // during Open: runs whose end is about to be told
+	behind []func()          // during Open: begins what is done on containers once all rooms know which run
 
 	done chan struct{} // closed when Close begins: no new restarts, no new waits
 	work sync.WaitGroup

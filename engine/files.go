@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -76,10 +77,22 @@ func (e *Engine) linked(r *container.Record, n network.Sandbox) (lines []string,
 
 // rewrite leaves a file alone that is as it should be. Else it keeps the inode, which the container may have changed but not replaced.
 func rewrite(path string, text []byte) error {
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+	same, err := holds(path, text)
+	if err == nil && same {
 		return nil
 	}
 	return os.WriteFile(path, text, 0o644)
+}
+
+// holds reports whether a file is exactly text. The container may have made it of any size: no more of it is read than can be of use.
+func holds(path string, text []byte) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	have, err := io.ReadAll(io.LimitReader(f, int64(len(text))+1))
+	return bytes.Equal(have, text), err
 }
 
 const localHosts = `127.0.0.1	localhost

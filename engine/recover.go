@@ -102,6 +102,11 @@ func (e *Engine) recover(ctx context.Context) error {
 	if e.volumes != nil {
 		e.volumes.Recovered(runs)
 	}
+	// Only now: a container that is started has a network before it runs, which would be taken away with those of the others.
+	for _, begin := range e.behind {
+		begin()
+	}
+	e.behind = nil
 	e.work.Go(func() { e.sweep(); e.adoptLate() })
 	return nil
 }
@@ -170,7 +175,7 @@ func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[strin
 		e.recoverExec(c, x, procs[x.ID])
 	}
 	if then != nil {
-		e.inBackground(c, "recovery", then)
+		e.behind = append(e.behind, e.inBackground(c, "recovery", then))
 	}
 	return nil
 }
@@ -206,7 +211,12 @@ func (e *Engine) finishRemoval(c *entry, volumes bool) {
 	}
 }
 
+// noteStarted takes over a process whose start nobody noted, with the network and the volumes that it was given.
 func (c *entry) noteStarted(p keeper.ProcState) error {
+	sandbox := c.e.liveSandbox(c.id)
+	c.mu.Lock()
+	c.run.sandbox, c.run.volumes = sandbox, true
+	c.mu.Unlock()
 	return c.change(func(at *store.Standing) (err error) {
 		at.State, err = at.State.Started(p.PID, p.StartTime)
 		return err
@@ -309,14 +319,16 @@ func (e *Engine) disown(ctx context.Context, procs map[string]map[string]keeper.
 	}
 }
 
-// inBackground does work on c, whose op it holds from now on, after recover returned.
-func (e *Engine) inBackground(c *entry, what string, work func()) {
+// inBackground gives what does work on c behind, and takes c's op for it at once.
+func (e *Engine) inBackground(c *entry, what string, work func()) (begin func()) {
 	c.op <- struct{}{} // nobody else knows c yet
 	c.holder.Store(&what)
-	e.work.Go(func() {
-		defer func() { c.holder.Store(nil); <-c.op }()
-		work()
-	})
+	return func() {
+		e.work.Go(func() {
+			defer func() { c.holder.Store(nil); <-c.op }()
+			work()
+		})
+	}
 }
 
 // sweep removes cgroups and mounts below the engine's parents that belong to no running container.

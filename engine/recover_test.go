@@ -15,6 +15,7 @@ import (
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/engine/container"
+	"berth/network"
 )
 
 // away restarts the engine and does something while there is none.
@@ -251,4 +252,74 @@ func BenchmarkLife(b *testing.B) {
 	}
 	unix.Getrusage(unix.RUSAGE_SELF, &after)
 	b.ReportMetric(float64(after.Utime.Nano()+after.Stime.Nano()-before.Utime.Nano()-before.Stime.Nano())/float64(n)/1e6, "engine-cpu-ms/op")
+}
+
+// A container that starts with the engine has its network before it runs: it is not taken for one whose container is gone.
+func TestStartsAfterTheSweepOfNetworks(t *testing.T) {
+	w, n, _ := newWorldWithRooms(t)
+	var all []string
+	for range 4 {
+		s := spec("sleep 100")
+		s.Network.Mode, s.Restart.Name = "mine", "always"
+		all = append(all, w.run("", s))
+	}
+	w.away(func() {
+		for _, c := range all {
+			w.killForReboot(c)
+		}
+		n.live = map[string]network.Sandbox{}
+		n.slow = 100 * time.Millisecond
+	})
+	for _, c := range all {
+		w.eventually("start of "+c, func() bool { return w.state(c).Running })
+		if _, ok := n.Sandbox(c); !ok {
+			t.Errorf("container %.12s runs without its network", c)
+		}
+	}
+}
+
+// A launch whose note was lost: the container has the network that it was given, also for who looks.
+func TestLostNoteOfAStart(t *testing.T) {
+	w, _, _ := newWorldWithRooms(t)
+	s := spec("sleep 100")
+	s.Network.Mode = "mine"
+	cid := w.run("", s)
+	w.away(func() {
+		for _, dir := range []string{w.cfg.DataRoot, w.cfg.ExecRoot} {
+			os.Remove(filepath.Join(dir, "states.journal"))
+		}
+	})
+	if i, err := w.Inspect(t.Context(), cid); err != nil || !i.State.Running || len(i.Sandbox.Endpoints) != 1 {
+		t.Errorf("%+v, %v", i, err)
+	}
+}
+
+// A container may make its /etc/hosts as large as it likes; the engine does not read it into memory.
+func TestHugeHosts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(path, []byte("short\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<42); err != nil {
+		t.Skip("needs a file system with files of 4 TiB: ", err)
+	}
+	if err := rewrite(path, []byte("short\n")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "short\n" {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+}
+
+// Places in a container that look alike are two places on the host, and long ones are places too.
+func TestImagePlaces(t *testing.T) {
+	w, _, _ := newWorldWithRooms(t)
+	long := "/" + strings.Repeat("long/", 200)
+	s := spec("test -f /a/b/etc/passwd && test -f /a-b/passwd && test -f " + long + "bin/sh && ! touch /a/b/x 2>/dev/null")
+	s.Mounts = []container.Mount{
+		{Type: "image", Source: "busybox", Target: "/a/b"}, {Type: "image", Source: "busybox", Target: "/a-b", Subpath: "etc"}, {Type: "image", Source: "busybox", Target: long},
+	}
+	if out, code := w.output(s); code != 0 {
+		t.Errorf("exit %d: %s", code, out)
+	}
 }

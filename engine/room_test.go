@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"berth/base/fault"
 	"berth/engine/container"
@@ -24,7 +25,8 @@ type someNetworks struct {
 	mu    sync.Mutex
 	calls []string
 	live  map[string]network.Sandbox
-	fail  error // of Join
+	fail  error         // of Join
+	slow  time.Duration // how long Recovered takes to look
 }
 
 func (n *someNetworks) note(words ...string) {
@@ -122,6 +124,7 @@ func (n *someNetworks) HandOver(_ context.Context, from string, to network.Want,
 func (n *someNetworks) Rename(_, name string) { n.note("rename", name) }
 
 func (n *someNetworks) Recovered(runs func(string) bool) {
+	time.Sleep(n.slow)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for cid := range n.live {

@@ -3,6 +3,8 @@ package engine
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -266,13 +269,15 @@ func (e *Engine) mountVolumes(ctx context.Context, r *container.Record) (_ sourc
 
 // unmountVolumes gives up what mountVolumes made ready. What is not there is no error.
 func (e *Engine) unmountVolumes(r *container.Record) error {
+	ctx, cancel := context.WithTimeout(context.Background(), unmountPatience)
+	defer cancel()
 	var errs []error
 	done := map[string]bool{}
 	for _, m := range r.AllMounts() {
 		switch {
 		case m.Type == "volume" && e.volumes != nil && !done[m.Source]:
 			done[m.Source] = true
-			errs = append(errs, e.volumes.Unmount(context.Background(), m.Source, r.ID))
+			errs = append(errs, e.volumes.Unmount(ctx, m.Source, r.ID))
 		case m.Type == "image":
 			errs = append(errs, unmountImageAt(e.imagePlace(r.ID, m.Target)))
 		}
@@ -280,9 +285,14 @@ func (e *Engine) unmountVolumes(r *container.Record) error {
 	return errors.Join(errs...)
 }
 
-// imagePlace is where an image that is mounted into a container is mounted on the host: below the container's own directory.
+// unmountPatience bounds how long the end of a run waits for its volumes: one may be in somebody's hands whose server does not answer.
+const unmountPatience = time.Minute
+
+// imagePlace is where an image that is mounted into a container is mounted on the host: below the container's own directory. Its name
+// says nothing: a place in the container may be longer than a name can be, and "/a/b" is not "/a-b".
 func (e *Engine) imagePlace(cid, target string) string {
-	return filepath.Join(e.store.Dir(cid), "images", strings.ReplaceAll(strings.Trim(path.Clean(target), "/"), "/", "-"))
+	sum := sha256.Sum256([]byte(path.Clean(target)))
+	return filepath.Join(e.store.Dir(cid), "images", hex.EncodeToString(sum[:8]))
 }
 
 func (e *Engine) mountImageAt(r *container.Record, m container.Mount) (string, error) {
@@ -307,6 +317,9 @@ func (e *Engine) mountImageAt(r *container.Record, m container.Mount) (string, e
 		return "", err
 	}
 	defer unix.Close(tree)
+	if err := mount.ReadOnly(tree); err != nil { // a single layer is the image store's own directory
+		return "", err
+	}
 	if err := mount.Move(tree, unix.AT_FDCWD, place); err != nil {
 		return "", err
 	}
