@@ -81,3 +81,21 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkChurn is containers that come and go at once from all sides.
+func BenchmarkChurn(b *testing.B) {
+	h := newRoom(b, nil)
+	b.SetParallelism(4)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			w := want("c", "bridge")
+			w.Ports = []PortSpec{{Port: 80, Proto: "tcp"}}
+			if _, err := h.Join(context.Background(), w); err != nil {
+				b.Error(err)
+			}
+			if err := h.Leave(context.Background(), w.ContainerID); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}

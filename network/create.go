@@ -21,8 +21,11 @@ import (
 // Create makes a network: its options and subnets are checked, missing subnets chosen, its file written, its links and
 // rules made. Nothing is left of one that fails. The warning is for the client, mostly "".
 func (n *Networks) Create(ctx context.Context, r CreateRequest) (Network, string, error) {
-	n.changing.Lock()
-	defer n.changing.Unlock()
+	end, err := n.turn(ctx)
+	if err != nil {
+		return Network{}, "", err
+	}
+	defer end()
 	x, warning, err := n.draft(ctx, r)
 	if err != nil {
 		return Network{}, "", err

@@ -53,7 +53,7 @@ type Networks struct {
 	madeRouter bool // the host forwarded nothing before we came
 
 	closing  sync.Once
-	changing sync.Mutex // held by who makes or removes a network, over the work
+	changing chan struct{} // holds one token while somebody makes or removes a network
 
 	mu    sync.RWMutex // guards what follows; held for memory only
 	nets  map[string]*entry
@@ -93,7 +93,7 @@ func Open(ctx context.Context, cfg Config) (*Networks, error) {
 }
 
 func open(ctx context.Context, cfg Config) (_ *Networks, err error) {
-	n := &Networks{cfg: cfg, log: cfg.Log, nets: map[string]*entry{}, boxes: map[string]*box{}, bySB: map[string]*box{}}
+	n := &Networks{cfg: cfg, log: cfg.Log, nets: map[string]*entry{}, boxes: map[string]*box{}, bySB: map[string]*box{}, changing: make(chan struct{}, 1)}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -205,6 +205,17 @@ func (n *Networks) closeOnce() (err error) {
 		err = errors.Join(err, n.bridges.Close())
 	}
 	return errors.Join(err, n.settings.Close(), n.conn.Close())
+}
+
+// turn waits until nobody else makes or removes a network. One that a plugin holds up holds up others no longer than
+// they want to wait.
+func (n *Networks) turn(ctx context.Context) (end func(), err error) {
+	select {
+	case n.changing <- struct{}{}:
+		return func() { <-n.changing }, nil
+	case <-ctx.Done():
+		return nil, fault.In(ctx.Err(), "wait for another change of networks")
+	}
 }
 
 // Get finds a network by its id, its name, or the beginning of its id, in this order.

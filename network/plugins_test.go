@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"berth/base/fault"
 )
@@ -80,6 +82,7 @@ type plug struct {
 	mu    sync.Mutex
 	calls []string
 	next  int
+	hang  chan struct{} // CreateNetwork does not answer before it is closed
 }
 
 func startPlug(t *testing.T, dir, name string) *plug {
@@ -96,6 +99,9 @@ func startPlug(t *testing.T, dir, name string) *plug {
 }
 
 func (p *plug) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.URL.Path, ".CreateNetwork") && p.hang != nil {
+		<-p.hang
+	}
 	var body struct{ PoolID, Address, Pool string }
 	json.NewDecoder(r.Body).Decode(&body)
 	p.mu.Lock()
@@ -175,5 +181,60 @@ func TestPlugins(t *testing.T) {
 		if p.called(m) != 1 {
 			t.Errorf("%s: %d calls", m, p.called(m))
 		}
+	}
+}
+
+// TestHangingPlugin lets a plugin hang at a creation: another is not held up for longer than it wants to wait, and what
+// runs not at all.
+func TestHangingPlugin(t *testing.T) {
+	dir := t.TempDir()
+	h := newRoom(t, func(c *Config) { c.PluginSockets, c.PluginSpecs = dir, []string{} })
+	p := startPlug(t, dir, "plug")
+	p.hang = make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := h.Create(ctx, CreateRequest{Name: "theirs", Driver: "plug"})
+		done <- err
+	}()
+	soon(t, "a network is being made", func() bool { return len(h.changing) == 1 })
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	_, _, err := h.Create(short, CreateRequest{Name: "own"})
+	fails(t, err, fault.Deadline, "wait for another change of networks")
+	h.join(want("a", "bridge"))
+	close(p.hang)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	h.create(CreateRequest{Name: "own"})
+}
+
+// TestDyingPlugin starts without a plugin whose network there is: all else works, and it says what is missing.
+func TestDyingPlugin(t *testing.T) {
+	dir := t.TempDir()
+	h := newRoom(t, func(c *Config) { c.PluginSockets, c.PluginSpecs = dir, []string{} })
+	startPlug(t, dir, "plug")
+	h.create(CreateRequest{Name: "theirs", Driver: "plug"})
+	w := want("a", "theirs")
+	h.join(w)
+	if err := os.Remove(filepath.Join(dir, "plug.sock")); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	h.reopen(w.ContainerID)
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("the engine's start takes %s", d)
+	}
+	_, err := h.Join(ctx, want("b", "theirs"))
+	fails(t, err, fault.NotFound, "plug")
+	h.join(want("c", "bridge"))
+	if err := h.Leave(ctx, w.ContainerID); err == nil {
+		t.Error("nobody hears that the plugin was not told")
+	}
+	if _, ok := h.Sandbox(w.ContainerID); ok {
+		t.Error("the sandbox stays")
+	}
+	if err := h.Remove(ctx, "theirs"); err != nil {
+		t.Error(err)
 	}
 }

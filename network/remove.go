@@ -16,8 +16,11 @@ import (
 // Remove removes a network that no running container is on: its links and rules first, its file last, so that a removal
 // that a crash cut short can be asked for again.
 func (n *Networks) Remove(ctx context.Context, ref string) error {
-	n.changing.Lock()
-	defer n.changing.Unlock()
+	end, err := n.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	x, err := n.find(ref)
 	if err != nil {
 		return err

@@ -10,8 +10,11 @@ import (
 // Shutdown takes away what the room has on the host: rules, bridges, spare namespaces. It is for an engine that ends with all its
 // containers; the networks themselves stay, and the next Open makes them again. The room is closed then.
 func (n *Networks) Shutdown(ctx context.Context) error {
-	n.changing.Lock()
-	defer n.changing.Unlock()
+	end, err := n.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	n.mu.RLock()
 	busy := len(n.boxes)
 	n.mu.RUnlock()
@@ -24,7 +27,6 @@ func (n *Networks) Shutdown(ctx context.Context) error {
 			n.unmake(ctx, x)
 		}
 	}
-	var err error
 	if n.rules != nil {
 		err = n.rules.Remove(ctx)
 	}
