@@ -152,7 +152,7 @@ func (b *bench) create(name string, options map[string]string) {
 // A driver that hangs is given up, named, and nothing is half made when it is back.
 func TestHangingDriver(t *testing.T) {
 	ctx := context.Background()
-	const patience = 1500 * time.Millisecond // a third of it must be enough for an answer on a busy machine
+	const patience = 900 * time.Millisecond // a third of it must be enough for an answer on a busy machine
 	for _, method := range []string{"GetPluginInfo", "Probe", "NodeGetInfo", "CreateVolume", "ControllerPublishVolume", "NodeStageVolume", "NodePublishVolume"} {
 		t.Run(method, func(t *testing.T) {
 			t.Parallel()
