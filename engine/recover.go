@@ -92,6 +92,9 @@ func (e *Engine) recover(ctx context.Context) error {
 		}
 	}
 	e.disown(ctx, procs)
+	if e.volumes != nil { // before a removal that was cut off goes on: it must not take what another container refers to
+		e.volumes.UsedBy(e.VolumeUsers)
+	}
 	runs := func(cid string) bool {
 		c := e.index.get(cid)
 		return c != nil && c.snapshot().State.Status.Alive()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/engine/container"
 	"berth/network"
@@ -139,6 +140,7 @@ func (n *someNetworks) Recovered(runs func(string) bool) {
 type someVolumes struct {
 	dir     string
 	mounted map[string]int
+	usedBy  func(string) []string
 }
 
 func (v *someVolumes) path(name string) string { return filepath.Join(v.dir, name) }
@@ -157,7 +159,12 @@ func (v *someVolumes) Get(_ context.Context, name string) (volume.Volume, error)
 	return volume.Volume{Name: name, Driver: "local", Mountpoint: v.path(name)}, nil
 }
 
+func (v *someVolumes) UsedBy(users func(string) []string) { v.usedBy = users }
+
 func (v *someVolumes) Remove(_ context.Context, name string, _ bool) error {
+	if users := v.usedBy(name); len(users) > 0 {
+		return fault.New(fault.Conflict, "remove %s: volume is in use - %v", name, users)
+	}
 	return os.RemoveAll(v.path(name))
 }
 
@@ -346,5 +353,38 @@ func TestVolumes(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(v.dir, "data")); err != nil {
 		t.Errorf("the named volume is gone: %v", err)
+	}
+}
+
+// What another container has borrowed stays when its first owner goes, also when the engine's death cut the removal off.
+func TestBorrowedVolumeStays(t *testing.T) {
+	w, _, v := newWorldWithRooms(t)
+	ctx := t.Context()
+	owner := spec("true")
+	owner.Volumes = map[string]struct{}{"/data": {}}
+	borrower := spec("true")
+	for _, cut := range []bool{false, true} {
+		first := w.create("", owner)
+		borrower.VolumesFrom = []string{first}
+		second := w.create("", borrower)
+		i, err := w.Inspect(ctx, first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cut {
+			failpoint.Arm("engine/remove/volumes=error")
+			w.Remove(ctx, first, RemoveOptions{Volumes: true})
+			failpoint.Arm("")
+			w.reopen()
+			w.eventually("removal", func() bool { _, err := w.Inspect(ctx, first); return fault.Is(err, fault.NotFound) })
+		} else if err := w.Remove(ctx, first, RemoveOptions{Volumes: true}); err != nil {
+			t.Errorf("the owner of a borrowed volume is not removed: %v", err)
+		}
+		if _, err := os.Stat(v.path(i.Mounts[0].Name)); err != nil {
+			t.Errorf("cut off: %v: the borrowed volume is gone: %v", cut, err)
+		}
+		if err := w.Remove(ctx, second, RemoveOptions{}); err != nil {
+			t.Error(err)
+		}
 	}
 }

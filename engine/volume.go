@@ -40,6 +40,8 @@ type Volumes interface {
 	Fill(ctx context.Context, name, subpath string, from *os.File) error
 	// Recovered unmounts what containers that do not run left.
 	Recovered(runs func(containerID string) bool)
+	// UsedBy is told how to ask which containers refer to a volume that is not mounted.
+	UsedBy(func(volume string) []string)
 }
 
 // VolumeUsers gives the ids of the containers that refer to a volume.
@@ -146,9 +148,11 @@ func (e *Engine) borrowed(refs []string) (all []container.Mount, err error) {
 func (e *Engine) removeVolumes(ctx context.Context, names []string) error {
 	var errs []error
 	for _, name := range names {
-		if err := e.volumes.Remove(ctx, name, false); err != nil && !fault.Is(err, fault.NotFound) {
-			errs = append(errs, err)
+		err := e.volumes.Remove(ctx, name, false)
+		if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Conflict) { // another container has it by --volumes-from: it stays, as in Docker
+			continue
 		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -204,7 +204,6 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 		return nil, err
 	}
 	r.images.UsedBy(r.engine.ImageUses)
-	r.volumes.UsedBy(r.engine.VolumeUsers)
 	if err := os.WriteFile(cfg.Pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "writing the pidfile")
 	}
