@@ -64,6 +64,7 @@ func TestNetworks(t *testing.T) {
 					prepare(env, "docker", docker, now.Host)
 					env.Setenv("BERTH", filepath.Join(now.Bin, "berth"))
 					env.Setenv("BERTHD", filepath.Join(now.Bin, "berthd"))
+					env.Setenv("PEER", filepath.Join(now.Bin, "peer"))
 					env.Setenv("ENGINE_DIR", now.Dir)
 					return os.Chmod(env.WorkDir, 0o755)
 				},
@@ -74,11 +75,10 @@ func TestNetworks(t *testing.T) {
 
 // peerTar is the root file system of the image peer: that of box, and the program peer.
 var peerTar = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "berth-peer-")
+	dir, err := programs()
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir+"/peer", "./peer")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the box has no C library
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -118,12 +118,12 @@ func startWithPeer(t *testing.T, args ...string) *live.Engine {
 	return e
 }
 
-// netConditions are what a script of TestNetworks may ask the machine for: [has:PROGRAM], [fs:TYPE], [proto:NAME], and those of all scripts.
+// netConditions are what a script of TestNetworks may ask the machine for: [file:PATH], [fs:TYPE], [proto:NAME], and those of all scripts.
 func netConditions(cond string) (bool, error) {
 	what, which, _ := strings.Cut(cond, ":")
 	switch what {
-	case "has":
-		_, err := exec.LookPath(which)
+	case "file":
+		_, err := os.Stat(which)
 		return err == nil, nil
 	case "fs":
 		return fileHas("/proc/filesystems", which), nil
