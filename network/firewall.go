@@ -182,15 +182,6 @@ func (n *Networks) Audit() []firewall.Exposure {
 	return n.rules.Audit()
 }
 
-// RemoveRules takes the rules away, and what other managers of the firewall were asked for: for the engine's shutdown,
-// when no container runs any more.
-func (n *Networks) RemoveRules(ctx context.Context) error {
-	if n.rules == nil {
-		return nil
-	}
-	return n.rules.Remove(ctx)
-}
-
 // wasRouter notes, before the first network is made, whether the host forwarded packets before we came: one that did not
 // shall forward nothing but ours. What was seen first in this boot counts.
 func (n *Networks) wasRouter() error {

@@ -65,8 +65,9 @@ func newRoom(t testing.TB, change func(*Config)) *harness {
 				h.Remove(ctx, n.ID)
 			}
 		}
-		h.RemoveRules(ctx)
-		h.Close()
+		if err := h.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
 		c, err := link.Dial()
 		if err == nil {
 			c.Do(link.DeleteNamed("docker0").IfThere(), link.DeleteNamed("berth0").IfThere())
