@@ -260,7 +260,7 @@ func (e *Engine) mountVolumes(ctx context.Context, r *container.Record) (_ sourc
 				return nil, fault.New(fault.NotImplemented, "this engine runs without volumes; the container wants %s", m.Source)
 			}
 			if paths[m.Target], err = e.volumes.Mount(ctx, m.Source, m.Subpath, r.ID); err != nil {
-				return nil, fault.In(err, "error while mounting volume '%s'", m.Source)
+				return nil, err
 			}
 		case "image":
 			if paths[m.Target], err = e.mountImageAt(r, m); err != nil {
