@@ -64,8 +64,9 @@ test: build ## all tests; as root on Debian it first installs what they need
 	@mkdir -p .cache
 	$(REPORT) -json .cache/test.json -- -count=$(COUNT) -timeout 20m ./...
 
-test-oci: build ## the runtime specification's own validation programs against berth-oci
+test-oci: build ## the runtime specification's own validation programs against berth-oci, and runc's tests where bats is installed
 	test/oci/run
+	test/oci/bats
 
 bench: build ## figures beside the budgets, paired with crun, runc, docker and podman where found
 	@test/need busybox-static crun runc

@@ -342,10 +342,13 @@ func candidates(arg0 string, env []string) []string {
 // findExecutable fails before the gate when there is nothing to execute behind it: "create" has to
 // say so, not "start".
 func (c *compiler) findExecutable(candidates []string, what string) {
-	k := &c.kid
+	k, mode := &c.kid, unix.X_OK
+	if p := c.s.Process; p.User.UID != 0 && p.Capabilities != nil && slices.Contains(p.Capabilities.Effective, "CAP_DAC_OVERRIDE") {
+		mode = unix.F_OK // the question is put for a user without capabilities (access(2)), and execve has them
+	}
 	var found mark
 	for _, path := range candidates {
-		k.call(what, unix.SYS_FACCESSAT, atCwd, Str(path), Int(unix.X_OK)).expect(unix.ENOENT, 0).expect(unix.ENOTDIR, 0)
+		k.call(what, unix.SYS_FACCESSAT, atCwd, Str(path), Int(mode)).expect(unix.ENOENT, 0).expect(unix.ENOTDIR, 0)
 		k.onOK(&found)
 		if len(candidates) > 1 {
 			k.steps[len(k.steps)-1].expect(unix.EACCES, 0)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"berth/base/fault"
 	"berth/kernel/cgroup"
 )
@@ -20,6 +22,10 @@ func (b *birth) cgroups() error {
 		path = b.c.id // below our own cgroup, so that delegated trees are not left
 	}
 	cg, err := b.t.makeCgroup(path, b.cfg, b.cfg.Spec.Linux.CgroupsPath == "")
+	if err == nil && cg == nil && !ownNamespace(b.cfg.Spec, specs.PIDNamespace) {
+		b.t.log.Warn("Creating a rootless container with no cgroup and no private pid namespace. " +
+			"Such configuration is strongly discouraged: its processes cannot all be found and ended")
+	}
 	if err != nil || cg == nil {
 		return err
 	}

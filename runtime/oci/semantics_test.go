@@ -238,3 +238,24 @@ func TestTmpfsTellsItsMode(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// Who may override permissions by a capability may so at create already.
+func TestExecutableByCapability(t *testing.T) {
+	r := newRuntime(t)
+	bundle := r.bundle(func(s *specs.Spec) {
+		s.Process.Args, s.Process.User = []string{"/bin/busybox", "true"}, specs.User{UID: 1000, GID: 1000}
+		caps := []string{"CAP_DAC_OVERRIDE"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps, Inheritable: caps, Ambient: caps}
+	})
+	must(t, os.Chmod(bundle+"/rootfs/bin/busybox", 0o744))
+	s := r.read(bundle)
+	with := s.Process.Capabilities
+	s.Process.Capabilities = nil
+	r.write(bundle, s)
+	r.fails("permission denied", "create", "--bundle", bundle, r.id())
+	s.Process.Capabilities = with
+	r.write(bundle, s)
+	id := r.id()
+	r.must("create", "--bundle", bundle, id)
+	r.must("start", id)
+}
