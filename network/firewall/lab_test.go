@@ -305,7 +305,7 @@ func (l *lab) want(from, address, answer string) {
 
 func (l *lab) wantBy(network, from, address, answer string) {
 	l.t.Helper()
-	wait := 3 * time.Second
+	wait := 10 * time.Second // a machine may be slow, and an admission may have to be asked for twice
 	if answer == "" {
 		wait = 200 * time.Millisecond
 	}
