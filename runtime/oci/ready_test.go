@@ -77,6 +77,10 @@ func TestReadinessIsPassedOn(t *testing.T) {
 			}
 			eventually(t, "running", func() bool { o := r.do("state", id); return o.code == 0 && strings.Contains(o.out, "running") })
 			pid := r.state(id).PID
+			eventually(t, "the program's start", func() bool {
+				text, err := os.ReadFile(bundle + "/rootfs/tmp/told")
+				return err == nil && len(text) > 0
+			})
 			say(t, pid, "STATUS=not yet\nFDSTORE=1\n")
 			say(t, pid, "STATUS=almost\nREADY=1\n")
 			if got, want := heard(t, conn), fmt.Sprintf("READY=1\nMAINPID=%d\n", pid); got != want {
