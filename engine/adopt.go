@@ -3,11 +3,13 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/engine/container"
 	"berth/kernel/cgroup"
 	"berth/runtime/keeper"
 )
@@ -15,7 +17,8 @@ import (
 // An engine may die between asking the keeper for a process and hearing of it. The keeper then carries the request out, perhaps only
 // after the next engine has asked what there is. Such a process is found at one of four moments: when the container is started again
 // and the keeper says that it is held, when its end is told, when the container is removed, or when the engine looks again a little
-// after its own start. It is then taken as what it is: the run that was asked for.
+// after its own start. It is then taken as what it is: the run that was asked for. One whose network or volumes were taken away meanwhile is killed: the start has not
+// happened.
 
 // settle are the moments after the engine's start at which it looks again. A launch takes milliseconds; the last one is for a machine
 // that hardly moves.
@@ -82,6 +85,12 @@ func (e *Engine) adoptHeld(ctx context.Context, c *entry) (bool, error) {
 		if p.ID != c.id || p.Proc != "" || !p.Running && !p.StartTime.After(state.FinishedAt) {
 			continue
 		}
+		if p.Running && !e.whole(c) {
+			e.log.Warn("killing a process that an earlier engine asked for: its network or its volumes are gone", "container", c.id, "pid", p.PID)
+			ctx, cancel := context.WithTimeout(ctx, killPatience)
+			defer cancel()
+			return false, e.forget(ctx, c)
+		}
 		e.log.Info("taking over a process that an earlier engine asked for", "container", c.id, "pid", p.PID)
 		if cg, err := cgroup.Open(e.layout, c.record().Cgroup); err == nil {
 			c.mu.Lock()
@@ -95,6 +104,19 @@ func (e *Engine) adoptHeld(ctx context.Context, c *entry) (bool, error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// whole reports whether a process that came late has what it was started with. Networks and volumes of containers that do not run are
+// taken away at the engine's start, and by a start that finds such a process.
+func (e *Engine) whole(c *entry) bool {
+	r := c.record()
+	if slices.ContainsFunc(r.AllMounts(), func(m container.Mount) bool { return m.Type == "volume" || m.Type == "image" }) {
+		return false
+	}
+	if !needsSandbox(r.Spec) {
+		return true
+	}
+	return e.liveSandbox(c.id).ID != ""
 }
 
 func (e *Engine) list(ctx context.Context) ([]keeper.ProcState, error) {

@@ -240,7 +240,8 @@ func (e *Engine) liveSandbox(cid string) network.Sandbox {
 func (e *Engine) ConnectNetwork(ctx context.Context, ref, containerRef string, s network.EndpointSpec) error {
 	return e.changeNetwork(ctx, containerRef, "connect", func(c *entry, r *container.Record) error {
 		n := &r.Spec.Network
-		switch target, err := e.networks.Get(ref); {
+		target, err := e.networks.Get(ref)
+		switch {
 		case err != nil:
 			return err
 		case target.Driver == "host" || n.Name() == "host":
@@ -256,7 +257,7 @@ func (e *Engine) ConnectNetwork(ctx context.Context, ref, containerRef string, s
 			switch {
 			case err != nil && !fault.Is(err, fault.NotFound):
 				return err
-			case same && c.snapshot().State.Status.Alive():
+			case same && e.liveOn(c, target.ID):
 				return fault.New(fault.Forbidden, "endpoint with name %s already exists in network %s", r.Name, ref)
 			}
 		}
@@ -293,15 +294,21 @@ func (e *Engine) DisconnectNetwork(ctx context.Context, ref, containerRef string
 			return err
 		}
 		left := e.without(n.Endpoints, ref)
-		if len(left) == len(n.Endpoints) {
+		if len(left) == len(n.Endpoints) && !e.liveOn(c, target.ID) {
 			return fault.New(fault.Forbidden, "container %s is not connected to network %s", c.id, target.Name)
 		}
 		n.Endpoints = left
-		if !c.snapshot().State.Status.Alive() {
+		if !e.liveOn(c, target.ID) {
 			return nil
 		}
 		return e.networks.Disconnect(ctx, c.id, ref, force)
 	})
+}
+
+// liveOn reports whether a container runs and is on a network now. That is not always what its record says: an engine may die between a
+// change of the one and that of the other.
+func (e *Engine) liveOn(c *entry, networkID string) bool {
+	return c.snapshot().State.Status.Alive() && slices.ContainsFunc(e.liveSandbox(c.id).Endpoints, func(p network.Endpoint) bool { return p.NetworkID == networkID })
 }
 
 // without gives the endpoints that are not on the network.

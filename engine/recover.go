@@ -270,9 +270,44 @@ func (e *Engine) recoverStopped(c *entry, l store.Loaded) func() {
 
 // startAtOpen starts a container by its policy. c's op is held.
 func (e *Engine) startAtOpen(c *entry) {
+	e.awaitOthers(c)
 	if err := e.startHeld(context.Background(), c, false); err != nil {
 		e.log.Warn("a container with a restart policy could not be started", "container", c.id, "error", err)
 	}
+}
+
+// awaitOthers waits for the containers in whose namespaces, or with links to whom, c is to start, while they are started with the engine
+// too. Two that wait for each other go on after a while, and the start says what is missing.
+func (e *Engine) awaitOthers(c *entry) {
+	ctx, cancel := context.WithTimeout(context.Background(), othersPatience)
+	defer cancel()
+	for _, ref := range others(c.record().Spec) {
+		for {
+			o, err := e.index.find(ref)
+			if err != nil || o == c || o.snapshot().State.Status.Alive() || len(o.op) == 0 { // the last: nobody is at work on it
+				break
+			}
+			if e.closing() || !pause(ctx, 20*time.Millisecond) {
+				return
+			}
+		}
+	}
+}
+
+const othersPatience = 30 * time.Second
+
+// others gives the containers that must run before one with this spec can.
+func others(s *container.Spec) (refs []string) {
+	for _, mode := range []string{s.Network.Mode, s.Namespaces.PID, s.Namespaces.IPC} {
+		if ref := joined(mode); ref != "" {
+			refs = append(refs, ref)
+		}
+	}
+	for _, l := range s.Network.Links {
+		ref, _, _ := strings.Cut(l, ":")
+		refs = append(refs, strings.TrimPrefix(ref, "/"))
+	}
+	return refs
 }
 
 // recoverPaused believes the kernel about who is frozen: the engine may have died between the act and its note.

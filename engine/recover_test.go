@@ -15,6 +15,7 @@ import (
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/engine/container"
+	"berth/engine/store"
 	"berth/network"
 )
 
@@ -321,5 +322,72 @@ func TestImagePlaces(t *testing.T) {
 	}
 	if out, code := w.output(s); code != 0 {
 		t.Errorf("exit %d: %s", code, out)
+	}
+}
+
+// Containers that live in another's network, or link to it, come back after a reboot although it starts with them.
+func TestRebootOfOthers(t *testing.T) {
+	w, _, _ := newWorldWithRooms(t)
+	s := spec("sleep 100")
+	s.Network.Mode, s.Restart.Name = "mine", "always"
+	donor := w.run("donor", s)
+	s.Network.Mode = "container:donor"
+	guest := w.run("guest", s)
+	s.Network.Mode, s.Network.Links = "bridge", []string{"donor:db"}
+	linked := w.run("linked", s)
+	w.away(func() {
+		for _, c := range []string{guest, linked, donor} {
+			w.killForReboot(c)
+		}
+	})
+	for _, c := range []string{donor, guest, linked} {
+		w.eventually("start of "+c, func() bool { return w.state(c).Running })
+	}
+}
+
+// A process that comes after the next engine has taken its network away is not taken over: nobody could reach it.
+func TestLateWithoutNetwork(t *testing.T) {
+	w, n, _ := newWorldWithRooms(t)
+	s := spec("sleep 100")
+	s.Network.Mode = "mine"
+	cid := w.run("", s)
+	pid := w.state(cid).Pid
+	c := w.index.get(cid)
+	// As if the engine had heard nothing of the launch.
+	if err := c.change(func(at *store.Standing) error { at.State = container.State{Status: container.Created}; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	n.Leave(t.Context(), cid)
+	if err := w.Start(t.Context(), cid); err != nil {
+		t.Fatal(err)
+	}
+	if st := w.state(cid); !st.Running || st.Pid == pid {
+		t.Errorf("the process without a network was taken over: %+v", st)
+	}
+	if _, ok := n.Sandbox(cid); !ok {
+		t.Error("the container runs without its network")
+	}
+}
+
+// An engine that dies between a change of a container's networks and its note leaves nothing that could not be changed any more.
+func TestNetworksBesideTheRecord(t *testing.T) {
+	w, n, _ := newWorldWithRooms(t)
+	s := spec("sleep 100")
+	s.Network.Mode = "mine"
+	cid := w.run("", s)
+	n.mu.Lock()
+	box := n.live[cid]
+	box.Endpoints = append(box.Endpoints, network.Endpoint{NetworkID: "id-of-other"})
+	n.live[cid] = box
+	n.mu.Unlock()
+	if err := w.DisconnectNetwork(t.Context(), "other", cid, false); err != nil {
+		t.Errorf("on a network that the record does not know: %v", err)
+	}
+	n.mu.Lock()
+	box.Endpoints = nil
+	n.live[cid] = box
+	n.mu.Unlock()
+	if err := w.ConnectNetwork(t.Context(), "mine", cid, network.EndpointSpec{}); err != nil {
+		t.Errorf("off a network that the record knows: %v", err)
 	}
 }

@@ -321,7 +321,8 @@ func (e *Engine) mountImageAt(r *container.Record, m container.Mount) (string, e
 		return "", err
 	}
 	defer unix.Close(tree)
-	if err := mount.ReadOnly(tree); err != nil { // a single layer is the image store's own directory
+	// A single layer is the image store's own directory. Before Linux 5.12 it can be read-only in the container alone.
+	if err := mount.ReadOnly(tree); err != nil && !fault.Is(err, fault.NotImplemented) {
 		return "", err
 	}
 	if err := mount.Move(tree, unix.AT_FDCWD, place); err != nil {
