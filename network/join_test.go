@@ -85,6 +85,31 @@ func TestDefaultBridge(t *testing.T) {
 	}
 }
 
+// TestManyRestarts restarts the engine again and again; the default network stays what it was, with who runs on it.
+func TestManyRestarts(t *testing.T) {
+	h := newRoom(t, func(c *Config) { c.IPv6 = true })
+	w := want("a", "bridge")
+	before, _ := h.Get("bridge")
+	s := h.join(w)
+	for range 4 {
+		h.reopen(w.ContainerID)
+		if now, err := h.Get("bridge"); err != nil || show(now) != show(before) {
+			t.Fatalf("the default network is\n%s\nwas\n%s\n%v", show(now), show(before), err)
+		}
+		if now, _ := h.Sandbox(w.ContainerID); show(now) != show(s) {
+			t.Fatalf("the sandbox is\n%s\nwas\n%s", show(now), show(s))
+		}
+		if x := h.named("bridge"); !x.view.DefaultAlloc || len(x.endpoints) != 1 {
+			t.Error(x.view)
+		}
+		next := h.join(want("b", "bridge"))
+		if next.Endpoints[0].IPv4 == s.Endpoints[0].IPv4 {
+			t.Error("one address for two")
+		}
+		h.Leave(ctx, next.ContainerID)
+	}
+}
+
 // TestNothingIsLeft joins and leaves again and again; afterwards the host is as before.
 func TestNothingIsLeft(t *testing.T) {
 	h := newRoom(t, nil)

@@ -75,11 +75,12 @@ func (n *Networks) predefineBridge(ctx context.Context) error {
 		return err
 	}
 	delete(n.nets, x.ID)
-	if old != nil && len(x.IPAM.Pools) == 0 && n.keepsSubnets(old, name) {
+	keeps := old != nil && len(x.IPAM.Pools) == 0 && n.keepsSubnets(old, name)
+	if keeps {
 		x.IPAM.Pools = old.IPAM.Pools
 	}
 	x.view = n.viewOf(x.Network)
-	x.view.Bridge = name
+	x.view.Bridge, x.view.DefaultAlloc = name, keeps
 	if err := n.chooseSubnets(ctx, x); err != nil {
 		return fault.In(err, "default network")
 	}
