@@ -152,7 +152,7 @@ func TestTerminalInTheForeground(t *testing.T) {
 	read("33 77")
 	_, err = master.WriteString("typed words\r")
 	must(t, err)
-	read("done")
+	read("done\r\n")
 	must(t, cmd.Wait())
 	if want := "/dev/pts/0\r\n33 77\r\ntyped words\r\ntyped\r\ndone\r\n"; seen.String() != want {
 		t.Errorf("seen %q, want %q", seen.String(), want)
