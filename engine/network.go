@@ -40,8 +40,9 @@ type Networks interface {
 	Recovered(runs func(containerID string) bool)
 }
 
-// leavePatience bounds how long the end of a container waits for its network to be given up.
-const leavePatience = 20 * time.Second
+// leavePatience bounds how long the end of a container waits for its network to be given up: a plugin that hangs must not make it look
+// alive. It is less than what a kill waits for the end.
+const leavePatience = 8 * time.Second
 
 // needsSandbox reports whether the engine makes a network namespace for the container: the kernel alone does for "none", and the others
 // are somebody else's.
@@ -222,9 +223,16 @@ func (e *Engine) leaveNetworks(r *container.Record) error {
 	if e.networks == nil || !needsSandbox(r.Spec) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
-	defer cancel()
-	return e.networks.Leave(ctx, r.ID)
+	left := make(chan error, 1)
+	e.work.Go(func() { left <- e.networks.Leave(context.Background(), r.ID) })
+	late := time.NewTimer(leavePatience)
+	defer late.Stop()
+	select {
+	case err := <-left:
+		return err
+	case <-late.C: // it goes on behind; the next start waits for it
+		return fault.New(fault.Deadline, "the networks have not given container %s up within %s", r.ID, leavePatience)
+	}
 }
 
 // liveSandbox gives the network that a run has now, for a container that was taken over.

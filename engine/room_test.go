@@ -28,6 +28,7 @@ type someNetworks struct {
 	live  map[string]network.Sandbox
 	fail  error         // of Join
 	slow  time.Duration // how long Recovered takes to look
+	hung  chan struct{} // Leave waits for it
 }
 
 func (n *someNetworks) note(words ...string) {
@@ -80,6 +81,9 @@ func (n *someNetworks) Join(_ context.Context, w network.Want) (network.Sandbox,
 }
 
 func (n *someNetworks) Leave(_ context.Context, cid string) error {
+	if n.hung != nil {
+		<-n.hung
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, was := n.live[cid]; was {
@@ -387,4 +391,18 @@ func TestBorrowedVolumeStays(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A network whose plugin hangs does not keep a container from ending.
+func TestEndWithAHungNetwork(t *testing.T) {
+	w, n, _ := newWorldWithRooms(t)
+	s := spec("sleep 1000")
+	s.Network.Mode = "mine"
+	cid := w.run("", s)
+	n.hung = make(chan struct{})
+	err := w.Kill(t.Context(), cid, "KILL")
+	if st := w.state(cid); err != nil || st.Running {
+		t.Errorf("%v, %+v", err, st)
+	}
+	close(n.hung)
 }
