@@ -54,6 +54,7 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 	}
 	c := newEntry(e, r, store.Standing{State: container.State{Status: container.Created}})
 	e.index.add(c)
+	e.making.Delete(r.ID)
 	e.tell(c, "create", nil)
 	return CreateResult{ID: r.ID, Warnings: append(warnings, platformWarning(s.Platform, img)...)}, nil
 }
@@ -70,10 +71,14 @@ func (e *Engine) build(ctx context.Context, r *container.Record, img Image) erro
 				err = e.fillVolumes(ctx, r)
 			}
 			if err != nil {
-				err = errors.Join(err, e.removeVolumes(ctx, made))
+				e.making.Delete(r.ID)
+				err = errors.Join(err, e.removeVolumes(context.WithoutCancel(ctx), made))
 			}
 			return err
-		}, Undo: func() error { return e.removeVolumes(context.WithoutCancel(ctx), made) }},
+		}, Undo: func() error {
+			e.making.Delete(r.ID)
+			return e.removeVolumes(context.WithoutCancel(ctx), made)
+		}},
 		step.Step{Name: "record", Do: func(context.Context) error { return e.store.Create(r) }},
 	)
 }

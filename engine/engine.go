@@ -129,6 +129,8 @@ type Engine struct {
 	execs execTable
 	users userCache
 
+	making sync.Map // names of volumes ([]string) of containers that are being created, by id: nobody else knows yet that they are in use
+
 	ending []<-chan struct{} // during Open: runs whose end is about to be told
 	behind []func()          // during Open: begins what is done on containers once all rooms know which run
 

@@ -145,6 +145,7 @@ type someVolumes struct {
 	dir     string
 	mounted map[string]int
 	usedBy  func(string) []string
+	made    func(name string) // called by Create
 }
 
 func (v *someVolumes) path(name string) string { return filepath.Join(v.dir, name) }
@@ -153,7 +154,11 @@ func (v *someVolumes) Create(_ context.Context, r volume.CreateRequest) (volume.
 	if r.Driver != "" && r.Driver != "local" {
 		return volume.Volume{}, fault.New(fault.NotFound, "error looking up volume plugin %s: plugin \"%s\" not found", r.Driver, r.Driver)
 	}
-	return volume.Volume{Name: r.Name, Driver: "local", Mountpoint: v.path(r.Name)}, os.MkdirAll(v.path(r.Name), 0o755)
+	err := os.MkdirAll(v.path(r.Name), 0o755)
+	if v.made != nil {
+		v.made(r.Name)
+	}
+	return volume.Volume{Name: r.Name, Driver: "local", Mountpoint: v.path(r.Name)}, err
 }
 
 func (v *someVolumes) Get(_ context.Context, name string) (volume.Volume, error) {
@@ -405,4 +410,27 @@ func TestEndWithAHungNetwork(t *testing.T) {
 		t.Errorf("%v, %+v", err, st)
 	}
 	close(n.hung)
+}
+
+// A prune that comes while a container is being created leaves its volumes; a creation that fails leaves none.
+func TestVolumesInTheMaking(t *testing.T) {
+	w, _, v := newWorldWithRooms(t)
+	v.made = func(name string) { // what prune does
+		if err := v.Remove(t.Context(), name, false); !fault.Is(err, fault.Conflict) {
+			t.Errorf("a volume of a container that is being created: %v", err)
+		}
+	}
+	s := spec("true")
+	s.Volumes = map[string]struct{}{"/data": {}}
+	failpoint.Arm("engine/create/record=error")
+	_, err := w.Create(t.Context(), "", s)
+	failpoint.Arm("")
+	if left, _ := os.ReadDir(v.dir); err == nil || len(left) > 0 {
+		t.Errorf("%v, left %v", err, left)
+	}
+	cid := w.create("", s)
+	i, _ := w.Inspect(t.Context(), cid)
+	if users := w.VolumeUsers(i.Mounts[0].Name); !slices.Equal(users, []string{cid}) {
+		t.Errorf("users %v", users)
+	}
 }

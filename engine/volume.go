@@ -46,6 +46,12 @@ type Volumes interface {
 
 // VolumeUsers gives the ids of the containers that refer to a volume.
 func (e *Engine) VolumeUsers(name string) (ids []string) {
+	e.making.Range(func(cid, names any) bool {
+		if slices.Contains(names.([]string), name) {
+			ids = append(ids, cid.(string))
+		}
+		return true
+	})
 	for _, c := range e.index.all() {
 		if c.snapshot().State.Status == container.Removing {
 			continue // what it has goes with it
@@ -54,7 +60,8 @@ func (e *Engine) VolumeUsers(name string) (ids []string) {
 			ids = append(ids, c.id)
 		}
 	}
-	return ids
+	slices.Sort(ids)
+	return slices.Compact(ids) // one that has just been created is in both
 }
 
 // resolveMounts decides what is mounted into a new container, as Docker does: the mounts of other containers, then those asked for, which
@@ -99,12 +106,22 @@ func (e *Engine) resolveMounts(ctx context.Context, r *container.Record) (made [
 				return made, err
 			}
 		}
+		e.willUse(r.ID, m.Source)
 		if err := e.makeVolume(ctx, m, r.Spec.VolumeDriver); err != nil {
 			return made, err
 		}
 	}
 	r.Mounts = all
 	return made, nil
+}
+
+// willUse notes that a container that is being created uses a volume, so that no prune takes it meanwhile.
+func (e *Engine) willUse(cid, name string) {
+	var names []string
+	if now, ok := e.making.Load(cid); ok {
+		names = now.([]string)
+	}
+	e.making.Store(cid, append(slices.Clip(names), name))
 }
 
 // makeVolume makes sure that the volume of a mount exists, and notes in the mount what was found.
