@@ -166,10 +166,13 @@ func (e *Engine) removeVolumes(ctx context.Context, names []string) error {
 	var errs []error
 	for _, name := range names {
 		err := e.volumes.Remove(ctx, name, false)
-		if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Conflict) { // another container has it by --volumes-from: it stays, as in Docker
-			continue
+		switch {
+		case fault.Is(err, fault.NotFound):
+		case fault.Is(err, fault.Conflict): // another container has it by --volumes-from, as in Docker
+			e.log.Info("a container's own volume stays after it", "volume", name, "because", err)
+		default:
+			errs = append(errs, err)
 		}
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
