@@ -47,7 +47,7 @@ func (n *Networks) Leave(ctx context.Context, containerID string) error {
 	errs = append(errs, netns.Remove(b.Key))
 	_ = failpoint.Hit("network/unmounted")
 	for _, e := range endpoints {
-		if e.HostLink != "" {
+		if e.HostLink == driver.HostLink(e.ID) { // one that our drivers made; what a plugin's is, the plugin removes
 			n.reaper.add(e.HostLink)
 		}
 		x := n.byID(e.NetworkID)

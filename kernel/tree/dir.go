@@ -163,40 +163,100 @@ func (d *Dir) Unlink(name string) error {
 	return wrap("unlink", name, unix.Unlinkat(d.fd, name, 0))
 }
 
+// removeDepth is how many directories below each other RemoveAll holds open at most. Whoever may write into a tree decides how deep it
+// is, beyond what any path can name (mkdir(2) and chdir(2) in turn); he must not decide how many descriptors we use.
+const removeDepth = 128
+
 // RemoveAll removes name and, if it is a directory, all below it, never following a link. What is not there is
-// no error. Depth is bounded by the file system's path length only, so descriptors are held for one level at a time per depth.
+// no error. What lies too deep to be reached is moved up, to right below name, and removed from there.
 func (d *Dir) RemoveAll(name string) error {
-	err := unix.Unlinkat(d.fd, name, 0)
-	if err == nil || err == unix.ENOENT {
-		return nil
+	isDir, err := d.removeOne(name)
+	if err != nil || !isDir {
+		return err
 	}
-	if err != unix.EISDIR && err != unix.EPERM { // EPERM: a directory, as POSIX words it
-		return wrap("unlink", name, err)
-	}
-	if err := unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR); err == nil || err == unix.ENOENT {
-		return nil
-	} else if err != unix.ENOTEMPTY && err != unix.EEXIST {
-		return wrap("rmdir", name, err)
-	}
-	sub, err := d.Sub(name)
+	top, err := d.Sub(name)
 	if err != nil {
 		return err
 	}
-	names, err := sub.Names()
-	for _, n := range names {
-		if err = sub.RemoveAll(n); err != nil {
-			break
+	defer top.Close()
+	for moved := 0; ; {
+		before := moved
+		if err := top.removeBelow(top, 1, &moved); err != nil {
+			return err
+		}
+		switch err := unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR); {
+		case err == nil || err == unix.ENOENT:
+			return nil
+		case moved == before: // nothing was moved up: somebody else is at work there
+			return wrap("rmdir", name, err)
 		}
 	}
-	sub.Close()
+}
+
+// removeOne removes name if it is no directory, or an empty one. isDir: it is one that is not empty.
+func (d *Dir) removeOne(name string) (isDir bool, err error) {
+	err = unix.Unlinkat(d.fd, name, 0)
+	if err == nil || err == unix.ENOENT {
+		return false, nil
+	}
+	if err != unix.EISDIR && err != unix.EPERM { // EPERM: a directory, as POSIX words it
+		return false, wrap("unlink", name, err)
+	}
+	err = unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR)
+	switch err {
+	case nil, unix.ENOENT:
+		return false, nil
+	case unix.ENOTEMPTY, unix.EEXIST:
+		return true, nil
+	}
+	return false, wrap("rmdir", name, err)
+}
+
+// removeBelow removes what is in d, which is depth levels below top's parent.
+func (d *Dir) removeBelow(top *Dir, depth int, moved *int) error {
+	names, err := d.Names()
 	if err != nil {
 		return err
 	}
-	err = unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR)
-	if err == unix.ENOENT {
-		return nil
+	for _, n := range names {
+		isDir, err := d.removeOne(n)
+		if err != nil {
+			return err
+		}
+		if !isDir {
+			continue
+		}
+		if depth >= removeDepth {
+			if err := d.moveUp(n, top, moved); err != nil {
+				return err
+			}
+			continue
+		}
+		sub, err := d.Sub(n)
+		if err != nil {
+			return err
+		}
+		err = sub.removeBelow(top, depth+1, moved)
+		sub.Close()
+		if err != nil {
+			return err
+		}
+		if err := unix.Unlinkat(d.fd, n, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+			return wrap("rmdir", n, err)
+		}
 	}
-	return wrap("rmdir", name, err)
+	return nil
+}
+
+// moveUp puts a directory right below top, under a name that is free there.
+func (d *Dir) moveUp(name string, top *Dir, moved *int) error {
+	for {
+		*moved++
+		err := unix.Renameat(d.fd, name, top.fd, ".deep-"+strconv.Itoa(*moved))
+		if err != unix.EEXIST && err != unix.ENOTEMPTY && err != unix.ENOTDIR { // the name is taken
+			return wrap("rename", name, err)
+		}
+	}
 }
 
 // Names lists the directory in the file system's order, without . and ..

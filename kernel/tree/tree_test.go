@@ -246,3 +246,48 @@ func TestLockIsForOne(t *testing.T) {
 	}
 	again.Close()
 }
+
+// A tree deeper than any path can name is removed, with few descriptors.
+func TestRemoveAllOfADeepTree(t *testing.T) {
+	d, err := OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.Mkdir("deep", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	at, err := d.Sub("deep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const levels = 3000
+	for range levels {
+		if err := errors.Join(at.Mkdir("d", 0o700), at.Symlink("d", "link")); err != nil {
+			t.Fatal(err)
+		}
+		next, err := at.Sub("d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at.Close()
+		at = next
+	}
+	at.Close()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	few := old
+	few.Cur = 512 // a descriptor for each level would not do
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	if err := d.RemoveAll("deep"); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := d.Names(); err != nil || len(names) > 0 {
+		t.Errorf("left: %v, %v", names, err)
+	}
+}

@@ -77,6 +77,17 @@ func (c *copier) children(src, dst *tree.Dir, path string) error {
 	return nil
 }
 
+// maxDepth bounds the directories below each other, each of which costs a descriptor or two while it is walked. No path names anything
+// deeper (PATH_MAX), but a process can go there step by step.
+const maxDepth = 2048
+
+func checkDepth(path string) error {
+	if strings.Count(path, "/") >= maxDepth {
+		return fault.New(fault.Invalid, "more than %d directories below each other", maxDepth)
+	}
+	return nil
+}
+
 func gone(dir *tree.Dir, name string) bool {
 	_, err := dir.Stat(name)
 	return tree.Missing(err)
@@ -115,6 +126,9 @@ func (c *copier) entry(src, dst *tree.Dir, name, path string, st *tree.Stat) err
 }
 
 func (c *copier) directory(src, dst *tree.Dir, name, path string, st *tree.Stat) error {
+	if err := checkDepth(path); err != nil {
+		return err
+	}
 	if err := dst.Mkdir(name, 0o700); err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 // Size adds up the bytes of all files below root, holes included and each file once: what Docker calls the size of a volume.
 func Size(ctx context.Context, root *tree.Dir) (int64, error) {
 	s := sizer{ctx: ctx, seen: map[inode]bool{}}
-	err := s.add(root)
+	err := s.add(root, 0)
 	return s.bytes, err
 }
 
@@ -19,7 +19,10 @@ type sizer struct {
 	bytes int64
 }
 
-func (s *sizer) add(dir *tree.Dir) error {
+func (s *sizer) add(dir *tree.Dir, depth int) error {
+	if depth > maxDepth {
+		return nil // directories have no size; files down there are left out
+	}
 	if err := s.ctx.Err(); err != nil {
 		return err
 	}
@@ -52,7 +55,7 @@ func (s *sizer) add(dir *tree.Dir) error {
 		if err != nil {
 			return err
 		}
-		err = s.add(sub)
+		err = s.add(sub, depth+1)
 		sub.Close()
 		if err != nil {
 			return err

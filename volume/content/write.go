@@ -79,6 +79,9 @@ func (t *writer) entry(dir *tree.Dir, name, path string, st *tree.Stat) error {
 	case tree.TypeSocket:
 		return nil
 	case tree.TypeDir:
+		if err := checkDepth(path); err != nil {
+			return err
+		}
 		sub, err := dir.Sub(name)
 		if err != nil {
 			return err

@@ -211,6 +211,9 @@ func (d *Driver) Join(_ context.Context, n driver.Network, r driver.Request) (dr
 	// The host has no address on its end. One of the kernel's making would be asked for, announced and kept for nothing.
 	plain := link.SetNamed(host, link.Change{NoLinkLocal: true})
 	if err := d.conn.Do(add, plain.Try(), flags, link.SetNamed(host, link.Change{Up: true})); err != nil {
+		if fault.Is(err, fault.Conflict) { // the name is somebody else's: 28 bits of an id are not always one's own
+			return driver.Attachment{}, err
+		}
 		d.conn.Do(link.DeleteNamed(host).IfThere())
 		if errors.Is(err, syscall.EXFULL) {
 			return driver.Attachment{}, fault.Wrap(fault.Unavailable, err, "network %s is full: the kernel has 1023 ports for a bridge", n.Name)
