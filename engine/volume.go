@@ -106,9 +106,14 @@ func (e *Engine) resolveMounts(ctx context.Context, r *container.Record) (made [
 				return made, err
 			}
 		}
-		e.willUse(r.ID, m.Source)
+		if m.Anonymous { // nobody knows of it yet, but a prune would find it
+			e.willUse(r.ID, m.Source)
+		}
 		if err := e.makeVolume(ctx, m, r.Spec.VolumeDriver); err != nil {
 			return made, err
+		}
+		if !m.Anonymous { // not before: one that its plugin has lost is made anew only while nobody refers to it
+			e.willUse(r.ID, m.Source)
 		}
 	}
 	r.Mounts = all
