@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"berth/base/failpoint"
 	"berth/kernel/netns"
@@ -87,6 +88,9 @@ func (n *Networks) withdraw(ctx context.Context, b *box, doorsOpen, served bool)
 	}
 }
 
+// recoverPatience bounds how long the engine's start waits for plugins.
+const recoverPatience = 10 * time.Second
+
 // Recovered is told, once, which containers run, when the engine has found out. The sandboxes of the others, which died
 // with a former engine or were being made or taken away as it did, are taken away.
 func (n *Networks) Recovered(running func(containerID string) bool) {
@@ -101,15 +105,21 @@ func (n *Networks) Recovered(running func(containerID string) bool) {
 	var wg sync.WaitGroup
 	turns := make(chan struct{}, 4)
 	for _, cid := range stale {
-		turns <- struct{}{}
 		wg.Go(func() {
+			turns <- struct{}{}
 			defer func() { <-turns }()
 			if err := n.Leave(context.Background(), cid); err != nil {
 				n.log.Error("the network of a container that is gone is not all taken away", "container", cid, "err", err)
 			}
 		})
 	}
-	wg.Wait()
+	left := make(chan struct{})
+	go func() { wg.Wait(); close(left) }()
+	select {
+	case <-left:
+	case <-time.After(recoverPatience): // a plugin does not answer; each call to it has an end of its own
+		n.log.Warn("networks of containers that are gone are still being taken away; the engine does not wait for it")
+	}
 	n.sweepLinks()
 	n.collect()
 }

@@ -310,7 +310,7 @@ func (r *rooms) networkConfig(cfg config) network.Config {
 		Root: filepath.Join(cfg.DataRoot, "network"), RunRoot: filepath.Join(cfg.ExecRoot, "network"), EngineID: cfg.ID,
 		BIP: n.BIP, BIP6: n.BIP6, FixedCIDR: n.Fixed, FixedCIDR6: n.Fixed6, Gateway4: n.Gateway, Gateway6: n.Gateway6, IPv6: n.IPv6,
 		DefaultPools: n.Pools, MTU: n.MTU, ICC: unless(n.NoICC), IPForward: unless(n.NoForward), Masquerade: unless(n.NoMasq), Firewall: unless(n.NoRules),
-		ObeyInput: n.ObeyInput, DefaultBridge: n.Bridge, BindIP: n.BindIP, DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions,
+		ObeyInput: n.ObeyInput, AllowDirect: n.Direct, NoForeign: n.NoForeign, DefaultBridge: n.Bridge, BindIP: n.BindIP, DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions,
 		DefaultNetworkOpts: n.Defaults, Keeper: r.keeper, Emit: r.networkEvent, Log: r.log,
 	}
 }

@@ -51,6 +51,8 @@ func networkOptions(n *netOptions) []option {
 		{"iptables", "", "iptables", "Write firewall rules, into a table of Berth's own (default true)", &negated{to: &n.NoRules}},
 		{"ip6tables", "", "ip6tables", "Accepted for dockerd's sake: one table holds the rules of both; --iptables decides", &boolean{to: new(bool)}},
 		{"published-obey-input", "", "published-obey-input", "Published ports are open only to whom the host's own input rules let in", &boolean{to: &n.ObeyInput}},
+		{"allow-direct-routing", "", "allow-direct-routing", "Let other hosts reach published ports by the containers' own addresses", &boolean{to: &n.Direct}},
+		{"foreign-firewalls", "", "foreign-firewalls", "Ask ufw, firewalld and iptables to let containers' traffic through, at the place that each has for it (default true)", &negated{to: &n.NoForeign}},
 		{"userland-proxy", "", "userland-proxy", "Accepts false: the kernel alone carries published ports", &fixed{accepts: "false", flag: true, why: "the kernel alone carries published ports; there is no userland proxy"}},
 	}
 }

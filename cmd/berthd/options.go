@@ -101,7 +101,6 @@ func missing() []option {
 	refuse(noSwarm, false, "network-control-plane-mtu", "network-diagnostic-port")
 	refuse("host-gateway is the gateway of the container's own network", false, "host-gateway-ip|host-gateway-ips")
 	refuse("Berth never changes the policy of the host's FORWARD chain", true, "ip-forward-no-drop")
-	refuse("set com.docker.network.bridge.gateway_mode_ipv4=routed on the network", true, "allow-direct-routing")
 	refuse(noPull, false, "registry-mirror|registry-mirrors", "insecure-registry|insecure-registries", "max-concurrent-downloads", "max-concurrent-uploads",
 		"max-download-attempts", "http-proxy", "https-proxy", "no-proxy")
 	refuse(noContainerd, false, "containerd", "containerd-namespace", "containerd-plugins-namespace")

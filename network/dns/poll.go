@@ -6,6 +6,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/kernel/socket"
 )
 
@@ -80,9 +82,20 @@ func (s *Server) connections(sb *sandbox) {
 		if socket.None(err) || errors.Is(err, os.ErrClosed) {
 			return
 		}
-		if err != nil { // too many files: it goes on waiting, and we are told of it at once
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+			// It goes on waiting, and we are told of it at once.
 			s.warn(sb, "a container's connection to its name server has to wait: "+err.Error())
 			time.Sleep(5 * time.Millisecond)
+			return
+		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EPROTO):
+			continue // that client has gone
+		default:
+			// The container may end a socket in its own namespace (SOCK_DESTROY, with CAP_NET_ADMIN). It would be told to us for ever; the
+			// one for datagrams goes on.
+			s.warn(sb, "a container's name server takes no connections any more: "+err.Error())
+			sb.deaf(s.set)
 			return
 		}
 		if sb.conns.Add(1) > maxConns {
@@ -145,6 +158,18 @@ func (sb *sandbox) send(b []byte, to netip.AddrPort) {
 	if sb.udp >= 0 {
 		socket.Send(sb.udp, b, to) // lost if it fails: the client asks again
 	}
+}
+
+// deaf stops listening for connections.
+func (sb *sandbox) deaf(set *socket.Set) {
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	if sb.tcp < 0 {
+		return
+	}
+	_ = set.Remove(sb.tcp) // see forget
+	socket.Close(sb.tcp)
+	sb.tcp = -1
 }
 
 func (sb *sandbox) accept() (*os.File, error) {
