@@ -35,6 +35,7 @@ func runAt(ts *testscript.TestScript, neg bool, args []string, start func(*exec.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DOCKER_HOST="+ts.Getenv("DOCKER_HOST"), "PATH="+ts.Getenv("PATH"))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second // what it left in the background may hold its output
 	ts.Check(start(cmd))
 	timer := time.AfterFunc(placePatience, func() { _ = cmd.Process.Kill() }) // it may have ended
 	defer timer.Stop()
