@@ -27,6 +27,8 @@ type netOptions struct {
 	NoMasq    bool
 	NoRules   bool // neither IPv4's nor IPv6's
 	ObeyInput bool
+	Direct    bool                         // containers' own addresses may be used for published ports
+	NoForeign bool                         // other managers of the firewall are not asked
 	Defaults  map[string]map[string]string // by driver
 }
 
