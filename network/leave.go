@@ -120,6 +120,11 @@ func (n *Networks) Recovered(running func(containerID string) bool) {
 	case <-time.After(recoverPatience): // a plugin does not answer; each call to it has an end of its own
 		n.log.Warn("networks of containers that are gone are still being taken away; the engine does not wait for it")
 	}
+	if n.names != nil {
+		if err := n.names.Recovered(context.Background()); err != nil {
+			n.log.Warn("the name server's sockets of containers that are gone stay in the keeper", "err", err)
+		}
+	}
 	n.sweepLinks()
 	n.collect()
 }

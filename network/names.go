@@ -14,6 +14,7 @@ import (
 type resolver interface {
 	Serve(context.Context, dns.Sandbox) error
 	Drop(ctx context.Context, sandboxID string) error
+	Recovered(context.Context) error
 	Close() error
 }
 
