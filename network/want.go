@@ -69,6 +69,9 @@ func (n *Networks) read(w Want) ([]wish, error) {
 	wishes := make([]wish, 0, len(w.Endpoints))
 	names := map[string]bool{}
 	for _, s := range w.Endpoints {
+		if n.cfg.DefaultBridge == "none" && (s.Network == "default" || s.Network == "bridge") {
+			continue // as with dockerd's --bridge none: who asks for no network has its loopback only
+		}
 		x, err := n.readOne(w, s)
 		if err != nil {
 			return nil, err
