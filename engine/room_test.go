@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -188,6 +189,9 @@ func (v *someVolumes) Unmount(_ context.Context, name, cid string) error {
 }
 
 func (v *someVolumes) Fill(_ context.Context, name, subpath string, from *os.File) error {
+	if n := len(v.usedBy(name)); n != 1 { // the room takes one for the container that is being created: a failed copy-up empties the volume then
+		return fmt.Errorf("%d containers refer to volume %s while it is filled", n, name)
+	}
 	if have, err := os.ReadDir(v.path(name)); err != nil || len(have) > 0 {
 		return err
 	}

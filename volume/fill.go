@@ -52,7 +52,7 @@ func (v *Volumes) fill(ctx context.Context, rec *Volume, root *tree.Dir, subpath
 	if nothing { // as most images have it: there is only an owner to take over
 		return content.Dress(src, to)
 	}
-	alone := len(v.references(rec.Name)) == 0 // the container that it is filled for is being created and does not count yet
+	alone := len(v.references(rec.Name)) <= 1 // the container that it is filled for, which refers to it while it is being created
 	marked := alone && rec.Driver == localDriver && subpath == "" && !v.local.Mounts(rec.Name)
 	if marked {
 		if err := atomicfile.Write(v.path(rec.Name, fillingFile), nil, 0o600); err != nil {
