@@ -126,15 +126,13 @@ func startWithPeer(t *testing.T, args ...string) *live.Engine {
 // busVariable is where the engine and firewalld find the system's bus.
 const busVariable = "DBUS_SYSTEM_BUS_ADDRESS"
 
-// netConditions are what a script of TestNetworks may ask the machine for: [file:PATH], [fs:TYPE], [proto:NAME], and those of all scripts.
+// netConditions are what a script of TestNetworks may ask the machine for: [file:PATH] and [proto:NAME], and those of all scripts.
 func netConditions(cond string) (bool, error) {
 	what, which, _ := strings.Cut(cond, ":")
 	switch what {
 	case "file":
 		_, err := os.Stat(which)
 		return err == nil, nil
-	case "fs":
-		return fileHas("/proc/filesystems", which), nil
 	case "proto":
 		return fileHas("/proc/net/protocols", which), nil
 	}
