@@ -232,6 +232,9 @@ func (n *Networks) attach(ctx context.Context, b *box, p *place, ns *os.File, in
 	}
 	a, err := p.net.driver.Join(ctx, p.net.view, p.request)
 	if err != nil {
+		if p.net.Driver == "bridge" && fault.Is(err, fault.Conflict) {
+			p.request = driver.Request{} // the link of that name is somebody else's: it is not to be taken back
+		}
 		return err
 	}
 	if len(a.Keep) > 0 {

@@ -165,6 +165,9 @@ func (c *config) complete(set *pflag.FlagSet, options []option) error {
 		sum := sha256.Sum256([]byte(c.DataRoot))
 		c.ID = hex.EncodeToString(sum[:])[:6]
 	}
+	if c.Net.MTU < 0 || c.Net.MTU > 65535 {
+		return fmt.Errorf("invalid default MTU: %d", c.Net.MTU)
+	}
 	if len(c.Hosts) == 0 {
 		c.Hosts = []string{defaultHost}
 	}

@@ -85,6 +85,7 @@ func TestFileAndFlags(t *testing.T) {
 				n := c.Net
 				return n.BIP.String() == "10.0.0.1/24" && len(n.Pools) == 1 && n.Defaults["bridge"]["a.b"] == "c" && n.NoRules && !n.NoICC
 			}},
+		{name: "bad mtu", args: []string{"--mtu", "-5"}, err: "invalid default MTU: -5"},
 		{name: "bad bip", args: []string{"--bip", "10.0.0.1"}, err: "no address with a prefix length"},
 		{name: "bip of the other family", args: []string{"--bip", "fd00::1/64"}, err: "not of the family"},
 		{name: "bad pool", args: []string{"--default-address-pool", "base=10.8.0.0/16,size=8"}, err: "--default-address-pool"},

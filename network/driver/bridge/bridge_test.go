@@ -4,10 +4,13 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"berth/base/fault"
 	"berth/kernel/link"
+	"berth/kernel/netns"
 	"berth/kernel/netns/alone"
 	"berth/network/driver"
 	"berth/network/driver/suite"
@@ -72,5 +75,41 @@ func TestCheck(t *testing.T) {
 	}
 	if err := s.Driver.Check(s.Network, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// A link of the name that an endpoint would get, but somebody else's, stays.
+func TestSomebodyElsesLink(t *testing.T) {
+	alone.Need(t)
+	c, err := link.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := setup(t)
+	if err := s.Driver.Create(t.Context(), s.Network); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Driver.Delete(t.Context(), s.Network)
+	path := filepath.Join(t.TempDir(), "ns")
+	if err := netns.Create(path); err != nil {
+		t.Fatal(err)
+	}
+	defer netns.Remove(path)
+	ns, err := netns.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	id := strings.Repeat("b2", 32)
+	if err := c.Do(link.Add(link.Link{Name: driver.HostLink(id), Kind: "veth", Peer: &link.Link{Name: "other"}})); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Do(link.DeleteNamed(driver.HostLink(id)).IfThere())
+	if _, err := s.Driver.Join(t.Context(), s.Network, driver.Request{EndpointID: id, NS: ns, Interface: "eth0"}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("join: %v", err)
+	}
+	if _, err := c.ByName(driver.HostLink(id)); err != nil {
+		t.Errorf("the link of somebody else: %v", err)
 	}
 }
