@@ -74,9 +74,12 @@ func (e *Engine) recover(ctx context.Context) error {
 	}
 	for _, cid := range half {
 		e.log.Info("undoing a creation that was cut off", "container", cid)
-		if err := errors.Join(e.removeNoted(ctx, cid), e.images.RemoveLayer(cid), e.store.Abandon(cid)); err != nil {
-			e.log.Warn("a half-created container is not wholly gone", "container", cid, "error", err)
+		if len(e.store.NotedVolumes(cid)) == 0 {
+			e.undoCreation(ctx, cid)
+			continue
 		}
+		// Behind: whether a volume was made may be known to a plugin only, which may not answer.
+		e.behind = append(e.behind, func() { e.work.Go(func() { e.undoCreation(context.Background(), cid) }) })
 	}
 	for _, cid := range e.images.Layers() {
 		if _, err := os.Lstat(e.store.Dir(cid)); errors.Is(err, os.ErrNotExist) && id.Valid(cid) {
@@ -112,6 +115,19 @@ func (e *Engine) recover(ctx context.Context) error {
 	e.behind = nil
 	e.work.Go(func() { e.sweep(); e.adoptLate() })
 	return nil
+}
+
+// undoCreation removes what there is of a container whose creation was cut off; its directory, by which that is known, last.
+func (e *Engine) undoCreation(ctx context.Context, cid string) {
+	ctx, cancel := context.WithTimeout(ctx, removePatience)
+	defer cancel()
+	err := errors.Join(e.removeNoted(ctx, cid), e.images.RemoveLayer(cid))
+	if err == nil {
+		err = e.store.Abandon(cid)
+	}
+	if err != nil {
+		e.log.Warn("a half-created container is not wholly gone", "container", cid, "error", err)
+	}
 }
 
 // awaitEnds gives the ends that happened while no engine looked a moment to be noted, so that the first answer knows them. They are told
