@@ -82,6 +82,9 @@ func (c compiler) ofWholeNetwork(n Network) []Exposure {
 	return list
 }
 
+// Relay stands for a rule where there is none: the engine carries connections on from a socket of the host.
+const Relay = "(relayed by the engine)"
+
 // exposures are the ways that a published port opens.
 func (c compiler) exposures(p Port) []Exposure {
 	n, known := c.byID[p.NetworkID]
@@ -107,6 +110,15 @@ func (c compiler) exposures(p Port) []Exposure {
 			list = append(list, d)
 		}
 	}, p)
+	if needed, anyClient := p.Relayed(); needed {
+		e.Host, e.Reach = c.door(p), reachOfAddress(p)
+		if !anyClient { // the rules lead all others
+			e.Host, e.Reach = netip.AddrPortFrom(netip.IPv6Loopback(), p.HostPort).String(), ReachHost
+		}
+		e.Rule = Relay
+		e.Notes = []string{"the host's input rules hold, and the container sees the host's address"}
+		list = append(list, e)
+	}
 	return list
 }
 

@@ -33,6 +33,9 @@ func TestAuditNamesRules(t *testing.T) {
 	for _, g := range goldens {
 		text := bare(Compile(g.state).String())
 		for _, e := range Audit(g.state) {
+			if e.Rule == Relay {
+				continue
+			}
 			chain, rule, ok := strings.Cut(e.Rule, ": ")
 			if !ok || !strings.Contains(text, "chain "+chain+" {") {
 				t.Errorf("%s: no chain of %q", g.name, e.Rule)
