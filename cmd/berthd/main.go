@@ -170,9 +170,20 @@ type rooms struct {
 // openRooms opens from the ground up. What was opened is closed again when a later room does not open.
 func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	r := &rooms{events: event.New(nil), log: log}
+	ours := false // the keeper was started by us
 	defer func() {
-		if err != nil {
-			r.close()
+		if err == nil {
+			return
+		}
+		r.close()
+		if ours { // it holds nothing: an engine that is refused leaves nothing behind
+			ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
+			defer cancel()
+			if kerr := endKeeper(ctx, cfg.ExecRoot); kerr != nil {
+				log.Warn("a keeper without containers goes on", "error", kerr)
+				return
+			}
+			removeCgroups(cfg, log)
 		}
 	}()
 	if err := errors.Join(os.MkdirAll(cfg.DataRoot, 0o710), os.MkdirAll(cfg.ExecRoot, 0o711)); err != nil {
@@ -184,6 +195,7 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 		return nil, err
 	}
 	placeCgroups(ctx, &cfg, log)
+	ours = !keeperAnswers(ctx, cfg.ExecRoot)
 	if r.keeper, err = keeper.Open(ctx, keeper.StartConfig{ExecRoot: cfg.ExecRoot, CgroupProcs: keeperCgroup(cfg, log), OOMScoreAdj: keeperOOMScore, Unit: keeperUnit(cfg)}); err != nil {
 		return nil, err
 	}
@@ -280,6 +292,16 @@ func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
 		return
 	}
 	removeCgroups(cfg, log)
+}
+
+// keeperAnswers reports whether there is a keeper already.
+func keeperAnswers(ctx context.Context, execRoot string) bool {
+	c, err := keeper.Dial(ctx, execRoot)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
 
 func endKeeper(ctx context.Context, execRoot string) error {
