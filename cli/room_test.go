@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,8 +32,10 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	r.asked = append(r.asked, line+" "+string(body))
 	r.mu.Unlock()
-	for at, answer := range r.answers {
-		if strings.HasPrefix(line, at) {
+	prefixes := slices.Sorted(maps.Keys(r.answers))
+	slices.Reverse(prefixes) // the longest that fits comes first
+	for _, at := range prefixes {
+		if answer := r.answers[at]; strings.HasPrefix(line, at) {
 			if code, text, ok := strings.Cut(answer, "!"); ok && len(code) == 3 {
 				var n int
 				_, _ = fmt.Sscan(code, &n)
