@@ -8,7 +8,7 @@
 // ratios. A peer that is not installed is left out by name. Figures beyond their budget are marked,
 // and make the exit code 1 only with -strict: a busy machine is no defect.
 //
-// berth-oci, crun and runc run the same bundle (the docker-like default of `berth-oci spec`, seccomp
+// berth-oci, crun and runc run the same bundle (the docker-like default of runtime/spec, seccomp
 // profile included) in a mount namespace without the hybrid cgroup v2 mount, which crun refuses; what
 // the container sees of its isolation is compared first. The engine's part starts an engine of its own.
 package main

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"berth/kernel/cgroup"
+	"berth/runtime/spec"
 	"berth/test/live"
 )
 
@@ -50,7 +52,7 @@ func benchOCI(t *table, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := makeBundle(dir, filepath.Join(o.bin, "berth-oci")); err != nil {
+	if err := makeBundle(dir); err != nil {
 		return err
 	}
 	ours := contender{"berth-oci", filepath.Join(o.bin, "berth-oci"), 0}
@@ -95,7 +97,7 @@ func benchOCI(t *table, o options) error {
 }
 
 // makeBundle makes dir/bundle: the box's root and a docker-like config.json whose program is true.
-func makeBundle(dir, berthOCI string) error {
+func makeBundle(dir string) error {
 	rootfs := filepath.Join(dir, "bundle", "rootfs")
 	if err := os.MkdirAll(rootfs, 0o755); err != nil {
 		return err
@@ -114,8 +116,18 @@ func makeBundle(dir, berthOCI string) error {
 			return err
 		}
 	}
-	if out, err := exec.Command(berthOCI, "spec", "--bundle", filepath.Join(dir, "bundle")).CombinedOutput(); err != nil {
-		return fmt.Errorf("berth-oci spec: %w: %s", err, out)
+	l, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	s := spec.Default(spec.DefaultOptions{Hostname: "berth", HostCgroupNamespace: l.Mode != cgroup.V2})
+	delete(s.Linux.Sysctl, "net.ipv4.ping_group_range") // crun 1.8.1 does not take it
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bundle", "config.json"), data, 0o644); err != nil {
+		return err
 	}
 	return setProgram(dir, "/bin/true")
 }
@@ -127,17 +139,17 @@ func setProgram(dir string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	var spec map[string]any
-	if err := json.Unmarshal(data, &spec); err != nil {
+	var config map[string]any
+	if err := json.Unmarshal(data, &config); err != nil {
 		return err
 	}
-	process, ok := spec["process"].(map[string]any)
+	process, ok := config["process"].(map[string]any)
 	if !ok {
 		return errors.New("config.json has no process")
 	}
 	process["args"], process["terminal"] = args, false
-	spec["ociVersion"] = "1.0.2"
-	if data, err = json.Marshal(spec); err != nil {
+	config["ociVersion"] = "1.0.2"
+	if data, err = json.Marshal(config); err != nil {
 		return err
 	}
 	return os.WriteFile(path, data, 0o644)
