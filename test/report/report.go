@@ -171,18 +171,19 @@ func (r *report) finish() int {
 			slow = append(slow, t)
 		}
 	}
-	for _, t := range failed {
-		fmt.Fprintf(r.out, "\n--- FAIL %s\n%s", t.title(), indent(t.output))
-		if t.state == "" {
-			fmt.Fprintf(r.out, "    (it never ended)\n%s", indent(r.get(t.pkg, "").output))
-		}
-	}
 	r.printSkips(skipped)
 	if len(slow) > 0 {
 		sort.SliceStable(slow, func(i, j int) bool { return slow[i].elapsed > slow[j].elapsed })
 		fmt.Fprintf(r.out, "\nslower than %v:\n", r.slow)
 		for _, t := range slow[:min(len(slow), 15)] {
 			fmt.Fprintf(r.out, "  %6.1fs  %s\n", t.elapsed.Seconds(), t.title())
+		}
+	}
+	// Failures stand last: of a long output people see the end.
+	for _, t := range failed {
+		fmt.Fprintf(r.out, "\n--- FAIL %s\n%s", t.title(), indent(t.output))
+		if t.state == "" {
+			fmt.Fprintf(r.out, "    (it never ended)\n%s", indent(r.get(t.pkg, "").output))
 		}
 	}
 	fmt.Fprintf(r.out, "\n%d passed, %d failed, %d skipped\n", pass, len(failed), len(skipped))
