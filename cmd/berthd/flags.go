@@ -65,6 +65,7 @@ type config struct {
 	SELinux         bool
 	NoNewPrivileges bool
 	Net             netOptions
+	Image           imageOptions
 	DNS             []string
 	DNSSearch       []string
 	DNSOptions      []string

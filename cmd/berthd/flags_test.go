@@ -90,7 +90,17 @@ func TestFileAndFlags(t *testing.T) {
 		{name: "bip of the other family", args: []string{"--bip", "fd00::1/64"}, err: "not of the family"},
 		{name: "bad pool", args: []string{"--default-address-pool", "base=10.8.0.0/16,size=8"}, err: "--default-address-pool"},
 		{name: "bad pool key", args: []string{"--default-address-pool", "bas=10.8.0.0/16"}, err: "unexpected key 'bas'"},
-		{name: "not in this build, list", file: `{"registry-mirrors": ["https://m"]}`, err: "registry-mirrors: there is no pull"},
+		{name: "not in this build, list", file: `{"authorization-plugins": ["a"]}`, err: "authorization-plugins: there are no plugins"},
+		{name: "registries", file: `{"registry-mirrors": ["https://m"], "insecure-registries": ["r:5000", "10.0.0.0/8"], "proxies": {"https-proxy": "http://p:3128"}, "max-concurrent-downloads": 7, "keep-blobs": true}`,
+			check: func(c config) bool {
+				i := c.Image
+				return i.mirrors()[0] == "https://m/" && len(i.Insecure) == 2 && i.HTTPSProxy == "http://p:3128" && i.Downloads == 7 && i.Uploads == 5 && i.KeepBlobs && !i.StaleIfError
+			}},
+		{name: "mirror without scheme", args: []string{"--registry-mirror", "m.example"}, err: "no scheme specified"},
+		{name: "mirror with a secret", args: []string{"--registry-mirror", "https://u:secret@m"}, err: "username/password not allowed in URI \"https://u:xxxxx@m\""},
+		{name: "insecure URL", args: []string{"--insecure-registry", "http://r"}, err: "write HOST, HOST:PORT or a CIDR"},
+		{name: "no downloads", args: []string{"--max-concurrent-downloads", "0"}, err: "less than 1"},
+		{name: "unknown proxy", file: `{"proxies": {"ftp-proxy": "x"}}`, err: "proxies: ftp-proxy is unknown"},
 		{name: "only in the file", file: `{"min-api-version": "1.40"}`, err: "min-api-version: the oldest API version"},
 		{name: "live-restore off", args: []string{"--live-restore=false"}, err: "containers always outlive the engine"},
 		{name: "other storage driver", args: []string{"-s", "btrfs"}, err: "only storage driver is overlay2"},

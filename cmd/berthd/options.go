@@ -32,7 +32,6 @@ type value interface {
 
 // Reasons for options that dockerd has and this build has not.
 const (
-	noPull       = "there is no pull or push in this build"
 	noContainerd = "Berth has no containerd: its own runtime starts containers"
 	noSwarm      = "there is no cluster mode in this build"
 	noPlugins    = "there are no plugins in this build"
@@ -81,7 +80,7 @@ func table(c *config) []option {
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
 		{"version", "v", "", "Print the version and exit", &boolean{to: &c.Version}},
 		{"help", "h", "", "Print this help and exit", &boolean{to: new(bool)}},
-	}, append(networkOptions(&c.Net), missing()...)...)
+	}, slices.Concat(networkOptions(&c.Net), transferOptions(&c.Image), missing())...)
 }
 
 // missing lists what dockerd has and this build refuses.
@@ -101,8 +100,6 @@ func missing() []option {
 	refuse(noSwarm, false, "network-control-plane-mtu", "network-diagnostic-port")
 	refuse("host-gateway is the gateway of the container's own network", false, "host-gateway-ip|host-gateway-ips")
 	refuse("Berth never changes the policy of the host's FORWARD chain", true, "ip-forward-no-drop")
-	refuse(noPull, false, "registry-mirror|registry-mirrors", "insecure-registry|insecure-registries", "max-concurrent-downloads", "max-concurrent-uploads",
-		"max-download-attempts", "http-proxy", "https-proxy", "no-proxy")
 	refuse(noContainerd, false, "containerd", "containerd-namespace", "containerd-plugins-namespace")
 	refuse(noContainerd, true, "cri-containerd")
 	refuse(noSwarm, false, "swarm-default-advertise-addr", "node-generic-resource|node-generic-resources")
@@ -121,7 +118,7 @@ func missing() []option {
 	refuse("dockerd itself has dropped it; use a restart policy", true, "restart")
 	// Only in daemon.json.
 	for key, why := range map[string]string{
-		"builder": "there is no build in this build of the engine", "proxies": noPull, "allow-nondistributable-artifacts": noPull,
+		"builder": "there is no build in this build of the engine", "allow-nondistributable-artifacts": "layers that may not be passed on never are",
 		"min-api-version": "the oldest API version served is always 1.24",
 	} {
 		out = append(out, option{key: key, value: &refusal{why: why}})
