@@ -16,20 +16,22 @@ import (
 	"berth/base/ref"
 )
 
-// The database has three buckets:
+// The database has four buckets:
 //
-//	meta    "version" → 4 bytes, big endian: dbVersion
-//	images  image id ("sha256:…") → JSON of stored
-//	names   full reference ("docker.io/library/busybox:latest", "…@sha256:…") → image id
+//	meta     "version" → 4 bytes, big endian: dbVersion
+//	images   image id ("sha256:…") → JSON of stored
+//	names    full reference ("docker.io/library/busybox:latest", "…@sha256:…") → JSON of target
+//	sources  diff id → JSON list of Source, the latest last
 //
 // bbolt makes each transaction durable (two fdatasync) before Update returns.
-const dbVersion = 1
+const dbVersion = 2
 
 var (
-	bucketMeta   = []byte("meta")
-	bucketImages = []byte("images")
-	bucketNames  = []byte("names")
-	keyVersion   = []byte("version")
+	bucketMeta    = []byte("meta")
+	bucketImages  = []byte("images")
+	bucketNames   = []byte("names")
+	bucketSources = []byte("sources")
+	keyVersion    = []byte("version")
 )
 
 func openDB(path string) (*bolt.DB, error) {
@@ -47,32 +49,83 @@ func openDB(path string) (*bolt.DB, error) {
 	return db, nil
 }
 
-// prepare makes the buckets of a new database and refuses one of another version.
+// prepare makes the buckets of a new database, brings an older one up to date, and refuses one of a newer version.
 func prepare(db *bolt.DB) error {
-	ready := false
+	version := uint32(0) // none yet
 	err := db.View(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketMeta)
 		if b == nil {
 			return nil
 		}
 		v := b.Get(keyVersion)
-		if len(v) != 4 || binary.BigEndian.Uint32(v) != dbVersion {
+		if len(v) == 4 {
+			version = binary.BigEndian.Uint32(v)
+		}
+		if version < 1 || version > dbVersion {
 			return fault.New(fault.Invalid, "%s was written by another version of Berth (format %x, this build reads %d)", db.Path(), v, dbVersion)
 		}
-		ready = true
 		return nil
 	})
-	if err != nil || ready {
+	if err != nil || version == dbVersion {
 		return err
 	}
 	return db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketImages, bucketNames} {
+		for _, name := range [][]byte{bucketMeta, bucketImages, bucketNames, bucketSources} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
+		if version == 1 {
+			if err := from1(tx); err != nil {
+				return fault.In(err, "bring %s from format 1 to %d", db.Path(), dbVersion)
+			}
+		}
 		return tx.Bucket(bucketMeta).Put(keyVersion, binary.BigEndian.AppendUint32(nil, dbVersion))
 	})
+}
+
+// from1 brings a database of format 1 to format 2. There an image had one manifest and index, and a name was an image id.
+func from1(tx *bolt.Tx) error {
+	roots := map[string]digest.Digest{}
+	images := map[string][]byte{}
+	err := tx.Bucket(bucketImages).ForEach(func(k, v []byte) error {
+		var old struct {
+			stored
+			Manifest *Descriptor `json:"manifest"`
+			Index    *Descriptor `json:"index"`
+		}
+		if err := json.Unmarshal(v, &old); err != nil {
+			return nil // readAll tells
+		}
+		if old.Manifest != nil {
+			o := origin{Manifest: *old.Manifest, Index: old.Index}
+			old.Origins = []origin{o}
+			roots[string(k)] = o.root().Digest
+		}
+		b, err := json.Marshal(&old.stored)
+		images[string(k)] = b
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	names := map[string][]byte{}
+	err = tx.Bucket(bucketNames).ForEach(func(k, v []byte) error {
+		b, err := target{ID: digest.Digest(v), Root: roots[string(v)]}.encode()
+		names[string(k)] = b
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for bucket, list := range map[string]map[string][]byte{string(bucketImages): images, string(bucketNames): names} {
+		for k, v := range list {
+			if err := tx.Bucket([]byte(bucket)).Put([]byte(k), v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func putImage(tx *bolt.Tx, r *record) error {
@@ -83,8 +136,24 @@ func putImage(tx *bolt.Tx, r *record) error {
 	return tx.Bucket(bucketImages).Put([]byte(r.id), b)
 }
 
-func putName(tx *bolt.Tx, n ref.Ref, id digest.Digest) error {
-	return tx.Bucket(bucketNames).Put([]byte(n.String()), []byte(id))
+func putName(tx *bolt.Tx, n ref.Ref, t target) error {
+	b, err := t.encode()
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(bucketNames).Put([]byte(n.String()), b)
+}
+
+func putSources(tx *bolt.Tx, d digest.Digest, list []Source) error {
+	b, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(bucketSources).Put([]byte(d), b)
+}
+
+func deleteSources(tx *bolt.Tx, d digest.Digest) error {
+	return tx.Bucket(bucketSources).Delete([]byte(d))
 }
 
 func deleteName(tx *bolt.Tx, n ref.Ref) error {
@@ -100,35 +169,78 @@ func deleteImage(tx *bolt.Tx, id digest.Digest) error {
 func (s *Store) readAll() error {
 	return s.db.View(func(tx *bolt.Tx) error {
 		err := tx.Bucket(bucketImages).ForEach(func(k, v []byte) error {
-			id := digest.Digest(k)
-			var st stored
-			if err := json.Unmarshal(v, &st); err != nil {
-				s.log.Error("image record is unreadable", "image", id, "err", err)
-				return nil
-			}
-			r, err := s.readRecord(id, st)
-			if err != nil {
-				s.log.Error("image is damaged and left out", "image", id, "err", err)
-				return nil
-			}
-			s.admit(r)
+			s.readImage(digest.Digest(k), v)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		return tx.Bucket(bucketNames).ForEach(func(k, v []byte) error {
-			n, err := ref.Parse(string(k))
-			if err != nil || n.IsNameOnly() {
-				s.log.Error("image name is unreadable", "name", string(k), "err", err)
+		err = tx.Bucket(bucketNames).ForEach(func(k, v []byte) error {
+			s.readName(string(k), v)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketSources).ForEach(func(k, v []byte) error {
+			d := digest.Digest(k)
+			var list []Source
+			if err := json.Unmarshal(v, &list); err != nil || !s.layers.Has(d) {
+				s.staleSources = append(s.staleSources, d)
 				return nil
 			}
-			if id := digest.Digest(v); s.images[id] != nil {
-				s.setName(n, id)
-			}
+			s.sources[d] = list
 			return nil
 		})
 	})
+}
+
+func (s *Store) readImage(id digest.Digest, v []byte) {
+	var st stored
+	if err := json.Unmarshal(v, &st); err != nil {
+		s.log.Error("image record is unreadable", "image", id, "err", err)
+		return
+	}
+	r, err := s.readRecord(id, st)
+	if err != nil {
+		s.log.Error("image is damaged and left out", "image", id, "err", err)
+		return
+	}
+	s.images[id] = r
+	for _, o := range st.Origins {
+		if o.Index != nil {
+			s.knowIndex(*o.Index)
+		}
+	}
+}
+
+func (s *Store) readName(text string, v []byte) {
+	n, err := ref.Parse(text)
+	if err != nil || n.IsNameOnly() {
+		s.log.Error("image name is unreadable", "name", text, "err", err)
+		return
+	}
+	var t target
+	if err := json.Unmarshal(v, &t); err != nil {
+		s.log.Error("image name is unreadable", "name", text, "err", err)
+		return
+	}
+	if s.images[t.ID] != nil {
+		s.setName(n, t)
+	}
+}
+
+// knowIndex reads an index into memory, once.
+func (s *Store) knowIndex(d Descriptor) {
+	if s.indexes[d.Digest] != nil {
+		return
+	}
+	ix, err := s.loadIndex(d)
+	if err != nil {
+		s.log.Warn("an image's index is unreadable", "index", d.Digest, "err", err)
+		return
+	}
+	s.indexes[d.Digest] = ix
 }
 
 func newReader(b []byte) io.Reader { return bytes.NewReader(b) }

@@ -19,8 +19,11 @@ type Step struct {
 }
 
 // History tells how an image was made.
-func (s *Store) History(name string) ([]Step, error) {
-	img, err := s.Resolve(name)
+func (s *Store) History(name string) ([]Step, error) { return s.HistoryFor(name, nil) }
+
+// HistoryFor is History of the image for a platform; nil is the one that Resolve gives.
+func (s *Store) HistoryFor(name string, p *Platform) ([]Step, error) {
+	img, err := s.ResolvePlatform(name, p)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +65,7 @@ func (s *Store) nameSteps(steps []Step, id digest.Digest) {
 			return
 		}
 		steps[i].ID = string(id)
-		steps[i].Tags = s.snapshot(r).RepoTags
+		steps[i].Tags = s.snapshot(r, "").RepoTags
 		if id = r.Parent; id == "" {
 			return
 		}

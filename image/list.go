@@ -40,7 +40,11 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 		layerUsers = s.layerUsers()
 	}
 	parents := s.parents()
+	siblings := s.siblings()
 	for id, r := range s.images {
+		if siblings[id] {
+			continue // shown under the image of its index
+		}
 		img, ok, err := s.selected(r, sel, parents[id])
 		if err != nil {
 			s.mu.RUnlock()
@@ -144,7 +148,7 @@ func (s *Store) selected(r *record, sel *selection, hasChildren bool) (*Image, b
 	if sel.dangling && hasChildren {
 		return nil, false, nil
 	}
-	img := s.snapshot(r)
+	img := s.snapshot(r, s.shownRoot(r))
 	if len(sel.references) > 0 {
 		if err := s.onlyMatching(img, r.id, sel.references); err != nil {
 			return nil, false, err
@@ -160,6 +164,20 @@ func (s *Store) selected(r *record, sel *selection, hasChildren bool) (*Image, b
 		return nil, false, nil
 	}
 	return img, true, nil
+}
+
+// shownRoot is the document that a list shows an image by: that of its first tag, else of its first name.
+func (s *Store) shownRoot(r *record) digest.Digest {
+	names := s.byID[r.id]
+	for _, n := range names {
+		if n.Digest == "" {
+			return s.names[n].Root
+		}
+	}
+	if len(names) > 0 {
+		return s.names[names[0]].Root
+	}
+	return ""
 }
 
 // onlyMatching leaves the names that one of the patterns fits.

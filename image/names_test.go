@@ -35,7 +35,7 @@ func TestResolve(t *testing.T) {
 		}
 	}
 	repoDigest, _ := ref.Parse("app@" + string(m.Digest))
-	if err := h.point(digest.Digest(id), repoDigest); err != nil {
+	if err := h.Point(digest.Digest(id), "", repoDigest); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []string{
@@ -146,7 +146,7 @@ func TestRemove(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := h.point(digest.Digest(a.id()), r); err != nil {
+			if err := h.Point(digest.Digest(a.id()), "", r); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -64,7 +64,11 @@ func (s *Store) prunable(danglingOnly bool, until time.Time, f Filters) (names [
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	parents := s.parents()
+	siblings := s.siblings()
 	for id, r := range s.images {
+		if siblings[id] {
+			continue // goes with the image of its index
+		}
 		refs := s.byID[id]
 		if len(refs) == 0 && parents[id] || danglingOnly && parents[id] {
 			continue
@@ -75,7 +79,7 @@ func (s *Store) prunable(danglingOnly bool, until time.Time, f Filters) (names [
 		if !f.labels("label", r.doc.Config.Labels) || len(f["label!"]) > 0 && f.labels("label!", r.doc.Config.Labels) {
 			continue
 		}
-		tagged := len(s.snapshot(r).RepoTags) > 0
+		tagged := len(s.snapshot(r, "").RepoTags) > 0
 		switch {
 		case len(refs) == 0:
 			names = append(names, string(id))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
-	bolt "go.etcd.io/bbolt"
 
 	"berth/base/failpoint"
 	"berth/base/fault"
@@ -17,8 +16,9 @@ import (
 
 // RemoveOptions say how Remove treats what is in its way.
 type RemoveOptions struct {
-	Force   bool // also images that stopped containers use or that have several names
-	NoPrune bool // keep parents without names
+	Force     bool       // also images that stopped containers use or that have several names
+	NoPrune   bool       // keep parents without names
+	Platforms []Platform // take only the images for these platforms, and names only where none is left; empty: all
 }
 
 // Removed is one line of what Remove did: a name taken, or an image or layer deleted.
@@ -27,9 +27,9 @@ type Removed struct {
 	Deleted  string // image id, or a layer's chain id, as Docker tells them
 }
 
-// Remove takes a name, and with an image's last one the image; an id takes the image with all its names. What is in the way
-// is Conflict in Docker's words: children and running containers always, stopped containers and further names
-// unless forced.
+// Remove takes a name, and with an image's last one the image and those of other platforms that came with it; an id takes
+// the image with all its names. What is in the way is Conflict in Docker's words: children and running containers
+// always, stopped containers and further names unless forced.
 func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Removed, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -37,16 +37,22 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Rem
 		return nil, err
 	}
 	s.mu.RLock()
-	r, err := s.resolve(name)
+	h, err := s.resolve(name)
+	alone := err == nil && s.standsAlone(name, h)
 	s.mu.RUnlock()
 	if err != nil {
 		return nil, err
 	}
 	rm := &removal{s: s, o: o}
-	if rm.byID(name, r) {
-		err = rm.image(r)
-	} else {
-		err = rm.name(name, r)
+	switch {
+	case len(o.Platforms) > 0:
+		err = rm.platforms(name, h)
+	case alone:
+		err = rm.one(h.r)
+	case rm.byID(name, h.r):
+		err = rm.image(h.r)
+	default:
+		err = rm.name(name, h.r)
 	}
 	for _, e := range rm.events {
 		s.emit(e)
@@ -65,7 +71,7 @@ type removal struct {
 // byID reports whether a reference speaks of the image rather than of one of its names: it is none of them.
 func (rm *removal) byID(name string, r *record) bool {
 	n, err := ref.Parse(name)
-	return err != nil || rm.s.names[lookupForm(n)] != r.id
+	return err != nil || rm.s.names[lookupForm(n)].ID != r.id
 }
 
 // name takes one name of an image.
@@ -75,7 +81,7 @@ func (rm *removal) name(text string, r *record) error {
 		return err
 	}
 	n = lookupForm(n)
-	names := rm.s.byID[r.id]
+	names := rm.s.namesOf(r)
 	if uses := rm.s.usedBy(string(r.id)); !rm.o.Force && oneName(names) && len(uses) > 0 {
 		return fault.New(fault.Conflict, "conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
 			text, id.Short(uses[0].ContainerID), id.Short(string(r.id)))
@@ -91,12 +97,19 @@ func (rm *removal) name(text string, r *record) error {
 			}
 		}
 	}
+	group := rm.group(taken)
 	if left > 0 {
-		return rm.untag(r, taken)
+		if err := rm.untag(r, taken); err != nil {
+			return err
+		}
+		return rm.nameless(group)
 	}
 	// That was the last name: the image goes with it, unless something needs it.
 	if c := rm.conflict(r, !rm.o.Force, false); c != nil {
 		if err := rm.untag(r, taken); err != nil {
+			return err
+		}
+		if err := rm.nameless(group); err != nil {
 			return err
 		}
 		if c.used || len(rm.s.children(r.id)) > 0 {
@@ -104,10 +117,13 @@ func (rm *removal) name(text string, r *record) error {
 		}
 		return c.err(r)
 	}
-	return rm.delete(r, taken)
+	if err := rm.delete(r, taken); err != nil {
+		return err
+	}
+	return rm.nameless(group)
 }
 
-// image removes an image by its id.
+// image removes an image by its id, and those that stand under it.
 func (rm *removal) image(r *record) error {
 	names := rm.s.byID[r.id]
 	if oneName(names) || len(names) == 0 {
@@ -117,7 +133,104 @@ func (rm *removal) image(r *record) error {
 	} else if c := rm.conflict(r, !rm.o.Force, !rm.o.Force); c != nil {
 		return c.err(r)
 	}
-	return rm.delete(r, names)
+	group := rm.group(names)
+	if o := r.newest(); o != nil && len(names) == 0 {
+		rm.s.mu.RLock()
+		group = rm.s.members(o.root().Digest)
+		rm.s.mu.RUnlock()
+	}
+	if err := rm.delete(r, names); err != nil {
+		return err
+	}
+	return rm.nameless(group)
+}
+
+// one removes an image that stands under another: the names stay with that.
+func (rm *removal) one(r *record) error {
+	if c := rm.conflict(r, !rm.o.Force, false); c != nil {
+		return c.err(r)
+	}
+	return rm.delete(r, nil)
+}
+
+// platforms removes an image for some platforms only.
+func (rm *removal) platforms(name string, h hit) error {
+	var victims []*record
+	for i := range rm.o.Platforms {
+		rm.s.mu.RLock()
+		v, err := rm.s.resolvePlatform(name, &rm.o.Platforms[i])
+		rm.s.mu.RUnlock()
+		if err != nil {
+			return err
+		}
+		victims = union(victims, []*record{v.r})
+	}
+	for _, r := range victims {
+		if c := rm.conflict(r, !rm.o.Force, false); c != nil {
+			return c.err(r)
+		}
+	}
+	for _, r := range victims {
+		if err := rm.platform(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// platform removes one image; its names go on standing for what else is here of their index.
+func (rm *removal) platform(r *record) error {
+	var lost []ref.Ref
+	moved := map[ref.Ref]target{}
+	rm.s.mu.RLock()
+	for _, n := range rm.s.byID[r.id] {
+		t := rm.s.names[n]
+		var rest *record
+		host := wantPlatform(nil).match
+		for _, m := range rm.s.members(t.Root) {
+			if m != r && (rest == nil || host.Less(m.doc.platform().oci(), rest.doc.platform().oci())) {
+				rest = m
+			}
+		}
+		if rest == nil {
+			lost = append(lost, n)
+			continue
+		}
+		moved[n] = target{ID: rest.id, Root: t.Root}
+	}
+	rm.s.mu.RUnlock()
+	if len(moved) > 0 {
+		c := newChange()
+		c.set = moved
+		if err := rm.s.apply(c); err != nil {
+			return err
+		}
+	}
+	return rm.delete(r, lost)
+}
+
+// group is the images that names stand for. Not all have to be without names once these are taken.
+func (rm *removal) group(names []ref.Ref) (list []*record) {
+	rm.s.mu.RLock()
+	defer rm.s.mu.RUnlock()
+	for _, n := range names {
+		list = union(list, rm.s.members(rm.s.names[n].Root))
+	}
+	return list
+}
+
+// nameless deletes those of a group that have no name any more and that nothing needs.
+func (rm *removal) nameless(group []*record) error {
+	for _, r := range group {
+		r = rm.s.images[r.id]
+		if r == nil || len(rm.s.namesOf(r)) > 0 || rm.conflict(r, true, true) != nil {
+			continue
+		}
+		if err := rm.delete(r, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // oneName reports whether an image has just one tag, and digests of no other repository.
@@ -183,22 +296,11 @@ func (rm *removal) conflict(r *record, stopped, names bool) *conflict {
 
 // untag takes names from an image that stays.
 func (rm *removal) untag(r *record, names []ref.Ref) error {
-	err := rm.s.db.Update(func(tx *bolt.Tx) error {
-		for _, n := range names {
-			if err := deleteName(tx, n); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fault.In(err, "write image database")
+	c := newChange()
+	c.drop = names
+	if err := rm.s.apply(c); err != nil {
+		return err
 	}
-	rm.s.mu.Lock()
-	for _, n := range names {
-		rm.s.dropName(n)
-	}
-	rm.s.mu.Unlock()
 	rm.tellUntagged(r, names)
 	return nil
 }
@@ -216,25 +318,13 @@ func (rm *removal) delete(r *record, names []ref.Ref) error {
 	if err := failpoint.Hit("image/before-delete"); err != nil {
 		return err
 	}
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		for _, n := range names {
-			if err := deleteName(tx, n); err != nil {
-				return err
-			}
-		}
-		return deleteImage(tx, r.id)
-	})
-	if err != nil {
-		return fault.In(err, "write image database")
-	}
-	s.mu.Lock()
-	for _, n := range names {
-		s.dropName(n)
-	}
-	delete(s.images, r.id)
-	s.mu.Unlock()
+	c := newChange()
+	c.drop = names
+	c.gone[r.id] = r
 	gone := s.goneChains(r)
-	s.release(r)
+	if err := s.apply(c); err != nil {
+		return err
+	}
 	rm.tellUntagged(r, names)
 	rm.done = append(rm.done, Removed{Deleted: string(r.id)})
 	for _, c := range gone {
@@ -251,8 +341,8 @@ func (rm *removal) delete(r *record, names []ref.Ref) error {
 	return rm.delete(parent, nil)
 }
 
-// goneChains gives the chain ids that no image has any more, the topmost first. The image is out of the map already, and
-// changing is held, so the map stays as it is. Chains that containers keep are not gone.
+// goneChains gives the chain ids that no image will have without this one, the topmost first. changing is held, so that the
+// map stays as it is. Chains that containers keep are not gone.
 func (s *Store) goneChains(r *record) (gone []digest.Digest) {
 	kept := map[digest.Digest]bool{}
 	keep := func(diffIDs []digest.Digest) {
@@ -261,6 +351,9 @@ func (s *Store) goneChains(r *record) (gone []digest.Digest) {
 		}
 	}
 	for _, other := range s.images {
+		if other.id == r.id {
+			continue
+		}
 		keep(other.doc.RootFS.DiffIDs)
 	}
 	for _, u := range s.layers.Containers() {

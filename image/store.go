@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 
-	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/base/ref"
 	"berth/image/archive"
@@ -27,6 +26,7 @@ type Config struct {
 	Root      string         // directory of the store alone
 	Limits    archive.Limits // of one layer
 	UserXattr bool           // layers are mounted in a user namespace
+	KeepBlobs bool           // keep the compressed layers of images that come from now on, beside the unpacked ones
 	Facts     probe.Features // the zero value asks the kernel
 	Log       *slog.Logger   // nil: nothing is logged
 	Events    func(Event)    // told what happened to images, after it is durable; nil: nobody. It must not call back
@@ -34,7 +34,7 @@ type Config struct {
 
 // Event is something that happened to an image, in the words of docker events.
 type Event struct {
-	Action string // load, import, tag, untag, delete, save, prune
+	Action string // load, import, tag, untag, delete, save, prune, pull, push
 	ID     string // the image, or a name where Docker gives one
 	Name   string // attribute "name"
 	Attrs  map[string]string
@@ -59,8 +59,15 @@ type Store struct {
 
 	mu     sync.RWMutex // guards what follows; held for memory only
 	images map[digest.Digest]*record
-	names  map[ref.Ref]digest.Digest
+	names  map[ref.Ref]target
 	byID   map[digest.Digest][]ref.Ref // names of each image, sorted
+	// indexes that a name or an image came with; sources of layers, by diff id.
+	indexes map[digest.Digest]*index
+	sources map[digest.Digest][]Source
+
+	// Guarded by changing.
+	rootHolds    map[digest.Digest]bool // root documents held for names
+	staleSources []digest.Digest        // in the database still, for layers that are gone
 }
 
 // record is one image in memory. It is not changed once it is in the map: changes make another one.
@@ -69,14 +76,14 @@ type record struct {
 	doc *Document // without its history, which is read from the blob when asked for
 	stored
 	size int64
+	held []digest.Digest // documents and kept blobs that it holds, of those it names
 }
 
 // stored is what the database keeps of an image besides its document.
 type stored struct {
-	Parent   digest.Digest `json:"parent,omitempty"`
-	Manifest *Descriptor   `json:"manifest,omitempty"` // the manifest it came with
-	Index    *Descriptor   `json:"index,omitempty"`    // the index that manifest was chosen from
-	Tagged   time.Time     `json:"tagged,omitzero"`    // when a name was last given or taken
+	Parent  digest.Digest `json:"parent,omitempty"`
+	Origins []origin      `json:"origins,omitempty"` // manifests it came with, the newest last
+	Tagged  time.Time     `json:"tagged,omitzero"`   // when a name was last given or taken
 }
 
 // Descriptor names a document in the blob store.
@@ -87,6 +94,7 @@ type Descriptor struct {
 	ArtifactType string            `json:"artifactType,omitempty"`
 	Platform     *Platform         `json:"platform,omitempty"`
 	Annotations  map[string]string `json:"annotations,omitempty"`
+	URLs         []string          `json:"urls,omitempty"` // where else it can be had: foreign layers
 }
 
 // Image is a snapshot of an image.
@@ -108,7 +116,8 @@ type Image struct {
 func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Log, usedBy: func(string) []Use { return nil },
-		images: map[digest.Digest]*record{}, names: map[ref.Ref]digest.Digest{}, byID: map[digest.Digest][]ref.Ref{},
+		images: map[digest.Digest]*record{}, names: map[ref.Ref]target{}, byID: map[digest.Digest][]ref.Ref{},
+		indexes: map[digest.Digest]*index{}, sources: map[digest.Digest][]Source{}, rootHolds: map[digest.Digest]bool{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -138,6 +147,9 @@ func (s *Store) openRest() (err error) {
 	if err := s.readAll(); err != nil {
 		return err
 	}
+	s.changing.Lock()
+	s.settle()
+	s.changing.Unlock()
 	s.blobs.Sweep()
 	if freed := s.layers.Sweep(); freed > 0 {
 		s.log.Info("deleted layers that no image has", "bytes", freed)
@@ -165,11 +177,6 @@ func (s *Store) Blobs() *blob.Store { return s.blobs }
 
 // UsedBy plugs in who knows which containers use an image. It is called once, before the store is used by others.
 func (s *Store) UsedBy(f func(imageID string) []Use) { s.usedBy = f }
-
-// admit puts a record into memory.
-func (s *Store) admit(r *record) {
-	s.images[r.id] = r
-}
 
 // readRecord makes a record of what the database and the blob store have, and holds what it names.
 func (s *Store) readRecord(id digest.Digest, st stored) (*record, error) {
@@ -202,189 +209,33 @@ func (s *Store) newRecord(id digest.Digest, doc *Document, st stored) (*record, 
 		s.layers.Release(doc.RootFS.DiffIDs...)
 		return nil, err
 	}
-	for _, d := range r.documents() {
-		// A manifest that is lost is no reason to lose the image.
-		if err := s.blobs.Retain(context.Background(), d); err != nil {
-			s.log.Warn("image's manifest is missing", "image", id, "manifest", d, "err", err)
-		}
-	}
+	r.held = s.holdDocuments(r)
 	return r, nil
 }
 
 // release gives back what newRecord took.
 func (s *Store) release(r *record) (deletedLayers []digest.Digest) {
-	for _, d := range r.documents() {
-		s.blobs.Release(d)
-	}
+	s.releaseDocuments(r.held)
 	s.blobs.Release(r.id)
 	return s.layers.Release(r.doc.RootFS.DiffIDs...)
 }
 
-// documents are the blobs of an image besides its configuration.
-func (r *record) documents() (list []digest.Digest) {
-	for _, d := range []*Descriptor{r.Manifest, r.Index} {
-		if d != nil {
-			list = append(list, d.Digest)
-		}
-	}
-	return list
-}
-
-// Registration is a new image, or new names for one that exists.
-type Registration struct {
-	Config   []byte        // the document, byte for byte
-	Parent   digest.Digest // image it was committed on, or ""
-	Manifest *Attached     // the manifest it came with, or nil
-	Index    *Attached     // the index it was chosen from, or nil
-	Names    []ref.Ref     // tags and repository digests it gets; taken from the images that have them
-}
-
-// Attached is a document that came with an image, with its bytes.
-type Attached struct {
-	Descriptor
-	Content []byte
-}
-
-// Register makes an image of layers that are in the layer store, durably, and gives it names. The caller holds the
-// layers. It tells the names that were another image's before.
-func (s *Store) Register(ctx context.Context, n Registration) (*Image, map[ref.Ref]digest.Digest, error) {
-	doc, err := ParseDocument(n.Config)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(doc.RootFS.DiffIDs) > layer.MaxDepth {
-		return nil, nil, fault.New(fault.Invalid, "max depth exceeded")
-	}
-	id := digest.FromBytes(n.Config)
-	st := stored{Parent: n.Parent}
-	if st.Manifest, err = s.keep(ctx, n.Manifest); err != nil {
-		return nil, nil, err
-	}
-	if n.Manifest != nil {
-		defer s.blobs.Release(n.Manifest.Digest)
-	}
-	if st.Index, err = s.keep(ctx, n.Index); err != nil {
-		return nil, nil, err
-	}
-	if n.Index != nil {
-		defer s.blobs.Release(n.Index.Digest)
-	}
-	if _, err := s.blobs.Put(ctx, blob.Want{Digest: id, Size: int64(len(n.Config))}, newReader(n.Config)); err != nil {
-		return nil, nil, err
-	}
-	defer s.blobs.Release(id)
-	fresh, err := s.newRecord(id, doc, st)
-	if err != nil {
-		return nil, nil, err
-	}
-	moved, err := s.put(fresh, n.Names)
-	if err != nil {
-		s.release(fresh)
-		return nil, nil, err
-	}
-	img, err := s.Get(id)
-	return img, moved, err
-}
-
-func (s *Store) keep(ctx context.Context, d *Attached) (*Descriptor, error) {
-	if d == nil {
-		return nil, nil
-	}
-	if _, err := s.blobs.Put(ctx, blob.Want{Digest: d.Digest, Size: int64(len(d.Content))}, newReader(d.Content)); err != nil {
-		return nil, err
-	}
-	return &d.Descriptor, nil
-}
-
-// put makes a record and its names visible in one transaction. Where the image exists, what is new is merged into it
-// and the fresh record's holds are given back.
-func (s *Store) put(fresh *record, names []ref.Ref) (moved map[ref.Ref]digest.Digest, err error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	old := s.images[fresh.id] // changing is held: nobody else writes
-	r := fresh
-	if old != nil {
-		merged := *old
-		if fresh.Manifest != nil {
-			merged.Manifest, merged.Index = fresh.Manifest, fresh.Index
-		}
-		if merged.Parent == "" {
-			merged.Parent = fresh.Parent
-		}
-		r = &merged
-	}
-	moved = map[ref.Ref]digest.Digest{}
-	now := time.Now()
-	for _, n := range names {
-		if was, ok := s.names[n]; ok && was != r.id {
-			moved[n] = was
-		}
-	}
-	if len(names) > 0 {
-		r.Tagged = now
-	}
-	if err := failpoint.Hit("image/before-commit"); err != nil {
-		return nil, err
-	}
-	err = s.db.Update(func(tx *bolt.Tx) error {
-		if err := putImage(tx, r); err != nil {
-			return err
-		}
-		for _, n := range names {
-			if err := putName(tx, n, r.id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fault.In(err, "write image database")
-	}
-	_ = failpoint.Hit("image/after-commit") // it is done: only dying here makes sense
-	s.mu.Lock()
-	s.admit(r)
-	for _, n := range names {
-		s.setName(n, r.id)
-	}
-	s.mu.Unlock()
-	if old != nil {
-		s.swapHolds(old, fresh, r)
-	}
-	return moved, nil
-}
-
-// swapHolds settles the holds after a merge: of old, fresh and the merged record only what the last names stays held,
-// once.
-func (s *Store) swapHolds(old, fresh, merged *record) {
-	defer s.release(fresh)
-	if fresh.Manifest == nil {
-		return
-	}
-	for _, d := range merged.documents() {
-		if err := s.blobs.Retain(context.Background(), d); err != nil {
-			s.log.Warn("image's manifest is missing", "image", merged.id, "manifest", d, "err", err)
-		}
-	}
-	for _, d := range old.documents() {
-		s.blobs.Release(d)
-	}
-}
-
 // setName points a name at an image; mu is held.
-func (s *Store) setName(n ref.Ref, id digest.Digest) {
+func (s *Store) setName(n ref.Ref, t target) {
 	s.dropName(n)
-	s.names[n] = id
-	list := append(slices.Clone(s.byID[id]), n)
+	s.names[n] = t
+	list := append(slices.Clone(s.byID[t.ID]), n)
 	slices.SortFunc(list, compareRefs)
-	s.byID[id] = list
+	s.byID[t.ID] = list
 }
 
 // dropName forgets a name; mu is held.
 func (s *Store) dropName(n ref.Ref) {
-	id, ok := s.names[n]
+	t, ok := s.names[n]
 	if !ok {
 		return
 	}
+	id := t.ID
 	delete(s.names, n)
 	list := slices.DeleteFunc(slices.Clone(s.byID[id]), func(x ref.Ref) bool { return x == n })
 	if len(list) == 0 {
@@ -414,19 +265,20 @@ func (s *Store) Get(id digest.Digest) (*Image, error) {
 	if r == nil {
 		return nil, fault.New(fault.NotFound, "No such image: %s", id)
 	}
-	return s.snapshot(r), nil
+	return s.snapshot(r, ""), nil
 }
 
-// snapshot describes a record; mu is held.
-func (s *Store) snapshot(r *record) *Image {
+// snapshot describes a record as the origin with the root document shows it, or its newest; mu is held.
+func (s *Store) snapshot(r *record, root digest.Digest) *Image {
 	img := &Image{
 		ID: string(r.id), RepoTags: []string{}, RepoDigests: []string{}, Parent: string(r.Parent), Config: r.doc,
-		Layers: r.doc.RootFS.DiffIDs, Size: r.size, Manifest: r.Manifest, Index: r.Index, Tagged: r.Tagged,
+		Layers: r.doc.RootFS.DiffIDs, Size: r.size, Tagged: r.Tagged,
 	}
+	img.Manifest, img.Index = s.originOf(r, root)
 	if r.doc.Created != nil {
 		img.Created = *r.doc.Created
 	}
-	for _, n := range s.byID[r.id] {
+	for _, n := range s.namesOf(r) {
 		if n.Digest != "" {
 			img.RepoDigests = append(img.RepoDigests, n.Familiar())
 		} else {
@@ -441,12 +293,15 @@ func (s *Store) Raw(id string) ([]byte, error) {
 	return s.blobs.Read(digest.Digest(id), maxDocument)
 }
 
-// Count tells how many images there are, as info counts them.
+// Count tells how many images there are, as info counts them: those of further platforms stand under their image.
 func (s *Store) Count() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return len(s.images)
+	return len(s.images) - len(s.siblings())
 }
+
+// Emit tells what happened to an image outside this package: pull and push, after they are done.
+func (s *Store) Emit(e Event) { s.emit(e) }
 
 func (s *Store) emit(e Event) {
 	if s.cfg.Events != nil {

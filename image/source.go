@@ -1,0 +1,70 @@
+package image
+
+import (
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Source says where a compressed layer can be had again.
+type Source struct {
+	Repository string             `json:"repository"` // with its host: docker.io/library/nginx
+	Descriptor ocispec.Descriptor `json:"descriptor"` // the compressed blob
+}
+
+// sourcesMax bounds the sources that are remembered of a layer; the oldest goes.
+const sourcesMax = 16
+
+// Sources gives the places where a layer's compressed blob was seen, the latest last. A layer that is not here has none.
+func (s *Store) Sources(diffID digest.Digest) []Source {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Clone(s.sources[diffID])
+}
+
+// AddSource notes another place of a layer's blob, durably: after a push the target is a source too.
+func (s *Store) AddSource(diffID digest.Digest, src Source) error {
+	return s.AddSources(map[digest.Digest]Source{diffID: src})
+}
+
+// AddSources is AddSource for several layers in one transaction. Layers that are not here are left out.
+func (s *Store) AddSources(list map[digest.Digest]Source) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	c := newChange()
+	c.sources = list
+	return s.apply(c)
+}
+
+// mergeSources gives the new lists of those layers whose sources change. changing is held.
+func (s *Store) mergeSources(more map[digest.Digest]Source) map[digest.Digest][]Source {
+	out := map[digest.Digest][]Source{}
+	for d, src := range more {
+		if !s.layers.Has(d) {
+			continue
+		}
+		list := slices.Clone(s.sources[d])
+		same := func(o Source) bool {
+			return o.Repository == src.Repository && o.Descriptor.Digest == src.Descriptor.Digest
+		}
+		if n := len(list); n > 0 && same(list[n-1]) {
+			continue
+		}
+		list = append(slices.DeleteFunc(list, same), src)
+		out[d] = list[max(0, len(list)-sourcesMax):]
+	}
+	return out
+}
+
+// forgetSources drops the sources of layers that were deleted; the database follows with the next change. changing is held.
+func (s *Store) forgetSources(deleted []digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range deleted {
+		if _, ok := s.sources[d]; ok && !s.layers.Has(d) {
+			delete(s.sources, d)
+			s.staleSources = append(s.staleSources, d)
+		}
+	}
+}
