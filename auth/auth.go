@@ -22,12 +22,20 @@ type User struct {
 	Groups []string // names of groups, sorted, without duplicates
 	Admin  bool     // administrator of the site
 	Source string   // which authenticator knows him: "htpasswd", "ldap", "accounts"
+	Stamp  string   // changes with the password; "" when the source cannot tell. Tokens that were given for the old one end
 }
 
 // Authenticator checks passwords. Errors: ErrNoUser when it does not know the name, Unauthorized when the password is
 // wrong or the account is closed, Unavailable when it could not find out.
 type Authenticator interface {
 	Password(ctx context.Context, user, password string) (User, error)
+}
+
+// Directory is an authenticator that can tell what it knows of a user without his password: whether he still exists and
+// in which groups he is, for tokens that he was given before. Errors: ErrNoUser, also when the account is closed;
+// Unavailable when it could not find out; NotImplemented when it never can.
+type Directory interface {
+	Lookup(ctx context.Context, user string) (User, error)
 }
 
 // ErrNoUser is what an authenticator answers that does not know the name. It is Unauthorized to whoever asked.
@@ -66,6 +74,22 @@ func (c Chain) Password(ctx context.Context, user, password string) (User, error
 	}
 	for _, a := range c {
 		u, err := a.Password(ctx, user, password)
+		if errors.Is(err, ErrNoUser) {
+			continue
+		}
+		return u, err
+	}
+	return User{}, ErrNoUser
+}
+
+// Lookup asks the authenticators in turn that can look up.
+func (c Chain) Lookup(ctx context.Context, user string) (User, error) {
+	for _, a := range c {
+		d, ok := a.(Directory)
+		if !ok {
+			continue
+		}
+		u, err := d.Lookup(ctx, user)
 		if errors.Is(err, ErrNoUser) {
 			continue
 		}

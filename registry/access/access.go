@@ -57,8 +57,8 @@ type Decider interface {
 	Allowed(ctx context.Context, s Subject, repository string, a Action) (bool, error)
 }
 
-// Open is the Decider of a registry without users: everybody may do everything.
-type Open struct{}
+// Everyone is the Decider of a registry without users: everybody may do everything.
+type Everyone struct{}
 
 // Allowed always says yes.
-func (Open) Allowed(context.Context, Subject, string, Action) (bool, error) { return true, nil }
+func (Everyone) Allowed(context.Context, Subject, string, Action) (bool, error) { return true, nil }
