@@ -199,6 +199,9 @@ func (e *Engine) Info(ctx context.Context) Facts {
 		f.CgroupVersion = "2"
 	}
 	for _, c := range e.index.all() {
+		if c.hidden() {
+			continue
+		}
 		f.Containers++
 		switch s := c.snapshot().State; {
 		case s.Paused:

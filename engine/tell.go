@@ -10,6 +10,9 @@ import (
 
 // tell publishes that action happened to c, with Docker's attributes: the labels, image and name, then extra.
 func (e *Engine) tell(c *entry, action string, extra map[string]string) {
+	if c.hidden() {
+		return
+	}
 	i := c.snapshot()
 	attrs := make(map[string]string, len(i.Spec.Labels)+len(extra)+2)
 	maps.Copy(attrs, i.Spec.Labels)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 
+	"berth/base/plugin"
 	"berth/network/ipam"
 )
 
@@ -46,10 +47,11 @@ type Config struct {
 	Emit func(action, networkID, name, netType string, attrs map[string]string)
 	Log  *slog.Logger
 
-	PluginSockets string   // directory of plugins' sockets; "": Docker's
-	PluginSpecs   []string // directories of plugins' specifications; nil: Docker's
-	CNIPath       []string // where CNI plugins are; nil: the usual places
-	CNIConf       string   // where CNI configurations are found by name; "": /etc/cni/net.d
+	PluginSockets string          // directory of plugins' sockets; "": Docker's
+	PluginSpecs   []string        // directories of plugins' specifications; nil: Docker's
+	Managed       plugin.Supplier // plugins that the engine runs itself; nil: none
+	CNIPath       []string        // where CNI plugins are; nil: the usual places
+	CNIConf       string          // where CNI configurations are found by name; "": /etc/cni/net.d
 
 	PoolSize int // namespaces held ready; 0: 4; negative: none
 }

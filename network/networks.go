@@ -163,7 +163,7 @@ func (n *Networks) openDrivers() (map[string]driver.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.plugins = plugin.New(plugin.Config{Sockets: n.cfg.PluginSockets, Specs: n.cfg.PluginSpecs, Log: n.log})
+	n.plugins = plugin.New(plugin.Config{Sockets: n.cfg.PluginSockets, Specs: n.cfg.PluginSpecs, Managed: n.cfg.Managed, Log: n.log})
 	n.finder = remote.NewFinder(n.plugins, filepath.Join(n.cfg.Root, "plugin"), n.log)
 	return map[string]driver.Driver{"bridge": n.bridges, "host": host.Driver{}, "null": null.Driver{}, "macvlan": mac, "ipvlan": ipv, "cni": plugins}, nil
 }

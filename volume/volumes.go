@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"berth/base/fault"
+	base "berth/base/plugin"
 	"berth/kernel/probe"
 	"berth/kernel/tree"
 	"berth/volume/driver"
@@ -31,6 +32,7 @@ type Config struct {
 	RunRoot string // EXEC-ROOT/volume, of this boot
 	// PluginDirs are where Docker volume plugins are looked for: the sockets' directory, then those of specs. nil: Docker's places.
 	PluginDirs []string
+	Managed    base.Supplier // plugins that the engine runs itself; nil: none
 	// CSIDirs are where CSI drivers are looked for (package external/csi). nil: /etc/berth/csi, /run/berth/csi and kubelet's place.
 	CSIDirs []string
 	// CSITimeout bounds one step of a CSI driver, its retries included. 0: 2 minutes.
@@ -122,7 +124,7 @@ func (v *Volumes) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	v.finders = append(v.finders, drivers, plugin.Open(v.cfg.PluginDirs, v.notes, v.log))
+	v.finders = append(v.finders, drivers, plugin.Open(v.cfg.PluginDirs, v.cfg.Managed, v.notes, v.log))
 	return v.recover(ctx)
 }
 

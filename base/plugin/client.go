@@ -34,6 +34,7 @@ type Plugin struct {
 	addr       string
 	url        string // "http://host/"
 	implements []string
+	hostPath   func(name, path string) string // nil: paths are the host's
 	http       *http.Client
 	wait       time.Duration
 	timeout    time.Duration
@@ -65,6 +66,14 @@ func (p *Plugin) Name() string { return p.name }
 
 // Addr gives its address: "unix:///run/docker/plugins/x.sock", "http://…".
 func (p *Plugin) Addr() string { return p.addr }
+
+// HostPath gives the place on the host of a path that the plugin answered.
+func (p *Plugin) HostPath(path string) string {
+	if p.hostPath == nil || path == "" {
+		return path
+	}
+	return p.hostPath(p.name, path)
+}
 
 // Serves reports whether it said at its activation that it serves the subsystem.
 func (p *Plugin) Serves(subsystem string) bool { return slices.Contains(p.implements, subsystem) }
@@ -174,6 +183,9 @@ func refused(method string, res *http.Response) error {
 
 // client makes the plugin that lies at the place, not yet activated.
 func (r *Registry) client(at place) (*Plugin, error) {
+	if at.managed { // whatever its socket is called
+		at.path = "unix://" + at.path
+	}
 	s, err := readSpec(at.path)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "plugin %q: %s", at.name, at.path)
@@ -216,6 +228,9 @@ type tlsFiles struct {
 }
 
 func readSpec(path string) (spec, error) {
+	if strings.HasPrefix(path, "unix://") {
+		return spec{Addr: path}, nil
+	}
 	if filepath.Ext(path) == ".sock" {
 		return spec{Addr: "unix://" + path}, nil
 	}

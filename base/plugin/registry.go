@@ -22,7 +22,19 @@ type Config struct {
 	Specs   []string      // directories of NAME.spec and NAME.json; nil: /etc/docker/plugins, /usr/lib/docker/plugins
 	Wait    time.Duration // how long connecting to a plugin that is known is tried; 0: 15 s
 	Timeout time.Duration // how long one call may take; 0: 2 minutes, as Docker allows a volume's
+	Managed Supplier      // of plugins that the engine runs itself; nil: there are none
 	Log     *slog.Logger  // nil: nothing is logged
+}
+
+// Supplier knows plugins that need not be looked for. They go before those that are found, and are not asked what they
+// serve: it is part of what they are.
+type Supplier interface {
+	// Find gives a plugin's socket and the subsystems it serves; false where there is none of that name.
+	Find(name string) (socket string, serves []string, ok bool)
+	// Names lists the plugins that there are.
+	Names() []string
+	// HostPath gives the place on the host of a path that the plugin speaks of: it has a file system of its own.
+	HostPath(name, path string) string
 }
 
 // Registry finds plugins and remembers those that were activated. It is safe for concurrent use.
@@ -149,6 +161,9 @@ func (r *Registry) Names() []string {
 			return !e.IsDir() && (ext == ".spec" || ext == ".json")
 		})
 	}
+	if r.cfg.Managed != nil {
+		names = append(names, r.cfg.Managed.Names()...)
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
@@ -202,6 +217,10 @@ func (r *Registry) ask(at place) (*Plugin, error) {
 	if err != nil {
 		return nil, err
 	}
+	if at.managed {
+		p.implements, p.hostPath = strings.Split(at.serves, ","), r.cfg.Managed.HostPath
+		return p, nil
+	}
 	var manifest struct{ Implements []string }
 	ctx, cancel := context.WithTimeout(r.ctx, 2*r.cfg.Wait) // one to connect, one to answer
 	defer cancel()
@@ -227,12 +246,19 @@ type place struct {
 	name, path string
 	made       time.Time // of the file's last change
 	inode      uint64
+	managed    bool
+	serves     string // of a managed one, joined by commas
 }
 
 // find looks the name up as Docker does: sockets first, then specs, then JSON, in each of the directories.
 func (r *Registry) find(name string) (place, bool) {
 	if !validName.MatchString(name) {
 		return place{}, false
+	}
+	if r.cfg.Managed != nil {
+		if socket, serves, ok := r.cfg.Managed.Find(name); ok {
+			return place{name: name, path: socket, managed: true, serves: strings.Join(serves, ",")}, true
+		}
 	}
 	look := func(dir, ext string, socket bool) (place, bool) {
 		for _, path := range []string{filepath.Join(dir, name+ext), filepath.Join(dir, name, name+ext)} {

@@ -38,6 +38,8 @@ type Spec struct {
 	AttachStderr bool    `json:",omitzero"`
 	ConsoleSize  [2]uint `json:",omitzero"` // rows, columns
 
+	Plugin string `json:",omitzero"` // id of the managed plugin that the container runs: no list shows it, only its full id finds it
+
 	Init    *bool  `json:",omitzero"` // run a reaping init as pid 1; nil: the engine's default
 	Runtime string `json:",omitzero"` // "" or the engine's own
 

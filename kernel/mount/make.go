@@ -111,3 +111,18 @@ func PinInRoot(have probe.Features, root int, p string) (fd int, dir bool, err e
 func ReadOnly(fd int) error {
 	return SetAttributes(fd, "", unix.MOUNT_ATTR_RDONLY, 0, true)
 }
+
+// Share makes the directory a mount point whose mounts show wherever it is bound with shared propagation, and the other way round;
+// one that is such a mount point stays. mount(2), mount_namespaces(7).
+func Share(path string) error {
+	list, err := Self(func(i *Info) bool { return i.Point == path })
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		if err := unix.Mount(path, path, "", unix.MS_BIND, ""); err != nil {
+			return failed(err, "bind", path)
+		}
+	}
+	return failed(unix.Mount("", path, "", unix.MS_SHARED, ""), "make shared", path)
+}

@@ -27,8 +27,9 @@ type Drivers struct {
 }
 
 // Open looks for plugins in dirs: the sockets' directory, then those of specs; none are Docker's places. Users are noted in notes.
-func Open(dirs []string, notes use.Notes, log *slog.Logger) *Drivers {
-	cfg := base.Config{Log: log}
+// managed, unless nil, knows more of them.
+func Open(dirs []string, managed base.Supplier, notes use.Notes, log *slog.Logger) *Drivers {
+	cfg := base.Config{Managed: managed, Log: log}
 	if len(dirs) > 0 {
 		cfg.Sockets, cfg.Specs = dirs[0], append([]string{}, dirs[1:]...)
 	}
@@ -88,9 +89,9 @@ type told struct {
 	Status     map[string]any
 }
 
-func (t *told) found() driver.Found {
+func (v *volumes) found(t *told) driver.Found {
 	created, _ := time.Parse(time.RFC3339, t.CreatedAt) // zero when it does not say
-	return driver.Found{Name: t.Name, Mountpoint: t.Mountpoint, Created: created, Status: t.Status}
+	return driver.Found{Name: t.Name, Mountpoint: v.HostPath(t.Mountpoint), Created: created, Status: t.Status}
 }
 
 type named struct {
@@ -167,7 +168,7 @@ func (v *volumes) Get(ctx context.Context, name string) (driver.Found, error) {
 		return driver.Found{}, err
 	}
 	answer.Volume.Name = name
-	return answer.Volume.found(), nil
+	return v.found(answer.Volume), nil
 }
 
 // List lists the plugin's volumes.
@@ -179,7 +180,7 @@ func (v *volumes) List(ctx context.Context) ([]driver.Found, error) {
 	var list []driver.Found
 	for _, t := range answer.Volumes {
 		if t != nil && t.Name != "" {
-			list = append(list, t.found())
+			list = append(list, v.found(t))
 		}
 	}
 	return list, nil
@@ -197,7 +198,8 @@ func (v *volumes) Mount(ctx context.Context, name, user string) (string, error) 
 		err = fault.New(fault.Internal, "it says that the volume is at %q, which is no path", answer.Mountpoint)
 	}
 	if err == nil {
-		return answer.Mountpoint, v.all.notes.Done(name, user, answer.Mountpoint)
+		at := v.HostPath(answer.Mountpoint)
+		return at, v.all.notes.Done(name, user, at)
 	}
 	var refusal *base.RemoteError
 	if fresh && errors.As(err, &refusal) {
