@@ -20,9 +20,21 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 	switch c.Name() {
 	case "run":
 		extendShare(c, d)
+		extendPullMode(c, d)
 		c.RunE = unreachableIs125(c.RunE)
 	case "create":
 		extendShare(c, d)
+		extendPullMode(c, d)
+	case "pull":
+		extendPull(c, d)
+	case "push":
+		extendPush(c, d)
+	case "search":
+		extendSearch(c)
+	case "image":
+		for _, sub := range c.Commands() {
+			extend(sub, d)
+		}
 	case "port":
 		extendPort(c, d)
 	case "update":

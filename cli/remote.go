@@ -20,8 +20,9 @@ const versionHeader = "Berth-Version"
 // A remote speaks Berth's own API, /berth/v1, over whatever way the Docker client found to the engine:
 // a socket, TLS or ssh.
 type remote struct {
-	http http.Client
-	host string
+	http   http.Client
+	host   string
+	header http.Header // sent with every request
 }
 
 func newRemote(c client.APIClient) *remote {
@@ -98,6 +99,9 @@ func (r *remote) send(ctx context.Context, method, path, kind string, body io.Re
 	req, err := http.NewRequestWithContext(ctx, method, "http://berth"+path, body)
 	if err != nil {
 		return nil, err
+	}
+	for name, values := range r.header {
+		req.Header[name] = values
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", kind)
