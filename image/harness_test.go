@@ -32,6 +32,7 @@ type harness struct {
 	mu     sync.Mutex
 	events []string
 	uses   map[string][]Use
+	keep   bool // KeepBlobs, from the next reopen on
 }
 
 func open(t testing.TB) *harness {
@@ -50,7 +51,7 @@ func (h *harness) reopen() {
 	if h.Store != nil {
 		h.Close()
 	}
-	s, err := Open(Config{Root: h.root, Events: func(e Event) {
+	s, err := Open(Config{Root: h.root, KeepBlobs: h.keep, Events: func(e Event) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.events = append(h.events, e.Action)

@@ -16,8 +16,9 @@ import (
 
 // LoadOptions say what to load.
 type LoadOptions struct {
-	Platform *Platform      // of images for several platforms; nil: this machine's, and whatever there is where there is only one
-	Progress func(Progress) // told about layers as they are read; nil: nobody
+	Platform  *Platform      // like Platforms, with one
+	Platforms []Platform     // of images for several platforms only these; empty: all that the archive has
+	Progress  func(Progress) // told about layers as they are read; nil: nobody
 }
 
 // Progress is how far a layer is.
@@ -58,12 +59,12 @@ func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded,
 		return nil, err
 	}
 	defer rc.Close()
-	a := &incoming{s: s, o: o, files: map[string]*found{}}
+	a := &incoming{s: s, o: o, hold: s.Hold(), files: map[string]*found{}}
 	defer a.drop()
 	if err := a.read(ctx, rc); err != nil {
 		return nil, err
 	}
-	plan, err := planLoad(a, wantPlatform(o.Platform))
+	plan, err := planLoad(a, o.wants())
 	if err != nil {
 		return nil, err
 	}
@@ -78,28 +79,27 @@ func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded,
 			return all, err
 		}
 	}
-	return all, nil
+	return all, s.addAll(a.sources)
+}
+
+// wants are the platforms that were asked for.
+func (o *LoadOptions) wants() (list []wants) {
+	if o.Platform != nil {
+		list = append(list, wantPlatform(o.Platform))
+	}
+	for i := range o.Platforms {
+		list = append(list, wantPlatform(&o.Platforms[i]))
+	}
+	return list
 }
 
 // commit makes the layers of a plan part of the store, with one sync for all.
 func (a *incoming) commit(plan []planned) error {
 	needed := map[digest.Digest]*layer.Staged{}
-	for _, p := range plan {
-		for i, path := range p.layers {
-			f, err := a.layer(path)
-			want := p.doc.RootFS.DiffIDs[i]
-			switch {
-			case errors.Is(err, errAbsent) && a.s.layers.Retain(want) == nil:
-				a.held = append(a.held, want) // not in the archive, but here: as docker load has it
-				continue
-			case err != nil:
-				return fault.In(err, "layer %d", i)
-			}
-			if f.diffID != want {
-				return fault.New(fault.Invalid, "invalid diffID for layer %d: expected %q, got %q", i, want, f.diffID)
-			}
-			if f.staged != nil {
-				needed[f.diffID] = f.staged
+	for _, g := range plan {
+		for k := range g.images {
+			if err := a.need(&g.images[k], needed); err != nil {
+				return err
 			}
 		}
 	}
@@ -111,23 +111,62 @@ func (a *incoming) commit(plan []planned) error {
 		return err
 	}
 	for _, st := range list {
-		a.held = append(a.held, st.DiffID)
+		if err := a.hold.AdoptLayers(st.DiffID); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (a *incoming) register(ctx context.Context, p planned) ([]Loaded, error) {
-	img, moved, err := a.s.Register(ctx, Registration{Config: p.config, Manifest: p.manifest, Index: p.index, Names: p.names, Parent: a.s.known(p.parent)})
-	if err != nil {
-		return nil, err
+// need notes the layers of an image that are to become part of the store.
+func (a *incoming) need(img *plannedImage, needed map[digest.Digest]*layer.Staged) error {
+	for i, path := range img.layers {
+		f, err := a.layer(path)
+		want := img.doc.RootFS.DiffIDs[i]
+		switch {
+		case errors.Is(err, errAbsent) && a.hold.Layers(want) == nil:
+			continue // not in the archive, but here: as docker load has it
+		case err != nil:
+			return fault.In(err, "layer %d", i)
+		}
+		if f.diffID != want {
+			return fault.New(fault.Invalid, "invalid diffID for layer %d: expected %q, got %q", i, want, f.diffID)
+		}
+		if f.staged != nil {
+			needed[f.diffID] = f.staged
+		}
+		if f.kept != "" && img.manifest != nil {
+			img.blobs = union(img.blobs, []digest.Digest{f.kept})
+		}
 	}
-	a.s.emit(Event{Action: "load", ID: img.ID, Name: img.ID})
+	return nil
+}
+
+// register makes the images of one name, or of none.
+func (a *incoming) register(ctx context.Context, p planned) ([]Loaded, error) {
+	var last *Image
+	replaced := map[ref.Ref]digest.Digest{}
+	for _, i := range p.images {
+		img, moved, err := a.s.Register(ctx, Registration{
+			Config: i.config, Manifest: i.manifest, Index: i.index, Documents: i.documents, Blobs: i.blobs, Names: p.names, Parent: a.s.known(i.parent),
+		})
+		if err != nil {
+			return nil, err
+		}
+		for n, was := range moved {
+			if replaced[n] == "" {
+				replaced[n] = was
+			}
+		}
+		last = img
+	}
+	a.s.emit(Event{Action: "load", ID: last.ID, Name: last.ID})
 	if len(p.names) == 0 {
-		return []Loaded{{ID: img.ID}}, nil
+		return []Loaded{{ID: last.ID}}, nil
 	}
 	var lines []Loaded
 	for _, n := range p.names {
-		lines = append(lines, Loaded{ID: img.ID, Name: n.Familiar(), Replaced: string(moved[n])})
+		lines = append(lines, Loaded{ID: last.ID, Name: n.Familiar(), Replaced: string(replaced[n])})
 	}
 	return lines, nil
 }
@@ -142,13 +181,32 @@ func (s *Store) known(id digest.Digest) digest.Digest {
 	return id
 }
 
-// planned is an image to be made of what an archive has.
+// planned is what an archive has under one root document, or in one entry of manifest.json: an image, or those of several
+// platforms, the one that suits this machine last.
 type planned struct {
-	config   []byte
-	doc      *Document
-	layers   []string // paths in the archive, the lowest first, as many as diff ids
-	names    []ref.Ref
-	manifest *Attached
-	index    *Attached
-	parent   digest.Digest
+	root   digest.Digest // "" without an OCI layout
+	names  []ref.Ref
+	images []plannedImage
+}
+
+// has reports whether one of the images has the id.
+func (p *planned) has(id digest.Digest) bool {
+	for i := range p.images {
+		if digest.FromBytes(p.images[i].config) == id {
+			return true
+		}
+	}
+	return false
+}
+
+// plannedImage is an image to be made of what an archive has.
+type plannedImage struct {
+	config    []byte
+	doc       *Document
+	layers    []string // paths in the archive, the lowest first, as many as diff ids
+	manifest  *Attached
+	index     *Attached
+	documents []Attached
+	blobs     []digest.Digest // compressed layers to keep
+	parent    digest.Digest
 }

@@ -38,83 +38,151 @@ type ociManifest struct {
 }
 
 // planLoad decides which images an archive holds. It touches nothing.
-func planLoad(a *incoming, w wants) ([]planned, error) {
-	p := &loadPlan{a: a, want: w}
-	var err error
-	switch {
-	case a.lookup("manifest.json") != nil:
-		err = p.docker()
-	case a.lookup("index.json") != nil:
-		err = p.oci()
-	default:
-		err = fault.New(fault.Invalid, "invalid image archive: it has neither manifest.json (docker save) nor index.json (OCI layout)")
+func planLoad(a *incoming, w []wants) ([]planned, error) {
+	p := &loadPlan{a: a, wants: w}
+	if err := p.read(); err != nil {
+		return nil, err
 	}
-	return p.images, err
+	a.sources = p.origins()
+	return p.images, nil
+}
+
+func (p *loadPlan) read() error {
+	a := p.a
+	docker, oci := a.lookup("manifest.json") != nil, a.lookup("index.json") != nil
+	switch {
+	case docker:
+		if oci && p.ociSaysMore() {
+			return nil
+		}
+		p.images = nil
+		return p.docker()
+	case oci:
+		return p.oci()
+	}
+	return fault.New(fault.Invalid, "invalid image archive: it has neither manifest.json (docker save) nor index.json (OCI layout)")
 }
 
 type loadPlan struct {
 	a      *incoming
-	want   wants
+	wants  []wants // platforms that were asked for; empty: all that are there
 	images []planned
+}
+
+// ociSaysMore plans the OCI layout of an archive that has manifest.json as well, and reports whether that is the better plan: it
+// has all images and names of manifest.json, which cannot tell of platforms. What is wrong with the layout is no matter then.
+func (p *loadPlan) ociSaysMore() bool {
+	items, err := p.dockerItems()
+	if err != nil || p.oci() != nil {
+		return false
+	}
+	parents := map[digest.Digest]digest.Digest{}
+	for _, item := range items {
+		config, err := p.a.document(item.Config)
+		if err != nil {
+			return false
+		}
+		id := digest.FromBytes(config)
+		at := slices.IndexFunc(p.images, func(g planned) bool { return g.has(id) })
+		if at < 0 {
+			return false
+		}
+		for _, tag := range item.RepoTags {
+			n, err := ref.ParseTagged(tag)
+			if err != nil || !slices.ContainsFunc(p.images, func(g planned) bool { return g.has(id) && slices.Contains(g.names, n) }) {
+				return false
+			}
+		}
+		parents[id] = item.Parent
+	}
+	for _, g := range p.images {
+		for i := range g.images {
+			g.images[i].parent = parents[digest.FromBytes(g.images[i].config)]
+		}
+	}
+	p.validParents()
+	return true
+}
+
+func (p *loadPlan) dockerItems() ([]dockerItem, error) {
+	raw, err := p.a.document("manifest.json")
+	if err != nil {
+		return nil, err
+	}
+	var items []dockerItem
+	if err := json.Unmarshal(raw, &items); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "invalid manifest.json")
+	}
+	if items == nil {
+		return nil, fault.New(fault.Invalid, "invalid manifest, manifest cannot be null (but can be [])")
+	}
+	return items, nil
 }
 
 // docker reads manifest.json. Where the archive is an OCI layout too, the manifests it has are kept with the images.
 func (p *loadPlan) docker() error {
-	raw, err := p.a.document("manifest.json")
+	items, err := p.dockerItems()
 	if err != nil {
 		return err
 	}
-	var items []dockerItem
-	if err := json.Unmarshal(raw, &items); err != nil {
-		return fault.Wrap(fault.Invalid, err, "invalid manifest.json")
-	}
-	if items == nil {
-		return fault.New(fault.Invalid, "invalid manifest, manifest cannot be null (but can be [])")
-	}
 	manifests := p.manifestsByConfig()
 	for _, item := range items {
-		img, err := p.dockerImage(item)
+		img, names, err := p.dockerImage(item)
 		if err != nil {
 			return err
 		}
-		if p.want.exact && !p.want.match.Match(img.doc.platform().oci()) {
+		if !p.wanted(img.doc.platform()) {
 			continue
 		}
 		img.manifest = manifests[digest.FromBytes(img.config)]
-		p.images = append(p.images, *img)
+		p.images = append(p.images, planned{names: names, images: []plannedImage{*img}})
 	}
 	if len(p.images) == 0 && len(items) > 0 {
-		return fault.New(fault.NotFound, "no image for platform %s in the archive", p.want.name)
+		return fault.New(fault.NotFound, "no image for platform %s in the archive", p.wantedNames())
 	}
 	p.validParents()
 	return nil
 }
 
-func (p *loadPlan) dockerImage(item dockerItem) (*planned, error) {
+// wanted reports whether a platform was asked for, or none was.
+func (p *loadPlan) wanted(at Platform) bool {
+	return len(p.wants) == 0 || slices.ContainsFunc(p.wants, func(w wants) bool { return w.match.Match(at.oci()) })
+}
+
+func (p *loadPlan) wantedNames() string {
+	var names []string
+	for _, w := range p.wants {
+		names = append(names, w.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (p *loadPlan) dockerImage(item dockerItem) (*plannedImage, []ref.Ref, error) {
 	config, err := p.a.document(item.Config)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	img, err := p.image(config, item.Layers)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	img.parent = item.Parent
+	var names []ref.Ref
 	for _, tag := range item.RepoTags {
 		n, err := ref.Parse(tag)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if n.Tag == "" || n.Digest != "" {
-			return nil, fault.New(fault.Invalid, "invalid tag %q", tag)
+			return nil, nil, fault.New(fault.Invalid, "invalid tag %q", tag)
 		}
-		img.names = appendName(img.names, n)
+		names = union(names, []ref.Ref{n})
 	}
-	return img, nil
+	return img, names, nil
 }
 
 // image checks a configuration and its layers' number.
-func (p *loadPlan) image(config []byte, layers []string) (*planned, error) {
+func (p *loadPlan) image(config []byte, layers []string) (*plannedImage, error) {
 	doc, err := ParseDocument(config)
 	if err != nil {
 		return nil, err
@@ -125,19 +193,18 @@ func (p *loadPlan) image(config []byte, layers []string) (*planned, error) {
 	if want, got := len(layers), len(doc.RootFS.DiffIDs); want != got {
 		return nil, fault.New(fault.Invalid, "invalid manifest, layers length mismatch: expected %d, got %d", want, got)
 	}
-	return &planned{config: config, doc: doc, layers: layers}, nil
+	return &plannedImage{config: config, doc: doc, layers: layers}, nil
 }
 
 // validParents keeps parents that are images of the same archive, as docker load does.
 func (p *loadPlan) validParents() {
-	ids := map[digest.Digest]bool{}
-	for _, img := range p.images {
-		ids[digest.FromBytes(img.config)] = true
-	}
-	for i := range p.images {
-		img := &p.images[i]
-		if !ids[img.parent] || img.parent == digest.FromBytes(img.config) {
-			img.parent = ""
+	for _, g := range p.images {
+		for i := range g.images {
+			img := &g.images[i]
+			known := slices.ContainsFunc(p.images, func(o planned) bool { return o.has(img.parent) })
+			if !known || img.parent == digest.FromBytes(img.config) {
+				img.parent = ""
+			}
 		}
 	}
 }
@@ -154,22 +221,21 @@ func (p *loadPlan) manifestsByConfig() map[digest.Digest]*Attached {
 	if err != nil {
 		return found
 	}
-	var all []choice
 	for _, d := range top.Manifests {
-		list, err := p.choices(d, nil, 0)
-		if err == nil {
-			all = append(all, list...)
+		t, err := p.tree(d)
+		if err != nil {
+			continue
 		}
-	}
-	for _, c := range all {
-		if c.m.Config != nil && found[c.m.Config.Digest] == nil {
-			found[c.m.Config.Digest] = c.manifest
+		for _, c := range t.choices {
+			if found[c.m.Config.Digest] == nil {
+				found[c.m.Config.Digest] = c.manifest
+			}
 		}
 	}
 	return found
 }
 
-// oci reads index.json: each name, and each nameless descriptor, is an image; of several platforms one is taken.
+// oci reads index.json: each name, and each nameless descriptor, stands for a manifest or an index with its platforms.
 func (p *loadPlan) oci() error {
 	raw, err := p.a.document("index.json")
 	if err != nil {
@@ -182,15 +248,21 @@ func (p *loadPlan) oci() error {
 	if len(top.Manifests) == 0 {
 		return fault.New(fault.Invalid, "invalid image archive: index.json names no manifest")
 	}
+	if len(top.Manifests) > indexMembersMax {
+		return fault.New(fault.Invalid, "index.json names more than %d manifests", indexMembersMax)
+	}
 	type group struct {
-		name    ref.Ref
-		choices []choice
+		name  ref.Ref
+		trees []*manifestTree
 	}
 	var groups []*group
 	for _, d := range top.Manifests {
-		list, err := p.choices(d, nil, 0)
+		t, err := p.tree(d)
 		if err != nil {
 			return err
+		}
+		if len(t.choices) == 0 {
+			continue // attestations and artifacts alone
 		}
 		name := nameOf(d.Annotations)
 		at := slices.IndexFunc(groups, func(g *group) bool { return !name.IsZero() && g.name == name })
@@ -198,17 +270,14 @@ func (p *loadPlan) oci() error {
 			groups = append(groups, &group{name: name})
 			at = len(groups) - 1
 		}
-		groups[at].choices = append(groups[at].choices, list...)
+		groups[at].trees = append(groups[at].trees, t)
 	}
 	for _, g := range groups {
-		if len(g.choices) == 0 {
-			continue // attestations alone
-		}
-		c, err := p.choose(g.choices)
+		t, err := p.chooseTree(g.trees)
 		if err != nil {
 			return err
 		}
-		if err := p.add(c, g.name); err != nil {
+		if err := p.add(t, g.name); err != nil {
 			return err
 		}
 	}
@@ -218,48 +287,94 @@ func (p *loadPlan) oci() error {
 	return nil
 }
 
-// add plans the image of a manifest; where it is planned already it gets another name.
-func (p *loadPlan) add(c choice, name ref.Ref) error {
+// add plans the images of a tree; where it is planned already they get another name.
+func (p *loadPlan) add(t *manifestTree, name ref.Ref) error {
+	var names []ref.Ref
+	if !name.IsZero() {
+		names = []ref.Ref{name}
+	}
+	for i := range p.images {
+		if p.images[i].root == t.root {
+			p.images[i].names = union(p.images[i].names, names)
+			return nil
+		}
+	}
+	g := planned{root: t.root, names: names}
+	have := t.platforms()
+	several := len(t.choices) > 1
+	for _, c := range t.choices {
+		switch {
+		case c.platform == nil && (several || len(p.wants) > 0), c.platform != nil && !p.wanted(*c.platform):
+			continue
+		case several && c.platform != nil && !runnable(c.platform.OS):
+			continue // of another system, beside ours
+		}
+		img, err := p.choice(c)
+		if err != nil {
+			return err
+		}
+		if several && len(p.wants) == 0 && !p.complete(img) {
+			continue // an archive may be of some platforms only
+		}
+		img.documents = t.documents
+		g.images = append(g.images, *img)
+	}
+	switch {
+	case len(g.images) > 0:
+	case len(p.wants) > 0:
+		return fault.New(fault.NotFound, "no image for platform %s in the archive: it has %s", p.wantedNames(), have)
+	default:
+		return fault.New(fault.Invalid, "invalid image archive: of %s no platform has all its layers in it: %s", t.root, have)
+	}
+	// The one that suits this machine comes last: it is the one that a name gives.
+	host := wantPlatform(nil).match
+	slices.SortStableFunc(g.images, func(a, b plannedImage) int {
+		x, y := a.doc.platform().oci(), b.doc.platform().oci()
+		switch {
+		case host.Less(x, y):
+			return 1
+		case host.Less(y, x):
+			return -1
+		}
+		return 0
+	})
+	p.images = append(p.images, g)
+	return nil
+}
+
+// choice plans the image of one manifest.
+func (p *loadPlan) choice(c choice) (*plannedImage, error) {
 	config, err := p.blob(*c.m.Config)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	layers := make([]string, len(c.m.Layers))
 	for i, l := range c.m.Layers {
 		if l.Digest.Validate() != nil {
-			return fault.New(fault.Invalid, "manifest %s: layer digest %q", c.manifest.Digest, l.Digest)
+			return nil, fault.New(fault.Invalid, "manifest %s: layer digest %q", c.manifest.Digest, l.Digest)
 		}
 		layers[i] = blobPath(l.Digest)
 		if f := p.a.lookup(layers[i]); f != nil && f.isLayer && f.err == nil && (f.raw != l.Digest || f.size != l.Size) {
-			return fault.New(fault.Invalid, "layer %d of manifest %s: the file has digest %s and %d bytes, %s and %d were announced",
+			return nil, fault.New(fault.Invalid, "layer %d of manifest %s: the file has digest %s and %d bytes, %s and %d were announced",
 				i, c.manifest.Digest, f.raw, f.size, l.Digest, l.Size)
 		}
 	}
 	img, err := p.image(config, layers)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	img.manifest, img.index = c.manifest, c.index
-	if !name.IsZero() {
-		img.names = appendName(nil, name)
-	}
-	for i := range p.images {
-		if string(p.images[i].config) == string(config) {
-			p.images[i].names = appendName(p.images[i].names, img.names...)
-			return nil
-		}
-	}
-	p.images = append(p.images, *img)
-	return nil
+	return img, nil
 }
 
-func appendName(names []ref.Ref, more ...ref.Ref) []ref.Ref {
-	for _, n := range more {
-		if !slices.Contains(names, n) {
-			names = append(names, n)
+// complete reports whether all layers of an image are in the archive or here.
+func (p *loadPlan) complete(img *plannedImage) bool {
+	for i, path := range img.layers {
+		if p.a.lookup(path) == nil && !p.a.stored(img.doc.RootFS.DiffIDs[i]) {
+			return false
 		}
 	}
-	return names
+	return true
 }
 
 // choice is a manifest of an image, with its platform.
@@ -270,51 +385,119 @@ type choice struct {
 	platform *Platform
 }
 
+// manifestTree is what one descriptor of index.json leads to.
+type manifestTree struct {
+	root      digest.Digest
+	choices   []choice
+	documents []Attached // attestations with their parts, indexes below the first
+}
+
+// platforms lists them for messages.
+func (t *manifestTree) platforms() string {
+	var have []string
+	for _, c := range t.choices {
+		if c.platform != nil {
+			have = append(have, c.platform.String())
+		}
+	}
+	return strings.Join(have, ", ")
+}
+
 const indexDepth = 8
 
-// choices gives the image manifests that a descriptor leads to, through nested indexes.
-func (p *loadPlan) choices(d Descriptor, index *Attached, depth int) ([]choice, error) {
+// tree reads what a descriptor leads to, through nested indexes.
+func (p *loadPlan) tree(d Descriptor) (*manifestTree, error) {
+	w := &treeWalk{p: p, t: &manifestTree{root: d.Digest}, seen: map[digest.Digest]bool{}}
+	return w.t, w.visit(d, nil, 0)
+}
+
+type treeWalk struct {
+	p    *loadPlan
+	t    *manifestTree
+	seen map[digest.Digest]bool // each document counts once: a diamond of indexes could name one a million times
+}
+
+func (w *treeWalk) visit(d Descriptor, index *Attached, depth int) error {
 	if depth > indexDepth {
-		return nil, fault.New(fault.Invalid, "indexes are nested more than %d deep", indexDepth)
+		return fault.New(fault.Invalid, "indexes are nested more than %d deep", indexDepth)
+	}
+	if w.seen[d.Digest] {
+		return nil
+	}
+	if w.seen[d.Digest] = true; len(w.seen) > indexMembersMax {
+		return fault.New(fault.Invalid, "index %s leads to more than %d manifests", w.t.root, indexMembersMax)
 	}
 	if attestation(d) {
-		return nil, nil
+		w.attestation(d)
+		return nil
 	}
-	raw, err := p.blob(d)
+	raw, err := w.p.blob(d)
 	if err != nil {
-		if index != nil && p.a.lookup(blobPath(d.Digest)) == nil {
-			return nil, nil // an index may name platforms that were left out of the archive
+		if index != nil && w.p.a.lookup(blobPath(d.Digest)) == nil {
+			return nil // an index may name platforms that were left out of the archive
 		}
-		return nil, err
+		return err
 	}
 	m, err := parseManifest(raw)
 	if err != nil {
-		return nil, fault.In(err, "manifest %s", d.Digest)
+		return fault.In(err, "manifest %s", d.Digest)
 	}
 	doc := &Attached{Descriptor: d, Content: raw}
-	doc.Annotations = nil
+	if index == nil {
+		doc.Annotations = nil // they are index.json's, not the document's
+	}
 	if doc.MediaType == "" {
 		doc.MediaType = m.MediaType
 	}
 	if m.Manifests != nil {
-		var list []choice
-		for _, sub := range m.Manifests {
-			top := index
-			if top == nil {
-				top = doc
-			}
-			more, err := p.choices(sub, top, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, more...)
+		top := index
+		if top == nil {
+			top = doc
+		} else {
+			w.t.documents = append(w.t.documents, *doc)
 		}
-		return list, nil
+		for _, sub := range m.Manifests {
+			if err := w.visit(sub, top, depth+1); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if m.Config == nil || !isImageConfig(m.Config.MediaType) {
-		return nil, nil // an artifact
+		if index != nil {
+			w.keep(doc, m) // an artifact beside the images
+		}
+		return nil
 	}
-	return []choice{{m: m, manifest: doc, index: index, platform: p.platformOf(d, m)}}, nil
+	w.t.choices = append(w.t.choices, choice{m: m, manifest: doc, index: index, platform: w.p.platformOf(d, m)})
+	return nil
+}
+
+// attestation keeps an attestation's documents where they are in the archive and whole.
+func (w *treeWalk) attestation(d Descriptor) {
+	raw, err := w.p.blob(d)
+	if err != nil {
+		return
+	}
+	if m, err := parseManifest(raw); err == nil {
+		w.keep(&Attached{Descriptor: d, Content: raw}, m)
+	}
+}
+
+func (w *treeWalk) keep(doc *Attached, m *ociManifest) {
+	parts := m.Layers
+	if m.Config != nil {
+		parts = append([]Descriptor{*m.Config}, parts...)
+	}
+	list := []Attached{*doc}
+	for _, d := range parts {
+		raw, err := w.p.blob(d)
+		if err != nil {
+			return // half an attestation is none
+		}
+		list = append(list, Attached{Descriptor: d, Content: raw})
+	}
+	w.t.documents = append(w.t.documents, list...)
 }
 
 // platformOf is the manifest's platform: its descriptor's, else its configuration's.
@@ -334,30 +517,33 @@ func (p *loadPlan) platformOf(d Descriptor, m *ociManifest) *Platform {
 	return &at
 }
 
-// choose takes the manifest that fits the wanted platform best.
-func (p *loadPlan) choose(list []choice) (choice, error) {
-	var best *choice
-	var have []string
-	for i := range list {
-		c := &list[i]
-		if c.platform == nil {
-			continue
-		}
-		have = append(have, c.platform.String())
-		if !p.want.match.Match(c.platform.oci()) {
-			continue
-		}
-		if best == nil || p.want.match.Less(c.platform.oci(), best.platform.oci()) {
-			best = c
-		}
-	}
-	switch {
-	case best != nil:
-		return *best, nil
-	case len(list) == 1 && !p.want.exact:
+// chooseTree takes, of several manifests or indexes under one name, the one with the platform that is wanted most.
+func (p *loadPlan) chooseTree(list []*manifestTree) (*manifestTree, error) {
+	if len(list) == 1 {
 		return list[0], nil
 	}
-	return choice{}, fault.New(fault.NotFound, "no image for platform %s in the archive: it has %s", p.want.name, strings.Join(have, ", "))
+	want := wantPlatform(nil)
+	if len(p.wants) > 0 {
+		want = p.wants[0]
+	}
+	var best *manifestTree
+	var bestAt *Platform
+	var have []string
+	for _, t := range list {
+		have = append(have, t.platforms())
+		for _, c := range t.choices {
+			if c.platform == nil || !want.match.Match(c.platform.oci()) {
+				continue
+			}
+			if bestAt == nil || want.match.Less(c.platform.oci(), bestAt.oci()) {
+				best, bestAt = t, c.platform
+			}
+		}
+	}
+	if best == nil {
+		return nil, fault.New(fault.NotFound, "no image for platform %s in the archive: it has %s", want.name, strings.Join(have, ", "))
+	}
+	return best, nil
 }
 
 // blob finds a document by its descriptor and verifies it.

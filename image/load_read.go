@@ -14,6 +14,7 @@ import (
 	"berth/base/fault"
 	"berth/base/tarstream"
 	"berth/image/archive/compress"
+	"berth/image/blob"
 	"berth/image/layer"
 )
 
@@ -24,11 +25,12 @@ const (
 
 // incoming is an archive that is being loaded: what was found in it, by path.
 type incoming struct {
-	s     *Store
-	o     LoadOptions
-	files map[string]*found
-	docs  int64           // bytes of documents so far
-	held  []digest.Digest // layers held for this load
+	s       *Store
+	o       LoadOptions
+	files   map[string]*found
+	docs    int64                      // bytes of documents so far
+	hold    *Hold                      // what this load holds
+	sources map[digest.Digest][]Source // that the archive tells of, by diff id
 }
 
 // found is one file of the archive.
@@ -39,6 +41,7 @@ type found struct {
 	staged   *layer.Staged // nil when the store had it already
 	diffID   digest.Digest
 	raw      digest.Digest // of the file as it is in the archive
+	kept     digest.Digest // the compressed layer in the blob store, where those are kept
 	size     int64
 	err      error // why it could not be unpacked: matters only if it is needed
 }
@@ -52,8 +55,11 @@ func (a *incoming) drop() {
 			f.staged.Drop()
 		}
 	}
-	a.s.layers.Release(a.held...)
+	a.hold.Release()
 }
+
+// stored reports whether a layer is in the store already.
+func (a *incoming) stored(d digest.Digest) bool { return a.s != nil && a.s.layers.Has(d) }
 
 // read reads the archive to its end.
 func (a *incoming) read(ctx context.Context, r io.Reader) error {
@@ -140,8 +146,7 @@ func (a *incoming) keepDocument(h *tarstream.Header, r io.Reader, f *found) erro
 func (a *incoming) unpack(ctx context.Context, name string, h *tarstream.Header, r io.Reader, f *found) error {
 	f.isLayer = true
 	named := blobDigest(name)
-	if named != "" && a.s.layers.Retain(named) == nil { // uncompressed, and here: its bytes need not be looked at
-		a.held = append(a.held, named)
+	if named != "" && a.hold.Layers(named) == nil { // uncompressed, and here: its bytes need not be looked at
 		f.diffID, f.raw = named, named
 		return nil
 	}
@@ -159,6 +164,15 @@ func (a *incoming) unpack(ctx context.Context, name string, h *tarstream.Header,
 	compressed := compress.Detect(head) != compress.None
 	if compressed {
 		src = io.TeeReader(br, raw.Hash())
+	}
+	var kept *blob.Writer
+	if compressed && a.s.cfg.KeepBlobs {
+		var err error
+		if kept, err = a.s.blobs.Writer(ctx, blob.Want{}); err != nil {
+			return err
+		}
+		defer kept.Abort()
+		src = io.TeeReader(src, kept)
 	}
 	st, err := a.s.layers.Stage(ctx, src, "")
 	if err == nil {
@@ -179,7 +193,13 @@ func (a *incoming) unpack(ctx context.Context, name string, h *tarstream.Header,
 	if compressed || alg != digest.SHA256 {
 		f.raw = raw.Digest()
 	}
-	return nil
+	if kept == nil {
+		return nil
+	}
+	if f.kept, err = kept.Commit(); err != nil {
+		return err
+	}
+	return a.hold.AdoptBlob(f.kept)
 }
 
 // lookup finds a file by its path, following links inside the archive.

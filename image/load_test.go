@@ -99,8 +99,12 @@ func TestLoadOCILayouts(t *testing.T) {
 		} else if by, err := h.Resolve(string(img.Manifest.Digest)); err != nil || by.ID != img.ID {
 			t.Errorf("%s: by manifest digest: %v", name, err)
 		}
-		if layers, _ := h.counts(); layers != len(img.Layers) {
-			t.Errorf("%s: %d layers on disk, the image has %d", name, layers, len(img.Layers))
+		want := len(img.Layers)
+		if strings.HasPrefix(name, "nested") {
+			want++ // of the other platform
+		}
+		if layers, _ := h.counts(); layers != want {
+			t.Errorf("%s: %d layers on disk, the image has %d", name, layers, want)
 		}
 		h.reopen()
 		same(t, name+" after reopening", h.files(id), files)
@@ -369,16 +373,18 @@ func FuzzPlanLoad(f *testing.F) {
 			doc("blobs/c", config)
 			doc(blobPath(digest.FromString(manifest)), manifest)
 			doc(blobPath(digest.FromString(config)), config)
-			plan, err := planLoad(a, wantPlatform(nil))
+			plan, err := planLoad(a, nil)
 			if err != nil {
 				if k := fault.KindOf(err); k != fault.Invalid && k != fault.NotFound {
 					t.Fatalf("kind %v: %v", k, err)
 				}
 				continue
 			}
-			for _, p := range plan {
-				if len(p.layers) != len(p.doc.RootFS.DiffIDs) {
-					t.Fatal("layers and diff ids differ in number")
+			for _, g := range plan {
+				for _, p := range g.images {
+					if len(p.layers) != len(p.doc.RootFS.DiffIDs) {
+						t.Fatal("layers and diff ids differ in number")
+					}
 				}
 			}
 		}

@@ -144,7 +144,7 @@ func (s *Store) put(fresh *record, ix *index, n Registration) (moved map[ref.Ref
 	c := newChange()
 	c.put[r.id] = r
 	c.index = ix
-	c.sources = n.Sources
+	c.sources = each(n.Sources)
 	moved = map[ref.Ref]digest.Digest{}
 	for _, name := range n.Names {
 		was, ok := s.names[name]
@@ -190,7 +190,7 @@ type change struct {
 	set     map[ref.Ref]target
 	drop    []ref.Ref
 	index   *index // that becomes known
-	sources map[digest.Digest]Source
+	sources map[digest.Digest][]Source
 }
 
 func newChange() *change {

@@ -5,6 +5,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"berth/base/ref"
 )
 
 // Source says where a compressed layer can be had again.
@@ -33,26 +35,63 @@ func (s *Store) AddSources(list map[digest.Digest]Source) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	c := newChange()
-	c.sources = list
+	c.sources = each(list)
 	return s.apply(c)
 }
 
+func each(list map[digest.Digest]Source) map[digest.Digest][]Source {
+	out := make(map[digest.Digest][]Source, len(list))
+	for d, src := range list {
+		out[d] = []Source{src}
+	}
+	return out
+}
+
+// addAll notes what an archive tells of layers that are here now.
+func (s *Store) addAll(lists map[digest.Digest][]Source) error {
+	if len(lists) == 0 {
+		return nil
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	c := newChange()
+	c.sources = map[digest.Digest][]Source{}
+	for d, list := range lists {
+		for _, src := range list[max(0, len(list)-sourcesMax):] {
+			if src.valid() {
+				c.sources[d] = append(c.sources[d], src)
+			}
+		}
+	}
+	return s.apply(c)
+}
+
+// valid reports whether a source from outside can be one.
+func (src Source) valid() bool {
+	n, err := ref.Parse(src.Repository)
+	return err == nil && n.IsNameOnly() && n.Repository() == src.Repository && src.Descriptor.Digest.Validate() == nil && src.Descriptor.Size >= 0
+}
+
 // mergeSources gives the new lists of those layers whose sources change. changing is held.
-func (s *Store) mergeSources(more map[digest.Digest]Source) map[digest.Digest][]Source {
+func (s *Store) mergeSources(more map[digest.Digest][]Source) map[digest.Digest][]Source {
 	out := map[digest.Digest][]Source{}
-	for d, src := range more {
+	for d, add := range more {
 		if !s.layers.Has(d) {
 			continue
 		}
-		list := slices.Clone(s.sources[d])
-		same := func(o Source) bool {
-			return o.Repository == src.Repository && o.Descriptor.Digest == src.Descriptor.Digest
+		list, changed := slices.Clone(s.sources[d]), false
+		for _, src := range add {
+			same := func(o Source) bool {
+				return o.Repository == src.Repository && o.Descriptor.Digest == src.Descriptor.Digest
+			}
+			if n := len(list); n > 0 && same(list[n-1]) {
+				continue
+			}
+			list, changed = append(slices.DeleteFunc(list, same), src), true
 		}
-		if n := len(list); n > 0 && same(list[n-1]) {
-			continue
+		if changed {
+			out[d] = list[max(0, len(list)-sourcesMax):]
 		}
-		list = append(slices.DeleteFunc(list, same), src)
-		out[d] = list[max(0, len(list)-sourcesMax):]
 	}
 	return out
 }
