@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"berth/base/fault"
 )
 
 // Cache remembers for a short time which passwords were right. What it keeps is a hash keyed with bytes that never
@@ -24,7 +26,8 @@ type Cache struct {
 
 	mu    sync.Mutex
 	known map[[32]byte]remembered
-	epoch uint64 // counts calls of Forget: an answer that was under way is not remembered
+	names map[string]remembered // of Lookup
+	epoch uint64                // counts calls of Forget: an answer that was under way is not remembered
 }
 
 type remembered struct {
@@ -40,7 +43,7 @@ func NewCache(inner Authenticator, life time.Duration) *Cache {
 	if life <= 0 {
 		life = time.Minute
 	}
-	c := &Cache{inner: inner, life: life, known: map[[32]byte]remembered{}}
+	c := &Cache{inner: inner, life: life, known: map[[32]byte]remembered{}, names: map[string]remembered{}}
 	rand.Read(c.key[:]) // never fails: crypto/rand ends the process instead (Go 1.24)
 	return c
 }
@@ -73,11 +76,38 @@ func (c *Cache) Password(ctx context.Context, user, password string) (User, erro
 	}
 }
 
+// Lookup answers from memory, or asks and remembers who exists. It is NotImplemented when the authenticator is no Directory.
+func (c *Cache) Lookup(ctx context.Context, user string) (User, error) {
+	d, ok := c.inner.(Directory)
+	if !ok {
+		return User{}, fault.New(fault.NotImplemented, "users cannot be looked up without their password")
+	}
+	c.mu.Lock()
+	r, ok := c.names[user]
+	epoch := c.epoch
+	c.mu.Unlock()
+	if ok && time.Now().Before(r.until) {
+		return r.user, nil
+	}
+	u, err := d.Lookup(ctx, user)
+	if err != nil {
+		return u, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if epoch == c.epoch {
+		evict(c.names)
+		c.names[user] = remembered{u, time.Now().Add(c.life)}
+	}
+	return u, nil
+}
+
 // Forget drops what is remembered of all users: after a password was changed or a user removed.
 func (c *Cache) Forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.known)
+	clear(c.names)
 	c.epoch++
 }
 
@@ -103,15 +133,21 @@ func (c *Cache) keep(k [32]byte, u User, epoch uint64) {
 	if epoch != c.epoch {
 		return
 	}
+	evict(c.known)
+	c.known[k] = remembered{u, time.Now().Add(c.life)}
+}
+
+// evict makes room in a table that is full: what is too old goes, and as much of the rest as must.
+func evict[K comparable](table map[K]remembered) {
+	if len(table) < cacheSize {
+		return
+	}
 	now := time.Now()
-	if len(c.known) >= cacheSize {
-		for k, r := range c.known {
-			if now.After(r.until) || len(c.known) >= cacheSize {
-				delete(c.known, k)
-			}
+	for k, r := range table {
+		if now.After(r.until) || len(table) >= cacheSize {
+			delete(table, k)
 		}
 	}
-	c.known[k] = remembered{u, now.Add(c.life)}
 }
 
 // hash tells ("ab", "c") from ("a", "bc") by the length of the name.
