@@ -1,0 +1,78 @@
+package distribution
+
+import (
+	"net/http"
+
+	"berth/base/fault"
+	"berth/registry/access"
+)
+
+// may finds out who calls and refuses him unless he may do all of it to the request's repository.
+func (c *call) may(actions ...access.Action) error {
+	s, err := c.cfg.Who(c.r)
+	if err != nil {
+		return c.denied(err, c.repo, actions...)
+	}
+	c.subject = s
+	for _, a := range actions {
+		ok, err := c.cfg.Access.Allowed(c.r.Context(), s, c.repo, a)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return c.refused(actions)
+		}
+	}
+	return nil
+}
+
+// refused makes the answer to a caller who may not. One who has shown nothing yet, or a token that is good for other things, is told how to
+// come back; one whom we know is told no.
+func (c *call) refused(actions []access.Action) error {
+	shown := c.r.Header.Get("Authorization") != ""
+	if !shown && c.cfg.Challenge != nil {
+		return c.denied(fault.New(fault.Unauthorized, "authentication required"), c.repo, actions...)
+	}
+	no := &apiError{status: http.StatusForbidden, code: "DENIED", message: "requested access to the resource is denied"}
+	narrow := false
+	for _, a := range actions {
+		narrow = narrow || !c.subject.Limit.Has(c.repo, a)
+	}
+	if c.cfg.Challenge != nil && (c.subject.Anonymous() || narrow) {
+		c.cfg.Challenge(c.w, c.r, c.repo, actions...)
+		no.status = http.StatusUnauthorized
+	}
+	return no
+}
+
+// denied makes the answer to a caller whom we do not know.
+func (c *call) denied(err error, repository string, actions ...access.Action) error {
+	if !fault.Is(err, fault.Unauthorized) {
+		return err
+	}
+	if c.cfg.Challenge != nil {
+		c.cfg.Challenge(c.w, c.r, repository, actions...)
+	}
+	return &apiError{status: http.StatusUnauthorized, code: "UNAUTHORIZED", message: err.Error()}
+}
+
+// mayPull reports whether the caller may pull from another repository, without a word to him.
+func (c *call) mayPull(repository string) bool {
+	ok, err := c.cfg.Access.Allowed(c.r.Context(), c.subject, repository, access.Pull)
+	return err == nil && ok
+}
+
+// claim asks whether a repository that does not exist may come into being, and whether there is room.
+func (c *call) claim(more int64) error {
+	if !c.cfg.Storage.Exists(c.repo) {
+		if err := c.cfg.Claim(c.r.Context(), c.subject, c.repo); err != nil {
+			return err
+		}
+	}
+	return c.room(more)
+}
+
+// room refuses what does not fit into the repository's quota.
+func (c *call) room(more int64) error {
+	return c.cfg.Quota(c.r.Context(), c.repo, max(more, 0))
+}

@@ -1,0 +1,126 @@
+package registry
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"berth/base/fault"
+	"berth/registry/distribution"
+	"berth/registry/notice"
+	"berth/registry/storage"
+	"berth/registry/storage/dir"
+)
+
+// Registry is a registry that is open.
+type Registry struct {
+	cfg     Config
+	store   *storage.Store
+	api     *distribution.Handler
+	mux     *http.ServeMux // everything but /v2
+	listen  []func(notice.Event)
+	closers []func() error // last first
+}
+
+// Open opens the registry that cfg describes, or makes it. It serves nothing yet.
+func Open(cfg Config) (*Registry, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Root == "" {
+		return nil, fault.New(fault.Invalid, "a registry needs a root directory")
+	}
+	r := &Registry{cfg: cfg, mux: http.NewServeMux()}
+	if err := r.open(context.Background()); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// open makes the parts, those below first.
+func (r *Registry) open(ctx context.Context) error {
+	driver, chunkMin, err := r.driver(ctx)
+	if err != nil {
+		return err
+	}
+	r.store, err = storage.Open(ctx, driver, storage.Config{Grace: r.cfg.Grace, SparseIndexes: r.cfg.SparseIndexes, Log: r.cfg.Log})
+	if err != nil {
+		return err
+	}
+	r.onClose(r.store.Close)
+	r.api = distribution.New(distribution.Config{
+		Storage:  r.store,
+		Events:   r.event,
+		ChunkMin: chunkMin,
+		Log:      r.cfg.Log,
+	})
+	r.mux.HandleFunc("GET /healthz", r.health)
+	return nil
+}
+
+// driver opens the place where the content lies.
+func (r *Registry) driver(_ context.Context) (storage.Driver, int64, error) {
+	where := r.cfg.Storage
+	if where == "" {
+		where = "dir:" + filepath.Join(r.cfg.Root, "content")
+	}
+	if path, ok := strings.CutPrefix(where, "dir:"); ok {
+		d, err := dir.Open(path)
+		return d, 0, err
+	}
+	return nil, 0, fault.New(fault.Invalid, "storage %q is neither dir:PATH nor s3://BUCKET", where)
+}
+
+// Store is the registry's content, for tests and for parts that are wired elsewhere.
+func (r *Registry) Store() *storage.Store { return r.store }
+
+// Listen has f told of every event from now on. It is called before serving begins; f must not block.
+func (r *Registry) Listen(f func(notice.Event)) { r.listen = append(r.listen, f) }
+
+// Handle adds a route beside /v2; patterns are http.ServeMux's. It is called before serving begins.
+func (r *Registry) Handle(pattern string, h http.Handler) { r.mux.Handle(pattern, h) }
+
+func (r *Registry) event(e notice.Event) {
+	for _, f := range r.listen {
+		f(e)
+	}
+}
+
+// ServeHTTP answers one request.
+func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	// Not by the mux: it would clean paths, and a name with "//" or ".." is to be refused, not to be another name.
+	if req.URL.Path == "/v2" || strings.HasPrefix(req.URL.Path, "/v2/") {
+		r.api.ServeHTTP(w, req)
+		return
+	}
+	r.mux.ServeHTTP(w, req)
+}
+
+func (r *Registry) health(w http.ResponseWriter, req *http.Request) {
+	ctx, cancel := context.WithTimeout(req.Context(), 5*time.Second)
+	defer cancel()
+	if err := r.store.Ping(ctx); err != nil {
+		r.cfg.Log.Error("the storage does not answer", "error", err)
+		http.Error(w, "the storage does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	w.Write([]byte("ok\n"))
+}
+
+func (r *Registry) onClose(f func() error) { r.closers = append(r.closers, f) }
+
+// Close ends the parts, those above first. Requests have ended before; Serve sees to that.
+func (r *Registry) Close() error {
+	var first error
+	for i := len(r.closers) - 1; i >= 0; i-- {
+		if err := r.closers[i](); err != nil && first == nil {
+			first = err
+		}
+	}
+	r.closers = nil
+	return first
+}
