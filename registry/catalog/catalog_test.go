@@ -312,7 +312,9 @@ func TestCertifiedFollowsTheNewestImage(t *testing.T) {
 	var policy string
 	var failure error
 	c, err := Open(Config{Root: t.TempDir(), Source: src, Access: private{}, Log: quiet(),
-		Certify: func(ctx context.Context, repository string) (string, bool, error) { return policy, policy != "", failure }})
+		Certify: func(ctx context.Context, repository string) (string, bool, error) {
+			return policy, policy != "", failure
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
