@@ -235,7 +235,7 @@ func (s *session) askToken(ctx context.Context, e *endpoint, q *request, header 
 	q.noBounce = true
 	resp, err := s.retrying(ctx, e, func() (*http.Response, error) {
 		return s.roundTrip(ctx, e, url.URL{Scheme: q.url.Scheme, Host: q.url.Host}, q, header)
-	}, retryable{endpoint: e})
+	}, false)
 	if err != nil {
 		return a, err
 	}
@@ -253,6 +253,17 @@ func (s *session) askToken(ctx context.Context, e *endpoint, q *request, header 
 	return a, nil
 }
 
+// challengesOf reads how a server wants to know who asks. A token server that it names by a path is its own.
+func challengesOf(resp *http.Response) []challenge {
+	list := parseChallenges(resp.Header.Values("WWW-Authenticate"))
+	for _, c := range list {
+		if u, err := resp.Request.URL.Parse(c.params["realm"]); c.scheme == "bearer" && c.params["realm"] != "" && err == nil {
+			c.params["realm"] = u.String()
+		}
+	}
+	return list
+}
+
 // checkRealm refuses token servers to which nothing may be sent: those that would have a password go in the clear though the
 // registry does not, and link-local addresses, where clouds keep their machines' secrets.
 func checkRealm(s string, e *endpoint) (*url.URL, error) {
@@ -260,7 +271,6 @@ func checkRealm(s string, e *endpoint) (*url.URL, error) {
 	if s == "" || err != nil {
 		return nil, fault.New(fault.Unauthorized, "registry %s names no usable token server: realm %q", e.host(), clean(s))
 	}
-	u = e.base.ResolveReference(u)
 	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, fault.New(fault.Unauthorized, "registry %s names a token server that is no web address: %q", e.host(), clean(s))
 	}

@@ -238,22 +238,12 @@ func (r *Repository) fetch(ctx context.Context, p place, d ocispec.Descriptor, o
 	q := &request{method: http.MethodGet, header: http.Header{"Accept-Encoding": {"identity"}}}
 	ranged := offset > 0 || end >= 0 && end != d.Size
 	if ranged {
-		q.header.Set("Range", byteRange(offset, end, d.Size))
+		q.header.Set("Range", byteRange(offset, end))
 	}
-	var resp *http.Response
-	var err error
-	if p.url != nil {
-		q.url = p.url
-		resp, err = r.retrying(ctx, p.e, func() (*http.Response, error) {
-			resp, err := r.roundTrip(ctx, p.e, p.e.base, q, "")
-			return r.judge(resp, err, q)
-		}, retryable{})
-	} else {
-		q.path, q.scopes = r.path("blobs", d.Digest.String()), repositoryScopes(r.name.Path, "pull")
-		if p.e.ns != "" {
-			q.query = url.Values{"ns": {p.e.ns}}
-		}
-		resp, err = r.do(ctx, p.e, q)
+	resp, err := r.askPlace(ctx, p, d, q)
+	if no := refusalOf(err); ranged && no != nil && no.Status == http.StatusRequestedRangeNotSatisfiable {
+		q.header.Del("Range") // it has ranges but not this one, and it exists: everything is asked for, and skipped
+		resp, err = r.askPlace(ctx, p, d, q)
 	}
 	if err != nil {
 		return nil, "", r.reading(r.blobWords(err, d.Digest), d.Digest.String())
@@ -265,6 +255,20 @@ func (r *Repository) fetch(ctx context.Context, p place, d ocispec.Descriptor, o
 	return resp.Body, resp.Request.URL.Host, nil
 }
 
+// askPlace asks an endpoint with credentials, or an address of a manifest without.
+func (r *Repository) askPlace(ctx context.Context, p place, d ocispec.Descriptor, q *request) (*http.Response, error) {
+	if p.url == nil {
+		q.path, q.scopes = r.path("blobs", d.Digest.String()), repositoryScopes(r.name.Path, "pull")
+		q.query = r.askFor(p.e)
+		return r.do(ctx, p.e, q)
+	}
+	q.url = p.url
+	return r.retrying(ctx, p.e, func() (*http.Response, error) {
+		resp, err := r.roundTrip(ctx, p.e, p.e.base, q, "")
+		return r.judge(resp, err, q)
+	}, false)
+}
+
 // blobWords tells a missing blob in the registry's words, not in those of a missing manifest.
 func (r *Repository) blobWords(err error, d digest.Digest) error {
 	if no := refusalOf(err); no != nil && no.Status == http.StatusNotFound && (no.Code == "" || no.Code == "BLOB_UNKNOWN") {
@@ -273,9 +277,9 @@ func (r *Repository) blobWords(err error, d digest.Digest) error {
 	return err
 }
 
-// byteRange writes the header. A range up to the end of the blob is left open: some servers want it so.
-func byteRange(offset, end, size int64) string {
-	if end < 0 || end == size {
+// byteRange writes the header. It is left open only where the end is not known: some servers understand both ends only.
+func byteRange(offset, end int64) string {
+	if end < 0 {
 		return fmt.Sprintf("bytes=%d-", offset)
 	}
 	return fmt.Sprintf("bytes=%d-%d", offset, end-1)

@@ -212,7 +212,7 @@ func (s *session) pingOne(ctx context.Context, e *endpoint, base url.URL) ([]cha
 	u.Path += "/"
 	resp, err := s.retrying(ctx, e, func() (*http.Response, error) {
 		return s.roundTrip(ctx, e, base, &request{method: http.MethodGet, url: &u, any: true}, "")
-	}, retryable{endpoint: e})
+	}, false)
 	if err != nil {
 		return nil, err
 	}
@@ -220,5 +220,5 @@ func (s *session) pingOne(ctx context.Context, e *endpoint, base url.URL) ([]cha
 	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
 		return nil, refusal(resp)
 	}
-	return parseChallenges(resp.Header.Values("WWW-Authenticate")), nil
+	return challengesOf(resp), nil
 }

@@ -49,7 +49,7 @@ func (c *Client) Login(ctx context.Context, cred Credentials) (status, identityT
 	}
 	resp, err := s.retrying(ctx, e, func() (*http.Response, error) {
 		return s.roundTrip(ctx, e, base, &request{method: http.MethodGet, url: &u, any: true}, header)
-	}, retryable{endpoint: e})
+	}, false)
 	if err != nil {
 		return "", "", err
 	}

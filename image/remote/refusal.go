@@ -165,7 +165,7 @@ var codeText = map[string]string{
 
 // clean makes a server's text fit for a terminal and a log: one line, no control characters, bounded.
 func clean(s string) string {
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < ' ' || r == 127 || r >= 0x80 && r < 0xa0 }), " ")
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < 0x20 || r == 127 || r >= 0x80 && r < 0xa0 }), " ")
 	s = strings.ToValidUTF8(strings.TrimSpace(s), "?")
 	const most = 512
 	if len(s) > most {

@@ -54,11 +54,7 @@ func (s *session) do(ctx context.Context, e *endpoint, q *request) (*http.Respon
 	if err != nil {
 		return nil, err
 	}
-	r := retryable{endpoint: e}
-	if q.once {
-		r.never = true
-	}
-	return s.retrying(ctx, e, func() (*http.Response, error) { return s.authorized(ctx, e, base, challenges, q) }, r)
+	return s.retrying(ctx, e, func() (*http.Response, error) { return s.authorized(ctx, e, base, challenges, q) }, q.once)
 }
 
 // authorized sends the request with what the caller can show, and once more when the registry asks for another token.
@@ -71,7 +67,7 @@ func (s *session) authorized(ctx context.Context, e *endpoint, base url.URL, cha
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return s.judge(resp, err, q)
 	}
-	asked := parseChallenges(resp.Header.Values("WWW-Authenticate"))
+	asked := challengesOf(resp)
 	wanted := q.scopes
 	for _, c := range asked {
 		wanted = union(wanted, splitScopes(c.params["scope"]))
@@ -110,19 +106,13 @@ func (s *session) judge(resp *http.Response, err error, q *request) (*http.Respo
 	return nil, refusal(resp)
 }
 
-// retryable says how a request may be tried again.
-type retryable struct {
-	endpoint *endpoint
-	never    bool
-}
-
 // retrying calls ask until it succeeds, fails for good or has been tried often enough. A mirror is asked once: the next endpoint is the
 // better second try.
-func (s *session) retrying(ctx context.Context, e *endpoint, ask func() (*http.Response, error), r retryable) (*http.Response, error) {
+func (s *session) retrying(ctx context.Context, e *endpoint, ask func() (*http.Response, error), once bool) (*http.Response, error) {
 	var waited time.Duration
 	for try := 1; ; try++ {
 		resp, err := ask()
-		if err == nil || ctx.Err() != nil || r.never || e.mirror || try >= maxTries {
+		if err == nil || ctx.Err() != nil || once || e.mirror || try >= maxTries {
 			return resp, err
 		}
 		wait, again := backOff(err, try)

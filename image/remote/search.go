@@ -108,7 +108,7 @@ func (s *session) searchAt(ctx context.Context, e *endpoint, word string, limit 
 	resp, err := s.retrying(ctx, e, func() (*http.Response, error) {
 		resp, err := s.roundTrip(ctx, e, base, q, header)
 		return s.judge(resp, err, q)
-	}, retryable{endpoint: e})
+	}, false)
 	if err != nil {
 		if no := refusalOf(err); no != nil && no.Code == "" {
 			return nil, fault.In(err, "Unexpected status code %d", no.Status)
