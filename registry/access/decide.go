@@ -163,3 +163,36 @@ func sortedPrincipals(g Grants) []Principal {
 	slices.Sort(all)
 	return all
 }
+
+// Describe prints what is said about a repository, for people who ask why.
+func (r Rules) Describe(repository string) []string {
+	var lines []string
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	grants := func(where string, g Grants) {
+		for _, p := range sortedPrincipals(g) {
+			say("%s: %s is %s", where, p, g[p])
+		}
+	}
+	org := OrganisationOf(repository)
+	repo, known := r.Repositories[repository]
+	if !known {
+		say("repository %s: nobody has pushed to it or given rights for it", repository)
+	} else if repo.By != "" {
+		say("repository %s: first pushed by %s", repository, repo.By)
+	}
+	grants("repository "+repository, repo.Grants)
+	o, made := r.Organisations[org]
+	if !made {
+		say("organisation %s: nobody has made it", org)
+	}
+	grants("organisation "+org, o.Grants)
+	v, from := r.visibility(repository)
+	say("visibility: %s (%s)", v, from)
+	if !made {
+		say("names of organisations that nobody has made are open to: %s (the site's creation)", r.Site.Creation)
+	}
+	for _, a := range r.Site.Admins {
+		say("the site: %s is an administrator", a)
+	}
+	return lines
+}
