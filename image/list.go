@@ -17,13 +17,15 @@ type ListOptions struct {
 	Filters    Filters
 	SharedSize bool // find out how much of each image others have too
 	Containers bool // count each image's containers
+	Manifests  bool // tell each image's manifests: platforms and attestations
 }
 
 // Summary is an image in a list.
 type Summary struct {
 	*Image
-	SharedSize int64 // bytes of layers that other images have too; -1 when not asked for
-	Containers int   // -1 when not asked for
+	SharedSize int64      // bytes of layers that other images have too; -1 when not asked for
+	Containers int        // -1 when not asked for
+	Manifests  []Manifest // nil when not asked for
 }
 
 // List gives the images that fit, the newest first, with the filters of docker images: dangling, label, before,
@@ -35,6 +37,11 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 	}
 	s.mu.RLock()
 	var list []Summary
+	members := map[string][]Descriptor{}
+	var byManifest map[digest.Digest]*record
+	if o.Manifests {
+		byManifest = s.byManifest()
+	}
 	var layerUsers map[digest.Digest]int
 	if o.SharedSize {
 		layerUsers = s.layerUsers()
@@ -57,9 +64,17 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 		if o.SharedSize {
 			sum.SharedSize = s.sharedSize(r, layerUsers)
 		}
+		if o.Manifests {
+			members[img.ID] = s.membersOf(r, s.rootOf(hit{r, s.shownRoot(r)}))
+		}
 		list = append(list, sum)
 	}
 	s.mu.RUnlock()
+	if o.Manifests {
+		for i := range list {
+			list[i].Manifests = s.describe(members[list[i].ID], byManifest)
+		}
+	}
 	if o.Containers {
 		for i := range list {
 			list[i].Containers = len(s.usedBy(list[i].ID))

@@ -54,6 +54,7 @@ type diff struct {
 	info  Info
 	short string
 	holds int
+	disk  int64 // bytes of real blocks; 0 before somebody asked
 }
 
 // Info describes a diff.
