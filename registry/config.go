@@ -3,6 +3,8 @@ package registry
 import (
 	"log/slog"
 	"time"
+
+	"berth/registry/guard"
 )
 
 // Config is how a registry is run. Root or Storage is needed, everything else has a default.
@@ -17,6 +19,9 @@ type Config struct {
 	TLSCert string // file with the chain, PEM; read again when it changes
 	TLSKey  string // file with the key, PEM
 	TLSCA   string // file with CAs: clients must show a certificate of one of them; "": none is asked for
+
+	Htpasswd string       // password file, bcrypt; "": none. With none, no directory and no account everybody may do everything
+	Auth     guard.Config // directories, administrators, life of tokens; Dir is set here
 
 	Grace         time.Duration // see storage.Config.Grace
 	SparseIndexes bool          // see storage.Config.SparseIndexes

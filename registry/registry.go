@@ -10,6 +10,7 @@ import (
 
 	"berth/base/fault"
 	"berth/registry/distribution"
+	"berth/registry/guard"
 	"berth/registry/notice"
 	"berth/registry/storage"
 	"berth/registry/storage/dir"
@@ -19,8 +20,10 @@ import (
 type Registry struct {
 	cfg     Config
 	store   *storage.Store
-	api     *distribution.Handler
-	mux     *http.ServeMux // everything but /v2
+	guard   *guard.Guard
+	api     *distribution.Handler // for when users are told from strangers
+	anybody *distribution.Handler // for when they are not: nobody is asked to sign in
+	mux     *http.ServeMux        // everything but /v2
 	listen  []func(notice.Event)
 	closers []func() error // last first
 }
@@ -52,15 +55,47 @@ func (r *Registry) open(ctx context.Context) error {
 		return err
 	}
 	r.onClose(r.store.Close)
-	r.api = distribution.New(distribution.Config{
+	if err := r.openGuard(); err != nil {
+		return err
+	}
+	api := distribution.Config{
 		Storage:  r.store,
 		Events:   r.event,
+		Who:      r.guard.Who,
+		Access:   r.guard,
+		Claim:    r.guard.Claim,
 		ChunkMin: chunkMin,
 		Log:      r.cfg.Log,
-	})
+	}
+	r.anybody = distribution.New(api)
+	api.Challenge = r.guard.Challenge
+	r.api = distribution.New(api)
 	r.mux.HandleFunc("GET /healthz", r.health)
 	return nil
 }
+
+// openGuard opens the users and rights, with their routes.
+func (r *Registry) openGuard() error {
+	cfg := r.cfg.Auth
+	cfg.Dir, cfg.Log = filepath.Join(r.cfg.Root, "auth"), r.cfg.Log
+	if r.cfg.Htpasswd != "" {
+		cfg.Htpasswd = r.cfg.Htpasswd
+	}
+	var err error
+	if r.guard, err = guard.Open(cfg); err != nil {
+		return err
+	}
+	r.onClose(r.guard.Close)
+	r.mux.Handle("/token", r.guard.Token())
+	r.mux.Handle("GET /token/keys", r.guard.Keys())
+	for _, pattern := range guard.Patterns() {
+		r.mux.Handle(pattern, r.guard.Admin())
+	}
+	return nil
+}
+
+// Guard is the registry's users and rights, for parts that are wired elsewhere.
+func (r *Registry) Guard() *guard.Guard { return r.guard }
 
 // driver opens the place where the content lies.
 func (r *Registry) driver(_ context.Context) (storage.Driver, int64, error) {
@@ -94,7 +129,11 @@ func (r *Registry) event(e notice.Event) {
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	// Not by the mux: it would clean paths, and a name with "//" or ".." is to be refused, not to be another name.
 	if req.URL.Path == "/v2" || strings.HasPrefix(req.URL.Path, "/v2/") {
-		r.api.ServeHTTP(w, req)
+		if r.guard.Guarded() {
+			r.api.ServeHTTP(w, req)
+		} else {
+			r.anybody.ServeHTTP(w, req)
+		}
 		return
 	}
 	r.mux.ServeHTTP(w, req)
