@@ -1,18 +1,17 @@
 package webhook
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/url"
-	"path"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
 
 	"berth/base/fault"
+	"berth/registry/door"
+	"berth/registry/pattern"
 )
 
 // Endpoint is somebody who wants to be told. Field names in JSON are those of Docker's configuration where it has the field.
@@ -23,10 +22,10 @@ type Endpoint struct {
 	Headers  http.Header `json:"headers,omitempty"` // sent with each request; values are not shown again
 	Secret   string      `json:"secret,omitempty"`  // key of the signature; not shown again
 
-	Timeout    Duration `json:"timeout,omitempty"`     // of one request; 0: 5 s
-	Threshold  int      `json:"threshold,omitempty"`   // failures in a row before the endpoint is left alone; 0: 10
-	Backoff    Duration `json:"backoff,omitempty"`     // for how long, at first; 0: 1 s
-	QueueLimit int      `json:"queue_limit,omitempty"` // events that wait at most; 0: 10,000
+	Timeout    door.Duration `json:"timeout,omitempty"`     // of one request; 0: 5 s
+	Threshold  int           `json:"threshold,omitempty"`   // failures in a row before the endpoint is left alone; 0: 10
+	Backoff    door.Duration `json:"backoff,omitempty"`     // for how long, at first; 0: 1 s
+	QueueLimit int           `json:"queue_limit,omitempty"` // events that wait at most; 0: 10,000
 
 	Repositories []string `json:"repositories,omitempty"` // only these, by pattern (team/*, team/**); none: all
 	Ignore       Ignore   `json:"ignore,omitzero"`
@@ -40,34 +39,12 @@ type Ignore struct {
 	Actions    []string `json:"actions,omitempty"`
 }
 
-// Duration is a time.Duration that is written as people write it: "500ms".
-type Duration time.Duration
-
-// MarshalJSON writes "500ms".
-func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
-
-// UnmarshalJSON reads "500ms", or a number of nanoseconds.
-func (d *Duration) UnmarshalJSON(data []byte) error {
-	var n int64
-	if json.Unmarshal(data, &n) == nil {
-		*d = Duration(n)
-		return nil
-	}
-	var s string
-	if err := json.Unmarshal(data, &s); err != nil {
-		return err
-	}
-	v, err := time.ParseDuration(s)
-	*d = Duration(v)
-	return err
-}
-
 var endpointName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
 // Bounds of an endpoint.
 const (
-	maxTimeout    = Duration(time.Minute)
-	maxBackoff    = Duration(time.Hour)
+	maxTimeout    = door.Duration(time.Minute)
+	maxBackoff    = door.Duration(time.Hour)
 	maxQueueLimit = 1_000_000
 )
 
@@ -83,9 +60,9 @@ func (e Endpoint) check() error {
 	case u.User != nil:
 		return fault.New(fault.Invalid, "webhook %s: put the password into a header (Authorization), not into the url, which is shown", e.Name)
 	case e.Timeout < 0 || e.Timeout > maxTimeout:
-		return fault.New(fault.Invalid, "webhook %s: timeout must lie between 0 and %s", e.Name, time.Duration(maxTimeout))
+		return fault.New(fault.Invalid, "webhook %s: timeout must lie between 0 and %s", e.Name, maxTimeout)
 	case e.Backoff < 0 || e.Backoff > maxBackoff:
-		return fault.New(fault.Invalid, "webhook %s: backoff must lie between 0 and %s", e.Name, time.Duration(maxBackoff))
+		return fault.New(fault.Invalid, "webhook %s: backoff must lie between 0 and %s", e.Name, maxBackoff)
 	case e.Threshold < 0:
 		return fault.New(fault.Invalid, "webhook %s: threshold must not be negative", e.Name)
 	case e.QueueLimit < 0 || e.QueueLimit > maxQueueLimit:
@@ -96,10 +73,8 @@ func (e Endpoint) check() error {
 			return fault.New(fault.Invalid, "webhook %s: header %q cannot be sent", e.Name, k)
 		}
 	}
-	for _, p := range e.Repositories {
-		if _, err := path.Match(p, ""); err != nil || p == "" {
-			return fault.New(fault.Invalid, "webhook %s: %q is no pattern for repositories", e.Name, p)
-		}
+	if err := pattern.Check(e.Repositories); err != nil {
+		return fault.In(err, "webhook %s", e.Name)
 	}
 	return nil
 }
@@ -107,10 +82,10 @@ func (e Endpoint) check() error {
 // withDefaults fills in what was left out.
 func (e Endpoint) withDefaults() Endpoint {
 	if e.Timeout == 0 {
-		e.Timeout = Duration(5 * time.Second)
+		e.Timeout = door.Duration(5 * time.Second)
 	}
 	if e.Backoff == 0 {
-		e.Backoff = Duration(time.Second)
+		e.Backoff = door.Duration(time.Second)
 	}
 	if e.Threshold == 0 {
 		e.Threshold = 10
@@ -127,26 +102,7 @@ func (e Endpoint) wants(v Event) bool {
 		slices.Contains(e.Ignore.MediaTypes, v.Target.MediaType) || slices.Contains(e.IgnoredMediaTypes, v.Target.MediaType) {
 		return false
 	}
-	return len(e.Repositories) == 0 || slices.ContainsFunc(e.Repositories, func(p string) bool { return match(p, v.Target.Repository) })
-}
-
-// match holds a repository against a pattern: * stands for anything within one element of the path, a last
-// element ** for everything below.
-func match(pattern, repository string) bool {
-	if below, ok := strings.CutSuffix(pattern, "**"); ok {
-		if below == "" {
-			return true
-		}
-		n := strings.Count(below, "/")
-		parts := strings.SplitAfterN(repository, "/", n+1)
-		if len(parts) <= n {
-			return false
-		}
-		ok, _ := path.Match(below, strings.Join(parts[:n], ""))
-		return ok
-	}
-	ok, _ := path.Match(pattern, repository)
-	return ok
+	return len(e.Repositories) == 0 || pattern.Any(e.Repositories, v.Target.Repository)
 }
 
 // shown gives the endpoint without its secrets.

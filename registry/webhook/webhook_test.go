@@ -171,7 +171,7 @@ func TestFailuresAreRetriedInOrder(t *testing.T) {
 	e, w := listen(t), open(t, filepath.Join(t.TempDir(), "w.db"))
 	defer w.Close()
 	e.setFail(5)
-	if err := w.Set(Endpoint{Name: "ci", URL: e.URL, Threshold: 2, Backoff: Duration(10 * time.Millisecond)}); err != nil {
+	if err := w.Set(Endpoint{Name: "ci", URL: e.URL, Threshold: 2, Backoff: door.Duration(10 * time.Millisecond)}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 100 {
@@ -193,7 +193,7 @@ func TestQueueSurvivesARestartAndIsBounded(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "w.db")
 	e, w := listen(t), open(t, file)
 	e.setFail(-1)
-	if err := w.Set(Endpoint{Name: "ci", URL: e.URL, Threshold: 1, Backoff: Duration(time.Hour), QueueLimit: 10}); err != nil {
+	if err := w.Set(Endpoint{Name: "ci", URL: e.URL, Threshold: 1, Backoff: door.Duration(time.Hour), QueueLimit: 10}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 25 {
@@ -241,13 +241,13 @@ func TestOldEventsAreDropped(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
-	e := Endpoint{Threshold: 3, Backoff: Duration(time.Second)}
+	e := Endpoint{Threshold: 3, Backoff: door.Duration(time.Second)}
 	for failures, want := range map[int]time.Duration{1: 0, 2: 0, 3: time.Second, 4: 2 * time.Second, 5: 4 * time.Second, 20: time.Minute, 1 << 40: time.Minute} {
 		if got := pause(e, failures); got != want {
 			t.Errorf("%d failures: %s, want %s", failures, got, want)
 		}
 	}
-	e.Backoff = Duration(10 * time.Minute)
+	e.Backoff = door.Duration(10 * time.Minute)
 	if got := pause(e, 9); got != 10*time.Minute {
 		t.Error(got)
 	}
@@ -258,7 +258,7 @@ func TestEndpointIsChecked(t *testing.T) {
 	defer w.Close()
 	for _, e := range []Endpoint{
 		{Name: "", URL: "http://x"}, {Name: "a/b", URL: "http://x"}, {Name: "a", URL: "file:///etc/passwd"}, {Name: "a", URL: "http://"},
-		{Name: "a", URL: "http://u:p@x"}, {Name: "a", URL: "http://x", Timeout: -1}, {Name: "a", URL: "http://x", Timeout: Duration(time.Hour)},
+		{Name: "a", URL: "http://u:p@x"}, {Name: "a", URL: "http://x", Timeout: -1}, {Name: "a", URL: "http://x", Timeout: door.Duration(time.Hour)},
 		{Name: "a", URL: "http://x", Headers: http.Header{"A b": {"c"}}}, {Name: "a", URL: "http://x", Headers: http.Header{"A": {"c\r\nd"}}},
 		{Name: "a", URL: "http://x", Repositories: []string{"["}}, {Name: "a", URL: "http://x", QueueLimit: -1},
 	} {
