@@ -34,11 +34,8 @@ func want(p *image.Platform) wanted {
 
 func (w wanted) String() string { return platforms.FormatAll(w.spec) }
 
-// candidate is a manifest that an index leads to, with the indexes in between.
-type candidate struct {
-	desc  ocispec.Descriptor
-	inner []*document
-}
+// candidate is a manifest that an index leads to.
+type candidate struct{ desc ocispec.Descriptor }
 
 // chooseManifest sets the plan's manifest: the root itself, or the one of the index that fits the wanted platform best.
 func (t *Transfer) chooseManifest(ctx context.Context, p *PullImage, platform *image.Platform) error {
@@ -61,12 +58,10 @@ func (t *Transfer) chooseManifest(ctx context.Context, p *PullImage, platform *i
 	if p.manifest.Manifests != nil {
 		return fault.New(fault.Invalid, "manifest %s was announced as an image and is an index", best.desc.Digest)
 	}
-	p.inner = best.inner
 	p.Why = fmt.Sprintf("of %d platforms the best for %s", countPlatforms(list), w)
 	for _, c := range list {
 		if isAttestation(c.desc) && c.desc.Annotations[annotationReferenceDigest] == string(best.desc.Digest) {
 			p.Attestations = append(p.Attestations, c.desc)
-			p.inner = addDocuments(p.inner, c.inner)
 		}
 	}
 	return nil
@@ -101,13 +96,13 @@ func (w wanted) best(list []candidate) *candidate {
 	return best
 }
 
-// candidates lists the manifests of an index, through the indexes in it.
+// candidates lists the manifests of an index, through the indexes in it, which the plan keeps: without them the image could not be
+// pushed as it came.
 func (t *Transfer) candidates(ctx context.Context, p *PullImage) (list []candidate, err error) {
-	reads := 0
 	seen := map[digest.Digest]bool{p.root.desc.Digest: true}
-	var walk func(doc *document, inner []*document) error
-	walk = func(doc *document, inner []*document) error {
-		if len(inner) > indexDepth {
+	var walk func(doc *document, depth int) error
+	walk = func(doc *document, depth int) error {
+		if depth > indexDepth {
 			return fault.New(fault.Invalid, "indexes are nested more than %d deep", indexDepth)
 		}
 		for _, d := range doc.Manifests {
@@ -116,36 +111,24 @@ func (t *Transfer) candidates(ctx context.Context, p *PullImage) (list []candida
 			}
 			seen[d.Digest] = true
 			if !isIndex(d) {
-				list = append(list, candidate{d, inner})
+				list = append(list, candidate{d})
 				continue
 			}
-			if reads++; reads > indexReadsMax {
+			if len(p.inner) >= indexReadsMax {
 				return fault.New(fault.Invalid, "index %s has more than %d indexes in it", p.root.desc.Digest, indexReadsMax)
 			}
 			sub, err := t.member(ctx, p, d)
 			if err != nil {
 				return err
 			}
-			if err := walk(sub, append(inner[:len(inner):len(inner)], sub)); err != nil {
+			p.inner = append(p.inner, sub)
+			if err := walk(sub, depth+1); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	return list, walk(p.root, nil)
-}
-
-func addDocuments(list, more []*document) []*document {
-	for _, m := range more {
-		there := false
-		for _, have := range list {
-			there = there || have.desc.Digest == m.desc.Digest
-		}
-		if !there {
-			list = append(list, m)
-		}
-	}
-	return list
+	return list, walk(p.root, 0)
 }
 
 func countPlatforms(list []candidate) (n int) {

@@ -157,16 +157,33 @@ func (f *flight) turn(ctx context.Context) error {
 		}
 	}
 	defer f.t.down.Release(1)
-	return f.bring(ctx)
+	from, err := f.bring(ctx)
+	if from != "" {
+		// The bytes were not the blob's: where there are mirrors, another one may have the right ones.
+		f.t.log.Warn("a registry sent a layer that is not what its digest says", "layer", f.d.Digest, "host", from, "err", err)
+		f.repo.Distrust(from)
+		_, err = f.bring(ctx)
+	}
+	return err
 }
 
-// bring fetches, verifies, decompresses and unpacks the layer in one go.
-func (f *flight) bring(ctx context.Context) error {
+// bring fetches, verifies, decompresses and unpacks the layer in one go. liar is the host whose bytes were not the blob's,
+// together with the error.
+func (f *flight) bring(ctx context.Context) (liar string, err error) {
 	body, err := f.repo.Blob(ctx, f.d, 0)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer body.Close()
+	src, err := f.unpack(ctx, body)
+	if b, ok := body.(*remote.BlobReader); ok && err != nil && src.bad {
+		liar = b.From()
+	}
+	return liar, err
+}
+
+// unpack does with the blob's bytes what there is to do.
+func (f *flight) unpack(ctx context.Context, body io.Reader) (*checked, error) {
 	m := &meter{say: f.say, status: "Downloading", total: f.d.Size}
 	middle := f.d.Size / 2
 	src := newChecked(body, f.d, func(n int) {
@@ -177,7 +194,7 @@ func (f *flight) bring(ctx context.Context) error {
 	})
 	w, err := f.keeper(ctx)
 	if err != nil {
-		return err
+		return src, err
 	}
 	in := &arrival{r: src, arrived: f.arrived}
 	if w != nil {
@@ -186,21 +203,21 @@ func (f *flight) bring(ctx context.Context) error {
 	}
 	st, err := f.t.cfg.Images.Layers().Stage(ctx, in, f.key.diffID)
 	if err != nil {
-		return f.explain(ctx, src, err)
+		return src, f.explain(ctx, src, err)
 	}
 	if _, err := io.Copy(io.Discard, in); err != nil { // what follows the compressed data is part of the blob
 		st.Drop()
-		return err
+		return src, err
 	}
 	if w != nil {
 		if _, err := w.Commit(); err != nil {
 			st.Drop()
-			return err
+			return src, err
 		}
 		f.kept = true
 	}
 	f.staged = st
-	return nil
+	return src, nil
 }
 
 // keeper gives where the compressed blob is kept, or nil where it is not to be, or is there already.

@@ -41,16 +41,23 @@ type engine struct {
 
 func newEngine(t testing.TB, change func(*Config)) *engine {
 	t.Helper()
+	return newEngineWith(t, image.Config{}, change)
+}
+
+func newEngineWith(t testing.TB, store image.Config, change func(*Config)) *engine {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: owners and trusted attributes of layers")
 	}
 	e := &engine{t: t, root: t.TempDir()}
-	var err error
-	e.images, err = image.Open(image.Config{Root: e.root, Events: func(ev image.Event) {
+	store.Root = e.root
+	store.Events = func(ev image.Event) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.events = append(e.events, ev.Action+" "+ev.ID)
-	}})
+	}
+	var err error
+	e.images, err = image.Open(store)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -50,7 +51,7 @@ type PullImage struct {
 	repo      *remote.Repository
 	root      *document
 	manifest  *document
-	inner     []*document // indexes between root and manifest
+	inner     []*document // indexes in the root
 	rawConfig []byte
 }
 
@@ -255,6 +256,9 @@ func (p *PullImage) readManifest(ctx context.Context, d ocispec.Descriptor) (*do
 		what = p.Name.Tag
 	}
 	got, err := p.repo.Manifest(ctx, what)
+	if fault.Is(err, fault.NotImplemented) && strings.Contains(err.Error(), "schema 1") {
+		return nil, schema1(p.Name)
+	}
 	if err != nil {
 		return nil, err
 	}

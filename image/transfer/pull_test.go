@@ -166,8 +166,8 @@ var amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"}
 
 // multi builds an image for two platforms, the second in an index of its own, with an attestation of the first.
 func (g *registry) multi(repo, tag string) (a, b sample, root ocispec.Descriptor, att ocispec.Descriptor) {
-	a = g.build(repo, "", amd64, nil, "common", "amd")
-	b = g.build(repo, "", arm64, nil, "common", "arm")
+	a = g.build(repo, "", amd64, []string{"tar"}, "common", "amd")
+	b = g.build(repo, "", arm64, []string{"tar"}, "common", "arm")
 	statement := []byte(`{"_type":"https://in-toto.io/Statement/v0.1"}`)
 	sd := g.putBlob(repo, statement)
 	config := []byte(`{"architecture":"unknown","os":"unknown","config":{},"rootfs":{"type":"layers","diff_ids":["` + string(sd) + `"]}}`)
@@ -406,6 +406,7 @@ func TestPullKeepsBlobs(t *testing.T) {
 }
 
 func TestPullUsesTheCopyWhenTheRegistryIsDown(t *testing.T) {
+	t.Parallel() // the client waits and asks again
 	g := newRegistry(t)
 	e := newEngine(t, nil)
 	s := g.build("x", "1", ocispec.Platform{}, nil, "a")

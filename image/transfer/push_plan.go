@@ -294,7 +294,7 @@ func (p *PushImage) narrow(platform *image.Platform) error {
 			if d.Platform == nil && m.Platform != nil {
 				d.Platform = &ocispec.Platform{Architecture: m.Platform.Architecture, OS: m.Platform.OS, Variant: m.Platform.Variant}
 			}
-			list = append(list, candidate{desc: d})
+			list = append(list, candidate{d})
 		}
 	}
 	best := want(platform).best(list)

@@ -21,6 +21,7 @@ type checked struct {
 	hash hash.Hash
 	got  int64
 	err  error
+	bad  bool        // the end was reached and the digest is another one
 	pass func(n int) // told about each piece; or nil
 }
 
@@ -58,6 +59,7 @@ func (c *checked) end(err error) error {
 		return fault.New(fault.Invalid, "blob %s has %d bytes, %d were announced", c.d.Digest, c.got, c.d.Size)
 	}
 	if got := digest.NewDigest(c.d.Digest.Algorithm(), c.hash); got != c.d.Digest {
+		c.bad = true
 		return fault.New(fault.Invalid, "filesystem layer verification failed for digest %s: what was sent has %s", c.d.Digest, got)
 	}
 	return io.EOF
