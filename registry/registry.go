@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"berth/registry/notice"
 	"berth/registry/storage"
 	"berth/registry/storage/dir"
+	"berth/registry/storage/s3"
 )
 
 // Registry is a registry that is open.
@@ -98,7 +100,7 @@ func (r *Registry) openGuard() error {
 func (r *Registry) Guard() *guard.Guard { return r.guard }
 
 // driver opens the place where the content lies.
-func (r *Registry) driver(_ context.Context) (storage.Driver, int64, error) {
+func (r *Registry) driver(ctx context.Context) (storage.Driver, int64, error) {
 	where := r.cfg.Storage
 	if where == "" {
 		where = "dir:" + filepath.Join(r.cfg.Root, "content")
@@ -106,6 +108,17 @@ func (r *Registry) driver(_ context.Context) (storage.Driver, int64, error) {
 	if path, ok := strings.CutPrefix(where, "dir:"); ok {
 		d, err := dir.Open(path)
 		return d, 0, err
+	}
+	if strings.HasPrefix(where, "s3:") {
+		cfg, err := s3.ParseURL(where, os.Getenv)
+		if err != nil {
+			return nil, 0, err
+		}
+		d, err := s3.Open(ctx, cfg)
+		if err != nil {
+			return nil, 0, err
+		}
+		return d, s3.ChunkMin, nil
 	}
 	return nil, 0, fault.New(fault.Invalid, "storage %q is neither dir:PATH nor s3://BUCKET", where)
 }

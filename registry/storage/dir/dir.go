@@ -60,7 +60,28 @@ func (d *Driver) prepare(dir string) error {
 	if err := d.root.RemoveAll(tmpDir); err != nil {
 		return fault.Wrap(fault.Internal, err, "registry root")
 	}
-	return fault.Wrap(fault.Internal, d.mkdirs(tmpDir, uploadsDir), "registry root")
+	if err := d.mkdirs(tmpDir, uploadsDir); err != nil {
+		return fault.Wrap(fault.Internal, err, "registry root")
+	}
+	return d.sweep()
+}
+
+// sweep removes notes of uploads that ended while a process was killed.
+func (d *Driver) sweep() error {
+	entries, err := fs.ReadDir(d.root.FS(), uploadsDir)
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "registry root")
+	}
+	for _, e := range entries {
+		name, isState := strings.CutSuffix(e.Name(), stateSuffix)
+		if !isState {
+			continue
+		}
+		if _, err := d.root.Lstat(path.Join(uploadsDir, name)); errors.Is(err, fs.ErrNotExist) {
+			d.root.Remove(path.Join(uploadsDir, e.Name())) // the next process tries again
+		}
+	}
+	return nil
 }
 
 func (d *Driver) mkdirs(dirs ...string) error {
@@ -229,7 +250,7 @@ func (d *Driver) walk(ctx context.Context, dir string, yield func(storage.Entry,
 		return yield(storage.Entry{}, err) && false
 	}
 	entries, err := fs.ReadDir(d.root.FS(), dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return true
 	}
 	if err != nil {
