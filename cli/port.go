@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/base/fault"
+	"berth/cli/table"
 )
 
 // An exposure is one way to a container, as GET /berth/v1/port/audit tells it.
@@ -100,48 +101,12 @@ func printAudit(out io.Writer, all []exposure, width int) {
 			}
 		}
 	}
-	printTable(out, rows, width)
+	table.Print(out, rows, width)
 	for i, n := range notes {
 		if i == 0 {
 			fmt.Fprintln(out)
 		}
 		fmt.Fprintln(out, n)
-	}
-}
-
-// printTable aligns columns and cuts the last one so that a line fits into width columns; 0: nothing is cut. Where there is no room for
-// a useful part of it, it stands on a line of its own.
-func printTable(out io.Writer, rows [][]string, width int) {
-	last := len(rows[0]) - 1
-	wide := make([]int, last)
-	for _, r := range rows {
-		for i := range wide {
-			wide[i] = max(wide[i], len([]rune(r[i])))
-		}
-	}
-	room := width
-	for _, w := range wide {
-		room -= w + 2
-	}
-	for n, r := range rows {
-		var b strings.Builder
-		for i, w := range wide {
-			b.WriteString(r[i] + strings.Repeat(" ", w-len([]rune(r[i]))+2))
-		}
-		text := []rune(r[last])
-		switch {
-		case width == 0 || room >= len(text):
-			b.WriteString(string(text))
-		case room >= 16:
-			b.WriteString(string(text[:room-1]) + "…")
-		case n == 0: // no column for it
-		default:
-			text = text[:min(len(text), max(width-4, 1))]
-			fmt.Fprintln(out, strings.TrimRight(b.String(), " "))
-			b.Reset()
-			b.WriteString("    " + string(text))
-		}
-		fmt.Fprintln(out, strings.TrimRight(b.String(), " "))
 	}
 }
 

@@ -3,10 +3,13 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"strings"
 
 	imagetypes "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/api/server/wire"
@@ -24,8 +27,12 @@ type Images interface {
 // shelves are the verbs on images that are here.
 type shelves interface {
 	Resolve(name string) (*image.Image, error)
+	ResolvePlatform(name string, p *image.Platform) (*image.Image, error)
+	Manifests(name string) ([]image.Manifest, error)
+	OpenBlob(ctx context.Context, d digest.Digest) (io.ReadCloser, int64, error)
+	Sources(diffID digest.Digest) []image.Source
 	List(ctx context.Context, o image.ListOptions) ([]image.Summary, error)
-	History(name string) ([]image.Step, error)
+	HistoryFor(name string, p *image.Platform) ([]image.Step, error)
 	Tag(name, newName string) error
 	Remove(ctx context.Context, name string, o image.RemoveOptions) ([]image.Removed, error)
 	Prune(ctx context.Context, f image.Filters) (image.PruneReport, error)
@@ -57,13 +64,14 @@ func imageList(s *Server, c *call) error {
 	}
 	all, err := s.cfg.Images.List(c.ctx(), image.ListOptions{
 		All: c.flag("all"), Filters: filters, SharedSize: c.flag("shared-size") && c.v >= 42, Containers: c.v >= 51,
+		Manifests: c.flag("manifests") && c.v >= 47,
 	})
 	if err != nil {
 		return err
 	}
 	out := make([]any, len(all))
 	for i := range all {
-		out[i] = wire.ImageSummary(all[i].Image, int64(all[i].Containers), all[i].SharedSize, c.v)
+		out[i] = wire.ImageSummary(&all[i], c.v)
 	}
 	return c.json(http.StatusOK, out)
 }
@@ -73,17 +81,21 @@ func imageInspect(s *Server, c *call) error {
 	if err != nil {
 		return err
 	}
-	if want != nil && c.flag("manifests") {
+	manifests := c.flag("manifests") && c.v >= 48
+	if want != nil && manifests {
 		return fault.New(fault.Invalid, "conflicting options: manifests and platform options cannot both be set")
 	}
-	img, err := s.cfg.Images.Resolve(c.name)
+	img, err := s.cfg.Images.ResolvePlatform(c.name, stored(want))
 	if err != nil {
 		return err
 	}
-	if err := hasPlatform(img, want, c.name); err != nil {
-		return err
+	var parts []image.Manifest
+	if manifests {
+		if parts, err = s.cfg.Images.Manifests(c.name); err != nil {
+			return err
+		}
 	}
-	return c.json(http.StatusOK, wire.ImageInspect(img, c.v))
+	return c.json(http.StatusOK, wire.ImageInspect(img, parts, want != nil, c.v))
 }
 
 func imageHistory(s *Server, c *call) error {
@@ -91,14 +103,7 @@ func imageHistory(s *Server, c *call) error {
 	if err != nil {
 		return err
 	}
-	img, err := s.cfg.Images.Resolve(c.name)
-	if err != nil {
-		return err
-	}
-	if err := hasPlatform(img, want, c.name); err != nil {
-		return err
-	}
-	steps, err := s.cfg.Images.History(img.ID)
+	steps, err := s.cfg.Images.HistoryFor(c.name, stored(want))
 	if err != nil {
 		return err
 	}
@@ -133,10 +138,14 @@ func imageRemove(s *Server, c *call) error {
 	if strings.TrimSpace(c.name) == "" {
 		return fault.New(fault.Invalid, "image name cannot be blank")
 	}
-	if c.v >= 50 && len(c.q["platforms"]) > 0 {
-		return fault.New(fault.NotImplemented, "platforms: removing an image for single platforms is not in this build of Berth")
+	o := image.RemoveOptions{Force: c.flag("force"), NoPrune: c.flag("noprune")}
+	if c.v >= 50 {
+		var err error
+		if o.Platforms, err = decodePlatforms(c.q["platforms"]); err != nil {
+			return err
+		}
 	}
-	done, err := s.cfg.Images.Remove(c.ctx(), c.name, image.RemoveOptions{Force: c.flag("force"), NoPrune: c.flag("noprune")})
+	done, err := s.cfg.Images.Remove(c.ctx(), c.name, o)
 	if err != nil {
 		return err
 	}
@@ -183,16 +192,44 @@ func (c *call) reference() (string, error) {
 	return r.WithDefaultTag().String(), nil
 }
 
-// platform reads a platform in JSON from a query value that API since has; nil where none is asked for.
+// platform reads a platform in JSON from a query value that API since has; nil where none is asked for. Of several the first counts.
 func (c *call) platform(key string, since wire.Version) (*ocispec.Platform, error) {
 	if c.v < since || c.text(key) == "" {
 		return nil, nil
 	}
-	if len(c.q[key]) > 1 {
-		return nil, fault.New(fault.NotImplemented, "%s: more than one platform at once is not in this build of Berth", key)
+	return decodePlatform(c.text(key))
+}
+
+// platforms reads any number of platforms, of which versions before 1.52 take one.
+func (c *call) platforms(key string, since wire.Version) ([]image.Platform, error) {
+	if c.v < since {
+		return nil, nil
 	}
+	if c.v < 52 && len(c.q[key]) > 1 {
+		return nil, fault.New(fault.Invalid, "multiple platform parameters are not supported in this API version; use API version 1.52 or later")
+	}
+	return decodePlatforms(c.q[key])
+}
+
+func decodePlatforms(texts []string) (list []image.Platform, err error) {
+	var errs []error
+	for _, text := range texts {
+		if text == "" {
+			continue
+		}
+		p, err := decodePlatform(text)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		list = append(list, *stored(p))
+	}
+	return list, errors.Join(errs...)
+}
+
+func decodePlatform(text string) (*ocispec.Platform, error) {
 	var p ocispec.Platform
-	if err := json.Unmarshal([]byte(c.text(key)), &p); err != nil {
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "failed to parse platform")
 	}
 	switch {
@@ -202,20 +239,4 @@ func (c *call) platform(key string, since wire.Version) (*ocispec.Platform, erro
 		return nil, fault.New(fault.Invalid, "optional platform fields provided, but OS and Architecture are missing")
 	}
 	return nil, fault.New(fault.Invalid, "both OS and Architecture must be provided")
-}
-
-// hasPlatform refuses an image that is not for the platform asked for.
-func hasPlatform(img *image.Image, want *ocispec.Platform, name string) error {
-	if want == nil {
-		return nil
-	}
-	have := img.Config.Platform
-	if have.OS == want.OS && have.Architecture == want.Architecture && (want.Variant == "" || have.Variant == want.Variant) {
-		return nil
-	}
-	asked := want.OS + "/" + want.Architecture
-	if want.Variant != "" {
-		asked += "/" + want.Variant
-	}
-	return fault.New(fault.NotFound, "image with reference %s was found but does not provide the specified platform (%s)", name, asked)
 }

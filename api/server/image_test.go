@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
 	"berth/image"
@@ -24,6 +25,8 @@ type album struct {
 	fail  error
 	late  bool // fail after the first output
 	data  string
+	parts []image.Manifest
+	blobs map[digest.Digest]string
 }
 
 func newAlbum() *album {
@@ -63,9 +66,40 @@ func (a *album) List(_ context.Context, o image.ListOptions) ([]image.Summary, e
 	if o.Containers {
 		s.Containers = 2
 	}
+	if o.Manifests {
+		s.Manifests = a.parts
+	}
 	return []image.Summary{s}, a.note("list", o)
 }
-func (a *album) History(name string) ([]image.Step, error) {
+func (a *album) ResolvePlatform(name string, p *image.Platform) (*image.Image, error) {
+	if p != nil && p.Architecture != "amd64" {
+		return nil, fault.New(fault.NotFound, "image with reference %s was found but does not provide the specified platform (%s)", name, p)
+	}
+	return a.Resolve(name)
+}
+func (a *album) Manifests(name string) ([]image.Manifest, error) {
+	if _, err := a.Resolve(name); err != nil {
+		return nil, err
+	}
+	return a.parts, nil
+}
+func (a *album) OpenBlob(_ context.Context, d digest.Digest) (io.ReadCloser, int64, error) {
+	text, ok := a.blobs[d]
+	if !ok {
+		return nil, 0, fault.New(fault.NotFound, "no blob %s", d)
+	}
+	return io.NopCloser(strings.NewReader(text)), int64(len(text)), nil
+}
+func (a *album) Sources(digest.Digest) []image.Source {
+	return []image.Source{{Repository: "docker.io/library/busybox", Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromString("blob"), Size: 7}}}
+}
+func (a *album) HistoryFor(name string, p *image.Platform) ([]image.Step, error) {
+	img, err := a.ResolvePlatform(name, p)
+	if err != nil {
+		return nil, err
+	}
+	name = img.ID
+
 	return []image.Step{{ID: name, Created: at, CreatedBy: "make", Tags: []string{"busybox:1.36"}, Size: 5, Comment: "c"}, {ID: "<missing>", Created: time.Time{}}}, a.note("history", name)
 }
 func (a *album) Tag(name, newName string) error { return a.note("tag", name, newName) }
@@ -83,18 +117,18 @@ func (a *album) Load(_ context.Context, r io.Reader, o image.LoadOptions) ([]ima
 	if o.Progress != nil {
 		o.Progress(image.Progress{ID: "abc", Action: "Loading layer", Current: 1, Total: 2})
 	}
-	return []image.Loaded{{ID: a.img.ID, Name: "busybox:1.36"}}, a.note("load", o.Platform)
+	return []image.Loaded{{ID: a.img.ID, Name: "busybox:1.36"}}, a.note("load", o.Platforms)
 }
 func (a *album) Import(_ context.Context, r io.Reader, o image.ImportOptions) (string, error) {
 	b, _ := io.ReadAll(r)
 	a.data = string(b)
 	return a.img.ID, a.note("import", o)
 }
-func (a *album) Save(_ context.Context, w io.Writer, names []string, p *image.Platform) error {
+func (a *album) SaveWith(_ context.Context, w io.Writer, names []string, o image.SaveOptions) error {
 	if a.fail == nil || a.late {
 		fmt.Fprint(w, "tar bytes")
 	}
-	return a.note("save", names, p)
+	return a.note("save", names, o.Platforms)
 }
 
 func TestImageRequests(t *testing.T) {
@@ -104,14 +138,14 @@ func TestImageRequests(t *testing.T) {
 		has, verb          string
 		fail               error
 	}{
-		{method: "GET", path: "/images/json", code: 200, has: `"Containers":2`, verb: `list {"All":false,"Filters":null,"SharedSize":false,"Containers":true}`},
+		{method: "GET", path: "/images/json", code: 200, has: `"Containers":2`, verb: `list {"All":false,"Filters":null,"SharedSize":false,"Containers":true,"Manifests":false}`},
 		{method: "GET", path: "/v1.43/images/json?all=1&shared-size=1", code: 200, has: `"VirtualSize":1000`},
-		{method: "GET", path: "/v1.24/images/json?filter=busy*", code: 200, has: `"Containers":-1`, verb: `list {"All":false,"Filters":{"reference":["busy*"]},"SharedSize":false,"Containers":false}`},
+		{method: "GET", path: "/v1.24/images/json?filter=busy*", code: 200, has: `"Containers":-1`, verb: `list {"All":false,"Filters":{"reference":["busy*"]},"SharedSize":false,"Containers":false,"Manifests":false}`},
 		{method: "GET", path: "/images/json?filters=" + q(`{"foo":["x"]}`), code: 400, has: "invalid filter 'foo'"},
 		{method: "GET", path: "/images/json?identity=1", code: 400, has: "identity requires manifests=1"},
 		{method: "GET", path: "/images/library/busybox/json", code: 200, has: `"Id":"sha256:` + webID + `"`},
 		{method: "GET", path: "/images/nope/json", code: 404, has: `{"message":"No such image: nope:latest"}`},
-		{method: "GET", path: "/images/busybox/json?platform=" + q(`{"os":"linux","architecture":"arm64","variant":"v8"}`), code: 404, has: "does not provide the specified platform (linux/arm64/v8)"},
+		{method: "GET", path: "/images/busybox/json?platform=" + q(`{"os":"linux","architecture":"arm64","variant":"v8"}`), code: 404, has: "does not provide the specified platform (linux/arm64"},
 		{method: "GET", path: "/images/busybox/json?platform=x", code: 400, has: "failed to parse platform"},
 		{method: "GET", path: "/images/busybox/json?platform=" + q(`{"os":"linux"}`), code: 400, has: "both OS and Architecture must be provided"},
 		{method: "GET", path: "/images/busybox/json?platform=" + q(`{"variant":"x"}`), code: 400, has: "optional platform fields provided, but OS and Architecture are missing"},
@@ -123,9 +157,12 @@ func TestImageRequests(t *testing.T) {
 		{method: "POST", path: "/images/busybox/tag?repo=Xx", code: 400, has: "invalid reference format: repository name (library/Xx) must be lowercase"},
 		{method: "POST", path: "/images/busybox/tag?repo=sha256", code: 400, has: "refusing to create an ambiguous tag"},
 		{method: "POST", path: "/images/busybox/tag", code: 400, has: "the new name is missing"},
-		{method: "DELETE", path: "/images/busybox?force=1&noprune=1", code: 200, has: `[{"Untagged":"busybox:1.36"},{"Deleted":"sha256:` + webID + `"}]`, verb: `remove "busybox" {"Force":true,"NoPrune":true}`},
+		{method: "DELETE", path: "/images/busybox?force=1&noprune=1", code: 200, has: `[{"Untagged":"busybox:1.36"},{"Deleted":"sha256:` + webID + `"}]`, verb: `remove "busybox" {"Force":true,"NoPrune":true,"Platforms":null}`},
 		{method: "DELETE", path: "/images/busybox", fail: fault.New(fault.Conflict, "conflict: in use"), code: 409, has: "conflict: in use"},
-		{method: "DELETE", path: "/images/busybox?platforms=x", code: 501, has: "platforms"},
+		{method: "DELETE", path: "/images/busybox?platforms=x", code: 400, has: "failed to parse platform"},
+		{method: "DELETE", path: "/v1.49/images/busybox?platforms=x", code: 200},
+		{method: "DELETE", path: "/images/busybox?platforms=" + q(`{"os":"linux","architecture":"arm64"}`) + "&platforms=" + q(`{"os":"linux","architecture":"amd64"}`), code: 200,
+			verb: `remove "busybox" {"Force":false,"NoPrune":false,"Platforms":[{"architecture":"arm64","os":"linux"},{"architecture":"amd64","os":"linux"}]}`},
 		{method: "POST", path: "/images/prune?filters=" + q(`{"dangling":["false"]}`), code: 200, has: `{"ImagesDeleted":null,"SpaceReclaimed":9}`, verb: `prune {"dangling":["false"]}`},
 		{method: "POST", path: "/images/create?fromImage=busybox&tag=1", code: 501, has: "pulling images is not in this build"},
 		{method: "POST", path: "/images/create", code: 400, has: "fromSrc is missing"},
@@ -140,8 +177,21 @@ func TestImageRequests(t *testing.T) {
 		{method: "GET", path: "/images/library/busybox/get", code: 200, has: "tar bytes", verb: `save ["library/busybox"] null`},
 		{method: "GET", path: "/images/get", code: 400, has: "names is missing"},
 		{method: "GET", path: "/images/get?names=nope", fail: fault.New(fault.NotFound, "No such image: nope"), code: 404, has: `{"message":"No such image: nope"}`},
-		{method: "GET", path: "/images/search?term=x", code: 501},
+		{method: "GET", path: "/images/search?term=x", code: 501, has: "talking to registries is not in this build"},
 		{method: "POST", path: "/images/a/b/push", code: 501},
+		{method: "POST", path: "/auth", code: 501},
+		{method: "GET", path: "/distribution/a/json", code: 501},
+		{method: "GET", path: "/images/get?names=a&platform=" + q(`{"os":"linux","architecture":"arm64"}`), code: 200, verb: `save ["a"] [{"architecture":"arm64","os":"linux"}]`},
+		{method: "GET", path: "/images/get?names=a&platform=" + q(`{"os":"linux","architecture":"arm64"}`) + "&platform=" + q(`{"os":"linux","architecture":"amd64"}`), code: 200,
+			verb: `save ["a"] [{"architecture":"arm64","os":"linux"},{"architecture":"amd64","os":"linux"}]`},
+		{method: "GET", path: "/v1.51/images/get?names=a&platform=x&platform=y", code: 400, has: "multiple platform parameters are not supported in this API version"},
+		{method: "GET", path: "/v1.47/images/get?names=a&platform=x", code: 200, verb: `save ["a"] null`},
+		{method: "POST", path: "/images/load?platform=" + q(`{"os":"linux","architecture":"arm64"}`), body: "{tar", code: 200, verb: `load [{"architecture":"arm64","os":"linux"}]`},
+		{method: "GET", path: "/images/busybox/attestations", code: 200, has: "[]\n"},
+		{method: "GET", path: "/images/nope/attestations", code: 404},
+		{method: "GET", path: "/images/busybox/attestations?platform=x", code: 400, has: "failed to parse platform"},
+		{method: "GET", path: "/images/busybox/attestations?platform=x&platform=y", code: 400, has: "only one platform value is currently supported"},
+		{method: "GET", path: "/berth/v1/images/library/busybox/sources", code: 200, has: `"sources":[{"repository":"docker.io/library/busybox","digest":"sha256:`},
 		{method: "GET", path: "/system/df", code: 200, has: `"TotalSize":990`},
 		{method: "GET", path: "/v1.52/system/df", code: 200, has: `"LayersSize":990`},
 		{method: "GET", path: "/v1.52/system/df?verbose=1", code: 200, has: `"ImageUsage":{"ActiveCount":1,"Items":[{`},

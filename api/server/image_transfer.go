@@ -2,13 +2,13 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"net/http"
 
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"berth/api/server/wire"
 	"berth/base/fault"
 	"berth/image"
 )
@@ -17,35 +17,35 @@ import (
 type transfers interface {
 	Load(ctx context.Context, r io.Reader, o image.LoadOptions) ([]image.Loaded, error)
 	Import(ctx context.Context, r io.Reader, o image.ImportOptions) (string, error)
-	Save(ctx context.Context, w io.Writer, names []string, platform *image.Platform) error
+	SaveWith(ctx context.Context, w io.Writer, names []string, o image.SaveOptions) error
 }
 
 // imageLoad reads an archive from the request's body and tells about it line by line.
 func imageLoad(s *Server, c *call) error {
-	want, err := c.platform("platform", 48)
+	want, err := c.platforms("platform", 48)
 	if err != nil {
 		return err
 	}
-	o := image.LoadOptions{Platform: stored(want)}
+	o := image.LoadOptions{Platforms: want}
 	out := &lines{c: c}
 	if !c.flagOr("quiet", true) {
 		o.Progress = func(p image.Progress) {
-			out.write(message{Status: p.Action, ID: p.ID, Detail: &detail{p.Current, p.Total}})
+			out.step(wire.Step{ID: p.ID, Status: p.Action, Current: p.Current, Total: p.Total})
 		}
 	}
 	loaded, err := s.cfg.Images.Load(c.ctx(), c.r.Body, o)
 	for _, l := range loaded {
 		for _, text := range l.Messages() {
-			out.write(message{Stream: text + "\n"})
+			out.write(wire.StreamLine(text + "\n"))
 		}
 	}
 	return out.end(err)
 }
 
-// imageCreate makes an image of a file system in a tar. Docker's other half of this route, pulling, is not in this build.
+// imageCreate pulls an image, or makes one of a file system in a tar.
 func imageCreate(s *Server, c *call) error {
-	if name := c.text("fromImage"); name != "" {
-		return fault.New(fault.NotImplemented, "pulling images is not in this build of Berth: load %s from an archive (docker load), or import a file system (docker import)", name)
+	if c.text("fromImage") != "" {
+		return imagePull(s, c)
 	}
 	switch source := c.text("fromSrc"); source {
 	case "-":
@@ -68,7 +68,7 @@ func imageCreate(s *Server, c *call) error {
 	out := &lines{c: c}
 	id, err := s.cfg.Images.Import(c.ctx(), c.r.Body, o)
 	if err == nil {
-		out.write(message{Status: id})
+		out.step(wire.Step{Status: id})
 	}
 	return out.end(err)
 }
@@ -82,12 +82,12 @@ func imageSave(s *Server, c *call) error {
 	if len(names) == 0 {
 		return fault.New(fault.Invalid, "names is missing: which images?")
 	}
-	want, err := c.platform("platform", 48)
+	want, err := c.platforms("platform", 48)
 	if err != nil {
 		return err
 	}
 	c.w.Header().Set("Content-Type", "application/x-tar")
-	return s.cfg.Images.Save(c.ctx(), lateStatus{c}, names, stored(want))
+	return s.cfg.Images.SaveWith(c.ctx(), lateStatus{c}, names, image.SaveOptions{Platforms: want})
 }
 
 // stored gives a platform as the image store has it.
@@ -108,45 +108,24 @@ func (l lateStatus) Write(p []byte) (int, error) {
 	return l.c.w.Write(p)
 }
 
-// message is one line of a progress stream, as Docker's jsonstream.Message with the old form of errors beside it.
-type message struct {
-	Stream string  `json:"stream,omitempty"`
-	Status string  `json:"status,omitempty"`
-	Detail *detail `json:"progressDetail,omitempty"`
-	ID     string  `json:"id,omitempty"`
-	Error  *failed `json:"errorDetail,omitempty"`
-	Text   string  `json:"error,omitempty"`
-}
-
-type detail struct {
-	Current int64 `json:"current,omitempty"`
-	Total   int64 `json:"total,omitempty"`
-}
-
-type failed struct {
-	Message string `json:"message"`
-}
-
-// lines writes a progress stream: one JSON text a line, at once.
+// lines writes a progress stream: one JSON text a line, at once. It is for one goroutine at a time.
 type lines struct{ c *call }
 
-func (l *lines) write(m message) {
+func (l *lines) write(line []byte) {
 	if !l.c.began {
 		l.c.w.Header().Set("Content-Type", "application/json")
 		l.c.begin(http.StatusOK)
 	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return // it has only texts and numbers
-	}
-	_, _ = l.c.w.Write(append(b, '\r', '\n'))
+	_, _ = l.c.w.Write(append(line, '\r', '\n')) // a client that is gone ends the request's context
 	_ = http.NewResponseController(l.c.w).Flush()
 }
+
+func (l *lines) step(p wire.Step) { l.write(wire.ProgressLine(p, l.c.v)) }
 
 // end says how it went: an error has a status while none was sent, and is a line of the stream after that.
 func (l *lines) end(err error) error {
 	if err != nil && l.c.began {
-		l.write(message{Error: &failed{err.Error()}, Text: err.Error()})
+		l.write(wire.ErrorLine(err))
 		return nil
 	}
 	if err == nil && !l.c.began {

@@ -6,11 +6,9 @@ func routes() []route {
 	const (
 		get, head, post, put, del = "GET", "HEAD", "POST", "PUT", "DELETE"
 
-		noBuild  = "building images is"
-		noCopy   = "copying into and out of containers is"
-		noSwarm  = "cluster mode is"
-		noPlugin = "plugins are"
-		noPull   = "talking to registries is"
+		noBuild = "building images is"
+		noCopy  = "copying into and out of containers is"
+		noSwarm = "cluster mode is"
 	)
 	return []route{
 		{method: get, path: "/containers/json", handle: containerList},
@@ -48,19 +46,19 @@ func routes() []route {
 		{method: post, path: "/exec/{name}/resize", handle: execResize},
 		{method: get, path: "/exec/{name}/json", handle: execInspect},
 
-		{method: get, path: "/images/json", handle: imageList, note: "no `Manifests` and no `Identity`"},
-		{method: post, path: "/images/create", handle: imageCreate, note: "only `fromSrc=-`: pulling is not in this build"},
-		{method: post, path: "/images/load", handle: imageLoad, note: "one `platform` at most"},
-		{method: get, path: "/images/get", handle: imageSave, note: "one `platform` at most"},
-		{method: get, path: "/images/search", lacks: noPull},
+		{method: get, path: "/images/json", handle: imageList, note: "no `Identity`"},
+		{method: post, path: "/images/create", handle: imageCreate, note: "of the sources of an import only `fromSrc=-`; the header `Berth-Pull` (or query values of these names) asks for `lazy` and `stale-if-error`"},
+		{method: post, path: "/images/load", handle: imageLoad},
+		{method: get, path: "/images/get", handle: imageSave},
+		{method: get, path: "/images/search", handle: needRegistries(imageSearch)},
 		{method: post, path: "/images/prune", handle: imagePrune},
-		{method: get, path: "/images/{name}/json", handle: imageInspect, note: "no `Manifests` and no `Identity`"},
+		{method: get, path: "/images/{name}/json", handle: imageInspect, note: "no `Identity`"},
 		{method: get, path: "/images/{name}/history", handle: imageHistory},
-		{method: get, path: "/images/{name}/get", handle: imageSave, note: "one `platform` at most"},
+		{method: get, path: "/images/{name}/get", handle: imageSave},
 		{method: post, path: "/images/{name}/tag", handle: imageTag},
-		{method: post, path: "/images/{name}/push", lacks: noPull},
-		{method: get, path: "/images/{name}/attestations", since: 55, lacks: "reading attestations is"},
-		{method: del, path: "/images/{name}", handle: imageRemove, note: "not for single platforms"},
+		{method: post, path: "/images/{name}/push", handle: imagePush},
+		{method: get, path: "/images/{name}/attestations", since: 55, handle: imageAttestations},
+		{method: del, path: "/images/{name}", handle: imageRemove},
 
 		{method: get, path: "/_ping", handle: ping},
 		{method: head, path: "/_ping", handle: ping},
@@ -68,14 +66,14 @@ func routes() []route {
 		{method: get, path: "/info", handle: info},
 		{method: get, path: "/events", handle: events, stream: true},
 		{method: get, path: "/system/df", handle: diskUsage},
-		{method: post, path: "/auth", lacks: noPull},
+		{method: post, path: "/auth", handle: needRegistries(login)},
 		{method: post, path: "/session", since: 31, lacks: noBuild},
 		{method: post, path: "/grpc", since: 39, lacks: noBuild},
 
 		{method: post, path: "/build", lacks: noBuild},
 		{method: post, path: "/build/prune", since: 31, handle: buildPrune, note: "there is no build cache yet: nothing is removed"},
 		{method: post, path: "/build/cancel", since: 39, lacks: noBuild},
-		{method: get, path: "/distribution/{name}/json", since: 30, lacks: noPull},
+		{method: get, path: "/distribution/{name}/json", since: 30, handle: needRegistries(distributionInspect)},
 
 		{method: get, path: "/volumes", handle: needVolumes(volumeList)},
 		{method: post, path: "/volumes/create", handle: needVolumes(volumeCreate), note: "no cluster volumes"},
@@ -92,17 +90,17 @@ func routes() []route {
 		{method: post, path: "/networks/{name}/disconnect", handle: needNetworks(networkDisconnect)},
 		{method: post, path: "/networks/prune", handle: needNetworks(networkPrune)},
 
-		{method: get, path: "/plugins", lacks: noPlugin},
-		{method: get, path: "/plugins/privileges", lacks: noPlugin},
-		{method: post, path: "/plugins/pull", lacks: noPlugin},
-		{method: post, path: "/plugins/create", lacks: noPlugin},
-		{method: get, path: "/plugins/{name}/json", lacks: noPlugin, absent: "plugin %q not found"},
-		{method: del, path: "/plugins/{name}", lacks: noPlugin},
-		{method: post, path: "/plugins/{name}/enable", lacks: noPlugin},
-		{method: post, path: "/plugins/{name}/disable", lacks: noPlugin},
-		{method: post, path: "/plugins/{name}/upgrade", since: 26, lacks: noPlugin},
-		{method: post, path: "/plugins/{name}/push", lacks: noPlugin},
-		{method: post, path: "/plugins/{name}/set", lacks: noPlugin},
+		{method: get, path: "/plugins", handle: needPlugins(pluginList)},
+		{method: get, path: "/plugins/privileges", handle: needPlugins(pluginPrivileges)},
+		{method: post, path: "/plugins/pull", handle: needPlugins(pluginPull)},
+		{method: post, path: "/plugins/create", handle: needPlugins(pluginCreate)},
+		{method: get, path: "/plugins/{name}/json", handle: needPlugins(pluginInspect)},
+		{method: del, path: "/plugins/{name}", handle: needPlugins(pluginRemove)},
+		{method: post, path: "/plugins/{name}/enable", handle: needPlugins(pluginEnable)},
+		{method: post, path: "/plugins/{name}/disable", handle: needPlugins(pluginDisable)},
+		{method: post, path: "/plugins/{name}/upgrade", since: 26, handle: needPlugins(pluginPull)},
+		{method: post, path: "/plugins/{name}/push", handle: needPlugins(pluginPush)},
+		{method: post, path: "/plugins/{name}/set", handle: needPlugins(pluginSet)},
 
 		{method: get, path: "/swarm", lacks: noSwarm},
 		{method: post, path: "/swarm/init", lacks: noSwarm},
@@ -141,6 +139,9 @@ func routes() []route {
 		{method: get, path: "/berth/v1/network/rules", handle: needNetworks(networkRules), own: true},
 		{method: get, path: "/berth/v1/port/audit", handle: needNetworks(portAudit), own: true},
 		{method: get, path: "/berth/v1/networks/prune", handle: needNetworks(networkPrunePlan), own: true},
+		{method: get, path: "/berth/v1/images/create", handle: pullPlan, own: true},
+		{method: get, path: "/berth/v1/images/{name}/sources", handle: imageSources, own: true},
+		{method: get, path: "/berth/v1/images/{name}/push", handle: pushPlan, own: true},
 		{method: post, path: "/berth/v1/containers/{name}/ports", handle: containerPorts, own: true},
 		{method: post, path: "/berth/v1/containers/{name}/ports/hand-over", handle: containerPortsHandOver, own: true},
 		{method: get, path: "/berth/v1/volumes/prune", handle: needVolumes(volumePrunePlan), own: true},

@@ -18,10 +18,16 @@ import (
 type Config struct {
 	Containers Containers
 	Images     Images
+	Transfer   Transfer
+	Registries Registries
 	Networks   Networks
 	Volumes    Volumes
+	Plugins    Plugins
 	Events     Events
 	System     System
+
+	// Authorizers gives the plugins that decide about requests, in their order; nil: nobody is asked. When it fails, nothing is allowed.
+	Authorizers func(ctx context.Context) ([]Authorizer, error)
 
 	About About
 
@@ -159,7 +165,7 @@ func (s *Server) answer(c *call, to *route) error {
 		defer context.AfterFunc(s.leaving, cancel)()
 		c.r = c.r.WithContext(ctx)
 	}
-	return to.handle(s, c)
+	return s.carry(c, to)
 }
 
 // survive keeps one request's defect from taking the engine down.

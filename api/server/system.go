@@ -40,6 +40,7 @@ type About struct {
 	TLSVerify    bool
 	Seccomp      string // profile: "builtin", "unconfined", or a file
 	NoNewPrivs   bool
+	Registries   wire.Registries // how registries are reached
 }
 
 // ping tells a client that somebody is here, and which API.
@@ -74,7 +75,7 @@ func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
 	f := &wire.Facts{
 		Version: a.Version, Commit: a.Commit, BuildTime: a.BuildTime, Experimental: a.Experimental, Debug: a.Debug, Labels: a.Labels,
 		KernelVersion: probe.Release(), NCPU: runtime.NumCPU(), Goroutines: runtime.NumGoroutine(), SystemTime: s.now().Format(time.RFC3339Nano),
-		Controllers: map[string]bool{},
+		Controllers: map[string]bool{}, Registries: a.Registries,
 	}
 	if s.cfg.System != nil {
 		f.Engine = s.cfg.System.Info(ctx)

@@ -42,7 +42,7 @@ func (u *Usage) DiskUsage(v Version, asked, verbose bool, now time.Time) any {
 		if old {
 			rows := []any{}
 			for _, i := range u.Images {
-				row := imageSummary(i.Image, int64(i.Containers), i.SharedSize, v)
+				row := imageSummary(&i, v)
 				if v < 44 {
 					rows = append(rows, &legacySummary{row, row.Size})
 				} else {
@@ -52,7 +52,7 @@ func (u *Usage) DiskUsage(v Version, asked, verbose bool, now time.Time) any {
 			r.LayersSize, r.Images = &u.LayersSize, &rows
 		} else if verbose {
 			for _, s := range u.Images {
-				d.Items = append(d.Items, *imageSummary(s.Image, int64(s.Containers), s.SharedSize, v))
+				d.Items = append(d.Items, *imageSummary(&s, v))
 			}
 		}
 	}

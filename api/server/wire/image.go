@@ -12,22 +12,22 @@ import (
 	"berth/image"
 )
 
-// ImageSummary is one image in the answer to GET /images/json at API version v. containers and shared are -1 where nobody counted.
-func ImageSummary(i *image.Image, containers, shared int64, v Version) any {
+// ImageSummary is one image in the answer to GET /images/json at API version v.
+func ImageSummary(i *image.Summary, v Version) any {
+	s := imageSummary(i, v)
 	if v < 51 {
-		containers = -1
+		s.Containers = -1
 	}
-	s := imageSummary(i, containers, shared, v)
 	if v >= 44 {
 		return s
 	}
 	return &legacySummary{s, s.Size}
 }
 
-func imageSummary(i *image.Image, containers, shared int64, v Version) *imagetypes.Summary {
+func imageSummary(i *image.Summary, v Version) *imagetypes.Summary {
 	s := &imagetypes.Summary{
-		ID: i.ID, ParentID: i.Parent, RepoTags: list(i.RepoTags), RepoDigests: list(i.RepoDigests), Size: i.Size, SharedSize: shared,
-		Containers: containers, Labels: i.Config.Config.Labels,
+		ID: i.ID, ParentID: i.Parent, RepoTags: list(i.RepoTags), RepoDigests: list(i.RepoDigests), Size: i.Size, SharedSize: i.SharedSize,
+		Containers: int64(i.Containers), Labels: i.Config.Config.Labels, Manifests: manifests(i.Manifests),
 	}
 	if !i.Created.IsZero() {
 		s.Created = i.Created.Unix()
@@ -36,9 +36,27 @@ func imageSummary(i *image.Image, containers, shared int64, v Version) *imagetyp
 		s.RepoTags, s.RepoDigests = []string{"<none>:<none>"}, []string{"<none>@<none>"}
 	}
 	if v >= 48 {
-		s.Descriptor = target(i)
+		s.Descriptor = target(i.Image)
 	}
 	return s
+}
+
+// manifests are the parts of an image that came under an index.
+func manifests(all []image.Manifest) (out []imagetypes.ManifestSummary) {
+	for _, m := range all {
+		s := imagetypes.ManifestSummary{ID: m.Descriptor.Digest.String(), Descriptor: *descriptor(&m.Descriptor), Available: m.Available, Kind: imagetypes.ManifestKind(m.Kind)}
+		s.Size.Content, s.Size.Total = m.Content, m.Content
+		switch m.Kind {
+		case image.KindImage:
+			s.ImageData = &imagetypes.ImageProperties{Platform: *ociPlatform(&m.Platform), Containers: list(m.Containers)}
+			s.ImageData.Size.Unpacked = m.Unpacked
+			s.Size.Total += m.Unpacked
+		case image.KindAttestation:
+			s.AttestationData = &imagetypes.AttestationProperties{For: m.For}
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 type legacySummary struct {
@@ -46,8 +64,9 @@ type legacySummary struct {
 	VirtualSize int64
 }
 
-// ImageInspect is the answer to GET /images/NAME/json at API version v.
-func ImageInspect(i *image.Image, v Version) any {
+// ImageInspect is the answer to GET /images/NAME/json at API version v. parts are shown where they were asked for; one says that the client
+// asked for the image of one platform, which is then described by its manifest instead of the index.
+func ImageInspect(i *image.Image, parts []image.Manifest, one bool, v Version) any {
 	c := i.Config
 	r := &imagetypes.InspectResponse{
 		ID: i.ID, RepoTags: list(i.RepoTags), RepoDigests: list(i.RepoDigests), Comment: c.Comment, Author: c.Author, Config: imageConfig(&c.Config),
@@ -61,8 +80,12 @@ func ImageInspect(i *image.Image, v Version) any {
 	for _, d := range i.Layers {
 		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
 	}
+	r.Manifests = manifests(parts)
 	if v >= 48 {
 		r.Descriptor = target(i)
+	}
+	if one && i.Manifest != nil {
+		r.Descriptor = descriptor(i.Manifest)
 	}
 	if v >= 52 {
 		return &struct {
@@ -160,9 +183,16 @@ func target(i *image.Image) *ocispec.Descriptor {
 	if d == nil {
 		return nil
 	}
-	out := &ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations, ArtifactType: d.ArtifactType}
-	if p := d.Platform; p != nil {
-		out.Platform = &ocispec.Platform{Architecture: p.Architecture, OS: p.OS, OSVersion: p.OSVersion, OSFeatures: p.OSFeatures, Variant: p.Variant}
+	return descriptor(d)
+}
+
+func descriptor(d *image.Descriptor) *ocispec.Descriptor {
+	return &ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations, ArtifactType: d.ArtifactType, Platform: ociPlatform(d.Platform)}
+}
+
+func ociPlatform(p *image.Platform) *ocispec.Platform {
+	if p == nil {
+		return nil
 	}
-	return out
+	return &ocispec.Platform{Architecture: p.Architecture, OS: p.OS, OSVersion: p.OSVersion, OSFeatures: p.OSFeatures, Variant: p.Variant}
 }

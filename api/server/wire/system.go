@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"net/netip"
 	"runtime"
 	"strconv"
 
@@ -43,6 +42,7 @@ type Facts struct {
 	SwapLimit       bool
 	BridgeNetfilter [2]bool // whether frames between a bridge's ports pass the IPv4 and the IPv6 firewall
 	Network         NetworkFacts
+	Registries      Registries
 	VolumeDrivers   []string
 	OOMKillDisable  bool
 }
@@ -66,12 +66,13 @@ func Info(f *Facts, v Version) any {
 		Debug: f.Debug, NFd: f.OpenFiles, OomKillDisable: f.OOMKillDisable, NGoroutines: f.Goroutines, SystemTime: f.SystemTime,
 		LoggingDriver: e.LogDriver, CgroupDriver: e.CgroupDriver, CgroupVersion: e.CgroupVersion, KernelVersion: f.KernelVersion,
 		OperatingSystem: f.OperatingSystem, OSVersion: f.OSVersion, OSType: "linux", Architecture: machine(),
-		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: registryConfig(), NCPU: f.NCPU, MemTotal: f.MemTotal,
+		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: f.Registries.config(), NCPU: f.NCPU, MemTotal: f.MemTotal,
 		DockerRootDir: e.DataRoot, Name: f.Hostname, Labels: list(f.Labels), ExperimentalBuild: f.Experimental, ServerVersion: f.Version,
 		Runtimes:       map[string]system.RuntimeWithStatus{e.DefaultRuntime: {Runtime: system.Runtime{Path: "berth-oci"}}},
 		DefaultRuntime: e.DefaultRuntime, Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
 		LiveRestoreEnabled: true, InitBinary: e.InitBinary, SecurityOptions: list(f.Security), CDISpecDirs: []string{}, Warnings: list(f.Warnings),
 	}
+	i.HTTPProxy, i.HTTPSProxy, i.NoProxy = masked(f.Registries.HTTPProxy), masked(f.Registries.HTTPSProxy), f.Registries.NoProxy
 	for _, p := range f.Network.Pools {
 		i.DefaultAddressPools = append(i.DefaultAddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})
 	}
@@ -125,15 +126,6 @@ func VersionOf(f *Facts) *system.VersionResponse {
 		},
 	}}
 	return r
-}
-
-// registryConfig is what clients read about registries although this build speaks to none.
-func registryConfig() *registry.ServiceConfig {
-	return &registry.ServiceConfig{
-		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
-		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
-		Mirrors:               []string{},
-	}
 }
 
 // networkDrivers are those of the network room; without one there are the two that need none.
