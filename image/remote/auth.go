@@ -234,7 +234,8 @@ func (s *session) askToken(ctx context.Context, e *endpoint, q *request, header 
 	var a tokenAnswer
 	q.noBounce = true
 	resp, err := s.retrying(ctx, e, func() (*http.Response, error) {
-		return s.roundTrip(ctx, e, url.URL{Scheme: q.url.Scheme, Host: q.url.Host}, q, header)
+		resp, err := s.roundTrip(ctx, e, url.URL{Scheme: q.url.Scheme, Host: q.url.Host}, q, header)
+		return s.judge(resp, err, q)
 	}, false)
 	if err != nil {
 		return a, err
