@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -165,7 +166,7 @@ func deleteImage(tx *bolt.Tx, id digest.Digest) error {
 }
 
 // readAll brings the database into memory. An image whose layers or document are damaged is told and left out, but
-// stays in the database.
+// stays in the database, and what is whole of it stays held: Fsck repairs it.
 func (s *Store) readAll() error {
 	return s.db.View(func(tx *bolt.Tx) error {
 		err := tx.Bucket(bucketImages).ForEach(func(k, v []byte) error {
@@ -185,7 +186,7 @@ func (s *Store) readAll() error {
 		return tx.Bucket(bucketSources).ForEach(func(k, v []byte) error {
 			d := digest.Digest(k)
 			var list []Source
-			if err := json.Unmarshal(v, &list); err != nil || !s.layers.Has(d) {
+			if err := json.Unmarshal(v, &list); err != nil || !s.layers.Has(d) && !s.missed(d) {
 				s.staleSources = append(s.staleSources, d)
 				return nil
 			}
@@ -204,8 +205,10 @@ func (s *Store) readImage(id digest.Digest, v []byte) {
 	r, err := s.readRecord(id, st)
 	if err != nil {
 		s.log.Error("image is damaged and left out", "image", id, "err", err)
+		s.broken[id] = s.holdBroken(id, st, err)
 		return
 	}
+	r.fromOld = len(st.Layers) == 0 && len(r.Layers) > 0
 	s.images[id] = r
 	for _, o := range st.Origins {
 		if o.Index != nil {
@@ -228,6 +231,37 @@ func (s *Store) readName(text string, v []byte) {
 	if s.images[t.ID] != nil {
 		s.setName(n, t)
 	}
+}
+
+// missed reports whether a layer is needed by an image that is left out.
+func (s *Store) missed(d digest.Digest) bool {
+	for _, b := range s.broken {
+		if slices.Contains(b.Layers, d) {
+			return true
+		}
+	}
+	return false
+}
+
+// completeRecords writes the records again that an older version made without their layers. changing is held.
+func (s *Store) completeRecords() error {
+	var list []*record
+	for _, r := range s.images {
+		if r.fromOld {
+			list = append(list, r)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return s.db.Update(func(tx *bolt.Tx) error {
+		for _, r := range list {
+			if err := putImage(tx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // knowIndex reads an index into memory, once.

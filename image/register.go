@@ -255,6 +255,7 @@ func (s *Store) apply(c *change) error {
 	_ = failpoint.Hit("image/after-commit") // it is done: only dying here makes sense
 	s.staleSources = nil
 	var before []*record
+	var mended []*brokenImage // that came anew
 	s.mu.Lock()
 	if c.index != nil {
 		s.indexes[c.index.Digest] = c.index
@@ -262,6 +263,10 @@ func (s *Store) apply(c *change) error {
 	for id, r := range c.put {
 		if old := s.images[id]; old != nil {
 			before = append(before, old)
+		}
+		if b := s.broken[id]; b != nil {
+			mended = append(mended, b)
+			delete(s.broken, id)
 		}
 		s.images[id] = r
 	}
@@ -276,9 +281,15 @@ func (s *Store) apply(c *change) error {
 	}
 	maps.Copy(s.sources, sources)
 	s.mu.Unlock()
+	if len(mended) > 0 {
+		s.namesAgain()
+	}
 	s.settle() // before anything is given back: a root may have been held by its image alone
 	for _, old := range before {
 		s.releaseDocuments(old.held)
+	}
+	for _, b := range mended {
+		s.releaseBroken(b)
 	}
 	for _, r := range c.gone {
 		s.forgetSources(s.release(r))

@@ -41,6 +41,9 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Rem
 	alone := err == nil && s.standsAlone(name, h)
 	s.mu.RUnlock()
 	if err != nil {
+		if done, found, berr := s.removeBroken(name); found {
+			return done, berr
+		}
 		return nil, err
 	}
 	rm := &removal{s: s, o: o}

@@ -59,6 +59,7 @@ type Store struct {
 
 	mu     sync.RWMutex // guards what follows; held for memory only
 	images map[digest.Digest]*record
+	broken map[digest.Digest]*brokenImage // in the database, but not in images: something of them is damaged
 	names  map[ref.Ref]target
 	byID   map[digest.Digest][]ref.Ref // names of each image, sorted
 	// indexes that a name or an image came with; sources of layers, by diff id.
@@ -77,13 +78,16 @@ type record struct {
 	stored
 	size int64
 	held []digest.Digest // documents and kept blobs that it holds, of those it names
+
+	fromOld bool // the database has it without its layers
 }
 
 // stored is what the database keeps of an image besides its document.
 type stored struct {
-	Parent  digest.Digest `json:"parent,omitempty"`
-	Origins []origin      `json:"origins,omitempty"` // manifests it came with, the newest last
-	Tagged  time.Time     `json:"tagged,omitzero"`   // when a name was last given or taken
+	Parent  digest.Digest   `json:"parent,omitempty"`
+	Layers  []digest.Digest `json:"layers,omitempty"`  // as the configuration has them: known also where that is damaged
+	Origins []origin        `json:"origins,omitempty"` // manifests it came with, the newest last
+	Tagged  time.Time       `json:"tagged,omitzero"`   // when a name was last given or taken
 }
 
 // Descriptor names a document in the blob store.
@@ -116,7 +120,7 @@ type Image struct {
 func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Log, usedBy: func(string) []Use { return nil },
-		images: map[digest.Digest]*record{}, names: map[ref.Ref]target{}, byID: map[digest.Digest][]ref.Ref{},
+		images: map[digest.Digest]*record{}, broken: map[digest.Digest]*brokenImage{}, names: map[ref.Ref]target{}, byID: map[digest.Digest][]ref.Ref{},
 		indexes: map[digest.Digest]*index{}, sources: map[digest.Digest][]Source{}, rootHolds: map[digest.Digest]bool{},
 	}
 	if s.log == nil {
@@ -149,7 +153,11 @@ func (s *Store) openRest() (err error) {
 	}
 	s.changing.Lock()
 	s.settle()
+	err = s.completeRecords()
 	s.changing.Unlock()
+	if err != nil {
+		return err
+	}
 	s.blobs.Sweep()
 	if freed := s.layers.Sweep(); freed > 0 {
 		s.log.Info("deleted layers that no image has", "bytes", freed)
@@ -194,6 +202,7 @@ func (s *Store) readRecord(id digest.Digest, st stored) (*record, error) {
 // newRecord makes a record and takes the holds that an image has: its layers, its document, its manifest and index.
 func (s *Store) newRecord(id digest.Digest, doc *Document, st stored) (*record, error) {
 	r := &record{id: id, doc: doc, stored: st}
+	r.Layers = doc.RootFS.DiffIDs
 	doc.History = nil
 	if err := s.layers.Retain(doc.RootFS.DiffIDs...); err != nil {
 		return nil, err
