@@ -27,14 +27,14 @@ type session struct {
 	tokens struct {
 		sync.Mutex
 		list    []token
-		fetch   map[string]*sync.Mutex // by endpoint: one token is fetched at a time, others wait and find it
-		refresh map[string]string      // by realm: refresh tokens that servers gave us
+		fetch   map[string]gate   // by endpoint: one token is fetched at a time, others wait and find it
+		refresh map[string]string // by realm: refresh tokens that servers gave us
 	}
 }
 
 func newSession(c *Client, cred Credentials) *session {
 	s := &session{c: c, cred: cred}
-	s.tokens.fetch, s.tokens.refresh = map[string]*sync.Mutex{}, map[string]string{}
+	s.tokens.fetch, s.tokens.refresh = map[string]gate{}, map[string]string{}
 	return s
 }
 
@@ -121,12 +121,14 @@ func (s *session) token(ctx context.Context, e *endpoint, cred Credentials, ch c
 	s.tokens.Lock()
 	one := s.tokens.fetch[e.key()]
 	if one == nil {
-		one = &sync.Mutex{}
+		one = newGate()
 		s.tokens.fetch[e.key()] = one
 	}
 	s.tokens.Unlock()
-	one.Lock()
-	defer one.Unlock()
+	if err := one.lock(ctx); err != nil {
+		return "", err
+	}
+	defer one.unlock()
 	if t := s.cached(e, scopes); t != "" {
 		return t, nil
 	}

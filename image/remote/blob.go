@@ -252,7 +252,7 @@ func (r *Repository) fetch(ctx context.Context, p place, d ocispec.Descriptor, o
 		resp.Body.Close()
 		return nil, "", fault.In(err, "blob %s from %s", d.Digest, resp.Request.URL.Host)
 	}
-	return resp.Body, resp.Request.URL.Host, nil
+	return resp.Body, p.e.host(), nil
 }
 
 // askPlace asks an endpoint with credentials, or an address of a manifest without.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,11 +60,13 @@ type Client struct {
 	mu         sync.Mutex
 	transports map[string]*http.Transport // by what their TLS settings are made of
 	known      map[string]*knowledge      // by endpoint
+	resolved   map[string]resolution      // by name
 }
 
 // New checks the settings and makes a Client. Nothing is asked of any server.
 func New(cfg Config) (*Client, error) {
-	c := &Client{cfg: cfg, log: cfg.Log, sleep: sleep, transports: map[string]*http.Transport{}, known: map[string]*knowledge{}}
+	c := &Client{cfg: cfg, log: cfg.Log, sleep: sleep, transports: map[string]*http.Transport{}, known: map[string]*knowledge{},
+		resolved: map[string]resolution{}}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -181,6 +184,12 @@ func parseInsecure(list []string) (insecureSet, error) {
 		s.hosts[strings.ToLower(v)] = true
 	}
 	return s, nil
+}
+
+// contains reports whether an address is in one of the networks.
+func (s insecureSet) contains(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(s.nets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // parseMirror checks a mirror's URL by dockerd's rules: a base without query and fragment, and without a path, because a

@@ -1,58 +1,81 @@
 package remote
 
 import (
+	"context"
 	"errors"
 	"io"
-	"sync/atomic"
+	"sync"
 )
 
-// counted watches what is read of a source while a request sends it: how much, whether it ended, and whether it was the source that failed. The
-// connection's goroutine reads it, the caller asks when the request is over.
+// counted watches what one request reads of its source: how much, whether it ended, and whether it was the source that failed. A connection
+// may go on reading after its answer came, so each request has its own.
 type counted struct {
-	n     atomic.Int64
-	ended atomic.Bool
-	err   error // set by the reading goroutine before the request fails
-}
-
-func (c *counted) reset() {
-	c.n.Store(0)
-	c.ended.Store(false)
-	c.err = nil
-}
-
-// over gives a reader of at most n bytes of the source (< 0: all) that is counted.
-func (c *counted) over(rc io.ReadCloser, n int64) io.ReadCloser {
-	return &countedReader{c: c, rc: rc, left: n}
-}
-
-type countedReader struct {
-	c    *counted
 	rc   io.ReadCloser
-	left int64
+	left int64 // bytes that the request may still send; < 0: all
+
+	mu    sync.Mutex
+	n     int64
+	ended bool
+	err   error
 }
 
-func (r *countedReader) Read(p []byte) (int, error) {
-	if r.left == 0 {
+// state tells what was read, whether the source ended there, and the source's failure.
+func (c *counted) state() (n int64, ended bool, err error) {
+	if c == nil {
+		return 0, false, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n, c.ended, c.err
+}
+
+// failure gives the source's failure.
+func (c *counted) failure() error {
+	_, _, err := c.state()
+	return err
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	if c.left == 0 {
 		return 0, io.EOF
 	}
-	if r.left > 0 && int64(len(p)) > r.left {
-		p = p[:r.left]
+	if c.left > 0 && int64(len(p)) > c.left {
+		p = p[:c.left]
 	}
-	n, err := r.rc.Read(p)
-	r.c.n.Add(int64(n))
-	if r.left > 0 {
-		r.left -= int64(n)
+	n, err := c.rc.Read(p)
+	if c.left > 0 {
+		c.left -= int64(n)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n += int64(n)
 	switch {
-	case err == io.EOF && r.left > 0:
+	case err == io.EOF && c.left > 0:
 		err = errors.New("the content ended early")
-		r.c.err = err
+		c.err = err
 	case err == io.EOF:
-		r.c.ended.Store(true)
+		c.ended = true
 	case err != nil:
-		r.c.err = err
+		c.err = err
 	}
 	return n, err
 }
 
-func (r *countedReader) Close() error { return r.rc.Close() }
+// Close closes the source.
+func (c *counted) Close() error { return c.rc.Close() }
+
+// gate is a lock that is waited for no longer than the caller lives.
+type gate chan struct{}
+
+func newGate() gate { return make(gate, 1) }
+
+func (g gate) lock(ctx context.Context) error {
+	select {
+	case g <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g gate) unlock() { <-g }

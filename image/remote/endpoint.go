@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"berth/base/fault"
@@ -16,10 +16,14 @@ import (
 
 // The Hub's servers.
 const (
-	hubHost   = "registry-1.docker.io"
-	hubIndex  = "index.docker.io"
-	freshFor  = 5 * time.Minute // how long what was learnt of an endpoint is believed
-	maxServer = 1 << 20         // bytes of an error body, a token or a page that are read at most
+	hubHost  = "registry-1.docker.io"
+	hubIndex = "index.docker.io"
+
+	freshFor      = 5 * time.Minute  // how long what was learnt of an endpoint is believed
+	pauseFor      = 30 * time.Second // for which a mirror that does not answer is not asked again
+	mirrorTimeout = 10 * time.Second // for a mirror's first answer
+	resolvedFor   = time.Minute      // how long the addresses of a name are believed to be insecure or not
+	maxServer     = 1 << 20          // bytes of an error body or a token that are read at most
 )
 
 // capability says what an endpoint may be asked for, in hosts.toml's words.
@@ -129,71 +133,101 @@ func (c *Client) mirrorEndpoint(m *url.URL) (*endpoint, error) {
 }
 
 // isInsecure reports whether a host may be spoken to without a known certificate. As in Docker a name is resolved, and
-// any of its addresses in one of the networks is enough: that is how "localhost" is covered.
+// any of its addresses in one of the networks is enough.
 func (c *Client) isInsecure(host string) bool {
-	if c.insecure.hosts[strings.ToLower(host)] {
-		return true
-	}
+	host = strings.ToLower(host)
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
-		if c.insecure.hosts[strings.ToLower(h)] {
-			return true
-		}
 	}
-	name = strings.Trim(name, "[]")
-	if strings.EqualFold(name, "localhost") {
+	if c.insecure.hosts[host] || c.insecure.hosts[name] || name == "localhost" {
 		return true
 	}
-	var addrs []netip.Addr
+	name = strings.Trim(name, "[]")
 	if a, err := netip.ParseAddr(name); err == nil {
-		addrs = []netip.Addr{a}
-	} else {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		addrs, _ = net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+		return c.insecure.contains(a)
 	}
-	for _, a := range addrs {
-		a = a.Unmap().WithZone("")
-		for _, p := range c.insecure.nets {
-			if p.Contains(a) {
-				return true
-			}
-		}
+	if name == hubHost || name == hubIndex {
+		return false
 	}
-	return false
+	c.mu.Lock()
+	known, ok := c.resolved[name]
+	c.mu.Unlock()
+	if ok && time.Since(known.at) < resolvedFor {
+		return known.insecure
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	addrs, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	found := resolution{at: time.Now(), insecure: slices.ContainsFunc(addrs, c.insecure.contains)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.resolved) > 1000 {
+		clear(c.resolved)
+	}
+	c.resolved[name] = found
+	return found.insecure
 }
 
-// knowledge is what one endpoint has told about itself.
+// resolution remembers whether one of a name's addresses is insecure.
+type resolution struct {
+	at       time.Time
+	insecure bool
+}
+
+// knowledge is what one endpoint has told about itself. gate is held while the endpoint is asked: others wait for the answer.
 type knowledge struct {
-	mu         sync.Mutex // held while the endpoint is asked: others wait for the answer
-	at         time.Time  // zero: not asked yet
-	base       url.URL    // base or plain, whichever answered
+	gate       gate
+	at         time.Time // zero: not asked yet
+	base       url.URL   // base or plain, whichever answered
 	challenges []challenge
+	err        error // of a mirror that did not answer; it is left in peace for a while
 }
 
 // know asks an endpoint GET /v2/ unless its answer is still fresh, and tells under which URL it is to be asked and how
 // it wants to know who we are. Several callers ask once.
 func (s *session) know(ctx context.Context, e *endpoint) (url.URL, []challenge, error) {
-	s.c.mu.Lock()
-	k := s.c.known[e.key()]
-	if k == nil {
-		k = &knowledge{}
-		s.c.known[e.key()] = k
+	k := s.c.knowledgeOf(e)
+	if err := k.gate.lock(ctx); err != nil {
+		return e.base, nil, err
 	}
-	s.c.mu.Unlock()
-
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.at.IsZero() && time.Since(k.at) < freshFor {
-		return k.base, k.challenges, nil
+	defer k.gate.unlock()
+	switch age := time.Since(k.at); {
+	case k.at.IsZero():
+	case k.err == nil && age < freshFor, k.err != nil && age < pauseFor:
+		return k.base, k.challenges, k.err
 	}
-	base, challenges, err := s.ping(ctx, e)
-	if err != nil {
+	asking := ctx
+	if e.mirror {
+		var cancel context.CancelFunc
+		asking, cancel = context.WithTimeoutCause(ctx, mirrorTimeout, errSilent)
+		defer cancel()
+	}
+	base, challenges, err := s.ping(asking, e)
+	if ctx.Err() != nil || err != nil && !e.mirror {
 		return base, nil, err
 	}
-	k.at, k.base, k.challenges = time.Now(), base, challenges
-	return base, challenges, nil
+	k.at, k.base, k.challenges, k.err = time.Now(), base, challenges, err
+	return base, challenges, err
+}
+
+// knowledgeOf gives what is known of an endpoint.
+func (c *Client) knowledgeOf(e *endpoint) *knowledge {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.known[e.key()]
+	if k == nil {
+		k = &knowledge{gate: newGate()}
+		c.known[e.key()] = k
+	}
+	return k
+}
+
+// unlearn forgets what was known of an endpoint: it does not answer as it did.
+func (c *Client) unlearn(e *endpoint) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.known, e.key())
 }
 
 // ping asks https first and, where that is allowed, plain HTTP when nothing on the other side speaks TLS.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -33,6 +34,7 @@ type hostEntry struct {
 	capabilities capability // 0: not said
 	skipVerify   *bool
 	overridePath bool
+	dial         time.Duration // 0: not said
 	ca           []string
 	client       [][2]string // certificate, key ("" when the certificate's file holds it)
 	header       http.Header
@@ -218,6 +220,13 @@ func (h tomlHost) entry(address, dir string) (hostEntry, error) {
 		default:
 			return e, fault.New(fault.Invalid, "unknown capability %q: pull, resolve, push and search are known", w)
 		}
+	}
+	if h.DialTimeout != "" {
+		d, err := time.ParseDuration(h.DialTimeout)
+		if err != nil || d <= 0 {
+			return e, fault.New(fault.Invalid, "dial_timeout %q is not a time like \"3s\"", h.DialTimeout)
+		}
+		e.dial = d
 	}
 	ca, err := words(h.CA)
 	if err != nil {

@@ -183,7 +183,7 @@ func (r *Repository) manifestFrom(ctx context.Context, e *endpoint, what string,
 	if isSchema1(d.MediaType) {
 		return nil, schema1(r.name, d.MediaType)
 	}
-	return &Document{Descriptor: *d, Content: content, From: resp.Request.URL.Host, Age: staleness(resp.Header)}, nil
+	return &Document{Descriptor: *d, Content: content, From: e.host(), Age: staleness(resp.Header)}, nil
 }
 
 // verify makes the descriptor of content, after checking what was said of it: the digest that was asked for, the digest in the answer's

@@ -84,7 +84,7 @@ func (r *Repository) PushBlob(ctx context.Context, d ocispec.Descriptor, open fu
 		return fault.In(err, "push of blob %s", d.Digest)
 	}
 	if d.Size > 0 && d.Size <= wholeBelow {
-		if err := u.whole(ctx); err == nil || u.source.err != nil || !wantsOtherWay(err) {
+		if err := u.whole(ctx); err == nil || u.source.failure() != nil || !wantsOtherWay(err) {
 			return fault.In(err, "push of blob %s", d.Digest)
 		}
 		if err := u.begin(ctx); err != nil {
@@ -105,7 +105,7 @@ type upload struct {
 	ended    bool     // the source has no more, when the size is not known
 	chunk    int64    // most bytes of one request; 0: no limit
 	least    int64    // least bytes of one request but the last, as the registry wants
-	source   counted  // of the last request
+	source   *counted // of the last request
 }
 
 // begin opens an upload session.
@@ -134,8 +134,8 @@ func (u *upload) run(ctx context.Context) error {
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return err
-		case u.source.err != nil:
-			return u.source.err
+		case u.source.failure() != nil:
+			return u.source.failure()
 		}
 		if u.at-mark >= enoughBytes {
 			failures = 0
@@ -225,18 +225,18 @@ func (u *upload) send(ctx context.Context) error {
 		if u.d.Size > 0 && left <= 0 || u.d.Size <= 0 && u.ended {
 			return nil
 		}
-		n := left
+		most := left
 		if u.d.Size <= 0 {
-			n = -1
+			most = -1
 		}
-		if u.chunk > 0 && (n < 0 || n > u.chunk) {
-			n = u.chunk
+		if u.chunk > 0 && (most < 0 || most > u.chunk) {
+			most = u.chunk
 		}
-		q := &request{method: http.MethodPatch, url: u.location, scopes: u.r.writing(), once: true, size: n, wait: storeTimeout,
+		q := &request{method: http.MethodPatch, url: u.location, scopes: u.r.writing(), once: true, size: most, wait: storeTimeout,
 			header: http.Header{"Content-Type": {"application/octet-stream"}},
-			body:   func() (io.ReadCloser, error) { return u.content(u.at, n) }}
-		if n >= 0 && (u.at > 0 || n < u.d.Size) {
-			q.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.at, u.at+n-1))
+			body:   func() (io.ReadCloser, error) { return u.content(u.at, most) }}
+		if most >= 0 && (u.at > 0 || most < u.d.Size) {
+			q.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.at, u.at+most-1))
 		}
 		if u.d.Size <= 0 && u.chunk > 0 {
 			q.size = -1
@@ -246,7 +246,8 @@ func (u *upload) send(ctx context.Context) error {
 			return err
 		}
 		drain(resp)
-		sent := u.at + u.source.n.Load()
+		n, ended, _ := u.source.state()
+		sent := u.at + n
 		at, ok := uploadedTo(resp.Header.Get("Range"))
 		if !ok || at > sent {
 			at = sent
@@ -255,23 +256,22 @@ func (u *upload) send(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if at <= u.at && n != 0 && u.source.n.Load() > 0 {
-			return fault.New(fault.Unavailable, "the registry took nothing of %d bytes", u.source.n.Load())
+		if at <= u.at && n > 0 {
+			return fault.New(fault.Unavailable, "the registry took nothing of %d bytes", n)
 		}
-		u.ended = u.source.ended.Load() && at == sent
+		u.ended = ended && at == sent
 		u.at, u.location = at, loc
 	}
 }
 
 // content opens the source for one request of at most n bytes (< 0: all).
 func (u *upload) content(at, n int64) (io.ReadCloser, error) {
-	u.source.reset()
 	rc, err := u.open(at)
+	u.source = &counted{rc: rc, left: n, err: err}
 	if err != nil {
-		u.source.err = err
 		return nil, err
 	}
-	return u.source.over(rc, n), nil
+	return u.source, nil
 }
 
 // finish closes the session: the registry checks the digest and names the blob.
@@ -292,8 +292,8 @@ func (u *upload) whole(ctx context.Context) error {
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		body:   func() (io.ReadCloser, error) { return u.content(0, u.d.Size) }}
 	resp, err := u.r.do(ctx, u.e, q)
-	if u.source.err != nil {
-		return u.source.err
+	if failed := u.source.failure(); failed != nil {
+		return failed
 	}
 	if err != nil {
 		return err

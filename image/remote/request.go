@@ -54,7 +54,11 @@ func (s *session) do(ctx context.Context, e *endpoint, q *request) (*http.Respon
 	if err != nil {
 		return nil, err
 	}
-	return s.retrying(ctx, e, func() (*http.Response, error) { return s.authorized(ctx, e, base, challenges, q) }, q.once)
+	resp, err := s.retrying(ctx, e, func() (*http.Response, error) { return s.authorized(ctx, e, base, challenges, q) }, q.once)
+	if err != nil && refusalOf(err) == nil && fault.Is(err, fault.Unavailable) {
+		s.c.unlearn(e)
+	}
+	return resp, err
 }
 
 // authorized sends the request with what the caller can show, and once more when the registry asks for another token.

@@ -20,12 +20,13 @@ type tlsSettings struct {
 	skipVerify bool
 	ca         []string
 	client     [][2]string
-	foreign    bool // for layers at addresses that a manifest names: no private hosts
+	dial       time.Duration // for a connection; 0: 30 s
+	foreign    bool          // for layers at addresses that a manifest names: no private hosts
 }
 
 // with adds what hosts.toml or certs.d say of a server.
 func (t tlsSettings) with(h hostEntry) tlsSettings {
-	t.ca, t.client = h.ca, h.client
+	t.ca, t.client, t.dial = h.ca, h.client, h.dial
 	if h.skipVerify != nil {
 		t.skipVerify = *h.skipVerify
 	}
@@ -35,7 +36,7 @@ func (t tlsSettings) with(h hostEntry) tlsSettings {
 // key names the settings together with the state of the files, so that a renewed certificate is used.
 func (t tlsSettings) key() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%t %t", t.skipVerify, t.foreign)
+	fmt.Fprintf(&b, "%t %t %v", t.skipVerify, t.foreign, t.dial)
 	stamp := func(file string) {
 		if file == "" {
 			return
@@ -71,6 +72,9 @@ func (c *Client) transport(t tlsSettings) (*http.Transport, error) {
 		return nil, err
 	}
 	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	if t.dial > 0 {
+		dialer.Timeout = t.dial
+	}
 	dial := dialer.DialContext
 	if t.foreign {
 		dial = publicOnly(dialer)
