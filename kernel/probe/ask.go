@@ -101,6 +101,22 @@ func askMountSetattr() string {
 	return there(e)
 }
 
+var fuseResendSince = Version{6, 9}
+
+// askFuse opens /dev/fuse, which does nothing before something is mounted. What the protocol can is told only to a mount;
+// its version goes with the kernel's.
+func askFuse() string {
+	if v := KernelVersion(); v.Less(fuseResendSince) {
+		return "Linux " + v.String() + " is older than " + fuseResendSince.String()
+	}
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "open /dev/fuse: " + err.Error() + " (modprobe fuse)"
+	}
+	unix.Close(fd)
+	return ""
+}
+
 func askStatmount() string {
 	_, _, e := unix.RawSyscall6(unix.SYS_STATMOUNT, 0, 0, 0, badFD, 0, 0)
 	return there(e)

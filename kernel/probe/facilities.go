@@ -23,6 +23,7 @@ const (
 	OverlayAppend
 	OverlayFD
 	MoveDetached
+	FuseResend
 	Statmount
 	CloseRange
 	CloseRangeExec
@@ -76,6 +77,7 @@ var table = [facilityCount]facility{
 	OverlayAppend:       {"overlay-lowerdir+", Version{6, 5}, Overlay, "layers added one by one; else one lowerdir= string", nil},
 	OverlayFD:           {"overlay-fd", Version{6, 13}, OverlayAppend, "layers given as fds; else by path", nil},
 	MoveDetached:        {"move-detached", Version{6, 15}, MountFD, "trees assembled before launch; else by the child", nil},
+	FuseResend:          {"fuse-resend", fuseResendSince, MountFD, "layers that are served while they are fetched; else they are pulled whole", askFuse},
 	Statmount:           {"statmount", Version{6, 8}, none, "facts of one mount; else all of mountinfo", askStatmount},
 	CloseRange:          {"close-range", Version{5, 9}, none, "closing inherited fds; required", askCloseRange},
 	CloseRangeExec:      {"close-range-cloexec", Version{5, 11}, CloseRange, "marking fds close-on-exec at once; else closed early", askCloseRangeExec},
