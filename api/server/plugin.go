@@ -90,6 +90,9 @@ func pluginPull(s *Server, c *call) error {
 	if _, there, err := c.decode(&r.Privileges); err != nil || !there {
 		return fault.New(fault.Invalid, "failed to parse the privileges that were granted: a list is wanted")
 	}
+	if r.Upgrade == "" {
+		c.w.Header().Set("Docker-Plugin-Name", r.LocalName()) // clients go on with what stands here
+	}
 	out := &lines{c: c}
 	r.Progress = out.plugin
 	return out.end(s.cfg.Plugins.Pull(c.ctx(), r))

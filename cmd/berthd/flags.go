@@ -69,7 +69,8 @@ type config struct {
 	DNS             []string
 	DNSSearch       []string
 	DNSOptions      []string
-	ShutdownTimeout int // seconds that stopping containers may take; -1 for ever
+	AuthZ           []string // plugins that are asked about each request, in their order
+	ShutdownTimeout int      // seconds that stopping containers may take; -1 for ever
 }
 
 // Level gives the least severe level that is logged.

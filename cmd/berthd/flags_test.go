@@ -90,7 +90,7 @@ func TestFileAndFlags(t *testing.T) {
 		{name: "bip of the other family", args: []string{"--bip", "fd00::1/64"}, err: "not of the family"},
 		{name: "bad pool", args: []string{"--default-address-pool", "base=10.8.0.0/16,size=8"}, err: "--default-address-pool"},
 		{name: "bad pool key", args: []string{"--default-address-pool", "bas=10.8.0.0/16"}, err: "unexpected key 'bas'"},
-		{name: "not in this build, list", file: `{"authorization-plugins": ["a"]}`, err: "authorization-plugins: there are no plugins"},
+		{name: "not in this build, list", file: `{"node-generic-resources": ["a"]}`, err: "node-generic-resources: there is no cluster mode"},
 		{name: "registries", file: `{"registry-mirrors": ["https://m"], "insecure-registries": ["r:5000", "10.0.0.0/8"], "proxies": {"https-proxy": "http://p:3128"}, "max-concurrent-downloads": 7, "keep-blobs": true}`,
 			check: func(c config) bool {
 				i := c.Image

@@ -1,15 +1,25 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"berth/api/server"
+	"berth/base/event"
+	"berth/base/fault"
+	pluginclient "berth/base/plugin"
+	"berth/engine/plugin"
+	"berth/image/remote"
+	"berth/image/transfer"
 )
 
 // imageOptions is what the command line and daemon.json ask of pulling and pushing.
@@ -161,4 +171,67 @@ func (o imageOptions) mirrors() []string {
 		all[i] = strings.TrimRight(m, "/") + "/"
 	}
 	return all
+}
+
+// openTransfer opens what talks to registries: the client, pulls and pushes, and the plugins that come from there.
+func (r *rooms) openTransfer(cfg config) (err error) {
+	o := cfg.Image
+	r.remote, err = remote.New(remote.Config{
+		HostsDirs: o.configDirs(), Mirrors: o.mirrors(), Insecure: o.Insecure, Proxy: o.proxy(), UserAgent: "berth/" + version, Log: r.log,
+	})
+	if err != nil {
+		return err
+	}
+	r.transfer = transfer.New(transfer.Config{
+		Images: r.images, Remote: r.remote, MaxDownloads: o.Downloads, MaxUploads: o.Uploads, KeepBlobs: o.KeepBlobs, Log: r.log,
+	})
+	r.plugins, err = plugin.Open(plugin.ManagerConfig{
+		Root: filepath.Join(cfg.DataRoot, "plugin"), Run: filepath.Join(cfg.ExecRoot, "plugin"), Remote: r.remote, InUse: r.pluginUses, Emit: r.pluginEvent, Log: r.log,
+	})
+	return err
+}
+
+// pluginUses counts the volumes and networks of a plugin.
+func (r *rooms) pluginUses(name string) (n int) {
+	same := func(driver string) bool { return driver == name || driver+":latest" == name }
+	for _, x := range r.networks.List() {
+		if same(x.Driver) {
+			n++
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
+	defer cancel()
+	volumes, _, err := r.volumes.List(ctx)
+	if err != nil {
+		return n
+	}
+	for _, x := range volumes {
+		if same(x.Driver) {
+			n++
+		}
+	}
+	return n
+}
+
+// pluginEvent passes on what happened to a managed plugin.
+func (r *rooms) pluginEvent(action, id, name string) {
+	r.events.Publish(event.Event{Type: "plugin", Action: action, ID: id, Attributes: map[string]string{"name": name}})
+}
+
+// authorizers finds the plugins that decide about requests, when the first request comes; nil where there are none.
+func (r *rooms) authorizers(names []string) func(context.Context) ([]server.Authorizer, error) {
+	if len(names) == 0 {
+		return nil
+	}
+	r.authz = pluginclient.New(pluginclient.Config{Managed: r.plugins, Log: r.log})
+	return func(ctx context.Context) (list []server.Authorizer, err error) {
+		for _, n := range names {
+			p, err := r.authz.Get(ctx, n, "authz")
+			if err != nil {
+				return nil, fault.Wrap(fault.Internal, err, "authorization plugin %s", n)
+			}
+			list = append(list, p)
+		}
+		return list, nil
+	}
 }

@@ -26,9 +26,13 @@ import (
 	"berth/base/event"
 	"berth/base/failpoint"
 	"berth/base/fault"
+	pluginclient "berth/base/plugin"
 	"berth/engine"
 	"berth/engine/container"
+	"berth/engine/plugin"
 	"berth/image"
+	"berth/image/remote"
+	"berth/image/transfer"
 	"berth/kernel/probe"
 	"berth/network"
 	"berth/runtime/keeper"
@@ -52,6 +56,9 @@ const (
 func main() {
 	if slices.Equal(os.Args[1:], []string{"system", "check"}) {
 		os.Exit(systemCheck(os.Stdout))
+	}
+	if len(os.Args) > 2 && slices.Equal(os.Args[1:3], []string{"registry", "serve"}) {
+		os.Exit(registryServe(os.Args[3:], os.Stdout, os.Stderr))
 	}
 	cfg, err := parseFlags(os.Args[1:])
 	switch {
@@ -106,7 +113,8 @@ func serve(cfg config, log *slog.Logger) error {
 	}
 	shutdown := make(chan struct{}, 1)
 	s := server.New(server.Config{
-		Containers: rooms.engine, Images: rooms.images, Networks: rooms.networks, Volumes: rooms.volumes, Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
+		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins,
+		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
 		Shutdown: func() {
 			select {
 			case shutdown <- struct{}{}:
@@ -160,6 +168,10 @@ type rooms struct {
 	keeper   *keeper.Client
 	events   *event.Bus
 	images   *image.Store
+	remote   *remote.Client
+	transfer *transfer.Transfer
+	plugins  *plugin.Manager
+	authz    *pluginclient.Registry // of authorization plugins; nil: there are none
 	networks *network.Networks
 	volumes  *volume.Volumes
 	engine   *engine.Engine
@@ -200,6 +212,9 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 		return nil, err
 	}
 	r.upgradeKeeper(ctx)
+	if err := r.openTransfer(cfg); err != nil {
+		return nil, err
+	}
 	if r.networks, err = network.Open(ctx, r.networkConfig(cfg)); err != nil {
 		return nil, err
 	}
@@ -211,11 +226,12 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 		return nil, err
 	}
 	if r.engine, err = engine.Open(ctx, ec, engine.Rooms{
-		Images: engine.FromStore(r.images), Networks: r.networks, Volumes: r.volumes, Keeper: r.keeper, Events: r.events,
+		Images: r.plugins.Over(engine.FromStore(r.images)), Networks: r.networks, Volumes: r.volumes, Keeper: r.keeper, Events: r.events,
 	}); err != nil {
 		return nil, err
 	}
 	r.images.UsedBy(r.engine.ImageUses)
+	r.plugins.Attach(ctx, r.engine)
 	if err := os.WriteFile(cfg.Pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "writing the pidfile")
 	}
@@ -259,6 +275,9 @@ func (r *rooms) close() {
 	}
 	if r.keeper != nil {
 		errs = append(errs, r.keeper.Close())
+	}
+	if r.authz != nil {
+		r.authz.Close()
 	}
 	if r.images != nil {
 		errs = append(errs, r.images.Close())
@@ -333,7 +352,7 @@ func (r *rooms) networkConfig(cfg config) network.Config {
 		BIP: n.BIP, BIP6: n.BIP6, FixedCIDR: n.Fixed, FixedCIDR6: n.Fixed6, Gateway4: n.Gateway, Gateway6: n.Gateway6, IPv6: n.IPv6,
 		DefaultPools: n.Pools, MTU: n.MTU, ICC: unless(n.NoICC), IPForward: unless(n.NoForward), Masquerade: unless(n.NoMasq), Firewall: unless(n.NoRules),
 		ObeyInput: n.ObeyInput, AllowDirect: n.Direct, NoForeign: n.NoForeign, DefaultBridge: n.Bridge, BindIP: n.BindIP, DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions,
-		DefaultNetworkOpts: n.Defaults, Keeper: r.keeper, Emit: r.networkEvent, Log: r.log,
+		DefaultNetworkOpts: n.Defaults, Keeper: r.keeper, Managed: r.plugins, Emit: r.networkEvent, Log: r.log,
 	}
 }
 
@@ -352,7 +371,7 @@ func (r *rooms) networkEvent(action, id, name, kind string, attrs map[string]str
 // volumeConfig translates flags to the volume room's words.
 func (r *rooms) volumeConfig(cfg config) volume.Config {
 	return volume.Config{
-		Root: filepath.Join(cfg.DataRoot, "volumes"), RunRoot: filepath.Join(cfg.ExecRoot, "volume"), Emit: r.volumeEvent, Log: r.log, Facts: probe.Host(),
+		Root: filepath.Join(cfg.DataRoot, "volumes"), RunRoot: filepath.Join(cfg.ExecRoot, "volume"), Managed: r.plugins, Emit: r.volumeEvent, Log: r.log, Facts: probe.Host(),
 	}
 }
 

@@ -34,7 +34,6 @@ type value interface {
 const (
 	noContainerd = "Berth has no containerd: its own runtime starts containers"
 	noSwarm      = "there is no cluster mode in this build"
-	noPlugins    = "there are no plugins in this build"
 )
 
 // table lists every option. The order does not matter; help sorts.
@@ -75,6 +74,7 @@ func table(c *config) []option {
 		{"dns", "", "dns", "Name server for containers; may be repeated", &list{to: &c.DNS, check: checkAddress}},
 		{"dns-search", "", "dns-search", "Search domain for containers; may be repeated", &list{to: &c.DNSSearch}},
 		{"dns-opt", "", "dns-opts", "Resolver option for containers; may be repeated", &list{to: &c.DNSOptions}},
+		{"authorization-plugin", "", "authorization-plugins", "Plugin that is asked whether a request may be carried out; may be repeated. One that does not answer lets nothing pass", &list{to: &c.AuthZ}},
 		{"shutdown-timeout", "", "shutdown-timeout", "Seconds to wait for containers when they are all to stop", newNumber(&c.ShutdownTimeout, 15)},
 
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
@@ -103,7 +103,6 @@ func missing() []option {
 	refuse(noContainerd, false, "containerd", "containerd-namespace", "containerd-plugins-namespace")
 	refuse(noContainerd, true, "cri-containerd")
 	refuse(noSwarm, false, "swarm-default-advertise-addr", "node-generic-resource|node-generic-resources")
-	refuse(noPlugins, false, "authorization-plugin|authorization-plugins")
 	refuse("the only runtime is the built-in one, berth", false, "add-runtime|runtimes")
 	refuse("containers share the host's user namespace in this build", false, "userns-remap")
 	refuse("the init that --init runs is built in", false, "init-path")

@@ -18,7 +18,7 @@
 //	ROOT/p/ID/propagated    where its mounts appear on the host
 //	ROOT/blob               its layers as they came, for a push (package image/blob)
 //	ROOT/tmp                plugins being installed; removed by Open
-//	RUN/ID/                 its socket
+//	RUN/ID/                 its socket; 16 digits of the id
 //
 // The package gives the engine its own Images (Over), in which a plugin's id is a reference that no client can write. It
 // never decides what a plugin's answers mean.

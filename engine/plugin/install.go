@@ -130,6 +130,14 @@ type PullRequest struct {
 	Progress    func(Progress)
 }
 
+// LocalName is the name that the plugin gets.
+func (r PullRequest) LocalName() string {
+	if r.Name == "" {
+		return tagged(r.Remote)
+	}
+	return tagged(r.Name)
+}
+
 // Pull installs a plugin, disabled, or replaces the content of one. What is granted must be exactly what it asks for.
 func (m *Manager) Pull(ctx context.Context, r PullRequest) error {
 	if r.Progress == nil {
@@ -139,10 +147,7 @@ func (m *Manager) Pull(ctx context.Context, r PullRequest) error {
 	defer m.changing.Unlock()
 	var old *Plugin
 	var err error
-	name := tagged(r.Name)
-	if r.Name == "" {
-		name = tagged(r.Remote)
-	}
+	name := r.LocalName()
 	if r.Upgrade != "" {
 		if old, err = m.Get(r.Upgrade); err != nil {
 			return err

@@ -114,11 +114,14 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 	return m, nil
 }
 
-func (m *Manager) tmp() string                 { return filepath.Join(m.cfg.Root, "tmp") }
-func (m *Manager) dir(id string) string        { return filepath.Join(m.cfg.Root, "p", id) }
-func (m *Manager) runDir(id string) string     { return filepath.Join(m.cfg.Run, id) }
+func (m *Manager) tmp() string          { return filepath.Join(m.cfg.Root, "tmp") }
+func (m *Manager) dir(id string) string { return filepath.Join(m.cfg.Root, "p", id) }
+
 func (m *Manager) record(dir string) string    { return filepath.Join(dir, "plugin.json") }
 func (m *Manager) propagated(p *Plugin) string { return filepath.Join(m.dir(p.ID), "propagated") }
+
+// runDir is where a plugin's socket is. An address of a socket has at most 107 bytes (unix(7)), so it is the beginning of the id only.
+func (m *Manager) runDir(id string) string { return filepath.Join(m.cfg.Run, id[:min(len(id), 16)]) }
 
 func (m *Manager) read(name string) (*Plugin, error) {
 	raw, err := os.ReadFile(m.record(m.dir(name)))

@@ -1,6 +1,6 @@
 // Package script holds what a user sees, as scripts: command lines against a real engine and what they
 // print. testdata/cli is run with berth and, where it is on PATH, with the stock docker command line;
-// testdata/crash has an engine for each script, which the script may kill; so has testdata/net, with a host whose firewall the script
+// testdata/crash has an engine for each script, which the script may kill; so have testdata/net and testdata/registry, with a host whose firewall the script
 // may change, and the image peer, whose program tells its clients how it sees them.
 //
 // Scripts are testscript's (github.com/rogpeppe/go-internal/testscript). Beyond its commands they have
@@ -12,6 +12,7 @@
 //	daemon FLAGS…                   goes on with another engine, which has those flags, on another host (net scripts)
 //	host PROGRAM ARGS…              runs PROGRAM on the engine's host
 //	outside PROGRAM ARGS…           runs PROGRAM on the host beside it
+//	registry start NAME HOST:PORT FLAGS…, registry kill|stop NAME   a registry of ours on the engine's host (registry scripts)
 //	ask tcp|udp HOST:PORT [TEXT]    a program for those two: sends a line, prints the answer
 //
 // and the variables CLI (berth or docker), N (a suffix that makes names unique) and, as conditions,

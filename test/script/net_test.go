@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,7 +24,13 @@ import (
 // TestNetworks tries what the command lines say of networks, ports and volumes from inside of containers and from a second host.
 // Each script has a world and an engine of its own, so it may change its host's firewall as it likes; with the verb daemon it
 // gets another of each, whose engine has other flags.
-func TestNetworks(t *testing.T) {
+func TestNetworks(t *testing.T) { worldScripts(t, "net") }
+
+// TestRegistries tries pulling, pushing, searching and plugins with registries of ours on the engine's host.
+func TestRegistries(t *testing.T) { worldScripts(t, "registry") }
+
+// worldScripts runs the scripts of a directory, each with a world of its own.
+func worldScripts(t *testing.T, dir string) {
 	if *against != "" {
 		t.Skip("needs an engine of ours: the scripts change its host's firewall")
 	}
@@ -31,7 +38,7 @@ func TestNetworks(t *testing.T) {
 	if err != nil {
 		t.Skip("needs the stock docker command line on PATH")
 	}
-	scripts, err := filepath.Glob("testdata/net/*.txtar")
+	scripts, err := filepath.Glob("testdata/" + dir + "/*.txtar")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
@@ -39,6 +46,7 @@ func TestNetworks(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			t.Parallel()
 			now := startWithPeer(t)
+			servers := map[string]*exec.Cmd{}
 			verbs := map[string]func(*testscript.TestScript, bool, []string){
 				"host":    func(ts *testscript.TestScript, neg bool, args []string) { runAt(ts, neg, args, now.World.Start) },
 				"outside": func(ts *testscript.TestScript, neg bool, args []string) { runAt(ts, neg, args, now.World.StartOutside) },
@@ -51,6 +59,12 @@ func TestNetworks(t *testing.T) {
 					now = startWithPeer(t, args...)
 					ts.Setenv("DOCKER_HOST", now.Host)
 					ts.Setenv("ENGINE_DIR", now.Dir)
+				},
+				"registry": func(ts *testscript.TestScript, neg bool, args []string) {
+					if neg || len(args) < 2 {
+						ts.Fatalf("usage: registry start NAME HOST:PORT FLAGS… | registry kill NAME | registry stop NAME")
+					}
+					ts.Check(registry(t, now, servers, ts.Getenv("WORK"), args))
 				},
 				"engine": func(ts *testscript.TestScript, neg bool, args []string) {
 					if neg || len(args) != 1 {
@@ -71,12 +85,96 @@ func TestNetworks(t *testing.T) {
 					env.Setenv("BERTHD", filepath.Join(now.Bin, "berthd"))
 					env.Setenv("PEER", filepath.Join(now.Bin, "peer"))
 					env.Setenv("ENGINE_DIR", now.Dir)
+					if dir == "registry" {
+						plugin, err := pluginDir()
+						if err != nil {
+							return err
+						}
+						env.Setenv("PLUGIN", plugin)
+					}
 					return os.Chmod(env.WorkDir, 0o755)
 				},
 			})
 		})
 	}
 }
+
+// registry starts a registry on the engine's host, or ends one. What it says goes to NAME.log.
+func registry(t *testing.T, e *live.Engine, servers map[string]*exec.Cmd, dir string, args []string) error {
+	verb, name := args[0], args[1]
+	if verb != "start" {
+		cmd := servers[name]
+		if cmd == nil {
+			return fmt.Errorf("no registry %s", name)
+		}
+		delete(servers, name)
+		sig := map[string]syscall.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGTERM}[verb]
+		if err := cmd.Process.Signal(sig); err != nil {
+			return err
+		}
+		_ = cmd.Wait() // how it ended was asked for
+		return nil
+	}
+	if len(args) < 3 {
+		return fmt.Errorf("registry start NAME HOST:PORT FLAGS…")
+	}
+	cmd := exec.Command(filepath.Join(e.Bin, "berthd"), append([]string{"registry", "serve", "--addr", args[2], "--root", filepath.Join(dir, name)}, args[3:]...)...)
+	cmd.Dir = dir
+	out, err := os.OpenFile(filepath.Join(dir, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := e.World.Start(cmd); err != nil {
+		return err
+	}
+	servers[name] = cmd
+	t.Cleanup(func() {
+		if servers[name] == cmd {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := e.World.Dial(e.World.Host, "tcp", args[2])
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(out.Name())
+			return fmt.Errorf("the registry does not listen: %w\n%s", err, text)
+		}
+	}
+}
+
+// pluginDir is a directory for docker plugin create: the example of examples/volume-plugin.
+var pluginDir = sync.OnceValues(func() (string, error) {
+	bin, err := programs()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(bin, "plugin")
+	for _, d := range []string{"mnt", "run"} {
+		if err := os.MkdirAll(filepath.Join(dir, "rootfs", d), 0o755); err != nil {
+			return "", err
+		}
+	}
+	config, err := os.ReadFile("../../examples/volume-plugin/config.json")
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644); err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", filepath.Join(dir, "rootfs", "volume-plugin"), "berth/examples/volume-plugin")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, out)
+	}
+	return dir, err
+})
 
 // peerTar is the root file system of the image peer: that of box, and the program peer.
 var peerTar = sync.OnceValues(func() ([]byte, error) {
