@@ -101,7 +101,7 @@ func (c *call) translate(err error) *apiError {
 		return &apiError{status: http.StatusMethodNotAllowed, code: "UNSUPPORTED", message: err.Error()}
 	case fault.Unavailable:
 		c.w.Header().Set("Retry-After", "5")
-		return &apiError{status: http.StatusServiceUnavailable, code: "UNAVAILABLE", message: "the registry cannot do this now, try again"}
+		return &apiError{status: http.StatusServiceUnavailable, code: "TOOMANYREQUESTS", message: "the registry cannot do this now, try again"}
 	case fault.Cancelled, fault.Deadline:
 		return &apiError{status: http.StatusRequestTimeout, code: "UNKNOWN", message: "the request took too long or was given up"}
 	}

@@ -75,7 +75,7 @@ func (c *call) page(sorted []string, standard, most int) ([]string, error) {
 	if s := q.Get("n"); s != "" {
 		wanted, err := strconv.Atoi(s)
 		if err != nil || wanted < 0 {
-			return nil, &apiError{status: http.StatusBadRequest, code: "PAGINATION_NUMBER_INVALID", message: "invalid number of results requested", detail: map[string]string{"n": s}}
+			return nil, &apiError{status: http.StatusBadRequest, code: "UNSUPPORTED", message: "invalid number of results requested", detail: map[string]string{"n": s}}
 		}
 		n = min(wanted, most)
 	}

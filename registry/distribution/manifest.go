@@ -19,6 +19,10 @@ func (c *call) manifest(reference string) error {
 		return err
 	}
 	if err := checkReference(reference); err != nil {
+		var e *apiError
+		if errors.As(err, &e) && e.code == tagInvalid && c.r.Method != http.MethodPut {
+			return manifestUnknown(fault.New(fault.NotFound, "%s", e.detail)) // what cannot be is not there
+		}
 		return err
 	}
 	switch c.r.Method {
@@ -30,6 +34,9 @@ func (c *call) manifest(reference string) error {
 	return c.getManifest(reference)
 }
 
+// tagInvalid is the code for a tag that is none; the specification has no other.
+const tagInvalid = "MANIFEST_INVALID"
+
 func checkReference(reference string) error {
 	if storage.IsDigest(reference) {
 		if _, err := storage.ParseDigest(reference); err != nil {
@@ -38,7 +45,7 @@ func checkReference(reference string) error {
 		return nil
 	}
 	if err := storage.CheckTag(reference); err != nil {
-		return &apiError{status: http.StatusBadRequest, code: "TAG_INVALID", message: "manifest tag did not match URI", detail: err.Error()}
+		return &apiError{status: http.StatusBadRequest, code: tagInvalid, message: "manifest invalid", detail: err.Error()}
 	}
 	return nil
 }

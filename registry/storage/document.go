@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"mime"
+	"regexp"
 	"strings"
 	"time"
 
@@ -25,6 +26,8 @@ const (
 	dockerForeign  = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 	ociForeign     = "application/vnd.oci.image.layer.nondistributable."
 )
+
+var typeGrammar = regexp.MustCompile(`^application/[a-zA-Z0-9!#$&^_.+-]{1,127}$`) // RFC 6838 section 4.2
 
 // Document is a manifest that was parsed and found to be one.
 type Document struct {
@@ -122,6 +125,9 @@ func (m *raw) kind(contentType string) (string, error) {
 		}
 	case kind == "":
 		return "", fault.New(fault.Invalid, "manifest says no media type")
+	case !typeGrammar.MatchString(kind):
+		// It comes back as Content-Type to whoever asks, browsers among them.
+		return "", fault.New(fault.Invalid, "%q is no media type of a manifest", shorten(kind))
 	case !image && m.Manifests == nil && m.Blobs == nil:
 		return "", fault.New(fault.Invalid, "manifest of media type %s has nothing in it that this registry knows", shorten(kind))
 	}
