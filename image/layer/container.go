@@ -57,7 +57,10 @@ func (s *Store) Create(ctx context.Context, containerID string, chain []digest.D
 		s.mu.Unlock()
 		return c.mount, nil
 	}
-	err := s.retain(chain)
+	err := s.shown(chain)
+	if err == nil {
+		err = s.retain(chain)
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return Mount{}, err
@@ -133,6 +136,11 @@ func (s *Store) mountOf(containerID string, f *chainFacts) Mount {
 func (s *Store) Get(containerID string) (Mount, error) {
 	c, err := s.container(containerID)
 	if err != nil {
+		return Mount{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.shown(c.record.Chain); err != nil {
 		return Mount{}, err
 	}
 	return c.mount, nil

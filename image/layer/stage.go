@@ -170,7 +170,7 @@ func (s *Store) anyNew(staged []*Staged) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, st := range staged {
-		if s.diffs[st.DiffID] == nil {
+		if l := s.diffs[st.DiffID]; l == nil || l.info.Lazy {
 			return true
 		}
 	}
@@ -186,7 +186,11 @@ func (s *Store) admit(st *Staged) (isNew bool, err error) {
 	s.naming.Lock()
 	defer s.naming.Unlock()
 	if s.Retain(st.DiffID) == nil {
-		st.Drop()
+		// One that is only shown is better unpacked.
+		if err := s.complete(st); err != nil {
+			s.Release(st.DiffID)
+			return false, err
+		}
 		return false, nil
 	}
 	if err := s.clearName(st.DiffID, short); err != nil {
@@ -238,9 +242,14 @@ func (s *Store) Tar(ctx context.Context, d digest.Digest, w io.Writer) error {
 		return missing(d)
 	}
 	l.holds++
-	info, dir := l.info, s.path("d", l.short)
 	s.mu.Unlock()
 	defer s.Release(d)
+	if err := s.whole(ctx, d); err != nil {
+		return fault.In(err, "read layer")
+	}
+	s.mu.Lock()
+	info, dir := l.info, s.path("d", l.short)
+	s.mu.Unlock()
 	root, err := tree.OpenDir(filepath.Join(dir, "fs"))
 	if err != nil {
 		return fault.In(err, "read layer")

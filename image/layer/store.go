@@ -40,6 +40,8 @@ type Store struct {
 	lock  *tree.Dir
 	trash *trash
 
+	lazy Lazy // who shows diffs that are not unpacked; guarded by mu; nil: nobody
+
 	naming sync.Mutex // held while a name in d appears or goes, together with its place in diffs; taken before mu
 
 	mu         sync.Mutex // guards what follows; held for memory only
@@ -54,6 +56,7 @@ type diff struct {
 	info  Info
 	short string
 	holds int
+	shown bool  // a lazy diff has its view
 	disk  int64 // bytes of real blocks; 0 before somebody asked
 }
 
@@ -67,6 +70,7 @@ type Info struct {
 	OpaqueRoot bool             `json:"opaqueRoot,omitempty"`
 	Implied    []string         `json:"implied,omitempty"` // directories the tar has no entry for
 	Shadows    []archive.Shadow `json:"shadows,omitempty"`
+	Lazy       bool             `json:"lazy,omitempty"` // not unpacked yet: a view is mounted on fs
 }
 
 // Attributes of a directory.
@@ -124,6 +128,9 @@ func (s *Store) path(elem ...string) string {
 
 // recover reads what is on disk.
 func (s *Store) recover() error {
+	if err := s.clearMounts(); err != nil {
+		return err
+	}
 	if err := s.trash.sweep(s.path("tmp")); err != nil {
 		return err
 	}
@@ -241,9 +248,16 @@ func (s *Store) remove(d digest.Digest) bool {
 	}
 	delete(s.diffs, d)
 	clear(s.chains)
+	lazy := s.lazy
 	s.mu.Unlock()
+	if l.info.Lazy {
+		s.dropView(l)
+	}
 	name, err := s.trash.rename(s.path("d", l.short))
 	s.naming.Unlock()
+	if lazy != nil {
+		lazy.Dropped(d)
+	}
 	if err != nil {
 		s.log.Error("delete layer; tried again at the next start", "layer", d, "err", err)
 		return true

@@ -70,8 +70,11 @@ func (s *Store) DiskUsage(ctx context.Context) (*Usage, error) {
 // layerSpace measures a layer, or remembers what it measured.
 func (s *Store) layerSpace(ctx context.Context, l *diff) (Space, error) {
 	s.mu.Lock()
-	disk := l.disk
+	disk, lazy, size := l.disk, l.info.Lazy, l.info.Size
 	s.mu.Unlock()
+	if lazy { // what is here of it lies with package lazy
+		return Space{Count: 1, Size: size}, nil
+	}
 	if disk == 0 {
 		sp, err := Measure(ctx, s.path("d", l.short))
 		if err != nil {

@@ -1,0 +1,237 @@
+package layer
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"berth/base/atomicfile"
+	"berth/base/failpoint"
+	"berth/base/fault"
+	"berth/kernel/mount"
+	"berth/kernel/tree"
+)
+
+// A lazy diff stands in d like any other, but its fs is empty and something is mounted on it that shows the tree: a view. Package
+// lazy makes and serves views; this file is the seam. Complete puts the unpacked diff into the lazy one's place: names
+// are exchanged at once, so that whoever mounts the chain finds one or the other. Containers that run keep the view, which
+// overlayfs holds by itself.
+//
+//	ROOT/d/SHORT/layer.json  with "lazy": true
+//	ROOT/d/SHORT/fs          the view's mount point
+
+// Lazy is who shows diffs that are not unpacked.
+type Lazy interface {
+	// Whole waits until the diff is an ordinary one, and has it made one soon.
+	Whole(ctx context.Context, d digest.Digest) error
+	// Dropped says that the diff has left the store and its view the mount table.
+	Dropped(d digest.Digest)
+}
+
+// ServeLazy plugs in who shows lazy diffs. It is called once, before containers are made. Until then, and for a diff that is not
+// shown, Create and Get answer Unavailable.
+func (s *Store) ServeLazy(l Lazy) {
+	s.mu.Lock()
+	s.lazy = l
+	s.mu.Unlock()
+}
+
+// LazyDiffs lists the diffs that are not unpacked.
+func (s *Store) LazyDiffs() []digest.Digest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []digest.Digest
+	for d, l := range s.diffs {
+		if l.info.Lazy {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// FSPath is where a diff's tree is, or would be.
+func (s *Store) FSPath(d digest.Digest) string { return s.path("d", shortName(d), "fs") }
+
+// AdmitLazy puts a lazy diff into the store, durably, with a hold for the caller. show mounts its view at a path that
+// does not have the diff's name yet. A diff that the store has already is held, and added tells that it was not.
+func (s *Store) AdmitLazy(info Info, show func(path string) error) (added bool, err error) {
+	if err := info.DiffID.Validate(); err != nil {
+		return false, fault.Wrap(fault.Invalid, err, "diff id %q", info.DiffID)
+	}
+	if s.Retain(info.DiffID) == nil {
+		return false, nil
+	}
+	info.Version, info.Lazy = formatVersion, true
+	dir := s.path("tmp", newName())
+	if err := s.makeLazy(dir, &info, show); err != nil {
+		s.dropLazy(dir)
+		return false, fault.In(err, "admit lazy layer %s", info.DiffID)
+	}
+	added, err = s.admitLazy(dir, info)
+	if !added || err != nil {
+		s.dropLazy(dir)
+	}
+	return added, fault.In(err, "admit lazy layer %s", info.DiffID)
+}
+
+func (s *Store) makeLazy(dir string, info *Info, show func(path string) error) error {
+	fs, err := makeDir(dir, "fs")
+	if err != nil {
+		return err
+	}
+	fs.Close()
+	text, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, "layer.json"), append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return show(filepath.Join(dir, "fs"))
+}
+
+// dropLazy takes away a lazy diff's directory that has no name in d.
+func (s *Store) dropLazy(dir string) {
+	err := mount.Unmount(filepath.Join(dir, "fs"))
+	if err == nil {
+		err = s.trash.take(dir)
+	}
+	if err != nil {
+		s.log.Warn("delete lazy layer; tried again at the next start", "err", err)
+	}
+}
+
+func (s *Store) admitLazy(dir string, info Info) (bool, error) {
+	short := shortName(info.DiffID)
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	if s.Retain(info.DiffID) == nil {
+		return false, nil
+	}
+	if err := s.clearName(info.DiffID, short); err != nil {
+		return false, err
+	}
+	if err := os.Rename(dir, s.path("d", short)); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	s.diffs[info.DiffID] = &diff{info: info, short: short, holds: 1, shown: true}
+	s.mu.Unlock()
+	return true, atomicfile.SyncDir(s.path("d"))
+}
+
+// Shown says that a lazy diff of an earlier process is shown again, or no longer.
+func (s *Store) Shown(d digest.Digest, shown bool) {
+	s.mu.Lock()
+	if l := s.diffs[d]; l != nil {
+		l.shown = shown
+	}
+	s.mu.Unlock()
+}
+
+// Complete puts a staged diff into the place of the lazy one of its id, durably, and takes the view from the mount table. A
+// diff that has left the store meanwhile, or is not lazy any more, is no error: the staged one is dropped.
+func (s *Store) Complete(st *Staged) error {
+	if err := failpoint.Hit("layer/before-complete"); err != nil {
+		return err
+	}
+	if err := s.lock.SyncFS(); err != nil {
+		return fault.In(err, "complete layer %s", st.DiffID)
+	}
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	return fault.In(s.complete(st), "complete layer %s", st.DiffID)
+}
+
+// complete is Complete; naming is held and the staged diff is durable.
+func (s *Store) complete(st *Staged) error {
+	s.mu.Lock()
+	l := s.diffs[st.DiffID]
+	s.mu.Unlock()
+	if l == nil || !l.info.Lazy {
+		st.Drop()
+		return nil
+	}
+	place := s.path("d", l.short)
+	err := tree.Exchange(st.dir, place)
+	if tree.Unsupported(err) { // then there is a moment without the name
+		aside := s.path("tmp", newName())
+		if err = os.Rename(place, aside); err == nil {
+			if err = os.Rename(st.dir, place); err != nil {
+				os.Rename(aside, place)
+			} else {
+				st.dir = aside
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	old := st.dir
+	st.dir = ""
+	s.mu.Lock()
+	l.info, l.disk, l.shown = st.info, 0, false
+	clear(s.chains)
+	s.mu.Unlock()
+	s.dropLazy(old)
+	if err := failpoint.Hit("layer/after-complete"); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(s.path("d"))
+}
+
+// whole waits for a diff to be unpacked. The caller holds it.
+func (s *Store) whole(ctx context.Context, d digest.Digest) error {
+	s.mu.Lock()
+	l, lazy := s.diffs[d], s.lazy
+	wait := l != nil && l.info.Lazy
+	s.mu.Unlock()
+	switch {
+	case !wait:
+		return nil
+	case lazy == nil:
+		return notShown(d)
+	}
+	return lazy.Whole(ctx, d)
+}
+
+// shown checks that all diffs of a chain can be seen. mu is held.
+func (s *Store) shown(chain []digest.Digest) error {
+	for _, d := range chain {
+		if l := s.diffs[d]; l != nil && l.info.Lazy && !l.shown {
+			return notShown(d)
+		}
+	}
+	return nil
+}
+
+func notShown(d digest.Digest) error {
+	return fault.New(fault.Unavailable, "layer %s was not fetched to its end and cannot be served as it is: pull its image again", d)
+}
+
+// dropView takes the view of a diff that leaves the store from the mount table.
+func (s *Store) dropView(l *diff) {
+	if err := mount.Unmount(s.path("d", l.short, "fs")); err != nil {
+		s.log.Warn("unmount lazy layer", "layer", l.info.DiffID, "err", err)
+	}
+}
+
+// clearMounts takes away what a process that was killed left mounted where nothing is to be.
+func (s *Store) clearMounts() error {
+	for _, dir := range []string{"tmp", "trash"} {
+		names, err := os.ReadDir(s.path(dir))
+		if err != nil {
+			return err
+		}
+		if len(names) == 0 {
+			continue
+		}
+		if err := mount.UnmountBelow(s.path(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
