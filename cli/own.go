@@ -32,9 +32,7 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 	case "search":
 		extendSearch(c)
 	case "image":
-		for _, sub := range c.Commands() {
-			extend(sub, d)
-		}
+		extendImage(c, d)
 	case "port":
 		extendPort(c, d)
 	case "update":

@@ -72,6 +72,9 @@ func TestRoomCommands(t *testing.T) {
 		"POST /berth/v1/containers/nosuch/ports":            `404!{"message":"No such container: nosuch"}`,
 		"GET /v1.56/containers/web/json":                    `{"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"}]}}}`,
 		"POST /berth/v1/containers/web/ports/hand-over/bad": ``,
+		"POST /berth/v1/images/fsck":                        `{"status":"checking"}` + "\n" + `{"damage":{"part":"layer","subject":"sha256:1","images":["web:1"],"what":"a file has other bytes","source":"r:5000/web","fetch":13000}}` + "\n" + `{"damage":{"part":"orphan","subject":"layer/x","images":[],"what":"belongs to nothing","local":true}}` + "\n" + `{"sum":{"images":2,"names":1,"documents":4,"blobs":0,"layers":3,"bytes":1500000,"damaged":2}}`,
+		"POST /berth/v1/images/fsck?repair=1":               `{"status":"checking"}` + "\n" + `{"damage":{"part":"layer","subject":"sha256:1","what":"bytes","source":"r:5000/web","fetch":13000}}` + "\n" + `{"status":"repairing"}` + "\n" + `{"damage":{"part":"layer","subject":"sha256:1","what":"bytes","source":"r:5000/web","fetch":13000,"tried":true,"repaired":true}}` + "\n" + `{"sum":{"damaged":1,"repaired":1}}`,
+		"GET /berth/v1/images/team/web:1/sources":           `{"id":"sha256:4f2a","repoTags":["team/web:1"],"repoDigests":[],"layers":[{"diffID":"sha256:1234567890abcdef","sources":[{"repository":"r:5000/old","digest":"sha256:aa","mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","size":1000},{"repository":"r:5000/web","digest":"sha256:bb","mediaType":"application/vnd.oci.image.layer.v1.tar+zstd","size":900}]},{"diffID":"sha256:ff","sources":[]}]}`,
 	}
 	dir := t.TempDir()
 	tarball := filepath.Join(dir, "in.tar")
@@ -113,6 +116,12 @@ func TestRoomCommands(t *testing.T) {
 		{args: "port --audit nosuch", out: "Nothing can be reached."},
 		{args: "port --audit --json web", out: `"container": "web"`},
 		{args: "create --network-rate 10mbit --network-weight 5 busybox", out: "4f2a\n", asked: "POST /v1.56/containers/create"},
+		{args: "image fsck", code: 1, out: "layer sha256:1: a file has other bytes\n  of web:1\n  --repair fetches 13kB from r:5000/web\norphan layer/x: belongs to nothing\n  --repair makes it from what is here\n2 images, 1 names, 4 documents, 0 kept blobs, 3 layers (1.5MB read): 2 damaged\n"},
+		{args: "image fsck --repair", out: "layer sha256:1: bytes\n  repaired: fetched 13kB from r:5000/web\n0 images, 0 names, 0 documents, 0 kept blobs, 0 layers (0B read): 1 damaged, 1 repaired\n"},
+		{args: "image fsck x", code: 1, errs: "accepts no arguments"},
+		{args: "image sources team/web:1", out: "image sha256:4f2a\n  team/web:1\n\nLAYER         BLOB  SIZE  KIND  AT\n1234567890ab  bb    900B  zstd  r:5000/web\n              aa    1kB   gzip  r:5000/old\nff                              nowhere: it would be rebuilt\n"},
+		{args: "image sources --json team/web:1", out: `"repository": "r:5000/old"`},
+		{args: "image fsck --help", out: "berth image fsck --repair"},
 		{args: "network rules --help", out: "Examples:"},
 		{args: "port --help", out: "berth port --audit web"},
 		{args: "volume export --help", out: "ssh other berth volume import data"},

@@ -10,7 +10,6 @@ import (
 	"berth/base/fault"
 	"berth/engine"
 	"berth/engine/container"
-	"berth/image"
 )
 
 // buildPrune empties the build cache. There is none yet, and `docker system prune` must not stumble over that.
@@ -53,11 +52,10 @@ func diskUsage(s *Server, c *call) error {
 		u.Containers = append([]container.Info{}, all...)
 	}
 	if want["image"] && s.cfg.Images != nil {
-		all, err := s.cfg.Images.List(c.ctx(), image.ListOptions{SharedSize: true, Containers: true})
-		if err != nil {
+		var err error
+		if u.Images, err = s.cfg.Images.DiskUsage(c.ctx()); err != nil {
 			return err
 		}
-		u.Images, u.LayersSize = append([]image.Summary{}, all...), s.cfg.Images.LayersSize()
 	}
 	return c.json(http.StatusOK, u.DiskUsage(c.v, asked, verbose, s.now()))
 }

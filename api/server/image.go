@@ -37,7 +37,8 @@ type shelves interface {
 	Remove(ctx context.Context, name string, o image.RemoveOptions) ([]image.Removed, error)
 	Prune(ctx context.Context, f image.Filters) (image.PruneReport, error)
 	Count() int
-	LayersSize() int64
+	DiskUsage(ctx context.Context) (*image.DiskUsage, error)
+	checks
 }
 
 func (s *Server) countImages() int {

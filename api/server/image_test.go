@@ -26,7 +26,9 @@ type album struct {
 	late  bool // fail after the first output
 	data  string
 	parts []image.Manifest
-	blobs map[digest.Digest]string
+
+	checkup *image.Checkup
+	blobs   map[digest.Digest]string
 }
 
 func newAlbum() *album {
@@ -109,8 +111,40 @@ func (a *album) Remove(_ context.Context, name string, o image.RemoveOptions) ([
 func (a *album) Prune(_ context.Context, f image.Filters) (image.PruneReport, error) {
 	return image.PruneReport{Reclaimed: 9}, a.note("prune", f)
 }
-func (a *album) Count() int        { return 1 }
-func (a *album) LayersSize() int64 { return 990 }
+func (a *album) Count() int { return 1 }
+func (a *album) DiskUsage(context.Context) (*image.DiskUsage, error) {
+	parent := *a.img
+	parent.ID, parent.RepoTags, parent.Manifest = "sha256:"+strings.Repeat("0", 64), nil, nil
+	child := *a.img
+	child.Parent = parent.ID
+	return &image.DiskUsage{
+		Images: []image.ImageUsage{{Image: &child, TotalSize: 1000, SharedSize: 10, UniqueSize: 990, Containers: []string{webID}}, {Image: &parent, TotalSize: 10, SharedSize: 10}},
+		Layers: image.Space{Count: 1, Size: 900}, Documents: image.Space{Count: 3, Size: 60}, Kept: image.Space{Count: 1, Size: 30}, Reclaimable: 5,
+	}, a.fail
+}
+func (a *album) Check(context.Context) (*image.Checkup, error) { return a.checkup, a.note("check") }
+func (a *album) Repair(ctx context.Context, c *image.Checkup, fetch image.Fetch) error {
+	for i := range c.Damages {
+		d := &c.Damages[i]
+		if len(d.Sources) == 0 {
+			d.Failed = "no source is known"
+			continue
+		}
+		r, err := fetch(ctx, d.Sources[0])
+		if err != nil {
+			d.Failed = err.Error()
+			continue
+		}
+		b, _ := io.ReadAll(r)
+		r.Close()
+		if digest.FromBytes(b) != d.Sources[0].Descriptor.Digest {
+			d.Failed = "other content"
+			continue
+		}
+		d.Repaired, d.From = true, d.Sources[0].Repository
+	}
+	return a.note("repair")
+}
 func (a *album) Load(_ context.Context, r io.Reader, o image.LoadOptions) ([]image.Loaded, error) {
 	b, _ := io.ReadAll(r)
 	a.data = string(b)
@@ -195,6 +229,7 @@ func TestImageRequests(t *testing.T) {
 		{method: "GET", path: "/system/df", code: 200, has: `"TotalSize":990`},
 		{method: "GET", path: "/v1.52/system/df", code: 200, has: `"LayersSize":990`},
 		{method: "GET", path: "/v1.52/system/df?verbose=1", code: 200, has: `"ImageUsage":{"ActiveCount":1,"Items":[{`},
+		{method: "GET", path: "/system/df", code: 200, has: `"ImageUsage":{"ActiveCount":1,"Reclaimable":5,"TotalCount":1,"TotalSize":990}`},
 		{method: "GET", path: "/v1.41/system/df", code: 200, has: `"BuildCache":[],"BuilderSize":0`},
 		{method: "GET", path: "/system/df?type=x", code: 400, has: "unknown object type: x"},
 		{method: "GET", path: "/system/df?verbose=x", code: 400, has: "invalid value for verbose: x"},

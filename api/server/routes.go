@@ -140,6 +140,7 @@ func routes() []route {
 		{method: get, path: "/berth/v1/port/audit", handle: needNetworks(portAudit), own: true},
 		{method: get, path: "/berth/v1/networks/prune", handle: needNetworks(networkPrunePlan), own: true},
 		{method: get, path: "/berth/v1/images/create", handle: pullPlan, own: true},
+		{method: post, path: "/berth/v1/images/fsck", handle: imageFsck, own: true, stream: true},
 		{method: get, path: "/berth/v1/images/{name}/sources", handle: imageSources, own: true},
 		{method: get, path: "/berth/v1/images/{name}/push", handle: pushPlan, own: true},
 		{method: post, path: "/berth/v1/containers/{name}/ports", handle: containerPorts, own: true},

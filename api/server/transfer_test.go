@@ -404,3 +404,64 @@ func TestManifestsOfAnImage(t *testing.T) {
 		}
 	}
 }
+
+// A check tells what is wrong line by line; a repair fetches it with the credentials of its registry.
+func TestImageFsck(t *testing.T) {
+	blob := "layer's bytes"
+	shop := shelfOfBlobs(t, map[string]string{"/v2/team/web/blobs/" + digest.FromString(blob).String(): blob}, nil)
+	host := strings.TrimPrefix(shop.URL, "http://")
+	client, err := remote.New(remote.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	damaged := func() *image.Checkup {
+		return &image.Checkup{Images: 2, Layers: 3, Damages: []image.Damage{
+			{Part: image.PartLayer, Subject: "sha256:1", Images: []string{"web:1"}, What: "a file has other bytes",
+				Sources: []image.Source{{Repository: host + "/team/web", Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromString(blob), Size: int64(len(blob))}}}},
+			{Part: image.PartOrphan, Subject: "layer/x", What: "belongs to nothing"},
+		}}
+	}
+	for _, tt := range []struct {
+		path, header string
+		code         int
+		want         []string
+	}{
+		{path: "/berth/v1/images/fsck", code: 200, want: []string{
+			`{"status":"checking"}`,
+			`{"damage":{"part":"layer","subject":"sha256:1","images":["web:1"],"what":"a file has other bytes","source":"` + host + `/team/web","fetch":13}}`,
+			`{"damage":{"part":"orphan","subject":"layer/x","images":[],"what":"belongs to nothing"}}`,
+			`{"sum":{"images":2,"names":0,"documents":0,"blobs":0,"layers":3,"bytes":0,"damaged":2,"repaired":0}}`}},
+		{path: "/berth/v1/images/fsck?repair=1", header: header(`{"` + host + `":{"username":"ann"}}`), code: 200, want: []string{
+			`{"status":"repairing"}`,
+			`"fetch":13,"tried":true,"repaired":true}}`,
+			`"tried":true,"failed":"no source is known"}}`,
+			`"damaged":2,"repaired":1}}`}},
+		{path: "/berth/v1/images/fsck", header: "x", code: 400, want: []string{"invalid X-Registry-Config header"}},
+	} {
+		a := newAlbum()
+		a.checkup = damaged()
+		s, web, _ := serve(t, newFake())
+		s.cfg.Images, s.cfg.Registries = a, &oracle{Client: client}
+		r, _ := http.NewRequest("POST", web.URL+tt.path, nil)
+		r.Header.Set("X-Registry-Config", tt.header)
+		resp, err := web.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		_, _ = bufio.NewReader(resp.Body).WriteTo(&b)
+		resp.Body.Close()
+		rest := b.String()
+		for _, w := range tt.want {
+			_, after, ok := strings.Cut(rest, w)
+			if !ok {
+				t.Errorf("%s: %d\n%s\nlacks %s", tt.path, resp.StatusCode, b.String(), w)
+			}
+			rest = after
+		}
+		if resp.StatusCode != tt.code {
+			t.Errorf("%s: %d %s", tt.path, resp.StatusCode, b.String())
+		}
+	}
+}

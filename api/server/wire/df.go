@@ -16,8 +16,7 @@ import (
 // Usage is what takes room on the disk. A list that is nil was not asked for; an empty one was.
 type Usage struct {
 	Containers []container.Info // with their sizes
-	Images     []image.Summary  // with shared sizes and containers
-	LayersSize int64            // bytes of all layers, each counted once
+	Images     *image.DiskUsage
 	Volumes    []VolumeUse
 	BuildCache bool // asked for; there is none
 }
@@ -37,22 +36,23 @@ func (u *Usage) DiskUsage(v Version, asked, verbose bool, now time.Time) any {
 		}
 	}
 	if u.Images != nil {
-		d := imageUsage(u.Images, u.LayersSize)
+		d, all := imageUsage(u.Images)
 		r.ImageUsage = d
 		if old {
 			rows := []any{}
-			for _, i := range u.Images {
-				row := imageSummary(&i, v)
+			for _, i := range all {
+				row := imageSummary(i, v)
 				if v < 44 {
 					rows = append(rows, &legacySummary{row, row.Size})
 				} else {
 					rows = append(rows, row)
 				}
 			}
-			r.LayersSize, r.Images = &u.LayersSize, &rows
+			size := d.TotalSize
+			r.LayersSize, r.Images = &size, &rows
 		} else if verbose {
-			for _, s := range u.Images {
-				d.Items = append(d.Items, *imageSummary(&s, v))
+			for _, i := range all {
+				d.Items = append(d.Items, *imageSummary(i, v))
 			}
 		}
 	}
@@ -108,14 +108,25 @@ func containerUsage(all []container.Info, v Version, now time.Time) (*containert
 	return d, rows
 }
 
-func imageUsage(all []image.Summary, layers int64) *imagetypes.DiskUsage {
-	d := &imagetypes.DiskUsage{TotalCount: int64(len(all)), TotalSize: layers, Reclaimable: layers}
-	for _, s := range all {
-		if s.Containers > 0 {
+// imageUsage adds up what images take: layers, documents, and compressed layers that are kept. Images that exist only as parents of
+// others are no rows of their own.
+func imageUsage(u *image.DiskUsage) (*imagetypes.DiskUsage, []*image.Summary) {
+	d := &imagetypes.DiskUsage{TotalSize: u.Layers.Size + u.Documents.Size + u.Kept.Size, Reclaimable: u.Reclaimable}
+	parents := map[string]bool{}
+	for _, i := range u.Images {
+		parents[i.Parent] = true
+	}
+	var rows []*image.Summary
+	for _, i := range u.Images {
+		if len(i.RepoTags)+len(i.RepoDigests) == 0 && parents[i.ID] {
+			continue
+		}
+		whole := *i.Image
+		whole.Size = i.TotalSize
+		rows = append(rows, &image.Summary{Image: &whole, SharedSize: i.SharedSize, Containers: len(i.Containers)})
+		if d.TotalCount++; len(i.Containers) > 0 {
 			d.ActiveCount++
-			d.Reclaimable -= s.Size - max(s.SharedSize, 0)
 		}
 	}
-	d.Reclaimable = max(d.Reclaimable, 0)
-	return d
+	return d, rows
 }
