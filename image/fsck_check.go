@@ -155,8 +155,10 @@ type checker struct {
 
 func (c *checker) add(d Damage) { c.Damages = append(c.Damages, d) }
 
-// database checks bbolt's own structure.
+// database checks bbolt's own structure, which must not change meanwhile.
 func (c *checker) database() error {
+	c.s.changing.Lock()
+	defer c.s.changing.Unlock()
 	return c.s.db.View(func(tx *bolt.Tx) error {
 		for err := range tx.Check() {
 			c.add(Damage{Part: PartDatabase, Subject: "images.db", What: err.Error()})

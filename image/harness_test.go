@@ -42,7 +42,11 @@ func open(t testing.TB) *harness {
 	}
 	h := &harness{t: t, root: t.TempDir(), uses: map[string][]Use{}}
 	h.reopen()
-	t.Cleanup(func() { h.Close() })
+	t.Cleanup(func() {
+		if h.Store != nil {
+			h.Close()
+		}
+	})
 	return h
 }
 

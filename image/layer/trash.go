@@ -21,6 +21,7 @@ type trash struct {
 	work chan string
 	stop chan struct{}
 	done chan struct{}
+	once sync.Once // closing
 
 	mu      sync.Mutex
 	pending int
@@ -146,6 +147,6 @@ func (t *trash) wait(ctx context.Context) error {
 
 // close ends the worker after the directory it is at; what waits is found by the next openTrash.
 func (t *trash) close() {
-	close(t.stop)
+	t.once.Do(func() { close(t.stop) })
 	<-t.done
 }
