@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -30,6 +31,14 @@ type Detail struct {
 	History     []ocispec.History
 	Size        int64 // bytes of config and layers, as they are transferred
 	Subject     digest.Digest
+	Attached    []Attached // parts of an index that are no images
+}
+
+// Attached is a part of an index that is no image: builders put attestations (provenance, SBOM) there.
+type Attached struct {
+	Kind   string // attestation-manifest, or what its descriptor says
+	Digest digest.Digest
+	Of     digest.Digest // what it is about, if it says so
 }
 
 // Platform is one image of an index.
@@ -90,6 +99,11 @@ func Inspect(ctx context.Context, s *storage.Store, repository, tagOrDigest, pla
 	}
 	for _, c := range doc.Manifests {
 		if c.Platform == nil || c.Platform.OS == "unknown" { // no image: an attestation has unknown/unknown
+			kind := c.Annotations["vnd.docker.reference.type"]
+			if kind == "" {
+				kind = cmp.Or(c.ArtifactType, c.MediaType)
+			}
+			d.Attached = append(d.Attached, Attached{kind, c.Digest, digest.Digest(c.Annotations["vnd.docker.reference.digest"])})
 			continue
 		}
 		d.Platforms = append(d.Platforms, Platform{Name: platformName(*c.Platform), Digest: c.Digest, Size: sizeOf(ctx, s, repository, c.Digest)})

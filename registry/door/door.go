@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 
+	"berth/auth"
 	"berth/base/fault"
 	"berth/registry/access"
 )
@@ -25,8 +27,13 @@ type Door struct {
 	Log *slog.Logger // nil: slog.Default()
 }
 
-// Subject gives who is asking. When his credentials are wrong it has answered and gives false.
+// Subject gives who is asking. When his credentials are wrong it has answered and gives false. A browser that changes
+// something on behalf of another site's page is refused: it may know a password that its user did not mean to use.
 func (d *Door) Subject(w http.ResponseWriter, r *http.Request) (access.Subject, bool) {
+	if err := http.NewCrossOriginProtection().Check(r); err != nil {
+		d.Fail(w, r, fault.New(fault.Forbidden, "another site's page may not change anything here"))
+		return access.Subject{}, false
+	}
 	s, err := d.Who(r)
 	if err == nil {
 		return s, true
@@ -134,6 +141,12 @@ func Answer(w http.ResponseWriter, status int, v any) {
 
 // Fail writes an error as {"message": TEXT} with the status of its kind. What is nobody's fault is logged.
 func (d *Door) Fail(w http.ResponseWriter, r *http.Request, err error) {
+	var slow *auth.Slow
+	if errors.As(err, &slow) { // somebody guesses passwords
+		w.Header().Set("Retry-After", strconv.Itoa(int(slow.After.Seconds())+1))
+		Answer(w, http.StatusTooManyRequests, map[string]string{"message": err.Error()})
+		return
+	}
 	status := Status(err)
 	if status >= 500 {
 		log := d.Log
