@@ -55,9 +55,15 @@ func (r *Repository) open(ctx context.Context, d ocispec.Descriptor, offset, end
 	if err != nil {
 		return nil, err
 	}
-	b := &BlobReader{r: r, ctx: ctx, d: d, at: offset, end: end, places: places, mark: offset}
+	b := &BlobReader{r: r, ctx: ctx, d: d, at: offset, end: end, places: places, mark: offset, size: -1}
+	if d.Size > 0 {
+		b.size = d.Size
+	}
 	if err := b.connect(); err != nil {
 		return nil, err
+	}
+	if b.end < 0 {
+		b.end = b.size
 	}
 	return b, nil
 }
@@ -130,9 +136,13 @@ type BlobReader struct {
 	from   string
 	body   io.ReadCloser
 
+	size     int64 // of the blob, -1: not known
 	failures int
 	mark     int64 // position at which the failures were last forgiven
 }
+
+// Size gives the blob's size in bytes, as the manifest or else the server says it; -1 when neither does.
+func (b *BlobReader) Size() int64 { return b.size }
 
 // From gives the host that is serving the blob, for Distrust and for messages.
 func (b *BlobReader) From() string { return b.from }
@@ -206,9 +216,12 @@ func (b *BlobReader) connect() error {
 	var told error
 	for range b.places {
 		p := b.places[b.next]
-		body, from, err := b.r.fetch(b.ctx, p, b.d, b.at, b.end)
+		body, size, err := b.r.fetch(b.ctx, p, b.d, b.at, b.end)
 		if err == nil {
-			b.body, b.from = body, from
+			b.body, b.from = body, p.e.host()
+			if b.size < 0 {
+				b.size, b.d.Size = size, max(size, 0)
+			}
 			return nil
 		}
 		if b.ctx.Err() != nil {
@@ -234,7 +247,8 @@ func (b *BlobReader) Close() error {
 }
 
 // fetch asks one place for the bytes from offset to end (-1: to the last) and positions the answer there, whatever the server made of the range.
-func (r *Repository) fetch(ctx context.Context, p place, d ocispec.Descriptor, offset, end int64) (io.ReadCloser, string, error) {
+// The size is the blob's as the server says it, -1 when it does not.
+func (r *Repository) fetch(ctx context.Context, p place, d ocispec.Descriptor, offset, end int64) (body io.ReadCloser, size int64, _ error) {
 	q := &request{method: http.MethodGet, header: http.Header{"Accept-Encoding": {"identity"}}}
 	ranged := offset > 0 || end >= 0 && end != d.Size
 	if ranged {
@@ -246,13 +260,14 @@ func (r *Repository) fetch(ctx context.Context, p place, d ocispec.Descriptor, o
 		resp, err = r.askPlace(ctx, p, d, q)
 	}
 	if err != nil {
-		return nil, "", r.reading(r.blobWords(err, d.Digest), d.Digest.String())
+		return nil, 0, r.reading(r.blobWords(err, d.Digest), d.Digest.String())
 	}
-	if err := position(resp, d, offset, end); err != nil {
+	size, err = position(resp, d, offset)
+	if err != nil {
 		resp.Body.Close()
-		return nil, "", fault.In(err, "blob %s from %s", d.Digest, resp.Request.URL.Host)
+		return nil, 0, fault.In(err, "blob %s from %s", d.Digest, resp.Request.URL.Host)
 	}
-	return resp.Body, p.e.host(), nil
+	return resp.Body, size, nil
 }
 
 // askPlace asks an endpoint with credentials, or an address of a manifest without.
@@ -286,38 +301,38 @@ func byteRange(offset, end int64) string {
 }
 
 // position checks an answer's range and length, and skips what the server sent too early: one that does not know ranges
-// sends everything.
-func position(resp *http.Response, d ocispec.Descriptor, offset, end int64) error {
-	start, length := int64(0), resp.ContentLength
+// sends everything. It gives the blob's size, -1 when the server does not say it.
+func position(resp *http.Response, d ocispec.Descriptor, offset int64) (int64, error) {
+	start, size := int64(0), resp.ContentLength
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusPartialContent:
 		first, last, total, err := parseContentRange(resp.Header.Get("Content-Range"))
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if first > offset || last < offset {
-			return fault.New(fault.Invalid, "the server was asked for byte %d and sends %d to %d", offset, first, last)
+			return 0, fault.New(fault.Invalid, "the server was asked for byte %d and sends %d to %d", offset, first, last)
 		}
-		if length >= 0 && length != last-first+1 {
-			return fault.New(fault.Invalid, "the server says that it sends bytes %d to %d, which are not %d", first, last, length)
+		if size >= 0 && size != last-first+1 {
+			return 0, fault.New(fault.Invalid, "the server says that it sends bytes %d to %d, which are not %d", first, last, size)
 		}
-		start, length = first, total
+		start, size = first, total
 	default:
-		return fault.New(fault.Invalid, "unexpected HTTP status %s", resp.Status)
+		return 0, fault.New(fault.Invalid, "unexpected HTTP status %s", clean(resp.Status))
 	}
-	if d.Size > 0 && length >= 0 && length != d.Size {
-		return fault.New(fault.Invalid, "the server has %d bytes, the manifest says %d", length, d.Size)
+	if d.Size > 0 && size >= 0 && size != d.Size {
+		return 0, fault.New(fault.Invalid, "the server has %d bytes, the manifest says %d", size, d.Size)
 	}
 	if skip := offset - start; skip > 0 {
 		if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return fault.Wrap(fault.Unavailable, err, "skip to byte %d", offset)
+			return 0, fault.Wrap(fault.Unavailable, err, "skip to byte %d", offset)
 		}
 	}
-	return nil
+	return size, nil
 }
 
 // parseContentRange reads "bytes FIRST-LAST/TOTAL"; total is -1 for "*".

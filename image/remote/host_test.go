@@ -102,7 +102,7 @@ func TestMirrorURLs(t *testing.T) {
 
 // TestStaleMirror tells the age of what a mirror could not renew, and only that.
 func TestStaleMirror(t *testing.T) {
-	for warning, want := range map[string]time.Duration{`110 - "Response is Stale"`: 90 * time.Second, `111 berth "Revalidation Failed"`: 90 * time.Second, "": 0, `299 - "x"`: 0} {
+	for warning, want := range map[string]time.Duration{`110 - "Response is Stale"`: 90 * time.Second, `111 berth "Revalidation Failed"`: 90 * time.Second, "": 0, `299 - "x"`: 0, `299 - "stale: hub"`: 90 * time.Second} {
 		var n atomic.Int32
 		host := handle(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Age", "90")
@@ -197,13 +197,13 @@ func connectProxy(t *testing.T, to string) func(*http.Request) (*url.URL, error)
 			w.WriteHeader(502)
 			return
 		}
-		w.WriteHeader(200)
-		here, _, err := w.(http.Hijacker).Hijack()
+		here, early, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			there.Close()
 			return
 		}
-		go func() { _, _ = io.Copy(there, here); there.Close() }()
+		_, _ = io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(there, early); there.Close() }()
 		go func() { _, _ = io.Copy(here, there); here.Close() }()
 	})
 	return func(*http.Request) (*url.URL, error) { return url.Parse("http://" + host) }

@@ -283,12 +283,13 @@ func mediaTypeOf(h http.Header) string {
 	return t
 }
 
-// staleness reads the age of a copy that a mirror could not renew (RFC 7234: Warning 110 or 111 beside Age). An Age alone is what every
-// cache on the way writes, and means nothing here.
+// staleness reads the age of a copy that a mirror could not renew: Warning 110 or 111 beside Age (RFC 7234), or 299 with a text that begins
+// with "stale:", as our own registry writes it, because the distribution spec knows no other code. An Age alone is what every cache on the
+// way writes, and means nothing here.
 func staleness(h http.Header) time.Duration {
 	for _, w := range h.Values("Warning") {
 		w = strings.TrimSpace(w)
-		if !strings.HasPrefix(w, "110") && !strings.HasPrefix(w, "111") {
+		if !strings.HasPrefix(w, "110") && !strings.HasPrefix(w, "111") && !strings.HasPrefix(w, `299 - "stale:`) {
 			continue
 		}
 		if n, err := strconv.ParseInt(h.Get("Age"), 10, 64); err == nil && n > 0 && n < 1<<31 {
