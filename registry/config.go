@@ -23,6 +23,8 @@ type Config struct {
 	Htpasswd string       // password file, bcrypt; "": none. With none, no directory and no account everybody may do everything
 	Auth     guard.Config // directories, administrators, life of tokens; Dir is set here
 
+	Around Around // search, page, webhooks, metrics
+
 	Grace         time.Duration // see storage.Config.Grace
 	SparseIndexes bool          // see storage.Config.SparseIndexes
 	ReadOnly      bool          // refuses everything that changes content

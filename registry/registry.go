@@ -26,6 +26,7 @@ type Registry struct {
 	api     *distribution.Handler // for when users are told from strangers
 	anybody *distribution.Handler // for when they are not: nobody is asked to sign in
 	mux     *http.ServeMux        // everything but /v2
+	parts   parts
 	listen  []func(notice.Event)
 	closers []func() error // last first
 }
@@ -63,7 +64,7 @@ func (r *Registry) open(ctx context.Context) error {
 	api := distribution.Config{
 		Storage:  r.store,
 		Events:   r.event,
-		Who:      r.guard.Who,
+		Who:      r.who,
 		Access:   r.guard,
 		Claim:    r.guard.Claim,
 		ChunkMin: chunkMin,
@@ -73,7 +74,7 @@ func (r *Registry) open(ctx context.Context) error {
 	api.Challenge = r.guard.Challenge
 	r.api = distribution.New(api)
 	r.mux.HandleFunc("GET /healthz", r.health)
-	return nil
+	return r.openParts()
 }
 
 // openGuard opens the users and rights, with their routes.
@@ -140,6 +141,10 @@ func (r *Registry) event(e notice.Event) {
 
 // ServeHTTP answers one request.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.parts.handler.ServeHTTP(w, req)
+}
+
+func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	// Not by the mux: it would clean paths, and a name with "//" or ".." is to be refused, not to be another name.
 	if req.URL.Path == "/v2" || strings.HasPrefix(req.URL.Path, "/v2/") {
 		if r.guard.Guarded() {

@@ -28,6 +28,11 @@ func (r *Registry) Listener() (net.Listener, error) {
 
 // Serve serves on a listener until ctx ends, then lets requests in flight end, for half a minute.
 func (r *Registry) Serve(ctx context.Context, l net.Listener) error {
+	metricsEnd, err := r.serveMetrics(ctx)
+	if err != nil {
+		return err
+	}
+	defer metricsEnd()
 	s := &http.Server{Handler: r, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
@@ -38,7 +43,7 @@ func (r *Registry) Serve(ctx context.Context, l net.Listener) error {
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	err := s.Shutdown(late)
+	err = s.Shutdown(late)
 	if errors.Is(err, context.DeadlineExceeded) {
 		r.cfg.Log.Warn("requests in flight were cut off")
 		err = s.Close()

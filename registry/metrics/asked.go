@@ -16,8 +16,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (a *asked) descs() map[string]*prometheus.Desc {
 	if a.storage != nil {
 		return map[string]*prometheus.Desc{
-			"bytes":        desc("storage_bytes", "Bytes of all blobs, each once."),
-			"blobs":        desc("storage_blobs", "Blobs in the storage."),
+			"bytes":        desc("storage_bytes", "Bytes that repositories hold, added up; what several hold counts in each."),
 			"repositories": desc("repositories", "Repositories."),
 		}
 	}
@@ -45,7 +44,6 @@ func (a *asked) Collect(ch chan<- prometheus.Metric) {
 	if a.storage != nil {
 		s := a.storage()
 		put("bytes", prometheus.GaugeValue, float64(s.Bytes))
-		put("blobs", prometheus.GaugeValue, float64(s.Blobs))
 		put("repositories", prometheus.GaugeValue, float64(s.Repositories))
 		return
 	}

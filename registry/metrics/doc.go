@@ -14,7 +14,7 @@
 //	berth_registry_received_bytes_total{route}            bytes of request bodies
 //	berth_registry_sent_bytes_total{route}                bytes of answers
 //	berth_registry_uploads_in_flight                      PATCH, PUT and POST of blobs that are running
-//	berth_registry_auth_failures_total{reason}            password, token, denied, unavailable
+//	berth_registry_auth_failures_total{reason}            credentials, guessing, unavailable
 //	berth_registry_upstream_requests_total{upstream,kind,result}   hit, miss, stale, error; kind manifest or blob
 //	berth_registry_upstream_bytes_total{upstream}         bytes fetched from upstreams
 //	berth_registry_gc_runs_total{result}                  ok, error
@@ -23,14 +23,13 @@
 //	berth_registry_gc_last_success_timestamp_seconds
 //	berth_registry_retention_removed_total{what}          tag, manifest
 //	berth_registry_webhook_pending{endpoint}              and _delivered_total, _dropped_total, _failures
-//	berth_registry_storage_bytes, berth_registry_storage_blobs, berth_registry_repositories
+//	berth_registry_storage_bytes, berth_registry_repositories
 //	go_*, process_*                                       of the runtime
 //
 // # Who may look
 //
 // Handler shows them to administrators and to the names in Config.Readers; to everybody only when Config.Anonymous
-// says so: repository counts and traffic are nobody's business by default. A separate address can be served with
-// Config.Anonymous and its own listener.
+// says so: repository counts and traffic are nobody's business by default. Everybody is for an address of its own.
 //
 // The package never counts by repository or user: their number has no bound.
 package metrics

@@ -26,8 +26,7 @@ type Config struct {
 
 // Storage is how much the registry keeps.
 type Storage struct {
-	Bytes        int64
-	Blobs        int64
+	Bytes        int64 // of all repositories; what several hold counts in each
 	Repositories int64
 }
 
@@ -102,7 +101,7 @@ func New(cfg Config) *Metrics {
 	return m
 }
 
-// AuthFailure counts a request that was refused for who made it: password, token, denied, unavailable.
+// AuthFailure counts a request that was refused for who made it: credentials (wrong ones), guessing (too many wrong ones), unavailable (a directory).
 func (m *Metrics) AuthFailure(reason string) {
 	if m != nil {
 		m.failures.WithLabelValues(reason).Inc()
@@ -146,9 +145,14 @@ func (m *Metrics) Retired(tags, manifests int) {
 	m.retired.WithLabelValues("manifest").Add(float64(manifests))
 }
 
+// Everybody shows the counters to whoever can reach it: for an address of its own.
+func (m *Metrics) Everybody() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: time.Minute})
+}
+
 // Handler shows the counters to who may look.
 func (m *Metrics) Handler(d *door.Door) http.Handler {
-	show := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: time.Minute})
+	show := m.Everybody()
 	if m.cfg.Anonymous {
 		return show
 	}

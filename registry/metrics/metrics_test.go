@@ -35,7 +35,7 @@ func look(m *Metrics, user string) (int, string) {
 
 func TestCounts(t *testing.T) {
 	m := New(Config{Anonymous: true,
-		Storage:  func() Storage { return Storage{1 << 20, 3, 2} },
+		Storage:  func() Storage { return Storage{1 << 20, 2} },
 		Webhooks: func() []Queue { return []Queue{{Endpoint: "ci", Pending: 4, Delivered: 9}} }})
 	h := m.Around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
