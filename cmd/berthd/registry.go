@@ -97,6 +97,7 @@ func registryFlags(args []string) (cfg registry.Config, show string, err error) 
 	set.StringVar(&cfg.TLSCert, "tls-cert", cfg.TLSCert, "TLS certificate, PEM; read again when it changes")
 	set.StringVar(&cfg.TLSKey, "tls-key", cfg.TLSKey, "TLS key, PEM")
 	set.StringVar(&cfg.TLSCA, "tls-ca", cfg.TLSCA, "Ask clients for a certificate of one of these CAs")
+	set.StringVar(&cfg.Htpasswd, "htpasswd", cfg.Htpasswd, "Users and their passwords, bcrypt, as htpasswd -B writes it; more users: berth registry user. Without users everybody may do everything")
 	set.BoolVar(&cfg.ReadOnly, "read-only", cfg.ReadOnly, "Refuse everything that changes content")
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
