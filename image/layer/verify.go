@@ -28,6 +28,9 @@ type Verified struct {
 // links. Damage is Internal. It changes nothing.
 func (s *Store) Verify(ctx context.Context, d digest.Digest) (Verified, error) {
 	v := Verified{}
+	if info, err := s.Stat(d); err != nil || info.Lazy {
+		return v, err // there is nothing here yet that could be damaged
+	}
 	st, err := s.restage(ctx, d, &v.Bytes)
 	if err != nil {
 		return v, err
