@@ -74,7 +74,7 @@ func (e *ShortError) Unwrap() error { return e.Err }
 type Entry struct {
 	Key      string
 	Size     int64 // bytes of the value
-	Modified time.Time
+	Modified time.Time // not before it was written; an object store that tells whole seconds adds one
 }
 
 // Content is an open value. The caller closes Body. Body is an *os.File where the value lies in a file, so that the

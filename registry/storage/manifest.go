@@ -282,25 +282,31 @@ func (s *Store) DeleteManifest(ctx context.Context, repository string, d digest.
 	if err != nil {
 		return nil, err
 	}
+	return s.dropManifest(ctx, repository, r)
+}
+
+// dropManifest removes a manifest's names, the last given first. The caller has the repository to himself.
+func (s *Store) dropManifest(ctx context.Context, repo string, r Record) ([]string, error) {
 	var gone []string
-	for t, err := range s.tags(ctx, repository) {
+	for t, err := range s.tags(ctx, repo) {
 		if err != nil {
 			return gone, err
 		}
-		if t.Digest != d {
+		if t.Digest != r.Digest {
 			continue
 		}
-		if err := s.driver.Remove(ctx, tagKey(repository, t.Name)); err != nil {
+		if err := s.driver.Remove(ctx, tagKey(repo, t.Name)); err != nil {
 			return gone, err
 		}
 		gone = append(gone, t.Name)
 	}
-	if err := s.driver.Remove(ctx, recordKey(repository, d)); err != nil {
+	failpoint.Hit("registry/before-unrecord")
+	if err := s.driver.Remove(ctx, recordKey(repo, r.Digest)); err != nil {
 		return gone, err
 	}
-	s.addSize(repository, -r.Size)
+	s.addSize(repo, -r.Size)
 	if r.Subject == "" {
 		return gone, nil
 	}
-	return gone, s.driver.Remove(ctx, referrerKey(repository, r.Subject, d))
+	return gone, s.driver.Remove(ctx, referrerKey(repo, r.Subject, r.Digest))
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -198,7 +199,7 @@ func (d *Driver) Stat(ctx context.Context, key string) (storage.Entry, error) {
 	if err != nil {
 		return storage.Entry{}, storeError(key, err)
 	}
-	return storage.Entry{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)}, nil
+	return storage.Entry{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: modified(out.LastModified)}, nil
 }
 
 // Open gives a value to read. The object is asked for when it is read, from where the reader stands.
@@ -234,7 +235,7 @@ func (d *Driver) List(ctx context.Context, prefix string) iter.Seq2[storage.Entr
 				return
 			}
 			for _, o := range page.Contents {
-				e := storage.Entry{Key: strings.TrimPrefix(aws.ToString(o.Key), d.prefix), Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)}
+				e := storage.Entry{Key: strings.TrimPrefix(aws.ToString(o.Key), d.prefix), Size: aws.ToInt64(o.Size), Modified: modified(o.LastModified)}
 				if !yield(e, nil) {
 					return
 				}
@@ -242,6 +243,9 @@ func (d *Driver) List(ctx context.Context, prefix string) iter.Seq2[storage.Entr
 		}
 	}
 }
+
+// modified gives a time that is not before the true one: stores cut the fraction off.
+func modified(t *time.Time) time.Time { return aws.ToTime(t).Add(time.Second) }
 
 // storeError gives an error of the store its kind. A nil err stays nil.
 func storeError(what string, err error) error {
