@@ -54,6 +54,8 @@ func (r Rules) Decide(s Subject, repository string, a Action) Verdict {
 		return yes("%s is public (%s)", repository, from)
 	case a == Pull && visible == Internal && !s.Anonymous():
 		return yes("%s is internal (%s): whoever has signed in may pull", repository, from)
+	case s.Anonymous() && a != Pull:
+		return no("nobody has signed in: only pulls can be anonymous")
 	case s.Anonymous():
 		return no("nobody has signed in, and %s is %s (%s)", repository, visible, from)
 	case made:
@@ -68,7 +70,7 @@ func (r Rules) unmade(s Subject, repository string, repo Repository, org string,
 	case org == s.Name:
 		return yes("what is below %s/ belongs to user %s", org, s.Name)
 	case a != Pull && a != Push:
-		return no("only an owner may %s, and %s has none but who is granted it", a, repository)
+		return no("%s gives %s no right to %s", repository, s.Name, a)
 	case r.Site.Creation != ByAnyUser:
 		return no("nobody has made organisation %s, and the site's creation is %q", org, r.Site.Creation)
 	case repo.Visibility == Private:

@@ -67,9 +67,11 @@ const (
 	Anyone   Principal = "anyone"
 )
 
-// User and Group make principals. Names of groups are compared without regard to case, as directories do.
-func User(name string) Principal  { return Principal("user:" + name) }
-func Group(name string) Principal { return Principal("group:" + name) }
+// User makes a principal of a user's name.
+func User(name string) Principal { return Principal("user:" + name) }
+
+// Group makes a principal of a group's name, in lower case: directories do not care for it.
+func Group(name string) Principal { return Principal("group:" + strings.ToLower(name)) }
 
 // ParsePrincipal reads a principal; a bare name is a user's, @NAME a group's. Errors are Invalid.
 func ParsePrincipal(s string) (Principal, error) {
@@ -82,7 +84,9 @@ func ParsePrincipal(s string) (Principal, error) {
 		p, name = Group(s[1:]), s[1:]
 	case !ok:
 		p, name = User(s), s
-	case kind != "user" && kind != "group":
+	case kind == "group":
+		p = Group(name)
+	case kind != "user":
 		return "", fault.New(fault.Invalid, "%q is nobody: user:NAME, group:NAME, signed-in or anyone", s)
 	}
 	if name == "" || len(name) > 256 || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {

@@ -1,0 +1,563 @@
+package guard_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/crypto/bcrypt"
+
+	"berth/registry"
+	"berth/registry/guard"
+)
+
+// site is a registry that serves on loopback.
+type site struct {
+	*testing.T
+	url, host, root string
+	log             *bytes.Buffer
+	image           v1.Image
+}
+
+func serve(t *testing.T, cfg registry.Config) *site {
+	t.Helper()
+	if cfg.Root == "" {
+		cfg.Root = t.TempDir()
+	}
+	s := &site{T: t, root: cfg.Root, log: &bytes.Buffer{}}
+	cfg.Log = slog.New(slog.NewTextHandler(s.log, nil))
+	r, err := registry.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(r)
+	t.Cleanup(func() {
+		server.Close()
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.url, s.host = server.URL, strings.TrimPrefix(server.URL, "http://")
+	if s.image, err = random.Image(2000, 2); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// htpasswd writes a password file; the passwords are NAME-secret.
+func htpasswd(t *testing.T, names ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	var b strings.Builder
+	for _, n := range names {
+		h, err := bcrypt.GenerateFromPassword([]byte(n+"-secret"), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s:%s\n", n, h)
+	}
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func as(user string) authn.Authenticator {
+	if user == "" {
+		return authn.Anonymous
+	}
+	return &authn.Basic{Username: user, Password: user + "-secret"}
+}
+
+// push and pull give the error's text, "" for none.
+func (s *site) push(who authn.Authenticator, repo string) string {
+	s.Helper()
+	tag, err := name.NewTag(s.host + "/" + repo + ":2")
+	if err != nil {
+		s.Fatal(err)
+	}
+	return text(remote.Write(tag, s.image, remote.WithAuth(who)))
+}
+
+func (s *site) pull(who authn.Authenticator, repo string) string {
+	s.Helper()
+	tag, err := name.NewTag(s.host + "/" + repo + ":2")
+	if err != nil {
+		s.Fatal(err)
+	}
+	i, err := remote.Image(tag, remote.WithAuth(who))
+	if err == nil {
+		var got, want v1.Hash
+		got, _ = i.Digest()
+		if want, err = s.image.Digest(); got != want {
+			s.Errorf("pulled %s, pushed %s", got, want)
+		}
+	}
+	return text(err)
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// do makes a request of the registry's own routes; who is "NAME:PASSWORD", or "" for nobody.
+func (s *site) do(method, path, who string, body any, into any) int {
+	s.Helper()
+	var b bytes.Buffer
+	if body != nil {
+		json.NewEncoder(&b).Encode(body)
+	}
+	r, err := http.NewRequest(method, s.url+path, &b)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if user, password, ok := strings.Cut(who, ":"); ok {
+		r.SetBasicAuth(user, password)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	if into != nil && answer.StatusCode < 300 {
+		if err := json.Unmarshal(text, into); err != nil {
+			s.Fatalf("%s %s: %s: %v", method, path, text, err)
+		}
+	}
+	if answer.StatusCode >= 500 {
+		s.Errorf("%s %s: %d %s", method, path, answer.StatusCode, text)
+	}
+	return answer.StatusCode
+}
+
+func (s *site) must(status int, method, path, who string, body, into any) {
+	s.Helper()
+	if got := s.do(method, guard.Prefix+path, who, body, into); got != status {
+		s.Fatalf("%s %s as %q: %d, want %d", method, path, who, got, status)
+	}
+}
+
+type m map[string]any
+
+func TestOpenRegistryAsksNobody(t *testing.T) {
+	s := serve(t, registry.Config{})
+	if e := s.push(as(""), "team/web"); e != "" {
+		t.Error(e)
+	}
+	if e := s.pull(as("alice"), "team/web"); e != "" {
+		t.Errorf("credentials that a client has stored do no harm: %s", e)
+	}
+	if status := s.do("GET", "/v2/", "", nil, nil); status != 200 {
+		t.Errorf("/v2/: %d", status)
+	}
+}
+
+// With a password file only it is as with Debian's docker-registry: whoever is in it may push and pull, others nothing.
+func TestPasswordFile(t *testing.T) {
+	s := serve(t, registry.Config{Htpasswd: htpasswd(t, "alice", "bob")})
+	if e := s.push(as(""), "team/web"); !strings.Contains(e, "401 Unauthorized") {
+		t.Errorf("anonymous push: %q", e)
+	}
+	if e := s.push(&authn.Basic{Username: "alice", Password: "wrong"}, "team/web"); !strings.Contains(e, "incorrect username or password") {
+		t.Errorf("wrong password: %q", e)
+	}
+	for _, who := range []string{"alice", "bob"} {
+		if e := s.push(as(who), "team/web"); e != "" {
+			t.Errorf("%s: %s", who, e)
+		}
+	}
+	if e := s.pull(as(""), "team/web"); e == "" {
+		t.Error("anonymous pull of what is private")
+	}
+	if e := s.pull(as("bob"), "team/web"); e != "" {
+		t.Error(e)
+	}
+	if !strings.Contains(s.log.String(), `msg="sign-in refused" audit=true user=alice`) {
+		t.Errorf("no audit line:\n%s", s.log)
+	}
+}
+
+// The first account guards an open registry without a restart; then organisations, rights, groups and visibility.
+func TestTeam(t *testing.T) {
+	s := serve(t, registry.Config{})
+	if e := s.push(as(""), "team/old"); e != "" {
+		t.Fatal(e)
+	}
+	const root = "root:root-secret"
+	var err error
+	if got := s.do("POST", guard.Prefix+"/users", "", m{"name": "bob", "password": "x"}, nil); got != 409 {
+		t.Errorf("a first user who could not administrate: %d", got)
+	}
+	s.must(201, "POST", "/users", "", m{"name": "root", "password": "root-secret", "admin": true}, nil)
+	s.must(401, "POST", "/users", "", m{"name": "eve", "password": "x", "admin": true}, nil)
+	if e := s.push(as(""), "team/old"); e == "" {
+		t.Error("anonymous push after the first account")
+	}
+	for _, n := range []string{"olga", "dora", "nick"} {
+		s.must(201, "POST", "/users", root, m{"name": n, "password": n + "-secret"}, nil)
+	}
+	s.must(403, "POST", "/users", "nick:nick-secret", m{"name": "eve", "password": "x"}, nil)
+	s.must(201, "POST", "/orgs", root, m{"name": "team", "owners": []string{"olga"}}, nil)
+	s.must(403, "POST", "/orgs", "nick:nick-secret", m{"name": "mine"}, nil)
+	s.must(204, "PUT", "/groups/Dev", root, m{"members": []string{"dora"}}, nil)
+	s.must(403, "PUT", "/access", "nick:nick-secret", m{"organisation": "team", "to": "nick", "role": "owner"}, nil)
+	s.must(204, "PUT", "/access", "olga:olga-secret", m{"organisation": "team", "to": "@dev", "role": "push"}, nil)
+	s.must(400, "PUT", "/access", "olga:olga-secret", m{"organisation": "team", "to": "nick", "role": "king"}, nil)
+
+	if e := s.push(as("dora"), "team/web"); e != "" {
+		t.Errorf("dora is in group dev: %s", e)
+	}
+	if e := s.push(as("nick"), "team/web"); !strings.Contains(e, "401 Unauthorized") {
+		t.Errorf("nick is not: %q", e)
+	}
+	if e := s.pull(as("nick"), "team/web"); !strings.Contains(e, "requested access to the resource is denied") {
+		t.Errorf("nor may he pull: %q", e)
+	}
+	if e := s.pull(as(""), "team/web"); e == "" {
+		t.Error("nor anybody")
+	}
+	var verdict struct {
+		Allowed bool
+		Why     string
+		Lines   []string
+	}
+	s.must(200, "GET", "/access/explain?user=nick&repository=team/web&action=push", root, nil, &verdict)
+	if verdict.Allowed || verdict.Why != "neither repository team/web nor organisation team gives nick the right to push" || len(verdict.Lines) == 0 {
+		t.Errorf("%+v", verdict)
+	}
+	s.must(200, "GET", "/access/explain?user=dora&repository=team/web&action=push", root, nil, &verdict)
+	if !verdict.Allowed {
+		t.Errorf("%+v", verdict)
+	}
+	s.must(403, "GET", "/access/explain?user=dora&repository=team/web", "nick:nick-secret", nil, nil)
+
+	// Public: pulled by everybody, still pushed by few.
+	s.must(204, "PUT", "/access/visibility", "dora:dora-secret", m{"repository": "team/web", "visibility": "public"}, nil)
+	if e := s.pull(as(""), "team/web"); e != "" {
+		t.Errorf("public: %s", e)
+	}
+	before := s.image
+	if s.image, err = random.Image(2000, 2); err != nil {
+		t.Fatal(err)
+	}
+	if e := s.push(as(""), "team/web"); !strings.Contains(e, "denied") {
+		t.Errorf("an anonymous push to what is public: %q", e)
+	}
+	if e := s.push(as("nick"), "team/web"); !strings.Contains(e, "requested access to the resource is denied") {
+		t.Errorf("nick pushes to what is public: %q", e)
+	}
+	s.image = before
+
+	// What one may not pull is in no list.
+	var list struct{ Repositories []string }
+	for who, want := range map[string]string{root: "[team/old team/web]", "nick:nick-secret": "[team/web]"} {
+		if s.do("GET", "/v2/_catalog", who, nil, &list); fmt.Sprint(list.Repositories) != want {
+			t.Errorf("%s sees %v, want %s", who, list.Repositories, want)
+		}
+	}
+	catalog, err := name.NewRegistry(s.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := remote.Catalog(t.Context(), catalog, remote.WithAuth(as("nick")))
+	if err != nil || fmt.Sprint(names) != "[team/web]" {
+		t.Errorf("by token: %v, %v", names, err)
+	}
+
+	// Rights that are taken are gone at once, also for a token that was given before.
+	token := s.token("dora", "repository:team/web:pull,push")
+	if got := s.bearer("POST", "/v2/team/web/blobs/uploads/", token); got != 202 {
+		t.Errorf("dora's token: %d", got)
+	}
+	s.must(204, "DELETE", "/access?organisation=team&to=@dev", "olga:olga-secret", nil, nil)
+	s.must(204, "DELETE", "/access?repository=team/web&to=dora", root, nil, nil)
+	if got := s.bearer("POST", "/v2/team/web/blobs/uploads/", token); got != 403 && got != 401 {
+		t.Errorf("dora's token after her rights were taken: %d", got)
+	}
+	s.must(409, "DELETE", "/access?organisation=team&to=olga", "olga:olga-secret", nil, nil)
+
+	// Closing an account works at once too.
+	token = s.token("olga", "repository:team/web:pull,push")
+	s.must(200, "PATCH", "/users/olga", root, m{"closed": true}, nil)
+	if got := s.bearer("POST", "/v2/team/web/blobs/uploads/", token); got != 401 {
+		t.Errorf("olga's token after her account was closed: %d", got)
+	}
+	if !strings.Contains(s.log.String(), `msg="right given" audit=true by=olga`) {
+		t.Errorf("no audit line:\n%s", s.log)
+	}
+}
+
+// token asks for one as a client does.
+func (s *site) token(user, scope string) string {
+	s.Helper()
+	var a struct{ Token string }
+	who := ""
+	if user != "" {
+		who = user + ":" + user + "-secret"
+	}
+	if got := s.do("GET", "/token?service="+guard.Service+"&scope="+url.QueryEscape(scope), who, nil, &a); got != 200 {
+		s.Fatalf("token for %s: %d", user, got)
+	}
+	return a.Token
+}
+
+func (s *site) bearer(method, path, token string) int {
+	s.Helper()
+	r, _ := http.NewRequest(method, s.url+path, nil)
+	r.Header.Set("Authorization", "Bearer "+token)
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.Fatal(err)
+	}
+	answer.Body.Close()
+	return answer.StatusCode
+}
+
+func TestChallenges(t *testing.T) {
+	s := serve(t, registry.Config{Htpasswd: htpasswd(t, "alice")})
+	challenge := func(method, path, authorization string) (int, string) {
+		t.Helper()
+		r, _ := http.NewRequest(method, s.url+path, nil)
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		return answer.StatusCode, strings.Join(answer.Header.Values("WWW-Authenticate"), " | ")
+	}
+	realm := `Bearer realm="` + s.url + `/token",service="berth-registry"`
+	narrow := "Bearer " + s.token("alice", "repository:team/web:pull")
+	for _, c := range []struct {
+		method, path, authorization string
+		status                      int
+		challenge                   string
+	}{
+		{"GET", "/v2/", "", 401, realm},
+		{"GET", "/v2/_catalog", "", 401, realm + `,scope="registry:catalog:*"`},
+		{"GET", "/v2/team/web/tags/list", "", 401, realm + `,scope="repository:team/web:pull"`},
+		{"POST", "/v2/team/web/blobs/uploads/", "", 401, realm + `,scope="repository:team/web:pull,push"`},
+		{"POST", "/v2/team/web/blobs/uploads/", narrow, 401, realm + `,scope="repository:team/web:pull,push",error="insufficient_scope"`},
+		{"GET", "/v2/", narrow, 200, ""},
+		{"GET", "/v2/", "Bearer a.b.c", 401, realm + `,error="invalid_token"`},
+		{"GET", "/v2/", "Basic " + base64.StdEncoding.EncodeToString([]byte("alice:alice-secret")), 200, ""},
+		{"GET", "/v2/", "Basic nonsense", 401, realm + `,error="invalid_token"`},
+		{"GET", "/v2/", "Digest x", 401, realm + `,error="invalid_token"`},
+		{"GET", guard.Prefix + "/users", "", 401, `Basic realm="berth-registry"`},
+	} {
+		if status, got := challenge(c.method, c.path, c.authorization); status != c.status || got != c.challenge {
+			t.Errorf("%s %s (%.10s): %d %s\nwant %d %s", c.method, c.path, c.authorization, status, got, c.status, c.challenge)
+		}
+	}
+}
+
+// docker login keeps a refresh token; it ends with the password, and with the sign-out.
+func TestRefreshAndPersonalTokens(t *testing.T) {
+	s := serve(t, registry.Config{Auth: guard.Config{Admins: []string{"root"}, Guarded: true}})
+	key, err := os.ReadFile(filepath.Join(s.root, "auth", "local.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := "@local:" + strings.TrimSpace(string(key))
+	s.must(401, "POST", "/users", "", m{"name": "eve", "password": "x", "admin": true}, nil)
+	s.must(401, "POST", "/users", "@local:wrong", m{"name": "eve", "password": "x", "admin": true}, nil)
+	for _, n := range []string{"root", "alice"} {
+		s.must(201, "POST", "/users", local, m{"name": n, "password": n + "-secret"}, nil)
+	}
+	s.must(200, "GET", "/users", "root:root-secret", nil, nil) // by the configuration
+
+	login := func() string {
+		t.Helper()
+		var a struct {
+			Refresh string `json:"refresh_token"`
+		}
+		if got := s.do("GET", "/token?service=berth-registry&offline_token=true&client_id=docker&account=alice", "alice:alice-secret", nil, &a); got != 200 || a.Refresh == "" {
+			t.Fatalf("%d %+v", got, a)
+		}
+		return a.Refresh
+	}
+	refresh := login()
+	if e := s.push(&authn.Bearer{Token: "x"}, "alice/app"); e == "" {
+		t.Error("a token that is none")
+	}
+	stored := authn.FromConfig(authn.AuthConfig{IdentityToken: refresh})
+	if e := s.push(stored, "alice/app"); e != "" {
+		t.Errorf("with what docker login has stored: %s", e)
+	}
+	s.must(403, "PATCH", "/users/alice", "alice:alice-secret", m{"old": "wrong", "password": "new-secret"}, nil)
+	s.must(400, "PATCH", "/users/alice", "alice:alice-secret", m{"password": "new-secret"}, nil)
+	s.must(403, "PATCH", "/users/alice", "alice:alice-secret", m{"admin": true}, nil)
+	s.must(403, "PATCH", "/users/root", "alice:alice-secret", m{"old": "alice-secret", "password": "x"}, nil)
+	s.must(200, "PATCH", "/users/alice", "alice:alice-secret", m{"old": "alice-secret", "password": "new-secret"}, nil)
+	if e := s.push(stored, "alice/app"); e == "" {
+		t.Error("the stored sign-in outlives the password")
+	}
+	s.must(200, "PATCH", "/users/alice", "root:root-secret", m{"password": "alice-secret"}, nil)
+	stored = authn.FromConfig(authn.AuthConfig{IdentityToken: login()})
+	s.must(200, "POST", "/users/alice/signout", "alice:alice-secret", nil, nil)
+	if e := s.push(stored, "alice/app"); e == "" {
+		t.Error("the stored sign-in outlives the sign-out")
+	}
+
+	var made struct{ ID, Token string }
+	s.must(400, "POST", "/tokens", "alice:alice-secret", m{"note": "ci", "actions": []string{"fly"}}, nil)
+	s.must(201, "POST", "/tokens", "alice:alice-secret", m{"note": "ci", "actions": []string{"pull"}, "days": 30}, &made)
+	reader := &authn.Basic{Username: "alice", Password: made.Token}
+	if e := s.pull(reader, "alice/app"); e != "" {
+		t.Errorf("a token to pull pulls: %s", e)
+	}
+	if e := s.push(reader, "alice/other"); e == "" {
+		t.Error("a token to pull pushes")
+	}
+	s.must(403, "POST", "/tokens", "alice:"+made.Token, m{"note": "more"}, nil)
+	s.must(403, "GET", "/tokens", "alice:"+made.Token, nil, nil)
+	if e := s.pull(&authn.Basic{Username: "root", Password: made.Token}, "alice/app"); e == "" {
+		t.Error("good under another name")
+	}
+	// What a token got, a refresh token of it included, is limited as it is, and ends with it.
+	var offline struct {
+		Refresh string `json:"refresh_token"`
+	}
+	s.do("GET", "/token?service=berth-registry&offline_token=true&account=alice", "alice:"+made.Token, nil, &offline)
+	stored = authn.FromConfig(authn.AuthConfig{IdentityToken: offline.Refresh})
+	if e := s.pull(stored, "alice/app"); e != "" {
+		t.Error(e)
+	}
+	if e := s.push(stored, "alice/other"); e == "" {
+		t.Error("a stored sign-in of a token to pull pushes")
+	}
+	s.must(404, "DELETE", "/tokens/"+made.ID+"x", "alice:alice-secret", nil, nil)
+	s.must(204, "DELETE", "/tokens/"+made.ID, "alice:alice-secret", nil, nil)
+	for what, who := range map[string]authn.Authenticator{"itself": reader, "what was stored of it": stored} {
+		if e := s.pull(who, "alice/app"); e == "" {
+			t.Errorf("a revoked token: %s is good", what)
+		}
+	}
+
+	// A user who is removed leaves nothing that the next of the name would get.
+	s.must(204, "DELETE", "/users/alice", "root:root-secret", nil, nil)
+	s.must(201, "POST", "/users", "root:root-secret", m{"name": "alice", "password": "alice-secret"}, nil)
+	var rights struct{ Grants map[string]string }
+	s.must(200, "GET", "/access?repository=alice/app", "root:root-secret", nil, &rights)
+	if len(rights.Grants) != 0 {
+		t.Errorf("%+v", rights)
+	}
+}
+
+func TestGuessingIsDamped(t *testing.T) {
+	s := serve(t, registry.Config{Htpasswd: htpasswd(t, "alice", "bob")})
+	for range 5 {
+		if got := s.do("GET", "/token", "alice:guess", nil, nil); got != 401 {
+			t.Errorf("wrong: %d", got)
+		}
+	}
+	if got := s.do("GET", "/token", "alice:alice-secret", nil, nil); got != 429 {
+		t.Errorf("even the right password waits: %d", got)
+	}
+	if got := s.do("GET", "/token", "bob:bob-secret", nil, nil); got != 200 {
+		t.Errorf("bob: %d", got)
+	}
+}
+
+// A page of another site, in a browser that knows the password, changes nothing.
+func TestCrossSite(t *testing.T) {
+	s := serve(t, registry.Config{})
+	for _, header := range [][2]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "http://evil.example"}, {"X-Forwarded-For", "192.0.2.9"}} {
+		r, _ := http.NewRequest("POST", s.url+guard.Prefix+"/users", strings.NewReader(`{"name":"eve","password":"x","admin":true}`))
+		r.Header.Set(header[0], header[1])
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != 403 && answer.StatusCode != 401 {
+			t.Errorf("%s: %d", header[0], answer.StatusCode)
+		}
+	}
+}
+
+// skopeo and curl, as people use them.
+func TestRealClients(t *testing.T) {
+	for _, program := range []string{"skopeo", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("needs %s", program)
+		}
+	}
+	s := serve(t, registry.Config{Htpasswd: htpasswd(t, "alice", "bob"), Auth: guard.Config{Admins: []string{"bob"}}})
+	oci := filepath.Join(t.TempDir(), "oci")
+	if p, err := layout.Write(oci, empty(t)); err != nil {
+		t.Fatal(err)
+	} else if err := p.AppendImage(s.image); err != nil {
+		t.Fatal(err)
+	}
+	s.must(201, "POST", "/orgs", "bob:bob-secret", m{"name": "team", "owners": []string{"bob"}}, nil)
+	home := t.TempDir()
+	run := func(args ...string) string {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "HOME="+home, "REGISTRY_AUTH_FILE="+filepath.Join(home, "auth.json"))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return "failed: " + string(out)
+		}
+		return string(out)
+	}
+	copyTo := func(repo string) string {
+		return run("skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false", "oci:"+oci, "docker://"+s.host+"/"+repo+":2")
+	}
+	if out := copyTo("team/web"); !strings.Contains(out, "denied") && !strings.Contains(out, "authentication required") {
+		t.Errorf("anonymous: %s", out)
+	}
+	if out := run("skopeo", "login", "--tls-verify=false", "-u", "alice", "-p", "wrong", s.host); !strings.Contains(out, "invalid username/password") {
+		t.Errorf("login with a wrong password: %s", out)
+	}
+	if out := run("skopeo", "login", "--tls-verify=false", "-u", "alice", "-p", "alice-secret", s.host); !strings.Contains(out, "Login Succeeded") {
+		t.Errorf("login: %s", out)
+	}
+	if out := copyTo("team/web"); !strings.Contains(out, "denied: requested access to the resource is denied") {
+		t.Errorf("alice is not in team: %s", out)
+	}
+	s.must(204, "PUT", "/access", "bob:bob-secret", m{"repository": "team/web", "to": "alice", "role": "writer"}, nil)
+	if out := copyTo("team/web"); out != "" {
+		t.Errorf("alice, entitled: %s", out)
+	}
+	if out := copyTo("team/other"); !strings.Contains(out, "denied") {
+		t.Errorf("alice, elsewhere in team: %s", out)
+	}
+	if out := run("curl", "-sf", "-u", "alice:alice-secret", s.url+"/v2/team/web/tags/list"); !strings.Contains(out, `"tags":["2"]`) {
+		t.Errorf("curl -u: %s", out)
+	}
+	if out := run("skopeo", "delete", "--tls-verify=false", "docker://"+s.host+"/team/web:2"); !strings.HasPrefix(out, "failed") {
+		t.Errorf("a writer deletes: %s", out)
+	}
+}
+
+func empty(t *testing.T) v1.ImageIndex {
+	i, err := random.Index(0, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
