@@ -105,7 +105,7 @@ func TestMetricsHaveAnAddressOfTheirOwn(t *testing.T) {
 	wait()
 }
 
-// The stock command line of podman or docker against the search; both are asked through what they have.
+// What podman prints is what can be pulled.
 func TestSearchAsPodmanAsksIt(t *testing.T) {
 	podman, err := exec.LookPath("podman")
 	if err != nil {
@@ -114,7 +114,7 @@ func TestSearchAsPodmanAsksIt(t *testing.T) {
 	r, host := open(t, Config{})
 	push(t, r, host+"/library/tomcat:9")
 	out, err := exec.Command(podman, "search", "--tls-verify=false", host+"/tomcat").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), host+"/tomcat") {
+	if err != nil || !strings.Contains(string(out), host+"/library/tomcat") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

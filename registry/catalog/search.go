@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"berth/base/fault"
 	"berth/registry/access"
@@ -107,14 +108,32 @@ func (c *Catalog) SearchHandler(d *door.Door) http.Handler {
 			d.Fail(w, r, err)
 			return
 		}
-		door.Answer(w, http.StatusOK, lines(entries, query, n, page))
+		out := lines(entries, query, n, page)
+		if agent := r.UserAgent(); strings.HasPrefix(agent, "libpod/") || strings.HasPrefix(agent, "containers/") {
+			// podman puts the registry's name before what it is told, and people pull what it prints.
+			for i, e := range pageOf(one(entries), n, page) {
+				out.Results[i].Name = e.Name
+			}
+		}
+		door.Answer(w, http.StatusOK, out)
 	})
 	return mux
 }
 
-// lines makes Docker's page. A repository outside library/ whose path is another's bare name is left out: one
-// name is one line, and it is the one that a pull by that name means.
+// lines makes Docker's page.
 func lines(entries []Entry, query string, n, page int) results {
+	kept := one(entries)
+	out := results{NumResults: len(kept), NumPages: (len(kept) + n - 1) / n, Page: page, PageSize: n, Query: query, Results: []result{}}
+	for _, e := range pageOf(kept, n, page) {
+		out.Results = append(out.Results, result{Name: e.Shown(), Description: e.Short, StarCount: e.Stars,
+			IsOfficial: e.Official, PullCount: e.Pulls, Certified: e.Certified})
+	}
+	return out
+}
+
+// one leaves out a repository outside library/ whose path is another's bare name: one name is one line, and it is the one
+// that a pull by that name means.
+func one(entries []Entry) []Entry {
 	bare := map[string]bool{}
 	for _, e := range entries {
 		if shown := e.Shown(); shown != e.Name {
@@ -127,12 +146,7 @@ func lines(entries []Entry, query string, n, page int) results {
 			kept = append(kept, e)
 		}
 	}
-	out := results{NumResults: len(kept), NumPages: (len(kept) + n - 1) / n, Page: page, PageSize: n, Query: query, Results: []result{}}
-	for _, e := range pageOf(kept, n, page) {
-		out.Results = append(out.Results, result{Name: e.Shown(), Description: e.Short, StarCount: e.Stars,
-			IsOfficial: e.Official, PullCount: e.Pulls, Certified: e.Certified})
-	}
-	return out
+	return kept
 }
 
 // asked reads a search's parameters. Sizes out of bounds are brought into them, as the Hub does; what is no
