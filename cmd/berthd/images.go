@@ -183,7 +183,7 @@ func (r *rooms) openTransfer(cfg config) (err error) {
 		return err
 	}
 	r.transfer = transfer.New(transfer.Config{
-		Images: r.images, Remote: r.remote, MaxDownloads: o.Downloads, MaxUploads: o.Uploads, KeepBlobs: o.KeepBlobs, Log: r.log,
+		Images: r.images, Remote: r.remote, MaxDownloads: o.Downloads, MaxUploads: o.Uploads, KeepBlobs: o.KeepBlobs, StaleIfError: o.StaleIfError, Log: r.log,
 	})
 	r.plugins, err = plugin.Open(plugin.ManagerConfig{
 		Root: filepath.Join(cfg.DataRoot, "plugin"), Run: filepath.Join(cfg.ExecRoot, "plugin"), Remote: r.remote, InUse: r.pluginUses, Emit: r.pluginEvent, Log: r.log,

@@ -203,7 +203,7 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
-	if r.images, err = image.Open(image.Config{Root: filepath.Join(cfg.DataRoot, "image"), Facts: probe.Host(), Log: log, Events: r.imageEvent}); err != nil {
+	if r.images, err = image.Open(image.Config{Root: filepath.Join(cfg.DataRoot, "image"), KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Events: r.imageEvent}); err != nil {
 		return nil, err
 	}
 	placeCgroups(ctx, &cfg, log)
@@ -430,6 +430,7 @@ func about(cfg config) server.About {
 	return server.About{
 		Version: version, Commit: commit, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: cfg.Labels, Hosts: cfg.Hosts,
 		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges,
+		Registries: wire.Registries{Mirrors: cfg.Image.mirrors(), Insecure: cfg.Image.Insecure, HTTPProxy: cfg.Image.HTTPProxy, HTTPSProxy: cfg.Image.HTTPSProxy, NoProxy: cfg.Image.NoProxy},
 	}
 }
 
