@@ -13,6 +13,7 @@
 //	host PROGRAM ARGS…              runs PROGRAM on the engine's host
 //	outside PROGRAM ARGS…           runs PROGRAM on the host beside it
 //	registry start NAME HOST:PORT FLAGS…, registry kill|stop NAME   a registry of ours on the engine's host (registry scripts)
+//	intro IMAGE NAME                imports an image of introductions (registry scripts)
 //	ask tcp|udp HOST:PORT [TEXT]    a program for those two: sends a line, prints the answer
 //
 // and the variables CLI (berth or docker), N (a suffix that makes names unique) and, as conditions,

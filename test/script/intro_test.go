@@ -1,6 +1,7 @@
 package script
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -10,12 +11,30 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The images of introductions, from Debian's packages.
-var introImages = []struct {
+type introImage struct {
 	name     string
 	packages []string
 	changes  []string
-}{
+}
+
+// importInto makes the image under a name.
+func (i introImage) importInto(docker string, e *live.Engine, name string) error {
+	tar, err := live.DebianTar(i.packages...)
+	if err != nil {
+		return err
+	}
+	args := []string{"-H", e.Host, "import"}
+	for _, c := range i.changes {
+		args = append(args, "--change", c)
+	}
+	if out, err := exec.Command(docker, append(args, tar, name)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("import %s: %v\n%s", i.name, err, out)
+	}
+	return nil
+}
+
+// The images of introductions, from Debian's packages.
+var introImages = []introImage{
 	{"nginx", []string{"nginx-light"}, []string{"EXPOSE 80", `CMD ["nginx", "-g", "daemon off;"]`, "STOPSIGNAL SIGQUIT"}},
 	{"tomcat", []string{"tomcat10", "default-jre-headless"}, []string{
 		"EXPOSE 8080", "ENV JAVA_HOME=/usr/lib/jvm/default-java CATALINA_HOME=/usr/share/tomcat10 CATALINA_BASE=/var/lib/tomcat10", `CMD ["/usr/share/tomcat10/bin/catalina.sh", "run"]`,
@@ -42,16 +61,8 @@ func TestIntroductions(t *testing.T) {
 	}
 	e := start(t)
 	for _, i := range introImages {
-		tar, err := live.DebianTar(i.packages...)
-		if err != nil {
+		if err := i.importInto(docker, e, i.name); err != nil {
 			t.Skip(err)
-		}
-		args := []string{"-H", e.Host, "import"}
-		for _, c := range i.changes {
-			args = append(args, "--change", c)
-		}
-		if out, err := exec.Command(docker, append(args, tar, i.name)...).CombinedOutput(); err != nil {
-			t.Fatalf("import %s: %v\n%s", i.name, err, out)
 		}
 	}
 	scripts, err := filepath.Glob("testdata/intro/*.txtar")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -59,6 +60,13 @@ func worldScripts(t *testing.T, dir string) {
 					now = startWithPeer(t, args...)
 					ts.Setenv("DOCKER_HOST", now.Host)
 					ts.Setenv("ENGINE_DIR", now.Dir)
+				},
+				"intro": func(ts *testscript.TestScript, neg bool, args []string) {
+					at := slices.IndexFunc(introImages, func(i introImage) bool { return len(args) == 2 && i.name == args[0] })
+					if neg || at < 0 {
+						ts.Fatalf("usage: intro IMAGE NAME")
+					}
+					ts.Check(introImages[at].importInto(docker, now, args[1]))
 				},
 				"registry": func(ts *testscript.TestScript, neg bool, args []string) {
 					if neg || len(args) < 2 {
