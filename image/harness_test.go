@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 
+	"berth/image/archive"
 	"berth/kernel/tree"
 )
 
@@ -33,6 +34,7 @@ type harness struct {
 	events []string
 	uses   map[string][]Use
 	keep   bool // KeepBlobs, from the next reopen on
+	limits archive.Limits
 }
 
 func open(t testing.TB) *harness {
@@ -55,7 +57,7 @@ func (h *harness) reopen() {
 	if h.Store != nil {
 		h.Close()
 	}
-	s, err := Open(Config{Root: h.root, KeepBlobs: h.keep, Events: func(e Event) {
+	s, err := Open(Config{Root: h.root, KeepBlobs: h.keep, Limits: h.limits, Events: func(e Event) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.events = append(h.events, e.Action)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -54,12 +55,17 @@ func (l Loaded) Messages() []string {
 // be needed are deleted. Everything is verified: documents against the digests that name them, layers against their
 // image's configuration. Malformed archives are Invalid, and nothing of them stays.
 func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded, error) {
-	rc, _, err := compress.NewReader(r)
+	in := &meter{r: r}
+	rc, kind, err := compress.NewReader(in)
 	if err != nil {
 		return nil, err
 	}
 	defer rc.Close()
-	a := &incoming{s: s, o: o, hold: s.Hold(), files: map[string]*found{}}
+	var input func() int64
+	if kind != compress.None {
+		input = in.n.Load
+	}
+	a := &incoming{input: input, s: s, o: o, hold: s.Hold(), files: map[string]*found{}}
 	defer a.drop()
 	if err := a.read(ctx, rc); err != nil {
 		return nil, err
@@ -80,6 +86,18 @@ func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded,
 		}
 	}
 	return all, s.addAll(a.sources)
+}
+
+// meter counts what is read.
+type meter struct {
+	r io.Reader
+	n atomic.Int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n.Add(int64(n))
+	return n, err
 }
 
 // wants are the platforms that were asked for.

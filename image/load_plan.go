@@ -590,17 +590,45 @@ func isImageConfig(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageConfig || mediaType == dockerConfigType || mediaType == ""
 }
 
+// parseManifest reads a manifest or an index from outside. What could be read as either is refused: two programs would see two
+// images in it (CVE-2021-41190).
 func parseManifest(raw []byte) (*ociManifest, error) {
 	var m ociManifest
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "invalid manifest")
 	}
-	if m.MediaType == dockerListType || m.MediaType == ocispec.MediaTypeImageIndex {
-		if m.Manifests == nil {
-			m.Manifests = []Descriptor{}
-		}
-	} else if m.Config != nil && m.Manifests != nil {
+	isIndex := m.MediaType == dockerListType || m.MediaType == ocispec.MediaTypeImageIndex
+	isManifest := m.MediaType == dockerManifestType || m.MediaType == ocispec.MediaTypeImageManifest
+	switch {
+	case m.Manifests != nil && (m.Config != nil || m.Layers != nil):
 		return nil, fault.New(fault.Invalid, "invalid manifest: both a manifest and an index")
+	case isIndex && (m.Config != nil || m.Layers != nil), isManifest && m.Manifests != nil:
+		return nil, fault.New(fault.Invalid, "invalid manifest: its media type is %s, and it is none", m.MediaType)
+	case len(m.Manifests) > indexMembersMax, len(m.Layers) > indexMembersMax:
+		return nil, fault.New(fault.Invalid, "invalid manifest: more than %d entries", indexMembersMax)
+	}
+	if isIndex && m.Manifests == nil {
+		m.Manifests = []Descriptor{}
+	}
+	all := slices.Concat(m.Layers, m.Manifests)
+	if m.Config != nil {
+		all = append(all, *m.Config)
+	}
+	for _, d := range all {
+		if err := d.Digest.Validate(); err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "invalid manifest: digest %q", shorten(string(d.Digest)))
+		}
+		if d.Size < 0 {
+			return nil, fault.New(fault.Invalid, "invalid manifest: %s has a size of %d bytes", d.Digest, d.Size)
+		}
 	}
 	return &m, nil
+}
+
+// shorten cuts a text from outside for a message.
+func shorten(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
 }

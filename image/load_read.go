@@ -27,6 +27,7 @@ const (
 type incoming struct {
 	s       *Store
 	o       LoadOptions
+	input   func() int64 // bytes read of the whole, where that is compressed; else nil
 	files   map[string]*found
 	docs    int64                      // bytes of documents so far
 	hold    *Hold                      // what this load holds
@@ -174,7 +175,7 @@ func (a *incoming) unpack(ctx context.Context, name string, h *tarstream.Header,
 		defer kept.Abort()
 		src = io.TeeReader(src, kept)
 	}
-	st, err := a.s.layers.Stage(ctx, src, "")
+	st, err := a.s.layers.StageFrom(ctx, src, "", a.input)
 	if err == nil {
 		_, err = io.Copy(io.Discard, src) // what follows the compressed data is part of the blob
 		if err != nil {

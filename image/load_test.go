@@ -261,7 +261,7 @@ func TestLoadRefuses(t *testing.T) {
 		"index: empty":       {l.archive(l.index()), "names no manifest"},
 		"index: swapped":     {swapped.archive(swapped.index(sm)), "were announced"},
 		"index: not a blob":  {l.archive(l.index(l.add("x", "[1]"))), "invalid manifest"},
-		"index: an artifact": {l.archive(l.index(l.add("x", `{"config":{"mediaType":"application/x"},"layers":[]}`))), "names no image"},
+		"index: an artifact": {l.archive(l.index(l.add("x", `{"config":{"mediaType":"application/x","digest":"`+string(m.Digest)+`"},"layers":[]}`))), "names no image"},
 	} {
 		h := open(t)
 		_, err := h.Load(ctx, bytes.NewReader(c.archive), LoadOptions{})

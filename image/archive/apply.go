@@ -32,9 +32,25 @@ const (
 type Limits struct {
 	tarstream.Limits
 	Bytes int64 // content of all files together, holes not counted; default 1 TiB
+	// A compressed archive may grow to Ratio times what was read of it, beyond the first RatioFrom bytes; long runs of zeros
+	// are holes and not counted. Default 400 and 2 GiB: what people compress stays far below 100.
+	Ratio, RatioFrom int64
 }
 
-const defaultBytes = 1 << 40
+// Defaults gives the limits with every zero replaced.
+func (l Limits) Defaults() Limits {
+	l.Limits = l.Limits.Defaults()
+	if l.Bytes == 0 {
+		l.Bytes = 1 << 40
+	}
+	if l.Ratio == 0 {
+		l.Ratio = 400
+	}
+	if l.RatioFrom == 0 {
+		l.RatioFrom = 2 << 30
+	}
+	return l
+}
 
 // Recorder keeps what is needed to rebuild the archive: split.Writer is one.
 type Recorder interface {
@@ -46,6 +62,7 @@ type Recorder interface {
 type ApplyOptions struct {
 	Whiteouts Whiteouts
 	Limits    Limits
+	Input     func() int64      // bytes read of the compressed archive so far; nil: it was not compressed
 	Record    Recorder          // nil: none
 	Shadows   *tree.Dir         // empty directory for replaced files, on the same file system; nil: they are deleted
 	Owner     OwnerFunc         // maps owners; nil: as they are
@@ -77,9 +94,7 @@ type Shadow struct {
 // Apply unpacks the archive that src gives into root. It reads src to its end. On an error the tree is
 // half made and good for nothing but deletion. Malformed or hostile archives give Invalid errors.
 func Apply(ctx context.Context, root *tree.Dir, src tarstream.Source, o ApplyOptions) (*Applied, error) {
-	if o.Limits.Bytes == 0 {
-		o.Limits.Bytes = defaultBytes
-	}
+	o.Limits = o.Limits.Defaults()
 	a := &applier{ctx: ctx, root: root, o: o, dirs: map[string]*openDir{}, marks: map[string]mark{}, hidden: map[uint64]uint64{}}
 	a.r = tarstream.NewReader(src, a.recorder(), o.Limits.Limits)
 	defer a.closeDirs()
@@ -118,6 +133,7 @@ type applier struct {
 	r        *tarstream.Reader
 	done     Applied
 	stored   int64               // bytes of content so far
+	written  int64               // of these, bytes that are no holes
 	dirs     map[string]*openDir // by the path as entries write it
 	marks    map[string]mark     // by real path: what whiteouts did
 	times    []dirTime           // of directories, set when nothing is made in them any more

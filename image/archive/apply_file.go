@@ -102,9 +102,16 @@ func (a *applier) stretch(f *tree.File, e *making, frag tarstream.Fragment) erro
 				return err
 			}
 			at += int64(len(b))
+			if err := a.grown(int64(len(b))); err != nil {
+				return err
+			}
 			continue
 		}
-		if hole, err = writeSparse(f, b, at); err != nil {
+		var written int64
+		if hole, written, err = writeSparse(f, b, at); err != nil {
+			return err
+		}
+		if err := a.grown(written); err != nil {
 			return err
 		}
 		at += int64(len(b))
@@ -118,9 +125,21 @@ func (a *applier) stretch(f *tree.File, e *making, frag tarstream.Fragment) erro
 	return nil
 }
 
+// grown counts bytes that went to the disk, and refuses an archive that grows out of all proportion.
+func (a *applier) grown(n int64) error {
+	a.written += n
+	if a.written <= a.o.Limits.RatioFrom || a.o.Input == nil {
+		return nil
+	}
+	if in := a.o.Input(); a.written/a.o.Limits.Ratio > in {
+		return fault.New(fault.Invalid, "%d bytes of the archive unpack to more than %d: that is more than %d times as much", in, a.written, a.o.Limits.Ratio)
+	}
+	return nil
+}
+
 // writeSparse writes b at an offset of a new file and leaves out what is zero in aligned windows. hole tells that b's end
 // was left out.
-func writeSparse(f *tree.File, b []byte, at int64) (hole bool, err error) {
+func writeSparse(f *tree.File, b []byte, at int64) (hole bool, written int64, err error) {
 	for len(b) > 0 {
 		run := 0 // bytes to write before the next hole
 		window := windowAt(b, at)
@@ -129,12 +148,13 @@ func writeSparse(f *tree.File, b []byte, at int64) (hole bool, err error) {
 			window = windowAt(b[run:], at+int64(run))
 		}
 		if _, err := f.WriteAt(b[:run], at); err != nil {
-			return false, err
+			return false, written, err
 		}
+		written += int64(run)
 		b, at = b[run+window:], at+int64(run+window)
 		hole = window > 0
 	}
-	return hole, nil
+	return hole, written, nil
 }
 
 // windowAt gives how much of b, which starts at an offset, lies in the first window.

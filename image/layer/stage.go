@@ -25,6 +25,7 @@ type Staged struct {
 	info   Info
 	dir    string
 	s      *Store
+	input  func() int64
 }
 
 // Size is the bytes of the diff's files.
@@ -33,7 +34,13 @@ func (st *Staged) Size() int64 { return st.info.Size }
 // Stage unpacks a layer's tar, compressed or not, to the reader's end. want, unless "", is the diff id it must
 // have. Errors about the tar are Invalid; nothing is left of it then.
 func (s *Store) Stage(ctx context.Context, r io.Reader, want digest.Digest) (*Staged, error) {
-	st := &Staged{s: s, dir: s.path("tmp", newName())}
+	return s.StageFrom(ctx, r, want, nil)
+}
+
+// StageFrom is Stage for a tar out of something that was compressed as a whole: input tells how many bytes of that have been
+// read so far, for the limit of how much may grow out of how little. nil: what is read of r counts.
+func (s *Store) StageFrom(ctx context.Context, r io.Reader, want digest.Digest, input func() int64) (*Staged, error) {
+	st := &Staged{s: s, dir: s.path("tmp", newName()), input: input}
 	if err := st.unpack(ctx, r, want); err != nil {
 		st.Drop()
 		return nil, err
@@ -101,7 +108,11 @@ func (st *Staged) apply(ctx context.Context, root, shadows *tree.Dir, stream *co
 	if err != nil {
 		return nil, err
 	}
-	o := archive.ApplyOptions{Whiteouts: st.s.whiteouts(), Limits: st.s.cfg.Limits, Record: w, Shadows: shadows}
+	input := st.input
+	if input == nil {
+		input = stream.Input
+	}
+	o := archive.ApplyOptions{Whiteouts: st.s.whiteouts(), Limits: st.s.cfg.Limits, Input: input, Record: w, Shadows: shadows}
 	done, err := archive.Apply(ctx, root, stream, o)
 	if cerr := w.Close(); err == nil {
 		err = cerr

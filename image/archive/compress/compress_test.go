@@ -205,3 +205,40 @@ func BenchmarkStream(b *testing.B) {
 		}
 	})
 }
+
+// A few bytes of zstd that stand for a lot are refused, in the middle; what is only well compressed is not.
+func TestBombs(t *testing.T) {
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	zeros := w.EncodeAll(make([]byte, 64<<20), nil)
+	for name, c := range map[string]struct {
+		data []byte
+		free int64
+		want string
+	}{
+		"bomb":            {zeros, 8 << 20, "times as much"},
+		"below the limit": {zeros, 64 << 20, ""},
+		"random":          {w.EncodeAll(data(9<<20), nil), 1 << 20, ""},
+	} {
+		s, err := newStream(bytes.NewReader(c.data), "", c.free)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var size int64
+		for err == nil {
+			var b []byte
+			b, err = s.Next()
+			size += int64(len(b))
+		}
+		if c.want == "" && err != io.EOF || c.want != "" && (fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: after %d bytes: %v", name, size, err)
+		}
+		if c.want != "" && size > c.free+1<<20 {
+			t.Errorf("%s: %d bytes were decompressed", name, size)
+		}
+		s.Close()
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
+
+	"berth/base/fault"
 )
 
 const (
@@ -34,30 +36,37 @@ type chunk struct {
 //
 // Close it; it waits for its goroutines, and so for a read of r that is under way.
 type Stream struct {
-	kind   Kind
-	rc     io.ReadCloser
-	hash   hash.Hash
-	alg    digest.Algorithm
-	out    chan *chunk
-	toHash chan *chunk
-	free   chan *chunk
-	stop   chan struct{}
-	once   sync.Once
-	wg     sync.WaitGroup
-	held   *chunk // the consumer's current piece
-	err    error  // of reading; written before out is closed
-	size   int64  // likewise
-	ended  bool   // the consumer has seen the end
+	kind      Kind
+	in        *meter
+	unmetered int64 // bytes that are decompressed whatever they came from
+	rc        io.ReadCloser
+	hash      hash.Hash
+	alg       digest.Algorithm
+	out       chan *chunk
+	toHash    chan *chunk
+	free      chan *chunk
+	stop      chan struct{}
+	once      sync.Once
+	wg        sync.WaitGroup
+	held      *chunk // the consumer's current piece
+	err       error  // of reading; written before out is closed
+	size      int64  // likewise
+	ended     bool   // the consumer has seen the end
 }
 
 // NewStream starts reading. alg is the digest's algorithm: sha256 where "" or unknown, or sha512.
 func NewStream(r io.Reader, alg digest.Algorithm) (*Stream, error) {
-	rc, kind, err := NewReader(r)
+	return newStream(r, alg, ratioFrom)
+}
+
+func newStream(r io.Reader, alg digest.Algorithm, free int64) (*Stream, error) {
+	in := &meter{r: r}
+	rc, kind, err := NewReader(in)
 	if err != nil {
 		return nil, err
 	}
 	s := &Stream{
-		kind: kind, rc: rc, alg: digest.SHA256, hash: sha256.New(),
+		kind: kind, in: in, unmetered: free, rc: rc, alg: digest.SHA256, hash: sha256.New(),
 		out: make(chan *chunk, chunkCount), toHash: make(chan *chunk, chunkCount), free: make(chan *chunk, chunkCount),
 		stop: make(chan struct{}),
 	}
@@ -75,6 +84,36 @@ func NewStream(r io.Reader, alg digest.Algorithm) (*Stream, error) {
 
 // Kind is the compression found.
 func (s *Stream) Kind() Kind { return s.kind }
+
+// Input tells how many bytes of the compressed data have been read so far.
+func (s *Stream) Input() int64 { return s.in.n.Load() }
+
+// meter counts what is read.
+type meter struct {
+	r io.Reader
+	n atomic.Int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n.Add(int64(n))
+	return n, err
+}
+
+// Of a compressed stream at most ratioMax times its input is decompressed, beyond the first ratioFrom bytes: a zstd stream of
+// a few megabytes can stand for terabytes of zeros. gzip cannot go beyond 1032 by its nature.
+const (
+	ratioMax  = 1100
+	ratioFrom = 4 << 30
+)
+
+// bomb reports whether the output has grown out of all proportion to the input.
+func (s *Stream) bomb() error {
+	if s.kind == None || s.size <= s.unmetered || s.size/ratioMax <= s.in.n.Load() {
+		return nil
+	}
+	return fault.New(fault.Invalid, "%d bytes of %s data decompress to more than %d: that is more than %d times as much", s.in.n.Load(), s.kind, s.size, ratioMax)
+}
 
 // Next gives the next piece, valid until the call after. io.EOF is the end.
 func (s *Stream) Next() ([]byte, error) {
@@ -147,6 +186,9 @@ func (s *Stream) produce() {
 			s.size += int64(n)
 			s.toHash <- c // never blocks: there are no more chunks than places
 			s.out <- c
+		}
+		if err == nil {
+			err = s.bomb()
 		}
 		if err != nil {
 			if err != io.EOF {
