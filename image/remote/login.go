@@ -85,3 +85,13 @@ func serverDomain(s string) (string, error) {
 	}
 	return u.Host, nil
 }
+
+// Ping asks a registry (docker.io, HOST:PORT) whether it answers GET /v2/, also when it answers that one has to sign in.
+func (c *Client) Ping(ctx context.Context, domain string) error {
+	list, err := c.endpoints(domain)
+	if err != nil {
+		return err
+	}
+	_, _, err = newSession(c, Credentials{}).ping(ctx, list[len(list)-1])
+	return err
+}
