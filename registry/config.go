@@ -25,6 +25,8 @@ type Config struct {
 
 	Around Around // search, page, webhooks, metrics
 
+	Collect Collect // garbage collection
+
 	Grace         time.Duration // see storage.Config.Grace
 	SparseIndexes bool          // see storage.Config.SparseIndexes
 	ReadOnly      bool          // refuses everything that changes content

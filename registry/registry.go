@@ -13,6 +13,7 @@ import (
 	"berth/registry/distribution"
 	"berth/registry/guard"
 	"berth/registry/notice"
+	"berth/registry/quota"
 	"berth/registry/storage"
 	"berth/registry/storage/dir"
 	"berth/registry/storage/s3"
@@ -23,6 +24,7 @@ type Registry struct {
 	cfg     Config
 	store   *storage.Store
 	guard   *guard.Guard
+	quota   *quota.Quota
 	api     *distribution.Handler // for when users are told from strangers
 	anybody *distribution.Handler // for when they are not: nobody is asked to sign in
 	mux     *http.ServeMux        // everything but /v2
@@ -61,8 +63,13 @@ func (r *Registry) open(ctx context.Context) error {
 	if err := r.openGuard(); err != nil {
 		return err
 	}
+	if err := r.openUpkeep(); err != nil {
+		return err
+	}
 	api := distribution.Config{
 		Storage:  r.store,
+		Quota:    r.quota.Check,
+		ReadOnly: r.cfg.ReadOnly,
 		Events:   r.event,
 		Who:      r.who,
 		Access:   r.guard,

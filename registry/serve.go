@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -33,9 +34,18 @@ func (r *Registry) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	defer metricsEnd()
-	s := &http.Server{Handler: r, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10}
+	s := &http.Server{Handler: r, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(r.cfg.Log.Handler(), slog.LevelDebug)} // handshakes of scanners and the like
+	serve := s.Serve
+	if r.cfg.TLSCert != "" || r.cfg.TLSKey != "" {
+		var err error
+		if s.TLSConfig, err = r.tls(); err != nil {
+			return errors.Join(err, l.Close())
+		}
+		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") } // adds HTTP/2
+	}
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
+	go func() { done <- serve(l) }()
 	select {
 	case err := <-done:
 		return fault.Wrap(fault.Internal, err, "registry")

@@ -29,6 +29,8 @@ type Config struct {
 	Upstream  Upstream                                                       // nil: none
 	// Claim is told of a push to a repository that does not exist, before anything is stored; an error refuses it. nil: all are welcome.
 	Claim func(ctx context.Context, s access.Subject, repository string) error
+	// ReadOnly refuses everything that changes content, with 405.
+	ReadOnly bool
 	// ChunkMin is told to clients as the smallest chunk that is worth sending, in bytes; smaller ones are taken. Zero: not told.
 	ChunkMin int64
 	// Idle is for how long a client may send nothing in the middle of a body. Zero: a minute.
@@ -103,9 +105,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// What people push must never act in the browser of whoever looks at the registry's pages.
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Security-Policy", "default-src 'none'; sandbox")
-	if err := c.serve(); err != nil {
+	err := c.writable()
+	if err == nil {
+		err = c.serve()
+	}
+	if err != nil {
 		c.fail(err)
 	}
+}
+
+// writable refuses what would change content where that is not wanted.
+func (c *call) writable() error {
+	if !c.cfg.ReadOnly || c.r.Method == http.MethodGet || c.r.Method == http.MethodHead {
+		return nil
+	}
+	return &apiError{status: http.StatusMethodNotAllowed, code: "UNSUPPORTED", message: "this registry is read-only"}
 }
 
 func (c *call) serve() error {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"berth/base/fault"
 	"berth/registry/access"
 	"berth/registry/notice"
@@ -99,11 +101,14 @@ func (c *call) putManifest(reference string) error {
 	if err := c.may(access.Pull, access.Push); err != nil {
 		return err
 	}
-	if err := c.claim(c.r.ContentLength); err != nil {
+	if err := c.claim(); err != nil {
 		return err
 	}
 	content, err := c.small()
 	if err != nil {
+		return err
+	}
+	if err := c.roomFor(digest.FromBytes(content), int64(len(content))); err != nil {
 		return err
 	}
 	put := storage.Put{Reference: reference, MediaType: c.r.Header.Get("Content-Type"), Content: content}

@@ -3,6 +3,8 @@ package distribution
 import (
 	"net/http"
 
+	"github.com/opencontainers/go-digest"
+
 	"berth/base/fault"
 	"berth/registry/access"
 )
@@ -62,17 +64,27 @@ func (c *call) mayPull(repository string) bool {
 	return err == nil && ok
 }
 
-// claim asks whether a repository that does not exist may come into being, and whether there is room.
-func (c *call) claim(more int64) error {
-	if !c.cfg.Storage.Exists(c.repo) {
-		if err := c.cfg.Claim(c.r.Context(), c.subject, c.repo); err != nil {
-			return err
-		}
+// claim asks whether a repository that does not exist may come into being.
+func (c *call) claim() error {
+	if c.cfg.Storage.Exists(c.repo) {
+		return nil
 	}
-	return c.room(more)
+	return c.cfg.Claim(c.r.Context(), c.subject, c.repo)
 }
 
 // room refuses what does not fit into the repository's quota.
 func (c *call) room(more int64) error {
 	return c.cfg.Quota(c.r.Context(), c.repo, max(more, 0))
+}
+
+// roomFor is room for a blob, which takes none when the repository holds it already.
+func (c *call) roomFor(d digest.Digest, size int64) error {
+	full := c.room(size)
+	if full == nil {
+		return nil
+	}
+	if _, err := c.cfg.Storage.StatBlob(c.r.Context(), c.repo, d); err == nil {
+		return nil
+	}
+	return full
 }

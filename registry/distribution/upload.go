@@ -26,7 +26,7 @@ func (c *call) startUpload() error {
 	if err := c.may(access.Pull, access.Push); err != nil {
 		return err
 	}
-	if err := c.claim(c.r.ContentLength); err != nil {
+	if err := c.claim(); err != nil {
 		return err
 	}
 	q := c.r.URL.Query()
@@ -71,7 +71,7 @@ func (c *call) mount(d digest.Digest, from string) (bool, error) {
 		return false, nil
 	}
 	if err == nil {
-		err = c.room(desc.Size)
+		err = c.roomFor(d, desc.Size)
 	}
 	if err == nil {
 		desc, err = c.cfg.Storage.Mount(c.r.Context(), c.repo, d, from)
@@ -122,6 +122,9 @@ func (c *call) monolithic(wanted string) error {
 	d, err := storage.ParseDigest(wanted)
 	if err != nil {
 		return digestInvalid(err)
+	}
+	if err := c.roomFor(d, c.r.ContentLength); err != nil {
+		return err
 	}
 	u, err := c.cfg.Storage.StartUpload(c.r.Context(), c.repo, d.Algorithm())
 	if err != nil {
@@ -234,7 +237,7 @@ func (c *call) contentRange() (offset, length int64, err error) {
 
 // commit names the blob and tells the client where it is.
 func (c *call) commit(u *storage.Upload, d digest.Digest) error {
-	if err := c.room(u.Size()); err != nil {
+	if err := c.roomFor(d, u.Size()); err != nil {
 		return errors.Join(err, u.Cancel(context.WithoutCancel(c.r.Context())))
 	}
 	desc, err := u.Commit(c.r.Context(), d)
