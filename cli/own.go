@@ -7,12 +7,15 @@ import (
 	"github.com/docker/cli/cli/command"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
+
+	"berth/cli/registry"
 )
 
 // ownCommands are the top-level words that docker/cli has not, or that cli/tree leaves out.
 var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
-	"explain": newExplain,
-	"stack":   newStack,
+	"explain":  newExplain,
+	"registry": func(d *command.DockerCli) *cobra.Command { return registry.New(d, runDaemon) },
+	"stack":    newStack,
 }
 
 // extend adds to one of Docker's commands what only Berth has.

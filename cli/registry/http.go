@@ -87,7 +87,22 @@ func (s *site) send(ctx context.Context, method, path, repository string, body [
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	return nil, s.refusal(resp)
+	err = s.refusal(resp)
+	// A login leaves a token where the registry gives some, and rights are changed with a password only. Whoever sits at a terminal can
+	// say his.
+	if !fault.Is(err, fault.Unauthorized) && !fault.Is(err, fault.Forbidden) || s.cred.IdentityToken == "" || s.asked {
+		return nil, err
+	}
+	if !s.d.In().IsTerminal() {
+		return nil, fault.In(err, "what the login has left is good for images; for this put NAME:PASSWORD or NAME:TOKEN into "+envAuth)
+	}
+	s.asked = true
+	password, asked := s.ask(ctx, "Password for "+s.cred.Username+" at "+s.base.Host+": ")
+	if asked != nil {
+		return nil, err
+	}
+	s.cred.IdentityToken, s.token, s.cred.Password = "", "", password
+	return s.send(ctx, method, path, repository, body)
 }
 
 func (s *site) request(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
@@ -161,9 +176,9 @@ func (s *site) authorize(ctx context.Context, repository string) error {
 	if s.cred.IdentityToken == "" || s.cred.RegistryToken != "" {
 		return nil
 	}
-	scope := ""
+	scope := "registry:site:admin"
 	if repository != "" {
-		scope = "repository:" + repository + ":pull,push,delete,admin"
+		scope += " repository:" + repository + ":pull,push,delete,admin"
 	}
 	if s.token != "" && s.scope == scope {
 		return nil
@@ -181,10 +196,7 @@ func (s *site) authorize(ctx context.Context, repository string) error {
 	if u, err := url.Parse(realm); err != nil || u.Scheme != "https" && !(u.Scheme == "http" && s.base.Scheme == "http") {
 		return fault.New(fault.Forbidden, "%s wants the token to be sent to %q, which is not safe", s.base.Host, realm)
 	}
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {s.cred.IdentityToken}, "service": {service}, "client_id": {"berth"}}
-	if scope != "" {
-		form.Set("scope", scope)
-	}
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {s.cred.IdentityToken}, "service": {service}, "client_id": {"berth"}, "scope": {scope}}
 	if resp, err = s.plain(ctx, http.MethodPost, realm, form); err != nil {
 		return err
 	}

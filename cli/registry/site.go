@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,8 +21,11 @@ import (
 	"berth/base/fault"
 )
 
-// envURL names the site where --url does not.
-const envURL = "BERTH_REGISTRY"
+// Environment variables: the site where --url does not name it, and NAME:PASSWORD (or NAME:TOKEN) in place of what a login has left.
+const (
+	envURL  = "BERTH_REGISTRY"
+	envAuth = "BERTH_REGISTRY_AUTH"
+)
 
 // A site is a registry as the flags and the credentials of a command see it.
 type site struct {
@@ -30,6 +33,7 @@ type site struct {
 	url      string // flags
 	ca       string
 	insecure bool
+	root     string
 	asJSON   bool
 
 	base  *url.URL // found by open: scheme and host, no path
@@ -37,6 +41,7 @@ type site struct {
 	cred  types.AuthConfig
 	token string // bearer token for scope
 	scope string
+	asked bool // for the password
 }
 
 // open finds out where the site is and who we are there. It asks nobody but, where no scheme is given for a host of this machine, the
@@ -82,6 +87,15 @@ func (s *site) open(ctx context.Context) error {
 	return nil
 }
 
+// localKey reads the secret by which whoever may read a registry's directory administrates it.
+func localKey(root string) (types.AuthConfig, error) {
+	key, err := os.ReadFile(filepath.Join(root, "auth", "local.key"))
+	if err != nil {
+		return types.AuthConfig{}, fault.Wrap(fault.Forbidden, err, "--root: is a registry being served from there?")
+	}
+	return types.AuthConfig{RegistryToken: strings.TrimSpace(string(key))}, nil
+}
+
 // address is what was typed, or where somebody has logged in.
 func (s *site) address() (string, error) {
 	if s.url != "" {
@@ -112,6 +126,12 @@ func (s *site) address() (string, error) {
 
 // credentials are those kept for the host; none is no error.
 func (s *site) credentials(host string) (types.AuthConfig, error) {
+	if s.root != "" {
+		return localKey(s.root)
+	}
+	if name, password, ok := strings.Cut(os.Getenv(envAuth), ":"); ok {
+		return types.AuthConfig{Username: name, Password: password}, nil
+	}
 	a, err := s.d.ConfigFile().GetAuthConfig(host)
 	if err != nil {
 		return a, fault.Wrap(fault.Internal, err, "read the credentials for %s", host)
@@ -188,12 +208,4 @@ func (s *site) speaks(ctx context.Context, u *url.URL) bool {
 	var record tls.RecordHeaderError
 	var op *net.OpError
 	return !errors.As(err, &record) && !strings.Contains(err.Error(), "server gave HTTP response") && (errors.As(err, &op) || ctx.Err() != nil)
-}
-
-// printJSON prints what was answered.
-func (s *site) printJSON(v any) error {
-	e := json.NewEncoder(s.d.Out())
-	e.SetIndent("", "    ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
 }
