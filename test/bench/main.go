@@ -32,12 +32,16 @@ var benches = []bench{
 	{"network", "a network beside one made by hand, and a published port beside Docker's proxy", benchNetwork},
 	{"limits", "whether limits of processor time and bandwidth hold", benchLimits},
 	{"cli", "run --rm by the command lines", benchCLI},
+	{"pull", "an image of 20 layers from a local registry", benchPull},
+	{"push", "the same to a local registry", benchPush},
+	{"load", "the same from a file", benchLoad},
 }
 
 type options struct {
 	n      int
 	bin    string
 	docker string // host of a dockerd to compare with, "" for none
+	debian bool   // Debian's docker-registry and not ours
 }
 
 func main() {
@@ -48,7 +52,16 @@ func main() {
 	flag.IntVar(&o.n, "n", 60, "pairs or repetitions of each measurement")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of the built programs")
 	flag.StringVar(&o.docker, "docker", "", "`host` of a dockerd to measure beside (default: /run/docker.sock where a dockerd listens)")
+	flag.BoolVar(&o.debian, "docker-registry", false, "pull from and push to Debian's docker-registry instead of ours")
+	floorOf := flag.String("floor", "", "be the floor of pull: fetch and unpack the image HOST/REPOSITORY:TAG, and nothing else")
+	floorDir := flag.String("floor-dir", "", "`directory` that -floor unpacks in")
 	flag.Parse()
+	if *floorOf != "" {
+		if err := floor(*floorOf, *floorDir, downloads); err != nil {
+			fail(err)
+		}
+		return
+	}
 	if *list {
 		for _, b := range benches {
 			fmt.Printf("%-8s %s\n", b.name, b.what)
