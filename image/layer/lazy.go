@@ -235,3 +235,6 @@ func (s *Store) clearMounts() error {
 	}
 	return nil
 }
+
+// OpaqueAttr is the extended attribute that marks opaque directories in this store.
+func (s *Store) OpaqueAttr() string { return s.whiteouts().OpaqueAttr() }
