@@ -17,6 +17,7 @@ import (
 	"berth/engine/container"
 	"berth/engine/logs"
 	"berth/engine/store"
+	"berth/image"
 	"berth/kernel/cgroup"
 	"berth/kernel/probe"
 	"berth/runtime/keeper"
@@ -65,6 +66,8 @@ type Images interface {
 	LayerSize(containerID string) (int64, error)
 	// Lower gives the directories of an image's layers, topmost first.
 	Lower(ref string) ([]string, error)
+	// Commit makes an image of a container's writable layer and gives its id.
+	Commit(ctx context.Context, o image.CommitOptions) (string, error)
 	// Layers lists the ids of containers that have a writable layer.
 	Layers() []string
 }

@@ -19,6 +19,7 @@ import (
 	"berth/base/event"
 	"berth/base/fault"
 	"berth/engine/container"
+	"berth/image"
 	"berth/kernel/cgroup"
 	"berth/runtime/keeper"
 )
@@ -59,9 +60,10 @@ func binary(t testing.TB, name string) string {
 
 // dirImages is an image store with one image: a busybox in a directory.
 type dirImages struct {
-	lower string
-	root  string
-	fail  string // method that fails
+	committed []image.CommitOptions
+	lower     string
+	root      string
+	fail      string // method that fails
 }
 
 const testImageID = "sha256:00000000000000000000000000000000000000000000000000000000deadbeef"
@@ -103,6 +105,12 @@ func (d *dirImages) Layers() (ids []string) {
 		ids = append(ids, e.Name())
 	}
 	return ids
+}
+
+// Commit notes what it is asked; making images is the store's.
+func (d *dirImages) Commit(_ context.Context, o image.CommitOptions) (string, error) {
+	d.committed = append(d.committed, o)
+	return "sha256:" + strings.Repeat("c", 64), nil
 }
 
 func (d *dirImages) LayerSize(cid string) (size int64, err error) {

@@ -78,6 +78,11 @@ func (i storeImages) Lower(ref string) ([]string, error) {
 	return i.s.Layers().Lower(img.Layers)
 }
 
+// Commit makes an image of a container.
+func (i storeImages) Commit(ctx context.Context, o image.CommitOptions) (string, error) {
+	return i.s.Commit(ctx, o)
+}
+
 // Layers lists every container layer there is.
 func (i storeImages) Layers() []string { return i.s.Layers().Containers() }
 

@@ -53,7 +53,9 @@ func judged(t *testing.T, plugins ...Authorizer) *Server {
 			}
 			return c.body(http.StatusCreated, "application/json", body)
 		}},
-		{method: http.MethodPost, path: "/auth", handle: func(_ *Server, c *call) error { return c.json(http.StatusOK, map[string]string{"IdentityToken": "secret"}) }},
+		{method: http.MethodPost, path: "/auth", handle: func(_ *Server, c *call) error {
+			return c.json(http.StatusOK, map[string]string{"IdentityToken": "secret"})
+		}},
 		{method: http.MethodGet, path: "/long", handle: func(_ *Server, c *call) error {
 			c.begin(http.StatusOK)
 			for range 100 {

@@ -25,6 +25,7 @@ type Containers interface {
 	explains
 	connects
 	uses
+	commits
 }
 
 // lives are the verbs that change a container.

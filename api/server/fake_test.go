@@ -111,6 +111,9 @@ func (f *fake) Remove(_ context.Context, ref string, o engine.RemoveOptions) err
 	return f.note("remove", ref, o)
 }
 func (f *fake) Rename(_ context.Context, ref, name string) error { return f.note("rename", ref, name) }
+func (f *fake) Commit(_ context.Context, ref string, o engine.CommitOptions) (string, error) {
+	return "sha256:c0", f.note("commit", ref, o)
+}
 func (f *fake) Update(_ context.Context, ref string, r container.Resources) ([]string, error) {
 	return nil, f.note("update", ref, r)
 }

@@ -39,7 +39,7 @@ func routes() []route {
 		{method: get, path: "/containers/{name}/checkpoints", lacks: "checkpointing containers is"},
 		{method: post, path: "/containers/{name}/checkpoints", lacks: "checkpointing containers is"},
 		{method: del, path: "/containers/{name}/checkpoints/{checkpoint}", lacks: "checkpointing containers is"},
-		{method: post, path: "/commit", lacks: "making images of containers is"},
+		{method: post, path: "/commit", handle: containerCommit},
 
 		{method: post, path: "/containers/{name}/exec", handle: execCreate},
 		{method: post, path: "/exec/{name}/start", handle: execStart, stream: true},
