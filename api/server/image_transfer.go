@@ -109,9 +109,20 @@ func (l lateStatus) Write(p []byte) (int, error) {
 }
 
 // lines writes a progress stream: one JSON text a line, at once. It is for one goroutine at a time.
-type lines struct{ c *call }
+type lines struct {
+	c    *call
+	held []byte // see hold
+}
+
+// hold keeps a line back until another one follows. What fails before that has a status of its own: clients ask by 404 whether a
+// repository has a tag.
+func (l *lines) hold(line []byte) { l.held = line }
 
 func (l *lines) write(line []byte) {
+	if held := l.held; held != nil {
+		l.held = nil
+		l.write(held)
+	}
 	if !l.c.began {
 		l.c.w.Header().Set("Content-Type", "application/json")
 		l.c.begin(http.StatusOK)
@@ -127,6 +138,10 @@ func (l *lines) end(err error) error {
 	if err != nil && l.c.began {
 		l.write(wire.ErrorLine(err))
 		return nil
+	}
+	if held := l.held; held != nil && err == nil {
+		l.held = nil
+		l.write(held)
 	}
 	if err == nil && !l.c.began {
 		l.c.w.Header().Set("Content-Type", "application/json")

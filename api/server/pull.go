@@ -136,9 +136,14 @@ func (s *Server) pushRequest(c *call) (r transfer.PushRequest, err error) {
 	return r, nil
 }
 
-// transfer writes a message of the transfer.
+// transfer writes a message of the transfer. The first one of a pull says only what was asked for.
 func (l *lines) transfer(p transfer.Progress) {
-	l.step(wire.Step{ID: p.ID, Status: p.Status, Current: p.Current, Total: p.Total, Aux: p.Aux})
+	line := wire.ProgressLine(wire.Step{ID: p.ID, Status: p.Status, Current: p.Current, Total: p.Total, Aux: p.Aux}, l.c.v)
+	if !l.c.began && l.held == nil && wire.Announces(p.Status) {
+		l.hold(line)
+		return
+	}
+	l.write(line)
 }
 
 // pullPlan answers with what POST /images/create would do, and does nothing.

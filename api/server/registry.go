@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -63,6 +64,9 @@ func login(s *Server, c *call) error {
 	a, err := authconfig.DecodeRequestBody(http.MaxBytesReader(c.w, c.r.Body, maxBody))
 	if err != nil {
 		return fault.Wrap(fault.Invalid, err, "")
+	}
+	if scheme, _, ok := strings.Cut(a.ServerAddress, "://"); ok && scheme != "http" && scheme != "https" {
+		return fault.New(fault.Invalid, "invalid server address %q: unsupported URL scheme %q: must be \"http\" or \"https\"", a.ServerAddress, scheme)
 	}
 	status, token, err := s.cfg.Registries.Login(c.ctx(), wire.Credentials(a))
 	if err != nil {
@@ -165,6 +169,9 @@ func distributionInspect(s *Server, c *call) error {
 	}
 	repo := s.cfg.Registries.Repository(name, s.credentials(c))
 	doc, err := repo.Manifest(c.ctx(), at)
+	if said := (*remote.Refusal)(nil); errors.As(err, &said) && said.Code != "" {
+		return fault.Wrap(fault.KindOf(err), said, "") // here Docker gives the registry's words alone
+	}
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type carrier struct {
 	mu    sync.Mutex
 	calls []string
 	early error // before anything is told
+	quick error // after the first line
 	late  error // after it
 	wait  chan struct{}
 	ended chan error // why a pull that waits has ended
@@ -60,7 +61,11 @@ func (f *carrier) Pull(ctx context.Context, r transfer.PullRequest) (*transfer.P
 		return nil, f.early
 	}
 	r.Progress(transfer.Progress{ID: "1.36", Status: "Pulling from library/busybox"})
+	if f.quick != nil {
+		return nil, f.quick
+	}
 	if f.wait != nil {
+		r.Progress(transfer.Progress{ID: "39a7a7f69b56", Status: "Pulling fs layer"})
 		close(f.wait)
 		<-ctx.Done()
 		f.ended <- ctx.Err()
@@ -108,7 +113,7 @@ func TestTransferRequests(t *testing.T) {
 	sha := "sha256:" + webID
 	for _, tt := range []struct {
 		method, path, auth, pull, body string
-		early, late                    error
+		early, quick, late             error
 		code                           int
 		has, verb                      string
 	}{
@@ -134,6 +139,7 @@ func TestTransferRequests(t *testing.T) {
 		{method: "POST", path: "/images/create?fromImage=a&tag=b&lazy=1", code: 200, verb: `pull ["docker.io/library/a:b",false,null,"","",true,false]`},
 		{method: "POST", path: "/images/create?fromImage=a&tag=b", early: fault.New(fault.NotFound, "pull access denied for a, repository does not exist or may require 'docker login'"), code: 404,
 			has: `{"message":"pull access denied for a, repository does not exist or may require 'docker login'"}`},
+		{method: "POST", path: "/images/create?fromImage=a&tag=b", quick: fault.New(fault.NotFound, "manifest for a:b not found"), code: 404, has: `{"message":"manifest for a:b not found"}`},
 		{method: "POST", path: "/images/create?fromImage=a&tag=b", late: fault.New(fault.Internal, "unexpected EOF"), code: 200, has: "\r\n" + `{"errorDetail":{"message":"unexpected EOF"},"error":"unexpected EOF"}` + "\r\n"},
 		{method: "POST", path: "/v1.45/images/r:5000/a/push?tag=one", auth: header(`{"username":"ann"}`), code: 200, verb: `push ["r:5000/a:one",false,null,"ann"]`,
 			has: `{"status":"The push refers to repository [r/a]"}` + "\r\n" + `{"progressDetail":{},"aux":{"Tag":"one","Digest":"sha256:8b80","Size":523}}` + "\r\n"},
@@ -152,7 +158,7 @@ func TestTransferRequests(t *testing.T) {
 		{method: "GET", path: "/berth/v1/images/r:5000/team/web/push?tag=2", code: 200, verb: `plan-push ["r:5000/team/web:2",false,null,""]`},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
-			f := &carrier{early: tt.early, late: tt.late}
+			f := &carrier{early: tt.early, quick: tt.quick, late: tt.late}
 			s, web, _ := serve(t, newFake())
 			s.cfg.Transfer = f
 			r, _ := http.NewRequest(tt.method, web.URL+tt.path, strings.NewReader(tt.body))
@@ -239,6 +245,7 @@ func TestRegistryRequests(t *testing.T) {
 		{method: "POST", path: "/auth", body: `{"identitytoken":"t"}`, code: 200, has: `{"IdentityToken":"t","Status":"Login Succeeded"}`},
 		{method: "POST", path: "/v1.51/auth", body: `{"username":"ann"}`, code: 200, has: `{"IdentityToken":"","Status":"Login Succeeded"}`},
 		{method: "POST", path: "/auth", body: `{"username":"ann"}`, err: fault.New(fault.Unauthorized, "unauthorized: incorrect username or password"), code: 401, has: `{"message":"unauthorized: incorrect username or password"}`},
+		{method: "POST", path: "/auth", body: `{"serveraddress":"ftp://r"}`, code: 400, has: `invalid server address \"ftp://r\": unsupported URL scheme \"ftp\": must be \"http\" or \"https\"`},
 		{method: "POST", path: "/auth", body: `{`, code: 400, has: "invalid JSON: unexpected EOF"},
 		{method: "POST", path: "/auth", code: 400, has: "invalid JSON: EOF"},
 		{method: "GET", path: "/distribution/Xx/json", code: 400, has: "must be lowercase"},
@@ -294,55 +301,72 @@ func shelfOfBlobs(t *testing.T, files map[string]string, types map[string]string
 	return web
 }
 
-func TestDistributionInspect(t *testing.T) {
-	config := `{"architecture":"arm64","os":"linux","variant":"v8","rootfs":{"type":"layers"}}`
-	at := func(text, kind string) ocispec.Descriptor {
-		return ocispec.Descriptor{MediaType: kind, Digest: digest.FromString(text), Size: int64(len(text))}
-	}
-	text := func(v any) string { b, _ := json.Marshal(v); return string(b) }
-	const docker = "application/vnd.docker.distribution.manifest.v2+json"
-	single := text(map[string]any{"schemaVersion": 2, "mediaType": docker, "config": at(config, "application/vnd.docker.container.image.v1+json"), "layers": []any{}})
-	helm := `{"chart":1}`
-	artifact := text(map[string]any{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": at(helm, "application/vnd.cncf.helm.config.v1+json"), "layers": []any{}})
-	member := at(single, docker)
-	member.Platform = &ocispec.Platform{OS: "linux", Architecture: "arm64"}
-	index := text(ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{member}})
-	index = strings.Replace(index, `"schemaVersion":0`, `"schemaVersion":2`, 1)
-	files := map[string]string{
-		"/v2/a/manifests/one": single, "/v2/a/manifests/" + digest.FromString(single).String(): single, "/v2/a/blobs/" + digest.FromString(config).String(): config,
-		"/v2/a/manifests/many": index, "/v2/a/manifests/" + digest.FromString(index).String(): index,
-		"/v2/a/manifests/chart": artifact, "/v2/a/manifests/" + digest.FromString(artifact).String(): artifact, "/v2/a/blobs/" + digest.FromString(helm).String(): helm,
-	}
-	types := map[string]string{}
-	for path, body := range files {
-		switch body {
-		case single:
-			types[path] = docker
-		case index:
-			types[path] = ocispec.MediaTypeImageIndex
-		case artifact:
-			types[path] = ocispec.MediaTypeImageManifest
+// newOracle is a client of a registry with a:one, an image, a:many, an index, and a:chart, which is neither. It gives its host.
+func newOracle(t *testing.T) (*oracle, string) {
+	t.Helper()
+	files, types := map[string]string{}, map[string]string{}
+	put := func(tag, text, kind string) {
+		for _, name := range []string{tag, digest.FromString(text).String()} {
+			files["/v2/a/manifests/"+name], types["/v2/a/manifests/"+name] = text, kind
 		}
 	}
+	put("one", singleManifest(), dockerManifest)
+	put("many", indexManifest(), ocispec.MediaTypeImageIndex)
+	put("chart", manifestOf(ocispec.MediaTypeImageManifest, chartConfig, "application/vnd.cncf.helm.config.v1+json"), ocispec.MediaTypeImageManifest)
+	files["/v2/a/blobs/"+digest.FromString(armConfig).String()] = armConfig
+	files["/v2/a/blobs/"+digest.FromString(chartConfig).String()] = chartConfig
 	shop := shelfOfBlobs(t, files, types)
 	client, err := remote.New(remote.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
+	t.Cleanup(client.Close)
+	return &oracle{Client: client}, strings.TrimPrefix(shop.URL, "http://")
+}
+
+const (
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	armConfig      = `{"architecture":"arm64","os":"linux","variant":"v8","rootfs":{"type":"layers"}}`
+	chartConfig    = `{"chart":1}`
+)
+
+func singleManifest() string {
+	return manifestOf(dockerManifest, armConfig, "application/vnd.docker.container.image.v1+json")
+}
+
+func manifestOf(kind, config, configKind string) string {
+	b, _ := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": kind, "layers": []any{},
+		"config": ocispec.Descriptor{MediaType: configKind, Digest: digest.FromString(config), Size: int64(len(config))},
+	})
+	return string(b)
+}
+
+func indexManifest() string {
+	single := singleManifest()
+	b, _ := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageIndex, "manifests": []ocispec.Descriptor{{
+			MediaType: dockerManifest, Digest: digest.FromString(single), Size: int64(len(single)), Platform: &ocispec.Platform{OS: "linux", Architecture: "arm64"},
+		}},
+	})
+	return string(b)
+}
+
+func TestDistributionInspect(t *testing.T) {
+	registries, host := newOracle(t)
 	s, web, _ := serve(t, newFake())
-	s.cfg.Registries = &oracle{Client: client}
-	host := strings.TrimPrefix(shop.URL, "http://")
+	s.cfg.Registries = registries
+	single, index := singleManifest(), indexManifest()
 	for _, tt := range []struct {
 		name string
 		code int
 		want string
 	}{
-		{"a:one", 200, fmt.Sprintf(`{"Descriptor":{"mediaType":%q,"digest":%q,"size":%d},"Platforms":[{"architecture":"arm64","os":"linux","variant":"v8"}]}`, docker, digest.FromString(single), len(single))},
+		{"a:one", 200, fmt.Sprintf(`{"Descriptor":{"mediaType":%q,"digest":%q,"size":%d},"Platforms":[{"architecture":"arm64","os":"linux","variant":"v8"}]}`, dockerManifest, digest.FromString(single), len(single))},
 		{"a@" + digest.FromString(single).String(), 200, `"Platforms":[{"architecture":"arm64","os":"linux","variant":"v8"}]`},
 		{"a:many", 200, fmt.Sprintf(`{"Descriptor":{"mediaType":%q,"digest":%q,"size":%d},"Platforms":[{"architecture":"arm64","os":"linux"}]}`, ocispec.MediaTypeImageIndex, digest.FromString(index), len(index))},
 		{"a:chart", 200, `"Platforms":null}`},
-		{"a:nope", 404, "manifest unknown"},
+		{"a:nope", 404, `{"message":"manifest unknown: manifest unknown"}`},
 	} {
 		code, text, _ := ask(t, web, "GET", "/distribution/"+host+"/"+tt.name+"/json", "")
 		if code != tt.code || !strings.Contains(text, tt.want) {
@@ -354,15 +378,16 @@ func TestDistributionInspect(t *testing.T) {
 var _ Registries = (*remote.Client)(nil)
 var _ Transfer = (*transfer.Transfer)(nil)
 
-// Manifests and attestations are told of images that came under an index.
-func TestManifestsOfAnImage(t *testing.T) {
-	a := newAlbum()
+const provenance = "https://slsa.dev/provenance/v1"
+
+const statement = `{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"` + provenance + `"}`
+
+// describeParts makes the album's image one for several platforms, with an attestation of which one statement is not here.
+func describeParts(a *album) {
 	a.blobs = map[digest.Digest]string{}
 	keep := func(text string) digest.Digest { d := digest.FromString(text); a.blobs[d] = text; return d }
-	statement := `{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://slsa.dev/provenance/v1"}`
-	const about = "https://slsa.dev/provenance/v1"
 	m, _ := json.Marshal(ocispec.Manifest{Layers: []ocispec.Descriptor{
-		{MediaType: "application/vnd.in-toto+json", Digest: keep(statement), Size: int64(len(statement)), Annotations: map[string]string{predicateType: about}},
+		{MediaType: "application/vnd.in-toto+json", Digest: keep(statement), Size: int64(len(statement)), Annotations: map[string]string{predicateType: provenance}},
 		{MediaType: "application/vnd.in-toto+json", Digest: digest.FromString("gone"), Size: 4, Annotations: map[string]string{predicateType: "https://spdx.dev/Document"}},
 		{MediaType: "application/octet-stream", Digest: digest.FromString("other")},
 	}})
@@ -373,6 +398,12 @@ func TestManifestsOfAnImage(t *testing.T) {
 		{Descriptor: image.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("arm"), Size: 500}, Kind: image.KindImage, Platform: image.Platform{OS: "linux", Architecture: "arm64"}},
 		{Descriptor: image.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: attestation, Size: int64(len(m))}, Kind: image.KindAttestation, Available: true, Content: 30, For: a.img.Manifest.Digest},
 	}
+}
+
+// Manifests and attestations are told of images that came under an index.
+func TestManifestsOfAnImage(t *testing.T) {
+	a := newAlbum()
+	describeParts(a)
 	s, web, _ := serve(t, newFake())
 	s.cfg.Images = a
 	for _, tt := range []struct {
@@ -392,8 +423,8 @@ func TestManifestsOfAnImage(t *testing.T) {
 		{"/v1.47/images/busybox/json?manifests=1", 200, "", "Manifests"},
 		{"/images/busybox/json", 200, `"Descriptor":{"mediaType":"application/vnd.oci.image.index.v1+json"`, "Manifests"},
 		{"/images/busybox/json?platform=" + q(`{"os":"linux","architecture":"amd64"}`), 200, `"Descriptor":{"mediaType":"application/vnd.oci.image.manifest.v1+json"`, "image.index"},
-		{"/images/busybox/attestations", 200, `"PredicateType":"` + about + `"}`, `"Statement"`},
-		{"/images/busybox/attestations?type=" + about + "&statement=1", 200, `"Statement":` + statement, "spdx"},
+		{"/images/busybox/attestations", 200, `"PredicateType":"` + provenance + `"}`, `"Statement"`},
+		{"/images/busybox/attestations?type=" + provenance + "&statement=1", 200, `"Statement":` + statement, "spdx"},
 		{"/images/busybox/attestations?statement=1", 404, "is not available locally", ""},
 		{"/images/busybox/attestations?type=x", 200, "[]\n", ""},
 		{"/images/busybox/attestations?platform=" + q(`{"os":"linux","architecture":"arm64"}`), 404, "does not provide the specified platform", ""},

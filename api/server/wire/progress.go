@@ -30,7 +30,7 @@ func ProgressLine(p Step, v Version) []byte {
 		}
 		m.Aux = b
 	}
-	if p.Aux != nil || p.ID != "" && !strings.HasPrefix(p.Status, "Pulling from ") {
+	if p.Aux != nil || p.ID != "" && !Announces(p.Status) {
 		m.Detail = &jsonstream.Progress{Current: p.Current, Total: p.Total}
 		if v < 52 {
 			m.Bar = bar(p.Current, p.Total)
@@ -39,6 +39,9 @@ func ProgressLine(p Step, v Version) []byte {
 	b, _ := json.Marshal(m) // texts and numbers, and what was marshalled before
 	return b
 }
+
+// Announces reports whether a status is the line with which a pull begins, whose ID is a tag and no layer.
+func Announces(status string) bool { return strings.HasPrefix(status, "Pulling from ") }
 
 // StreamLine is a line of text as `docker load` prints it.
 func StreamLine(text string) []byte {

@@ -41,10 +41,9 @@ func SearchResult(r remote.SearchResult) registry.SearchResult {
 
 // config is the part of info about registries: the Hub with its mirrors, and those that may do without TLS.
 func (r *Registries) config() *registry.ServiceConfig {
-	mirrors := list(r.Mirrors)
 	c := &registry.ServiceConfig{
-		InsecureRegistryCIDRs: []netip.Prefix{}, Mirrors: mirrors,
-		IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: mirrors, Secure: true, Official: true}},
+		InsecureRegistryCIDRs: []netip.Prefix{}, Mirrors: r.Mirrors,
+		IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: list(r.Mirrors), Secure: true, Official: true}},
 	}
 	seen := map[netip.Prefix]bool{}
 	for _, text := range append(append([]string{}, r.Insecure...), "::1/128", "127.0.0.0/8") {
