@@ -1,11 +1,14 @@
 package image
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,13 +50,7 @@ func TestSoak(t *testing.T) {
 		})
 		return list
 	})
-	w := &soakWorld{h: h, uses: &uses}
-	for i := range 4 {
-		w.several = append(w.several, makeSeveral(t, fmt.Sprint(i%3)))
-	}
-	for i := range 5 {
-		w.small = append(w.small, makeSample(t, nil, tarOf(t, "etc/", "", "etc/shared", "all"), tarOf(t, "f", fmt.Sprint(i))))
-	}
+	w := newSoakWorld(t, h, &uses)
 	var wg sync.WaitGroup
 	for n := range 6 {
 		wg.Go(func() {
@@ -97,6 +94,79 @@ func TestSoak(t *testing.T) {
 		list, _ := h.List(ctx, ListOptions{All: true})
 		t.Errorf("%d layers, %d documents, %d images stay: %s", layers, docs, h.Count(), toJSON(t, list))
 	}
+}
+
+// TestKilledAnywhere kills a process that does all that at any moment, again and again on the same store: it opens, nothing in it is
+// damaged, and nothing lies about that belongs to nothing.
+func TestKilledAnywhere(t *testing.T) {
+	if root := os.Getenv("IMAGE_TEST_SOAK_ROOT"); root != "" {
+		var uses sync.Map
+		h := &harness{t: t, root: root, uses: map[string][]Use{}, keep: true}
+		h.reopen()
+		w := newSoakWorld(t, h, &uses)
+		fmt.Println("ready")
+		for n := range 3 {
+			go func() {
+				r := rand.New(rand.NewPCG(uint64(os.Getpid()), uint64(n)))
+				for {
+					if err := w.step(r, n); err != nil {
+						fmt.Println("FAILED", err)
+						os.Exit(3)
+					}
+				}
+			}()
+		}
+		time.Sleep(time.Minute)
+		return
+	}
+	kills := 5
+	if n, err := strconv.Atoi(os.Getenv("BERTH_SOAK")); err == nil && n > 0 {
+		kills = n
+	}
+	h := open(t)
+	h.keep = true
+	for n := range kills {
+		h.Close()
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAnywhere$")
+		cmd.Env = append(os.Environ(), "IMAGE_TEST_SOAK_ROOT="+h.root)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(out)
+		line, err := lines.ReadString('\n')
+		if err == nil && line == "ready\n" {
+			time.Sleep(time.Duration(rand.IntN(120)) * time.Millisecond)
+		}
+		cmd.Process.Kill()
+		rest, _ := io.ReadAll(lines)
+		werr := cmd.Wait()
+		if line != "ready\n" || strings.Contains(string(rest), "FAILED") {
+			t.Fatalf("%s%s%v", line, rest, werr)
+		}
+		h.reopen()
+		for _, c := range h.Layers().Containers() {
+			if err := h.Layers().Remove(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.exactHolds()
+		if c, err := h.Fsck(ctx, nil); err != nil || !c.OK() {
+			t.Fatalf("after %d kills: %v %+v", n+1, err, c)
+		}
+		if left, _ := os.ReadDir(filepath.Join(h.root, "blob", "tmp")); len(left) != 0 {
+			t.Fatalf("after %d kills: left %v", n+1, left)
+		}
+	}
+	for range 10 {
+		if _, err := h.Prune(ctx, Filters{"dangling": {"false"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.empty("in the end")
 }
 
 // exactHolds compares all holds with what images need, when nothing is under way.
@@ -145,6 +215,17 @@ type soakWorld struct {
 	uses    *sync.Map
 	several []*several
 	small   []sample
+}
+
+func newSoakWorld(t *testing.T, h *harness, uses *sync.Map) *soakWorld {
+	w := &soakWorld{h: h, uses: uses}
+	for i := range 4 {
+		w.several = append(w.several, makeSeveral(t, fmt.Sprint(i%3)))
+	}
+	for i := range 5 {
+		w.small = append(w.small, makeSample(t, nil, tarOf(t, "etc/", "", "etc/shared", "all"), tarOf(t, "f", fmt.Sprint(i))))
+	}
+	return w
 }
 
 func (w *soakWorld) name(r *rand.Rand) string {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -22,6 +23,7 @@ import (
 //
 //	ROOT/d/SHORT/layer.json  with "lazy": true
 //	ROOT/d/SHORT/fs          the view's mount point
+//	ROOT/v/NAME/fs           the same of a diff that has been completed, for a moment: see retire
 
 // Lazy is who shows diffs that are not unpacked.
 type Lazy interface {
@@ -176,11 +178,53 @@ func (s *Store) complete(st *Staged) error {
 	l.info, l.disk, l.shown = st.info, 0, false
 	clear(s.chains)
 	s.mu.Unlock()
-	s.dropLazy(old)
+	s.retire(old)
 	if err := failpoint.Hit("layer/after-complete"); err != nil {
 		return err
 	}
 	return atomicfile.SyncDir(s.path("d"))
+}
+
+// retireAfter is how long a view stays mounted after its diff was completed. Who mounts an overlay has looked the directory up
+// a moment before he makes the file system, which fails (EINVAL) when the view was unmounted in between.
+const retireAfter = 5 * time.Second
+
+// retire takes a directory that was exchanged away later: a view is mounted in it.
+func (s *Store) retire(dir string) {
+	name := newName()
+	if err := os.Rename(dir, s.path("v", name)); err != nil {
+		s.log.Warn("put lazy layer aside", "err", err)
+		s.dropLazy(dir)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retired == nil { // closed
+		return
+	}
+	s.retired[name] = time.AfterFunc(retireAfter, func() { s.dropRetired(name) })
+}
+
+func (s *Store) dropRetired(name string) {
+	s.mu.Lock()
+	_, ours := s.retired[name]
+	delete(s.retired, name)
+	s.mu.Unlock()
+	if ours {
+		s.dropLazy(s.path("v", name))
+	}
+}
+
+// dropAllRetired ends the delay for all.
+func (s *Store) dropAllRetired() {
+	s.mu.Lock()
+	retired := s.retired
+	s.retired = nil
+	s.mu.Unlock()
+	for name, timer := range retired {
+		timer.Stop()
+		s.dropLazy(s.path("v", name))
+	}
 }
 
 // whole waits for a diff to be unpacked. The caller holds it.
@@ -221,7 +265,7 @@ func (s *Store) dropView(l *diff) {
 
 // clearMounts takes away what a process that was killed left mounted where nothing is to be.
 func (s *Store) clearMounts() error {
-	for _, dir := range []string{"tmp", "trash"} {
+	for _, dir := range []string{"tmp", "trash", "v"} {
 		names, err := os.ReadDir(s.path(dir))
 		if err != nil {
 			return err

@@ -82,6 +82,7 @@ func (st *Staged) unpack(ctx context.Context, r io.Reader, want digest.Digest) e
 	if want != "" && d != want {
 		return fault.New(fault.Invalid, "layer has the diff id %s, %s was announced", d, want)
 	}
+	st.s.flush.staged(done.Size)
 	st.DiffID, st.Kind = d, stream.Kind()
 	st.info = Info{Version: formatVersion, DiffID: d, Size: done.Size, TarSize: size, OpaqueRoot: done.OpaqueRoot, Implied: done.Implied, Shadows: done.Shadows}
 	if done.Root {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -39,6 +40,7 @@ type Store struct {
 	log   *slog.Logger
 	lock  *tree.Dir
 	trash *trash
+	flush flusher
 
 	lazy Lazy // who shows diffs that are not unpacked; guarded by mu; nil: nobody
 
@@ -49,6 +51,7 @@ type Store struct {
 	containers map[string]*container
 	chains     map[string]*chainFacts // by chain; what Create needs to know of an image
 	skeletons  map[string]bool        // keys of those on disk
+	retired    map[string]*time.Timer // views in v that are about to be unmounted; nil: the store is closed
 }
 
 // diff is one unpacked layer.
@@ -88,13 +91,13 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Log,
 		diffs: map[digest.Digest]*diff{}, containers: map[string]*container{},
-		chains: map[string]*chainFacts{}, skeletons: map[string]bool{},
+		chains: map[string]*chainFacts{}, skeletons: map[string]bool{}, retired: map[string]*time.Timer{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	// Nobody else on the machine may come near: layers have set-user-id programs (CVE-2021-41091).
-	for _, dir := range []string{"", "d", "c", "s", "tmp", "trash"} {
+	for _, dir := range []string{"", "d", "c", "s", "v", "tmp", "trash"} {
 		if err := os.MkdirAll(filepath.Join(cfg.Root, dir), 0o700); err != nil {
 			return nil, fault.In(err, "open layer store")
 		}
@@ -104,6 +107,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fault.In(err, "open layer store")
 	}
 	s.lock = lock
+	s.flush.sync = lock.SyncFS
 	s.trash, err = openTrash(s.path("trash"), s.log)
 	if err != nil {
 		lock.Close()
@@ -119,6 +123,7 @@ func Open(cfg Config) (*Store, error) {
 // Close stops background deletions where they are and gives the root up.
 func (s *Store) Close() error {
 	s.trash.close()
+	s.flush.close()
 	return s.lock.Close()
 }
 
@@ -131,8 +136,10 @@ func (s *Store) recover() error {
 	if err := s.clearMounts(); err != nil {
 		return err
 	}
-	if err := s.trash.sweep(s.path("tmp")); err != nil {
-		return err
+	for _, dir := range []string{"tmp", "v"} {
+		if err := s.trash.sweep(s.path(dir)); err != nil {
+			return err
+		}
 	}
 	if err := s.recoverDiffs(); err != nil {
 		return err

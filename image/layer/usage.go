@@ -34,7 +34,10 @@ func (s *Store) DiskUsage(ctx context.Context) (*Usage, error) {
 	u := &Usage{Layers: map[digest.Digest]Space{}, Containers: map[string]Space{}}
 	s.mu.Lock()
 	diffs := map[digest.Digest]*diff{}
-	known := map[string]bool{"d": true, "c": true}
+	known := map[string]bool{"d": true, "c": true, "v": true}
+	for name := range s.retired {
+		known["v/"+name] = true
+	}
 	for d, l := range s.diffs {
 		diffs[d] = l
 		known["d/"+l.short] = true
@@ -59,7 +62,7 @@ func (s *Store) DiskUsage(ctx context.Context) (*Usage, error) {
 		u.Containers[id] = sp
 	}
 	// What is left: the directories themselves and what stands in them besides.
-	for _, dir := range []string{"", "d", "c"} {
+	for _, dir := range []string{"", "d", "c", "v"} {
 		if err := s.measureRest(ctx, dir, known, &u.Other); err != nil {
 			return nil, err
 		}
