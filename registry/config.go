@@ -27,6 +27,8 @@ type Config struct {
 
 	Collect Collect // garbage collection
 
+	Copies Copies // mirrors of other registries, replication to others
+
 	Grace         time.Duration // see storage.Config.Grace
 	SparseIndexes bool          // see storage.Config.SparseIndexes
 	ReadOnly      bool          // refuses everything that changes content

@@ -55,7 +55,11 @@ func (r *Registry) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.store, err = storage.Open(ctx, driver, storage.Config{Grace: r.cfg.Grace, SparseIndexes: r.cfg.SparseIndexes, Log: r.cfg.Log})
+	sparse, err := r.sparse()
+	if err != nil {
+		return err
+	}
+	r.store, err = storage.Open(ctx, driver, storage.Config{Grace: r.cfg.Grace, SparseIndexes: sparse, Log: r.cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -77,11 +81,17 @@ func (r *Registry) open(ctx context.Context) error {
 		ChunkMin: chunkMin,
 		Log:      r.cfg.Log,
 	}
+	if api.Upstream, err = r.openMirrors(); err != nil {
+		return err
+	}
 	r.anybody = distribution.New(api)
 	api.Challenge = r.guard.Challenge
 	r.api = distribution.New(api)
 	r.mux.HandleFunc("GET /healthz", r.health)
-	return r.openParts()
+	if err := r.openParts(); err != nil {
+		return err
+	}
+	return r.openReplication()
 }
 
 // openGuard opens the users and rights, with their routes.

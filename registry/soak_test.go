@@ -37,7 +37,7 @@ func TestChild(t *testing.T) {
 	if err := failpoint.Arm(os.Getenv(failpoint.Env)); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Open(Config{Root: root, Addr: "127.0.0.1:0", Grace: 300 * time.Millisecond, Collect: Collect{Every: Span(10 * time.Millisecond), Untagged: Span(time.Second)}, Log: slog.New(slog.DiscardHandler)})
+	r, err := Open(Config{Root: root, Addr: "127.0.0.1:0", Grace: 50 * time.Millisecond, Collect: Collect{Every: Span(5 * time.Millisecond), Untagged: Span(100 * time.Millisecond)}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,6 +298,9 @@ func (c *soakClient) push(repo, tag string, st *state) bool {
 	var blobs [][]byte
 	for i := range 3 {
 		b := c.layers[c.rand.IntN(len(c.layers))]
+		if i == 2 && c.rand.IntN(2) == 0 { // one that becomes garbage when the tag moves on
+			b = fmt.Appendf(nil, "%d %d %s", c.number, c.made, b[:100])
+		}
 		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(b), Size: int64(len(b))}
 		blobs = append(blobs, b)
 		if i == 0 {
