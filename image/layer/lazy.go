@@ -187,7 +187,7 @@ func (s *Store) complete(st *Staged) error {
 
 // retireAfter is how long a view stays mounted after its diff was completed. Who mounts an overlay has looked the directory up
 // a moment before he makes the file system, which fails (EINVAL) when the view was unmounted in between.
-const retireAfter = 5 * time.Second
+const retireAfter = 2 * time.Second
 
 // retire takes a directory that was exchanged away later: a view is mounted in it.
 func (s *Store) retire(dir string) {

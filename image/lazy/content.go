@@ -275,7 +275,7 @@ func (c *content) load(ctx context.Context, k *chunk) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := decode(c.form, raw, k)
+	b, err := c.m.decoders.chunk(c.form, raw, k)
 	if err == nil {
 		return b, nil
 	}
@@ -284,7 +284,7 @@ func (c *content) load(ctx context.Context, k *chunk) ([]byte, error) {
 	if raw, err = c.cache.get(ctx, k.off, k.end-k.off); err != nil {
 		return nil, err
 	}
-	if b, err = decode(c.form, raw, k); err != nil {
+	if b, err = c.m.decoders.chunk(c.form, raw, k); err != nil {
 		c.cache.forget(k.off, k.end)
 		c.bad.Store(true)
 		return nil, fault.Wrap(fault.Invalid, err, "the registry's bytes at %d", k.off)

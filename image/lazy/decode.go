@@ -13,22 +13,43 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// decode decompresses one chunk out of its stream.
-func decode(f form, raw []byte, k *chunk) ([]byte, error) {
-	var src io.Reader
+// decoders keeps decompressors for the next chunk: to make one costs more than most chunks.
+type decoders struct{ gzip, zstd sync.Pool }
+
+// open gives a reader of a stream, and what gives it back.
+func (d *decoders) open(f form, raw []byte) (io.Reader, func(), error) {
 	if f == eStargz {
-		z, err := gzip.NewReader(bytes.NewReader(raw))
-		if err != nil {
-			return nil, err
+		z, _ := d.gzip.Get().(*gzip.Reader)
+		if z == nil {
+			z = new(gzip.Reader)
 		}
-		src = z
-	} else {
-		z, err := zstd.NewReader(bytes.NewReader(raw), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(2*chunkMax))
+		err := z.Reset(bytes.NewReader(raw))
+		return z, func() { d.gzip.Put(z) }, err
+	}
+	z, _ := d.zstd.Get().(*zstd.Decoder)
+	if z == nil {
+		var err error
+		// With one goroutine and no stream the decoder needs no closing.
+		z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(2*chunkMax))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		defer z.Close()
-		src = z
+	}
+	err := z.Reset(bytes.NewReader(raw))
+	return z, func() {
+		z.Reset(nil)
+		d.zstd.Put(z)
+	}, err
+}
+
+// chunk decompresses one chunk out of its stream.
+func (d *decoders) chunk(f form, raw []byte, k *chunk) ([]byte, error) {
+	src, done, err := d.open(f, raw)
+	if done != nil {
+		defer done()
+	}
+	if err != nil {
+		return nil, err
 	}
 	if _, err := io.CopyN(io.Discard, src, k.inner); err != nil {
 		return nil, err

@@ -33,11 +33,12 @@ const (
 
 // Manager serves and fills lazy layers. It is safe for concurrent use.
 type Manager struct {
-	cfg    Config
-	log    *slog.Logger
-	why    string
-	memory *memory
-	fills  chan struct{} // a place for each fill that may run
+	cfg      Config
+	log      *slog.Logger
+	why      string
+	memory   *memory
+	decoders decoders
+	fills    chan struct{} // a place for each fill that may run
 
 	adding sync.Mutex // held by Add and by the end of a layer; taken before mu
 
