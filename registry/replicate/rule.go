@@ -1,0 +1,81 @@
+package replicate
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"berth/base/fault"
+	"berth/base/ref"
+	"berth/image/remote"
+	"berth/registry/door"
+	"berth/registry/pattern"
+	"berth/registry/storage"
+)
+
+// Rule says what goes where.
+type Rule struct {
+	Name         string        `json:"name"`
+	Registry     string        `json:"registry"`           // HOST[:PORT]; http://HOST:PORT for one without TLS
+	Repositories []string      `json:"repositories"`       // patterns of names here
+	Tags         []string      `json:"tags,omitempty"`     // patterns; none: all
+	Prefix       string        `json:"prefix,omitempty"`   // before the names at the target
+	Deletes      bool          `json:"deletes,omitempty"`  // a tag that is deleted here is deleted there; a plan deletes what is not here
+	Every        door.Duration `json:"every,omitempty"`    // between comparisons of everything; 0: only after pushes and by hand
+	Paused       bool          `json:"paused,omitempty"`   // jobs wait
+	Insecure     bool          `json:"insecure,omitempty"` // plain HTTP or an unknown certificate will do
+	Username     string        `json:"username,omitempty"`
+	Password     string        `json:"password,omitempty"` // never shown
+}
+
+const leastEvery = time.Minute
+
+var ruleName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// check refuses a rule that cannot be; it gives it in its plain form.
+func (r Rule) check() (Rule, error) {
+	if !ruleName.MatchString(r.Name) {
+		return r, fault.New(fault.Invalid, "%q is no name of a replication: small letters, digits, - . _", r.Name)
+	}
+	if host, ok := strings.CutPrefix(r.Registry, "http://"); ok {
+		r.Registry, r.Insecure = host, true
+	}
+	r.Registry = strings.TrimSuffix(strings.TrimPrefix(r.Registry, "https://"), "/")
+	if u, err := url.Parse("https://" + r.Registry); err != nil || r.Registry == "" || u.Host != r.Registry || u.Hostname() == "" {
+		return r, fault.New(fault.Invalid, "%q is no registry: it is HOST[:PORT], or http://HOST:PORT for one without TLS", r.Registry)
+	}
+	if len(r.Repositories) == 0 {
+		return r, fault.New(fault.Invalid, "a replication names repositories: ** is all")
+	}
+	r.Prefix = strings.Trim(r.Prefix, "/")
+	if r.Prefix != "" && storage.CheckName(r.Prefix) != nil {
+		return r, fault.New(fault.Invalid, "%q is no beginning of a repository's name", r.Prefix)
+	}
+	if r.Every != 0 && time.Duration(r.Every) < leastEvery {
+		return r, fault.New(fault.Invalid, "every %v is too often: at least %v", r.Every, leastEvery)
+	}
+	if err := pattern.Check(r.Repositories); err != nil {
+		return r, err
+	}
+	return r, pattern.Check(r.Tags)
+}
+
+// covers reports whether the rule is about a repository.
+func (r Rule) covers(repository string) bool { return pattern.Any(r.Repositories, repository) }
+
+// wants reports whether the rule is about a tag.
+func (r Rule) wants(tag string) bool { return len(r.Tags) == 0 || pattern.Any(r.Tags, tag) }
+
+// target gives the name of a repository at the target.
+func (r Rule) target(repository string) ref.Ref {
+	path := repository
+	if r.Prefix != "" {
+		path = r.Prefix + "/" + repository
+	}
+	return ref.Ref{Domain: r.Registry, Path: path}
+}
+
+func (r Rule) credentials() remote.Credentials {
+	return remote.Credentials{Username: r.Username, Password: r.Password, ServerAddress: r.Registry}
+}
