@@ -262,6 +262,32 @@ func TestNamesAndPlatforms(t *testing.T) {
 			t.Errorf("after %s: %v", p, err)
 		}
 	}
+	// A name that came with another platform of the same index gives the same image as the others.
+	if _, err := h.Load(ctx, bytes.NewReader(m.archive("docker.io/library/b:1")), LoadOptions{Platform: &arm}); err != nil {
+		t.Fatal(err)
+	}
+	if img, err := h.Resolve("b:1"); err != nil || img.ID != m.amd.id() {
+		t.Errorf("b:1: %v", err)
+	}
+	if _, err := h.Remove(ctx, "app:1", RemoveOptions{Platforms: []Platform{amd}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []string{"app:1", "b:1"} {
+		if img, _ := h.Resolve(n); img.ID == m.amd.id() {
+			t.Errorf("%s: the removed one", n)
+		}
+	}
+	if _, err := h.Load(ctx, bytes.NewReader(m.archive("docker.io/library/b:1")), LoadOptions{Platform: &amd}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []string{"app:1", "b:1"} {
+		if img, _ := h.Resolve(n); img.ID != m.amd.id() {
+			t.Errorf("%s gives %s although this machine's is here", n, img.ID)
+		}
+	}
+	if _, err := h.Remove(ctx, "b:1", RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	next := makeSeveral(t, "2")
 	list, err := h.Load(ctx, bytes.NewReader(next.archive("docker.io/library/app:1")), LoadOptions{Platforms: []Platform{arm}})
 	if err != nil || len(list) != 1 || list[0].Replaced != m.amd.id() {

@@ -171,8 +171,9 @@ func (s *Store) loadIndex(d Descriptor) (*index, error) {
 }
 
 // members gives the images of an index that are here, in the index's order; mu is held.
-func (s *Store) members(root digest.Digest) (list []*record) {
-	ix := s.indexes[root]
+func (s *Store) members(root digest.Digest) (list []*record) { return s.membersIn(s.indexes[root]) }
+
+func (s *Store) membersIn(ix *index) (list []*record) {
 	if ix == nil {
 		return nil
 	}

@@ -145,20 +145,22 @@ func (s *Store) put(fresh *record, ix *index, n Registration) (moved map[ref.Ref
 	c.put[r.id] = r
 	c.index = ix
 	c.sources = each(n.Sources)
+	best := s.suits(root, ix, r)
 	moved = map[ref.Ref]digest.Digest{}
 	for _, name := range n.Names {
-		was, ok := s.names[name]
-		t := target{ID: r.id, Root: root}
-		if ok && was.Root == root && root != "" && s.fitsBetter(was.ID, r) {
-			t.ID = was.ID
+		t := target{ID: best, Root: root}
+		if o := r.newest(); o != nil && name.Digest == o.Manifest.Digest {
+			t = target{ID: r.id, Root: o.Manifest.Digest} // of this platform alone
 		}
-		if ok && was.ID != t.ID && was.Root != root {
-			moved[name] = was.ID
-		}
-		if ok && was.ID != t.ID && root == "" {
+		if was, ok := s.names[name]; ok && was.ID != t.ID && (was.Root != root || root == "") {
 			moved[name] = was.ID
 		}
 		c.set[name] = t
+	}
+	for name, t := range s.names {
+		if _, given := c.set[name]; !given && t.Root == root && root != "" && t.ID != best && s.fitsBetter(best, r, t.ID) {
+			c.set[name] = target{ID: best, Root: root}
+		}
 	}
 	if err := failpoint.Hit("image/before-commit"); err != nil {
 		return nil, "", err
@@ -172,15 +174,34 @@ func (s *Store) put(fresh *record, ix *index, n Registration) (moved map[ref.Ref
 	return moved, root, nil
 }
 
-// fitsBetter reports whether an image suits this machine and another does not, or less.
-func (s *Store) fitsBetter(id digest.Digest, than *record) bool {
-	r := s.images[id]
-	if r == nil || r.id == than.id {
+// suits is the image that names of a root document give: of those that are here this machine's, else the new one. changing is held.
+func (s *Store) suits(root digest.Digest, ix *index, fresh *record) digest.Digest {
+	best := fresh
+	if ix == nil {
+		ix = s.indexes[root]
+	}
+	host := wantPlatform(nil).match
+	for _, r := range s.membersIn(ix) {
+		at := r.doc.platform().oci()
+		if r.id != fresh.id && host.Match(at) && (!host.Match(best.doc.platform().oci()) || host.Less(at, best.doc.platform().oci())) {
+			best = r
+		}
+	}
+	return best.id
+}
+
+// fitsBetter reports whether an image, which may be the new one, suits this machine and another one less.
+func (s *Store) fitsBetter(id digest.Digest, fresh *record, than digest.Digest) bool {
+	a, b := s.images[id], s.images[than]
+	if id == fresh.id {
+		a = fresh
+	}
+	if a == nil || b == nil {
 		return false
 	}
 	host := wantPlatform(nil).match
-	a, b := r.doc.platform().oci(), than.doc.platform().oci()
-	return host.Match(a) && (!host.Match(b) || host.Less(a, b))
+	x, y := a.doc.platform().oci(), b.doc.platform().oci()
+	return host.Match(x) && (!host.Match(y) || host.Less(x, y))
 }
 
 // change is what one transaction does to images and names. Records in put that are new have their holds already.
