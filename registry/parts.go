@@ -17,6 +17,7 @@ import (
 	"berth/registry/catalog"
 	"berth/registry/door"
 	"berth/registry/metrics"
+	"berth/registry/page"
 	"berth/registry/retention"
 	"berth/registry/webhook"
 )
@@ -24,6 +25,9 @@ import (
 // Around are the settings of the parts around the content: search, webhooks, metrics.
 type Around struct {
 	URL string `json:"url,omitempty"` // where clients reach the registry, for links: https://HOST[:PORT]; "": the guard's URL, or the one that they asked
+
+	Title   string `json:"title,omitempty"`   // of the web pages; "": Registry
+	NoPages bool   `json:"noPages,omitempty"` // no web pages
 
 	MetricsAddr      string   `json:"metricsAddr,omitempty"`      // HOST:PORT that serves /metrics to everybody who can reach it; "": none
 	MetricsAnonymous bool     `json:"metricsAnonymous,omitempty"` // /metrics beside the content is for everybody
@@ -63,6 +67,12 @@ func (r *Registry) openParts() error {
 	r.parts.metrics = metrics.New(metrics.Config{Anonymous: r.cfg.Around.MetricsAnonymous, Readers: r.cfg.Around.MetricsReaders,
 		Storage: r.weigh, Webhooks: r.queues})
 	r.mux.Handle("GET /metrics", r.parts.metrics.Handler(d))
+	if err := r.openPages(); err != nil {
+		return err
+	}
+	r.mux.HandleFunc("/berth/", func(w http.ResponseWriter, req *http.Request) {
+		d.Fail(w, req, fault.New(fault.NotFound, "there is no route %s %s", req.Method, req.URL.Path))
+	})
 	r.parts.handler = r.parts.metrics.Around(http.HandlerFunc(r.serve))
 	return r.openRetention(root("retention"), d)
 }
@@ -79,6 +89,20 @@ func (r *Registry) openCatalog(dir string, d *door.Door) error {
 	r.parts.catalog = c
 	r.mux.Handle("/v1/", c.SearchHandler(d))
 	r.mount("/berth/registry/v1/catalog", c.AdminHandler(d))
+	return nil
+}
+
+// openPages makes what a browser sees.
+func (r *Registry) openPages() error {
+	if r.cfg.Around.NoPages {
+		return nil
+	}
+	p, err := page.New(page.Config{Catalog: r.parts.catalog, Storage: r.store, Access: r.guard, SignIn: r.guard.SignIn,
+		Guarded: r.guard.Guarded, URL: r.url(), Title: r.cfg.Around.Title, Log: r.cfg.Log})
+	if err != nil {
+		return err
+	}
+	r.mux.Handle("/", p)
 	return nil
 }
 

@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +18,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/crypto/bcrypt"
 
+	"berth/registry/guard"
 	"berth/registry/webhook"
 )
 
@@ -91,6 +97,71 @@ func TestWhatIsPushedIsFoundCountedAndTold(t *testing.T) {
 	}
 	if code, body := fetch(t, "http://"+host+"/berth/registry/v1/catalog/entry/library/tomcat"); code != 200 || !strings.Contains(body, `"pushes":1`) {
 		t.Errorf("entry: %d %s", code, body)
+	}
+}
+
+func TestPagesKnowTheGuardsUsers(t *testing.T) {
+	write := func(file, password string) {
+		t.Helper()
+		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("alice:"+string(hash)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	users := filepath.Join(t.TempDir(), "users")
+	write(users, "right")
+	_, host := open(t, Config{Htpasswd: users, Auth: guard.Config{RememberedFor: 1}})
+	jar, _ := cookiejar.New(nil)
+	browser := &http.Client{Jar: jar}
+	signIn := func(password string) string {
+		t.Helper()
+		resp, err := browser.Get("http://" + host + "/signin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		_, form, _ := strings.Cut(string(body), `name="form" value="`)
+		form, _, _ = strings.Cut(form, `"`)
+		if resp, err = browser.PostForm("http://"+host+"/signin", url.Values{"form": {form}, "name": {"alice"}, "password": {password}}); err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ = io.ReadAll(resp.Body)
+		return string(body)
+	}
+	if body := signIn("wrong"); !strings.Contains(body, "wrong") {
+		t.Errorf("a wrong password:\n%s", body)
+	}
+	if body := signIn("right"); !strings.Contains(body, "Sign out") {
+		t.Fatalf("the right password:\n%s", body)
+	}
+	write(users, "another")
+	for range 100 { // a password file is looked at again within a moment
+		resp, err := browser.Get("http://" + host + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if !strings.Contains(string(body), "Sign out") {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Error("the session outlives its password")
+}
+
+func TestUnknownRoutesSaySo(t *testing.T) {
+	_, host := open(t, Config{})
+	if code, body := fetch(t, "http://"+host+"/berth/registry/v1/nosuch"); code != 404 || !strings.HasPrefix(body, `{"message":`) {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := fetch(t, "http://"+host+"/"); code != 200 || !strings.Contains(body, "Nothing has been pushed yet") || strings.Contains(body, "Sign in") {
+		t.Errorf("%d %s", code, body)
 	}
 }
 

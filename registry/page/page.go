@@ -25,10 +25,9 @@ type Config struct {
 	Storage *storage.Store
 	Access  access.Decider
 
-	// SignIn checks the name and password that came with a request; Unauthorized when they are wrong. nil: nobody can sign in.
-	SignIn func(r *http.Request, name, password string) (access.Subject, error)
-	// Again says whether who has signed in may still, and with which rights; an error ends the session. nil: he may.
-	Again func(ctx context.Context, s access.Subject) (access.Subject, error)
+	// SignIn checks the name and password that came with a request; Unauthorized when they are wrong. still says later who that
+	// is by then, and with which rights; Unauthorized ends the session. nil: nobody can sign in.
+	SignIn func(r *http.Request, name, password string) (who access.Subject, still func(context.Context) (access.Subject, error), err error)
 	// Guarded reports whether users are told from strangers: without, nobody is asked to sign in. nil: they are.
 	Guarded func() bool
 
@@ -121,19 +120,16 @@ func (p *Pages) visitor(r *http.Request) (access.Subject, *session) {
 	if s == nil {
 		return access.Subject{}, nil
 	}
-	who := s.subject
-	if p.cfg.Again != nil {
-		now, err := p.cfg.Again(r.Context(), who)
-		if fault.Is(err, fault.Unavailable) {
-			return access.Subject{}, nil // for this request: who cannot be checked has no rights
-		}
-		if err != nil {
-			p.sessions.end(s)
-			return access.Subject{}, nil
-		}
-		who = now
+	who, err := s.still(r.Context())
+	switch {
+	case err == nil:
+		return who, s
+	case fault.Is(err, fault.Unauthorized):
+		p.sessions.end(s)
+	default: // a directory that does not answer: for this request he is a stranger
+		p.cfg.Log.Warn("who has signed in cannot be looked up", "user", s.name, "error", err)
 	}
-	return who, s
+	return access.Subject{}, nil
 }
 
 // canSignIn reports whether signing in is offered.

@@ -65,11 +65,12 @@ func start(t *testing.T, change func(*Config)) *site {
 		t.Fatal(err)
 	}
 	cfg := Config{Catalog: c, Storage: store, Access: rights{}, Log: quiet(), Title: "Harbour Registry",
-		SignIn: func(_ *http.Request, name, password string) (access.Subject, error) {
+		SignIn: func(_ *http.Request, name, password string) (access.Subject, func(context.Context) (access.Subject, error), error) {
 			if password != "right" {
-				return access.Subject{}, auth.ErrPassword
+				return access.Subject{}, nil, auth.ErrPassword
 			}
-			return access.Subject{Name: name}, nil
+			who := access.Subject{Name: name}
+			return who, func(context.Context) (access.Subject, error) { return who, nil }, nil
 		}}
 	if change != nil {
 		change(&cfg)

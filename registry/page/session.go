@@ -1,6 +1,7 @@
 package page
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -23,11 +24,12 @@ const (
 
 // A session is somebody who has signed in. It is not changed after it was made, but for seen.
 type session struct {
-	id      [sha256.Size]byte // digest of what the cookie holds
-	subject access.Subject
-	form    string // token that each of its forms carries
-	made    time.Time
-	seen    time.Time // belongs to sessions.mu
+	id    [sha256.Size]byte // digest of what the cookie holds
+	name  string            // of who has signed in, for messages
+	still func(context.Context) (access.Subject, error)
+	form  string // token that each of its forms carries
+	made  time.Time
+	seen  time.Time // belongs to sessions.mu
 }
 
 // sessions are all of them, in memory.
@@ -39,9 +41,9 @@ type sessions struct {
 func newSessions() *sessions { return &sessions{all: map[[sha256.Size]byte]*session{}} }
 
 // begin makes a session and gives what its cookie holds. When there are too many, those not seen for longest go.
-func (s *sessions) begin(who access.Subject) string {
+func (s *sessions) begin(name string, still func(context.Context) (access.Subject, error)) string {
 	key, now := rand.Text()+rand.Text(), time.Now()
-	n := &session{id: sha256.Sum256([]byte(key)), subject: who, form: rand.Text(), made: now, seen: now}
+	n := &session{id: sha256.Sum256([]byte(key)), name: name, still: still, form: rand.Text(), made: now, seen: now}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var oldest *session
@@ -140,7 +142,7 @@ func (p *Pages) signIn(w http.ResponseWriter, r *http.Request) {
 		p.askToSignIn(w, r, http.StatusNotFound, v)
 		return
 	}
-	who, err := p.cfg.SignIn(r, v.Name, r.PostFormValue("password"))
+	who, still, err := p.cfg.SignIn(r, v.Name, r.PostFormValue("password"))
 	switch {
 	case err == nil && !who.Anonymous():
 	case err == nil || fault.Is(err, fault.Unauthorized):
@@ -159,7 +161,7 @@ func (p *Pages) signIn(w http.ResponseWriter, r *http.Request) {
 		p.sessions.end(old)
 	}
 	p.setCookie(w, r, "signin", "", -1)
-	p.setCookie(w, r, "session", p.sessions.begin(who), int(sessionLife.Seconds()))
+	p.setCookie(w, r, "session", p.sessions.begin(who.Name, still), int(sessionLife.Seconds()))
 	http.Redirect(w, r, local(v.Next), http.StatusSeeOther)
 }
 

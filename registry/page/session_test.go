@@ -103,28 +103,34 @@ func TestForgedFormsAreRefused(t *testing.T) {
 }
 
 func TestSessionsEnd(t *testing.T) {
-	var closed bool
+	var ended error
 	s := start(t, func(c *Config) {
-		c.Again = func(_ context.Context, who access.Subject) (access.Subject, error) {
-			if closed {
-				return access.Subject{}, fault.New(fault.Unauthorized, "the account is closed")
-			}
-			return who, nil
+		c.SignIn = func(_ *http.Request, name, _ string) (access.Subject, func(context.Context) (access.Subject, error), error) {
+			who := access.Subject{Name: name}
+			return who, func(context.Context) (access.Subject, error) { return who, ended }, nil
 		}
 	})
 	b := s.browser(t)
 	b.signIn(t, "alice")
-	closed = true
+	ended = fault.New(fault.Unavailable, "the directory does not answer")
+	if _, body := b.get(t, "/"); strings.Contains(body, "alice") {
+		t.Error("who cannot be looked up has rights")
+	}
+	ended = nil
+	if _, body := b.get(t, "/"); !strings.Contains(body, "alice") {
+		t.Error("a failure has ended the session")
+	}
+	ended = fault.New(fault.Unauthorized, "the account is closed")
 	if _, body := b.get(t, "/"); strings.Contains(body, "alice") {
 		t.Error("a closed account is still signed in")
 	}
-	closed = false
+	ended = nil
 	if _, body := b.get(t, "/"); strings.Contains(body, "alice") {
 		t.Error("an ended session came back")
 	}
 
 	all := newSessions()
-	key := all.begin(access.Subject{Name: "x"})
+	key := all.begin("x", nil)
 	r := httptest.NewRequest("GET", "/", nil)
 	r.AddCookie(&http.Cookie{Name: "c", Value: key})
 	if all.find(r, "c") == nil {
@@ -137,7 +143,7 @@ func TestSessionsEnd(t *testing.T) {
 		t.Error("an idle session lives")
 	}
 	for range maxSessions + 5 {
-		all.begin(access.Subject{Name: "x"})
+		all.begin("x", nil)
 	}
 	if len(all.all) != maxSessions {
 		t.Errorf("%d sessions", len(all.all))
