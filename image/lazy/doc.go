@@ -11,7 +11,7 @@
 //
 // The life of a lazy layer:
 //
-//	Add        reads the TOC (one or two small ranges), verifies it, builds the tree, mounts a view and puts the layer into
+//	Look       reads the TOC (one or two small ranges), verifies it and builds the tree; Commit mounts a view and puts the layer into
 //	           the layer store, where it looks like any other: its directory can be an overlay's lower directory
 //	serve      a read of a file: the chunks it touches are fetched with priority, verified, decompressed and served
 //	fill       in the background the rest of the blob is fetched, first to last; it stands back while somebody waits for a chunk

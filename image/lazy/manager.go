@@ -2,7 +2,6 @@ package lazy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -80,79 +79,12 @@ func (m *Manager) Can(d ocispec.Descriptor) bool {
 	return err == nil && m.why == ""
 }
 
-// Add shows a layer in the layer store before its content is here, and has the content fetched in the background. The caller gets
-// a hold on it, as by layer.Store.Commit. A layer that the store has is held and given as it is. NotImplemented: it cannot be
-// served lazily; on any other error, too, nothing is left and an ordinary pull of the layer may work.
-func (m *Manager) Add(ctx context.Context, l Layer) (layer.Info, error) {
-	if m.why != "" {
-		return layer.Info{}, fault.New(fault.NotImplemented, "layers cannot be served lazily: %s", m.why)
-	}
-	p, err := planOf(l.Descriptor)
-	if err != nil {
-		return layer.Info{}, err
-	}
-	if err := l.DiffID.Validate(); err != nil {
-		return layer.Info{}, fault.Wrap(fault.Invalid, err, "diff id %q", l.DiffID)
-	}
-	m.Supply(l.DiffID, l.From)
-	if m.cfg.Layers.Retain(l.DiffID) == nil {
-		return m.held(l.DiffID)
-	}
-	c, err := m.prepare(ctx, l, p)
-	if err != nil {
-		return layer.Info{}, err
-	}
-	info, err := m.admit(c)
-	if err != nil {
-		c.end(true)
-		return layer.Info{}, err
-	}
-	return info, nil
-}
-
 func (m *Manager) held(d digest.Digest) (layer.Info, error) {
 	info, err := m.cfg.Layers.Stat(d)
 	if err != nil {
 		m.cfg.Layers.Release(d)
 	}
 	return info, err
-}
-
-// prepare reads the TOC and makes the layer's directory, under a name that means nothing yet.
-func (m *Manager) prepare(ctx context.Context, l Layer, p plan) (_ *content, err error) {
-	dir, err := os.MkdirTemp(m.cfg.Root, "tmp-")
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, err, "add lazy layer")
-	}
-	r := record{Version: recordVersion, Numbering: numbering, DiffID: l.DiffID, Repository: l.Repository, Blob: l.Descriptor}
-	c := m.newContent(dir, r)
-	c.from = l.From
-	defer func() {
-		if err != nil {
-			c.end(true)
-			err = fault.In(err, "add lazy layer %s", l.Descriptor.Digest)
-		}
-	}()
-	if c.cache, err = openCache(dir, l.Descriptor, m.cfg.ReadTimeout, c.source); err != nil {
-		return nil, fault.Wrap(fault.Internal, err, "make the cache")
-	}
-	t, err := readTOC(ctx, l.Descriptor, p, c.cache.get)
-	if err != nil {
-		return nil, err
-	}
-	if c.tree, err = buildTree(ctx, t, m.cfg.Layers.OpaqueAttr()); err != nil {
-		return nil, err
-	}
-	c.form = t.form
-	c.record.Form, c.record.TOC, c.record.TOCOffset = t.form, digest.FromBytes(t.json), t.offset
-	text, err := json.Marshal(c.record)
-	if err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Write(filepath.Join(dir, "toc"), t.json, 0o600); err != nil {
-		return nil, err
-	}
-	return c, atomicfile.Write(filepath.Join(dir, "lazy.json"), append(text, '\n'), 0o600)
 }
 
 // admit gives a prepared layer its name here and its place in the store.
