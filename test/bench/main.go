@@ -35,6 +35,7 @@ var benches = []bench{
 	{"pull", "an image of 20 layers from a local registry", benchPull},
 	{"push", "the same to a local registry", benchPush},
 	{"load", "the same from a file", benchLoad},
+	{"registry", "one blob to 64 clients at once, beside nginx", benchRegistry},
 }
 
 type options struct {
