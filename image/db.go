@@ -210,6 +210,7 @@ func (s *Store) readImage(id digest.Digest, v []byte) {
 	}
 	r.fromOld = len(st.Layers) == 0 && len(r.Layers) > 0
 	s.images[id] = r
+	s.changed()
 	for _, o := range st.Origins {
 		if o.Index != nil {
 			s.knowIndex(*o.Index)
@@ -275,6 +276,7 @@ func (s *Store) knowIndex(d Descriptor) {
 		return
 	}
 	s.indexes[d.Digest] = ix
+	s.changed()
 }
 
 func newReader(b []byte) io.Reader { return bytes.NewReader(b) }

@@ -219,6 +219,7 @@ func (s *Store) holdAgain() {
 		}
 		s.mu.Lock()
 		s.images[i] = &again
+		s.changed()
 		s.mu.Unlock()
 	}
 	for _, r := range s.images {
@@ -229,6 +230,7 @@ func (s *Store) holdAgain() {
 			if ix, err := s.loadIndex(*o.Index); err == nil {
 				s.mu.Lock()
 				s.indexes[ix.Digest] = ix
+				s.changed()
 				s.mu.Unlock()
 			}
 		}
@@ -247,6 +249,7 @@ func (s *Store) admitBroken() {
 		}
 		s.mu.Lock()
 		s.images[i] = r
+		s.changed()
 		delete(s.broken, i)
 		s.mu.Unlock()
 		s.releaseBroken(b)

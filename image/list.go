@@ -218,28 +218,6 @@ func (s *Store) onlyMatching(img *Image, id digest.Digest, patterns []string) er
 	return nil
 }
 
-// parents tells which images have children; mu is held.
-func (s *Store) parents() map[digest.Digest]bool {
-	m := map[digest.Digest]bool{}
-	for _, r := range s.images {
-		if r.Parent != "" {
-			m[r.Parent] = true
-		}
-	}
-	return m
-}
-
-// layerUsers counts the images of each layer; mu is held.
-func (s *Store) layerUsers() map[digest.Digest]int {
-	m := map[digest.Digest]int{}
-	for _, r := range s.images {
-		for _, d := range r.doc.RootFS.DiffIDs {
-			m[d]++
-		}
-	}
-	return m
-}
-
 func (s *Store) sharedSize(r *record, users map[digest.Digest]int) (size int64) {
 	for _, d := range r.doc.RootFS.DiffIDs {
 		if users[d] < 2 {

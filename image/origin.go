@@ -9,7 +9,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
-	"berth/base/ref"
 )
 
 // origin is one way in which an image is known to registries: its manifest, the index that was chosen from, and what
@@ -177,24 +176,13 @@ func (s *Store) membersIn(ix *index) (list []*record) {
 	if ix == nil {
 		return nil
 	}
-	byManifest := s.byManifest()
+	byManifest := s.views().byManifest
 	for _, m := range ix.members {
 		if r := byManifest[m.Digest]; r != nil && !slices.Contains(list, r) {
 			list = append(list, r)
 		}
 	}
 	return list
-}
-
-// byManifest finds images by the digests of their manifests; mu is held.
-func (s *Store) byManifest() map[digest.Digest]*record {
-	m := make(map[digest.Digest]*record, len(s.images))
-	for _, r := range s.images {
-		for i := range r.Origins {
-			m[r.Origins[i].Manifest.Digest] = r
-		}
-	}
-	return m
 }
 
 // settle brings into line what follows from names and origins after they have changed: which root documents are held,
@@ -239,6 +227,7 @@ func (s *Store) settle() {
 	for d := range s.indexes {
 		if !indexes[d] {
 			delete(s.indexes, d)
+			s.changed()
 		}
 	}
 	s.mu.Unlock()
@@ -251,69 +240,3 @@ type target struct {
 }
 
 func (t target) encode() ([]byte, error) { return json.Marshal(t) }
-
-// namesOf gives the names by which an image is found: its own, and those that stand for an index it is in. mu is held.
-func (s *Store) namesOf(r *record) []ref.Ref {
-	own := s.byID[r.id]
-	var more []ref.Ref
-	for n, t := range s.names {
-		if t.ID == r.id {
-			continue
-		}
-		if ix := s.indexes[t.Root]; ix != nil && r.in(ix) {
-			more = append(more, n)
-		}
-	}
-	if len(more) == 0 {
-		return own
-	}
-	more = append(more, own...)
-	slices.SortFunc(more, compareRefs)
-	return more
-}
-
-// in reports whether one of the image's manifests stands in the index.
-func (r *record) in(ix *index) bool {
-	return slices.ContainsFunc(r.Origins, func(o origin) bool { return ix.has(o.Manifest.Digest) })
-}
-
-// siblings are the images that stand under another one: of the same index, without a name of their own. mu is held.
-func (s *Store) siblings() map[digest.Digest]bool {
-	out := map[digest.Digest]bool{}
-	if len(s.indexes) == 0 {
-		return out
-	}
-	byManifest := s.byManifest()
-	named := map[digest.Digest]bool{} // indexes that a name stands for
-	for _, t := range s.names {
-		named[t.Root] = true
-	}
-	host := wantPlatform(nil).match
-	for d, ix := range s.indexes {
-		var first *record // of a nameless index: the one that stands for all
-		var nameless []*record
-		for _, m := range ix.members {
-			r := byManifest[m.Digest]
-			if r == nil || len(s.byID[r.id]) > 0 {
-				continue
-			}
-			if named[d] {
-				out[r.id] = true
-				continue
-			}
-			if o := r.newest(); o.root().Digest != d {
-				continue
-			}
-			nameless = append(nameless, r)
-			if first == nil || host.Less(r.doc.platform().oci(), first.doc.platform().oci()) {
-				first = r
-			}
-		}
-		for _, r := range nameless {
-			if r != first {
-				out[r.id] = true
-			}
-		}
-	}
-	return out
-}

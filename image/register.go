@@ -278,6 +278,7 @@ func (s *Store) apply(c *change) error {
 	var before []*record
 	var mended []*brokenImage // that came anew
 	s.mu.Lock()
+	s.changed()
 	if c.index != nil {
 		s.indexes[c.index.Digest] = c.index
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -65,6 +66,8 @@ type Store struct {
 	// indexes that a name or an image came with; sources of layers, by diff id.
 	indexes map[digest.Digest]*index
 	sources map[digest.Digest][]Source
+
+	derived atomic.Pointer[views] // what follows from the above; nil after a change
 
 	// Guarded by changing.
 	rootHolds    map[digest.Digest]bool // root documents held for names
@@ -232,6 +235,7 @@ func (s *Store) release(r *record) (deletedLayers []digest.Digest) {
 // setName points a name at an image; mu is held.
 func (s *Store) setName(n ref.Ref, t target) {
 	s.dropName(n)
+	s.changed()
 	s.names[n] = t
 	list := append(slices.Clone(s.byID[t.ID]), n)
 	slices.SortFunc(list, compareRefs)
@@ -245,6 +249,7 @@ func (s *Store) dropName(n ref.Ref) {
 		return
 	}
 	id := t.ID
+	s.changed()
 	delete(s.names, n)
 	list := slices.DeleteFunc(slices.Clone(s.byID[id]), func(x ref.Ref) bool { return x == n })
 	if len(list) == 0 {
