@@ -103,7 +103,7 @@ func TestTokens(t *testing.T) {
 			_, _ = io.WriteString(w, `{"details":"incorrect username or password"}`)
 		}}, Credentials{Username: "ann", Password: "no"}, func(r *Repository) error { _, err := r.Manifest(r.ctx(), "1"); return err },
 			[]string{"GET ann:no service=the registry scope=repository:team/web:pull grant= refresh= offline="},
-			`Get "http://HOST/v2/team/web/manifests/1": unauthorized: incorrect username or password`, fault.Unauthorized},
+			`Head "http://HOST/v2/team/web/manifests/1": unauthorized: incorrect username or password`, fault.Unauthorized},
 		"no token": {&tokenWorld{answer: give(`{}`)}, Credentials{}, func(r *Repository) error { _, err := r.Manifest(r.ctx(), "1"); return err },
 			[]string{"GET : service=the registry scope=repository:team/web:pull grant= refresh= offline="}, "did not include a token in the response", fault.Unauthorized},
 		"smuggled head": {&tokenWorld{answer: give(`{"token":"a\r\nX: y"}`)}, Credentials{}, func(r *Repository) error { _, err := r.Manifest(r.ctx(), "1"); return err },

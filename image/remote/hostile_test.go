@@ -86,7 +86,7 @@ func TestHostileManifests(t *testing.T) {
 			"pull access denied for HOST/x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", fault.NotFound},
 		"no name":   {"1", refuse(404, "", `{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}`), "repository HOST/x not found: name unknown: repository name not known to registry", fault.NotFound},
 		"limit":     {"1", refuse(429, "", `{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}`), "toomanyrequests: You have reached your pull rate limit.", fault.Unavailable},
-		"forbidden": {"1", refuse(403, "", ``), "received unexpected HTTP status: 403 Forbidden", fault.Forbidden},
+		"forbidden": {"1", refuse(403, "", ``), "pull access denied for HOST/x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", fault.NotFound},
 		"broken":    {"1", refuse(500, "", `oops`), "received unexpected HTTP status: 500 Internal Server Error", fault.Unavailable},
 		"escapes":   {"1", refuse(400, "", `{"errors":[{"code":"X\u001b[31m","message":"\u001b]0;title\u0007 red"}]}`), "unknown: ]0;title  red", fault.Invalid},
 	} {

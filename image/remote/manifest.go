@@ -131,6 +131,9 @@ func (r *Repository) asking(method string, e *endpoint, what string) *request {
 	if e.ns != "" {
 		q.query = map[string][]string{"ns": {e.ns}}
 	}
+	if !strings.Contains(what, ":") {
+		q.says = http.MethodHead // dockerd asks for tags so first, and its words are known
+	}
 	return q
 }
 

@@ -135,6 +135,8 @@ func parseRefusal(status int, challenges []string, body []byte) *Refusal {
 		r.Message = fmt.Sprintf("received unexpected HTTP status: %d %s", status, http.StatusText(status))
 	case status == http.StatusUnauthorized:
 		r.Code, r.Message = "UNAUTHORIZED", codeText["UNAUTHORIZED"]
+	case status == http.StatusForbidden:
+		r.Code, r.Message = "DENIED", codeText["DENIED"]
 	case status == http.StatusTooManyRequests:
 		r.Code, r.Message = "TOOMANYREQUESTS", codeText["TOOMANYREQUESTS"]
 	default:

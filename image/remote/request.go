@@ -33,6 +33,7 @@ type request struct {
 	body   func() (io.ReadCloser, error) // nil: none; called for each try
 	size   int64                         // of the body; < 0: not known
 	scopes []string                      // atoms that a token must cover
+	says   string                        // the method in messages, where dockerd uses another one; "": method
 	any    bool                          // every answer is good, except that none came
 	// noBounce: redirects are answers that were not expected.
 	noBounce bool
@@ -65,7 +66,7 @@ func (s *session) do(ctx context.Context, e *endpoint, q *request) (*http.Respon
 func (s *session) authorized(ctx context.Context, e *endpoint, base url.URL, challenges []challenge, q *request) (*http.Response, error) {
 	header, err := s.authorization(ctx, e, challenges, q.scopes)
 	if err != nil {
-		return nil, fault.In(err, "%s %q", title(q.method), target(base, q))
+		return nil, fault.In(err, "%s %q", q.title(), target(base, q))
 	}
 	resp, err := s.roundTrip(ctx, e, base, q, header)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
@@ -82,13 +83,13 @@ func (s *session) authorized(ctx context.Context, e *endpoint, base url.URL, cha
 		again, err = s.authorization(ctx, e, asked, wanted)
 		if err != nil {
 			drain(resp)
-			return nil, fault.In(err, "%s %q", title(q.method), target(base, q))
+			return nil, fault.In(err, "%s %q", q.title(), target(base, q))
 		}
 	}
 	switch {
 	case again == "" && onlyBasic(asked) && s.credentials(e).anonymous():
 		drain(resp)
-		return nil, fault.New(fault.Unauthorized, "%s %q: no basic auth credentials", title(q.method), target(base, q))
+		return nil, fault.New(fault.Unauthorized, "%s %q: no basic auth credentials", q.title(), target(base, q))
 	case again == "" || again == header && strings.HasPrefix(header, "Basic "):
 		return s.judge(resp, nil, q)
 	}
@@ -178,15 +179,15 @@ func (s *session) roundTrip(ctx context.Context, e *endpoint, base url.URL, q *r
 		seen = append(seen, u.Redacted())
 		next, err := follow(u, location, e)
 		if err != nil {
-			return nil, fault.In(err, "%s %q", title(q.method), at)
+			return nil, fault.In(err, "%s %q", q.title(), at)
 		}
 		for _, s := range seen {
 			if s == next.Redacted() && s == next.String() {
-				return nil, fault.New(fault.Unavailable, "%s %q: redirect loop: %s → %s", title(q.method), at, strings.Join(seen, " → "), s)
+				return nil, fault.New(fault.Unavailable, "%s %q: redirect loop: %s → %s", q.title(), at, strings.Join(seen, " → "), s)
 			}
 		}
 		if len(seen) > maxRedirects {
-			return nil, fault.New(fault.Unavailable, "%s %q: stopped after %d redirects, the last to %s", title(q.method), at, maxRedirects, next.Host)
+			return nil, fault.New(fault.Unavailable, "%s %q: stopped after %d redirects, the last to %s", q.title(), at, maxRedirects, next.Host)
 		}
 		if resp.StatusCode == http.StatusSeeOther && method != http.MethodHead {
 			method = http.MethodGet
@@ -289,7 +290,14 @@ func target(base url.URL, q *request) string {
 	return u.String()
 }
 
-func title(method string) string { return method[:1] + strings.ToLower(method[1:]) }
+// title gives the method as Go's HTTP client writes it in errors: Get.
+func (q *request) title() string {
+	m := q.method
+	if q.says != "" {
+		m = q.says
+	}
+	return m[:1] + strings.ToLower(m[1:])
+}
 
 // drain closes an answer; what little is left of it is read so that the connection can be used again.
 func drain(resp *http.Response) {

@@ -282,7 +282,7 @@ func TestBasicAuth(t *testing.T) {
 	trip(t, c, host, Credentials{Username: "ann", Password: "secret"})
 
 	_, err := repository(t, c, host+"/team/web", Credentials{}).Manifest(t.Context(), "2")
-	if want := fmt.Sprintf(`Get "http://%s/v2/team/web/manifests/2": no basic auth credentials`, host); err == nil || err.Error() != want || !fault.Is(err, fault.Unauthorized) {
+	if want := fmt.Sprintf(`Head "http://%s/v2/team/web/manifests/2": no basic auth credentials`, host); err == nil || err.Error() != want || !fault.Is(err, fault.Unauthorized) {
 		t.Errorf("%v, want %s", err, want)
 	}
 	_, err = repository(t, c, host+"/team/web", Credentials{Username: "ann", Password: "wrong"}).Manifest(t.Context(), "2")
