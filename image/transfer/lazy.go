@@ -2,22 +2,57 @@ package transfer
 
 import (
 	"context"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"berth/image/remote"
+	"berth/image"
+	"berth/image/layer"
+	"berth/image/lazy"
 )
 
-// Lazy knows layers that can be served before they are here.
+// Lazy serves layers before they are here; *lazy.Manager is one.
 type Lazy interface {
-	// Layer looks whether a layer can be served from the repository, file by file, and then gives it. nil, or an error that
-	// is only logged: it is fetched whole. It may read the layer's table of contents and changes nothing.
-	Layer(ctx context.Context, at *remote.Repository, d ocispec.Descriptor, diffID digest.Digest) (LazyLayer, error)
+	// Can reports whether a layer says of itself that it can be served so.
+	Can(d ocispec.Descriptor) bool
+	// Add puts the layer into the layer store, with a hold for the caller, and begins to fetch it in the background. After an
+	// error nothing is left of it.
+	Add(ctx context.Context, l lazy.Layer) (layer.Info, error)
+	// Supply gives a layer that is still on its way the credentials of this pull. It does nothing for others.
+	Supply(d digest.Digest, from lazy.Ranger)
 }
 
-// LazyLayer is a layer that is served while it is being fetched.
-type LazyLayer interface {
-	// Commit makes the layer part of the layer store, durably, with a hold for the caller, and begins to fetch it in the background.
-	Commit(ctx context.Context) error
+// addLazy has the layers served that need not be fetched first. What cannot be is fetched like any other.
+func (t *Transfer) addLazy(ctx context.Context, p *PullImage, b *board, hold *image.Hold) error {
+	if t.cfg.Lazy == nil {
+		return nil
+	}
+	errs := make([]error, len(p.Layers))
+	var wg sync.WaitGroup
+	for i := range p.Layers {
+		l := &p.Layers[i]
+		switch l.Do {
+		case Here:
+			t.cfg.Lazy.Supply(l.DiffID, p.repo)
+		case Remote:
+			wg.Go(func() {
+				_, err := t.cfg.Lazy.Add(ctx, lazy.Layer{Descriptor: l.Descriptor, DiffID: l.DiffID, Repository: p.Name.Repository(), From: p.repo})
+				if err == nil {
+					errs[i] = hold.AdoptLayers(l.DiffID)
+					b.status(short(l.Digest), "Pull complete, fetched in the background")
+					return
+				}
+				t.log.Info("a layer that says it can be served lazily is fetched whole", "layer", l.Digest, "err", err)
+				l.Do = Fetch
+			})
+		}
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }

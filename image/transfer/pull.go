@@ -151,7 +151,7 @@ func (t *Transfer) bring(ctx context.Context, p *PullImage, b *board) (was diges
 	if err := failpoint.Hit("transfer/before-commit"); err != nil {
 		return "", err
 	}
-	if err := t.commit(ctx, p, aboard, hold, b); err != nil {
+	if err := t.commit(p, aboard, hold, b); err != nil {
 		return "", err
 	}
 	if err := failpoint.Hit("transfer/before-name"); err != nil {
@@ -189,6 +189,9 @@ func (t *Transfer) fetch(ctx context.Context, p *PullImage, b *board, hold *imag
 		case Fetch, Remote:
 			b.status(short(l.Digest), "Pulling fs layer")
 		}
+	}
+	if err := t.addLazy(ctx, p, b, hold); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -230,7 +233,7 @@ func (t *Transfer) ride(ctx context.Context, x passenger, p *PullImage, l PullLa
 }
 
 // commit makes all staged layers part of the store with one sync, and has them held.
-func (t *Transfer) commit(ctx context.Context, p *PullImage, aboard []passenger, hold *image.Hold, b *board) error {
+func (t *Transfer) commit(p *PullImage, aboard []passenger, hold *image.Hold, b *board) error {
 	var staged []*layer.Staged
 	var ids []digest.Digest
 	for _, x := range aboard {
@@ -247,15 +250,7 @@ func (t *Transfer) commit(ctx context.Context, p *PullImage, aboard []passenger,
 		return err
 	}
 	for _, l := range p.Layers {
-		if l.Do == Remote {
-			if err := l.lazy.Commit(ctx); err != nil {
-				return fault.In(err, "layer %s", l.Digest)
-			}
-			if err := hold.AdoptLayers(l.DiffID); err != nil {
-				return err
-			}
-		}
-		if l.Do == Fetch || l.Do == Remote {
+		if l.Do == Fetch {
 			b.status(short(l.Digest), "Pull complete")
 		}
 	}

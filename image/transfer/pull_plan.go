@@ -79,7 +79,6 @@ type PullLayer struct {
 	ocispec.Descriptor // of the compressed blob
 	DiffID             digest.Digest
 	Do                 Action
-	lazy               LazyLayer
 }
 
 // PlanPull asks the registry and looks at the store. It changes nothing. Errors are in Docker's words.
@@ -197,7 +196,7 @@ func (t *Transfer) observe(ctx context.Context, p *PullImage, req PullRequest) e
 	if err := p.checkPlatform(doc, req.Platform); err != nil {
 		return err
 	}
-	if err := t.observeLayers(ctx, p, doc, req.Lazy); err != nil {
+	if err := t.observeLayers(p, doc, req.Lazy); err != nil {
 		return err
 	}
 	p.UpToDate = old != nil && t.upToDate(p, old)
@@ -308,7 +307,7 @@ func (t *Transfer) readConfig(ctx context.Context, repo *remote.Repository, d oc
 }
 
 // observeLayers says for each layer what there is to do.
-func (t *Transfer) observeLayers(ctx context.Context, p *PullImage, doc *image.Document, lazy bool) error {
+func (t *Transfer) observeLayers(p *PullImage, doc *image.Document, lazy bool) error {
 	if len(p.manifest.Layers) != len(doc.RootFS.DiffIDs) {
 		return fault.New(fault.Invalid, "layers from manifest don't match image configuration: %d and %d", len(p.manifest.Layers), len(doc.RootFS.DiffIDs))
 	}
@@ -326,14 +325,8 @@ func (t *Transfer) observeLayers(ctx context.Context, p *PullImage, doc *image.D
 			l.Do = Repeat
 		case t.cfg.Images.Layers().Has(l.DiffID):
 			l.Do = Here
-		case lazy && t.cfg.Lazy != nil:
-			at, err := t.cfg.Lazy.Layer(ctx, p.repo, l.Descriptor, l.DiffID)
-			if err != nil {
-				t.log.Info("layer is fetched whole", "layer", l.Digest, "err", err)
-			}
-			if err == nil && at != nil {
-				l.Do, l.lazy = Remote, at
-			}
+		case lazy && t.cfg.Lazy != nil && t.cfg.Lazy.Can(l.Descriptor):
+			l.Do = Remote
 		}
 		seen[l.DiffID] = true
 		p.Layers = append(p.Layers, l)
