@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/base/fault"
+	"berth/cli/progress"
 	"berth/cli/table"
 )
 
@@ -95,8 +96,8 @@ func allCredentials(d *command.DockerCli) (string, error) {
 
 // printFsck prints the lines as they come. A damage that is to be repaired is printed when that was tried.
 func printFsck(d *command.DockerCli, lines io.Reader, repair bool) error {
-	wait := startWaiting(d, "verifying images")
-	defer wait.stop()
+	wait := progress.Start(d.Err(), "verifying images")
+	defer wait.Stop()
 	for in := json.NewDecoder(lines); ; {
 		var l fsckLine
 		if err := in.Decode(&l); err != nil {
@@ -106,12 +107,12 @@ func printFsck(d *command.DockerCli, lines io.Reader, repair bool) error {
 		case l.Error != "":
 			return fault.New(fault.Internal, "Error response from daemon: %s", l.Error)
 		case l.Status == "repairing":
-			wait.say("repairing images")
+			wait.Say("repairing images")
 		case l.Damage != nil && (!repair || l.Damage.Tried):
-			wait.stop()
+			wait.Stop()
 			printDamage(d.Out(), l.Damage)
 		case l.Sum != nil:
-			wait.stop()
+			wait.Stop()
 			s := l.Sum
 			fmt.Fprintf(d.Out(), "%d images, %d names, %d documents, %d kept blobs, %d layers (%s read): %d damaged", s.Images, s.Names, s.Documents, s.Blobs, s.Layers, units.HumanSize(float64(s.Bytes)), s.Damaged)
 			if repair && s.Damaged > 0 {
@@ -233,56 +234,4 @@ func compressionOf(mediaType string) string {
 		}
 	}
 	return "tar"
-}
-
-// waiting is a line on the terminal that says what is being waited for and for how long. Elsewhere nothing is printed.
-type waiting struct {
-	quit chan struct{}
-	done chan struct{}
-	text chan string
-}
-
-// startWaiting shows the line after a second.
-func startWaiting(d *command.DockerCli, text string) *waiting {
-	w := &waiting{quit: make(chan struct{}), done: make(chan struct{}), text: make(chan string)}
-	go func() {
-		defer close(w.done)
-		began, shown := time.Now(), false
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case text = <-w.text:
-			case <-tick.C:
-				if d.Err().IsTerminal() {
-					fmt.Fprintf(d.Err(), "\r\x1b[K%s … %s", text, time.Since(began).Round(time.Second))
-					shown = true
-				}
-			case <-w.quit:
-				if shown {
-					fmt.Fprint(d.Err(), "\r\x1b[K")
-				}
-				return
-			}
-		}
-	}()
-	return w
-}
-
-// say changes the text.
-func (w *waiting) say(text string) {
-	select {
-	case w.text <- text:
-	case <-w.done:
-	}
-}
-
-// stop takes the line away. It may be called more than once, by one goroutine.
-func (w *waiting) stop() {
-	select {
-	case <-w.done:
-	default:
-		close(w.quit)
-		<-w.done
-	}
 }

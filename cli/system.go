@@ -87,3 +87,12 @@ func runDaemon(args []string) error {
 	}
 	return nil
 }
+
+// becomeDaemon is runDaemon for what goes on until it is stopped: it takes our place, so that whoever stops us stops it.
+func becomeDaemon(args []string) error {
+	path, err := daemon.Find("berthd")
+	if err != nil {
+		return err
+	}
+	return daemon.Become(path, args)
+}

@@ -42,7 +42,7 @@ func New(d *command.DockerCli, serve func(args []string) error) *cobra.Command {
 	f.StringVar(&s.root, "root", "", "Directory of a registry on this machine: administrate it by its local key instead of a login")
 	f.BoolVar(&s.asJSON, "json", false, "Print what the registry answered")
 	c.AddCommand(newServe(serve), s.whoami(), s.user(), s.group(), s.org(), s.access(), s.personalToken(), s.repository(),
-		s.retention(), s.webhook())
+		s.retention(), s.gc(), s.check(), s.quota(), s.mirror(), s.replicate(), s.webhook())
 	return c
 }
 

@@ -9,8 +9,8 @@
 // (gc, retention, replicate) --plan prints what the same command without it would do.
 //
 //	site.go    address and credentials        http.go   requests, tokens, errors
-//	serve.go   berthd registry serve          user.go, org.go, access.go, token.go, repository.go,
-//	                                          gc.go, retention.go, mirror.go, webhook.go: one noun each
+//	ask.go     passwords and confirmations    command.go   the tree, serve, whoami, and how answers are printed
+//	user.go    access.go  repository.go  retention.go  upkeep.go  mirror.go  replicate.go  webhook.go: the nouns
 //
 // The package links nothing of the registry: shapes of answers are written down again where they are read.
 package registry
