@@ -57,7 +57,7 @@ func (r *Registry) openUpkeep() error {
 	if r.quota, err = quota.Open(filepath.Join(r.cfg.Root, "quota.json"), r.store); err != nil {
 		return err
 	}
-	u := &upkeep{door: d, store: r.store, quota: r.quota, policy: gc.Policy{Grace: -1, Untagged: time.Duration(r.cfg.Collect.Untagged), Uploads: time.Duration(r.cfg.Collect.Uploads)}}
+	u := &upkeep{door: d, collected: r.collected, store: r.store, quota: r.quota, policy: gc.Policy{Grace: -1, Untagged: time.Duration(r.cfg.Collect.Untagged), Uploads: time.Duration(r.cfg.Collect.Uploads)}}
 	r.mux.HandleFunc("POST "+routes+"gc", u.collect)
 	r.mux.HandleFunc("POST "+routes+"check", u.check)
 	r.mux.HandleFunc("GET "+routes+"quota", u.limits)
@@ -75,7 +75,7 @@ func (r *Registry) openUpkeep() error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		gc.Loop(ctx, r.store, u.policy, every, r.cfg.Log)
+		gc.Loop(ctx, r.store, u.policy, every, r.collected, r.cfg.Log)
 	}()
 	r.onClose(func() error { stop(); <-done; return nil })
 	return nil
@@ -87,6 +87,8 @@ type upkeep struct {
 	store  *storage.Store
 	quota  *quota.Quota
 	policy gc.Policy
+
+	collected func(took time.Duration, r *gc.Result, err error) // for the metrics
 }
 
 func (u *upkeep) collect(w http.ResponseWriter, req *http.Request) {
@@ -118,7 +120,10 @@ func (u *upkeep) collect(w http.ResponseWriter, req *http.Request) {
 		Removed *gc.Result `json:"removed,omitempty"`
 	}{Plan: text.String()}
 	if !asked.Plan {
-		if answer.Removed, err = plan.Apply(req.Context()); err != nil {
+		began := time.Now()
+		answer.Removed, err = plan.Apply(req.Context())
+		u.collected(time.Since(began), answer.Removed, err)
+		if err != nil {
 			u.door.Fail(w, req, err)
 			return
 		}

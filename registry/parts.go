@@ -16,6 +16,7 @@ import (
 	"berth/registry/access"
 	"berth/registry/catalog"
 	"berth/registry/door"
+	"berth/registry/gc"
 	"berth/registry/metrics"
 	"berth/registry/page"
 	"berth/registry/retention"
@@ -64,8 +65,6 @@ func (r *Registry) openParts() error {
 	if err := r.openWebhooks(root("webhooks.db"), d); err != nil {
 		return err
 	}
-	r.parts.metrics = metrics.New(metrics.Config{Anonymous: r.cfg.Around.MetricsAnonymous, Readers: r.cfg.Around.MetricsReaders,
-		Storage: r.weigh, Webhooks: r.queues})
 	r.mux.Handle("GET /metrics", r.parts.metrics.Handler(d))
 	if err := r.openPages(); err != nil {
 		return err
@@ -75,6 +74,23 @@ func (r *Registry) openParts() error {
 	})
 	r.parts.handler = r.parts.metrics.Around(http.HandlerFunc(r.serve))
 	return r.openRetention(root("retention"), d)
+}
+
+// openMetrics makes the counters, before anything that counts.
+func (r *Registry) openMetrics() {
+	r.parts.metrics = metrics.New(metrics.Config{Anonymous: r.cfg.Around.MetricsAnonymous, Readers: r.cfg.Around.MetricsReaders,
+		Storage: r.weigh, Webhooks: r.queues})
+}
+
+// collected counts a garbage collection.
+func (r *Registry) collected(took time.Duration, res *gc.Result, err error) {
+	if res == nil {
+		res = &gc.Result{}
+	}
+	r.parts.metrics.Collected(took, int64(res.Blobs), res.Bytes, err)
+	if c := r.parts.catalog; c != nil && res.Manifests+res.Repositories > 0 {
+		c.Collected()
+	}
 }
 
 // openCatalog opens what is known of repositories, and search.

@@ -64,6 +64,7 @@ func (r *Registry) open(ctx context.Context) error {
 		return err
 	}
 	r.onClose(r.store.Close)
+	r.openMetrics()
 	if err := r.openGuard(); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,15 +130,23 @@ func (c *Catalog) Close() error {
 
 // Notice takes notice of what happened in the registry. It never waits for a disk.
 func (c *Catalog) Notice(e notice.Event) {
-	if !e.Manifest() {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !e.Manifest() {
+		if e.Action == notice.Pull && c.derived[e.Repository].Partial { // perhaps it was the config that came
+			c.queue[e.Repository] = struct{}{}
+			c.wakeUp()
+		}
+		return
+	}
 	switch e.Action {
 	case notice.Pull:
 		c.factsOf(e.Repository).Pulls++
 		c.dirty[e.Repository] = struct{}{}
+		if c.isNews(e) {
+			c.queue[e.Repository] = struct{}{}
+			c.wakeUp()
+		}
 	case notice.Push:
 		f := c.factsOf(e.Repository)
 		f.Pushes++
@@ -151,11 +160,39 @@ func (c *Catalog) Notice(e notice.Event) {
 	}
 }
 
+// isNews reports whether a pull shows content that the catalog has not seen: what a mirror fetches is pushed by
+// nobody. mu is held.
+func (c *Catalog) isNews(e notice.Event) bool {
+	d, known := c.derived[e.Repository]
+	switch {
+	case !known:
+		return true
+	case e.Tag == "":
+		return false
+	case e.Tag == d.Newest.Tag:
+		return e.Digest != "" && e.Digest != d.Newest.Digest
+	}
+	_, bound := BoundTag(e.Tag) // those are not listed
+	return !bound && !slices.Contains(d.Tags, e.Tag)
+}
+
 // Refresh has a repository read again soon: for content that changes without an event, as a retention run's.
 func (c *Catalog) Refresh(repository string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue[repository] = struct{}{}
+	c.wakeUp()
+}
+
+// Collected takes notice of a garbage collection: it removes, without events, what no tag leads to.
+func (c *Catalog) Collected() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, d := range c.derived {
+		if len(d.Tags) == 0 {
+			c.queue[name] = struct{}{}
+		}
+	}
 	c.wakeUp()
 }
 

@@ -287,6 +287,13 @@ func TestContentComesAndGoes(t *testing.T) {
 	if err := c.Star(t.Context(), "bob", "team/web", false); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a star for nothing: %v", err)
 	}
+	push(t, c, src, "team/untagged", Derived{Newest: Image{Digest: "sha256:x"}})
+	src.drop("team/untagged")
+	c.Collected()
+	settle(t, c)
+	if _, err := c.Entry("team/untagged"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("after a collection: %v", err)
+	}
 	push(t, c, src, "team/web", image("2", "two"))
 	if e, _ := c.Entry("team/web"); e.Stars != 1 || e.Short != "two" || e.Tags[0] != "2" {
 		t.Errorf("pushed again: %+v", e)
@@ -304,6 +311,46 @@ func TestContentComesAndGoes(t *testing.T) {
 	}
 	if got, _ := c.Search(t.Context(), access.Subject{}, "", 25, 1); names(got.Entries) != "team/new" {
 		t.Errorf("after the rebuild: %q", names(got.Entries))
+	}
+}
+
+// What a mirror fetches appears by being pulled, and its labels when its config has arrived.
+func TestMirroredContentIsNoticedWhenItIsPulled(t *testing.T) {
+	src := &shelf{repos: map[string]Derived{}}
+	c := open(t, t.TempDir(), src)
+	d := image("9", "")
+	d.Kind, d.Partial, d.Labels = "image", true, nil
+	src.set("library/tomcat", d)
+	pull := notice.Event{Action: notice.Pull, Repository: "library/tomcat", Tag: "9", Digest: d.Newest.Digest, MediaType: "m"}
+	blob := notice.Event{Action: notice.Pull, Repository: "library/tomcat", MediaType: notice.Blob}
+	c.Notice(blob)
+	c.Notice(pull)
+	settle(t, c)
+	if e, err := c.Entry("library/tomcat"); err != nil || !e.Partial || e.Pulls != 1 {
+		t.Fatalf("%+v %v", e, err)
+	}
+	src.set("library/tomcat", image("9", "A servlet container"))
+	c.Notice(blob)
+	settle(t, c)
+	if e, _ := c.Entry("library/tomcat"); e.Partial || e.Short != "A servlet container" {
+		t.Errorf("%+v", e)
+	}
+	reads := src.reads
+	pull.Digest = image("9", "A servlet container").Newest.Digest
+	c.Notice(pull)
+	c.Notice(blob)
+	settle(t, c)
+	if src.reads != reads {
+		t.Errorf("a pull of what is known reads the storage")
+	}
+	for _, tag := range []string{"9", "10"} { // the tag was moved upstream; another tag came
+		pull.Tag, pull.Digest = tag, "sha256:new"
+		reads = src.reads
+		c.Notice(pull)
+		settle(t, c)
+		if src.reads != reads+1 {
+			t.Errorf("news under %s is not read", tag)
+		}
 	}
 }
 

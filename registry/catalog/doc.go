@@ -23,7 +23,7 @@
 // A push announces itself by a notice.Event (Notice); the repository is queued, read again from the storage
 // by the catalog's one worker, written to index.db and indexed: searchable within a moment. Pulls are
 // counted in memory and written every few seconds: kill -9 loses that many seconds of counting, and nothing
-// else. A delete is the same as a push: the repository is read again, and an entry without content leaves
+// else. A pull of something unseen is read like a push: what a mirror fetches is pushed by nobody. A delete is the same as a push: the repository is read again, and an entry without content leaves
 // the index; its facts stay in case it is pushed again, until Forget.
 //
 // # Certified

@@ -39,6 +39,7 @@ type Derived struct {
 	Kind      string            `json:"kind,omitempty"`      // image, or the artifact type of what is no image
 	Certified string            `json:"certified,omitempty"` // policy under which the newest image is signed; "": none
 	Size      int64             `json:"size,omitempty"`      // bytes of the newest image as it is transferred, one platform
+	Partial   bool              `json:"partial,omitempty"`   // the newest image's config is not here yet: a copy of a mirrored one
 }
 
 // Image names one image of a repository.

@@ -60,6 +60,7 @@ func (s shelves) Read(ctx context.Context, repository string) (Derived, error) {
 		return d, nil
 	}
 	d.Kind, d.Labels, d.Size = shown.Kind, boundedLabels(shown.Labels()), shown.Size
+	d.Partial = shown.Kind == "image" && shown.Config == nil
 	for _, p := range shown.Platforms {
 		d.Platforms = append(d.Platforms, p.Name)
 	}

@@ -34,8 +34,9 @@ func Run(ctx context.Context, s *storage.Store, p Policy) (*Result, error) {
 	return plan.Apply(ctx)
 }
 
-// Loop collects every interval until ctx ends.
-func Loop(ctx context.Context, s *storage.Store, p Policy, interval time.Duration, log *slog.Logger) {
+// Loop collects every interval until ctx ends. told, if it is not nil, is told of each collection; the result may be nil after
+// an error.
+func Loop(ctx context.Context, s *storage.Store, p Policy, interval time.Duration, told func(took time.Duration, r *Result, err error), log *slog.Logger) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -44,7 +45,11 @@ func Loop(ctx context.Context, s *storage.Store, p Policy, interval time.Duratio
 			return
 		case <-tick.C:
 		}
+		began := time.Now()
 		r, err := Run(ctx, s, p)
+		if told != nil && ctx.Err() == nil {
+			told(time.Since(began), r, err)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return

@@ -61,6 +61,7 @@ type repositoryView struct {
 	MayStar   bool
 	MayEdit   bool
 	Pull      string
+	Private   bool   // not everybody may pull it
 	Links     []link // where the image says that it comes from
 }
 
@@ -91,6 +92,12 @@ func (p *Pages) repository(w http.ResponseWriter, r *http.Request, who access.Su
 		v.Pull += "@" + string(e.Newest.Digest)
 	}
 	v.MayEdit = !who.Anonymous() && p.may(r, who, e.Name, access.Admin) == nil
+	everybody, err := p.cfg.Access.Allowed(r.Context(), access.Subject{}, e.Name, access.Pull)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	v.Private = !everybody
 	v.Links = linksOf(e.Labels)
 	tags, err := catalog.TagsOf(r.Context(), p.cfg.Storage, e.Name)
 	if err != nil {

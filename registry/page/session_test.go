@@ -23,7 +23,7 @@ func TestSignInStarAndDescribe(t *testing.T) {
 	if code, body := alice.post(t, "/signin", "/signin", url.Values{"name": {"alice"}, "password": {"wrong"}}); code != 403 || !strings.Contains(body, "Name or password is wrong") || !strings.Contains(body, `value="alice"`) {
 		t.Errorf("wrong password: %d %s", code, body)
 	}
-	if code, body := alice.post(t, "/signin?next=/r/secret/plans", "/signin", url.Values{"name": {"alice"}, "password": {"right"}, "next": {"/r/secret/plans"}}); code != 200 || !strings.Contains(body, "secret/plans") {
+	if code, body := alice.post(t, "/signin?next=/r/secret/plans", "/signin", url.Values{"name": {"alice"}, "password": {"right"}, "next": {"/r/secret/plans"}}); code != 200 || !strings.Contains(body, "secret/plans") || !strings.Contains(body, ">Private<") {
 		t.Errorf("after signing in: %d %s", code, body)
 	}
 	code, body := alice.post(t, "/r/team/web", "/star/team/web", url.Values{"on": {"1"}})
