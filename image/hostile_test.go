@@ -101,6 +101,7 @@ func TestHostileIndexes(t *testing.T) {
 		"a path for a digest":     {l.index(index(evil)), "digest"},
 		"the same one twice":      {l.index(index(m, m)), ""},
 		"nothing behind it":       {l.index(index(many[0])), "names no image"},
+		"a huge index":            {l.index(l.add(ocispec.MediaTypeImageIndex, `{"manifests":[`+strings.Repeat(" ", maxManifest)+`]}`)), "more than 4194304"},
 		"deep JSON":               {strings.Repeat(`{"manifests":[`, 20000), "invalid manifest"},
 	} {
 		h := open(t)

@@ -27,6 +27,9 @@ type dockerItem struct {
 	Parent   digest.Digest
 }
 
+// maxManifest bounds manifests and indexes, as registries do.
+const maxManifest = 4 << 20
+
 // ociManifest is a manifest or an index: which one the media type or the fields tell.
 type ociManifest struct {
 	MediaType    string            `json:"mediaType"`
@@ -594,6 +597,9 @@ func isImageConfig(mediaType string) bool {
 // images in it (CVE-2021-41190).
 func parseManifest(raw []byte) (*ociManifest, error) {
 	var m ociManifest
+	if len(raw) > maxManifest {
+		return nil, fault.New(fault.Invalid, "invalid manifest: %d bytes, more than %d", len(raw), maxManifest)
+	}
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "invalid manifest")
 	}

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	documentsMax = 128 << 20 // bytes of all documents of an archive, which are kept in memory while it is read
-	linksMax     = 16        // links followed for one path in an archive
+	documentsMax = 64 << 20 // bytes of all documents of an archive, which are kept in memory while it is read
+	linksMax     = 16       // links followed for one path in an archive
 )
 
 // incoming is an archive that is being loaded: what was found in it, by path.

@@ -83,6 +83,9 @@ func (s *Store) origin(ctx context.Context, hold *Hold, n Registration) (*stored
 	all := append([]Attached{*n.Manifest}, n.Documents...)
 	byDigest := map[digest.Digest][]byte{}
 	for _, d := range n.Documents {
+		if len(d.Content) > maxDocument {
+			return nil, nil, fault.New(fault.Invalid, "document %s has %d bytes, more than the %d that are kept", d.Digest, len(d.Content), maxDocument)
+		}
 		o.Documents = union(o.Documents, []digest.Digest{d.Digest})
 		byDigest[d.Digest] = d.Content
 	}

@@ -59,10 +59,16 @@ func (s *Store) viewNames(v *views) {
 		}
 		for _, m := range ix.members {
 			r := v.byManifest[m.Digest]
-			if r == nil || r.id == t.ID || slices.Contains(v.names[r.id], n) {
+			if r == nil || r.id == t.ID {
 				continue
 			}
-			v.names[r.id] = append(slices.Clip(v.names[r.id]), n)
+			list := v.names[r.id]
+			if !shared[r.id] {
+				list = slices.Clone(list) // its own, which stay as they are
+			} else if list[len(list)-1] == n {
+				continue // two manifests of one image
+			}
+			v.names[r.id] = append(list, n)
 			shared[r.id] = true
 		}
 	}
