@@ -69,7 +69,7 @@ func find(ctx context.Context, src Source, root digest.Digest) ([]candidate, err
 		if i == maxReferrers {
 			break
 		}
-		if d.ArtifactType != typeSigned && !strings.HasPrefix(d.ArtifactType, typeBundle) {
+		if !mayHold(d.ArtifactType) {
 			continue
 		}
 		if err := f.manifest(d.Digest.String(), "referrer "+short(d.Digest)); err != nil {
@@ -77,6 +77,12 @@ func find(ctx context.Context, src Source, root digest.Digest) ([]candidate, err
 		}
 	}
 	return f.found, nil
+}
+
+// mayHold reports whether a referrer of the artifact type may hold signatures. Some registries do not tell the type, or tell
+// that of the empty configuration; its layers tell then.
+func mayHold(artifact string) bool {
+	return artifact == typeSigned || strings.HasPrefix(artifact, typeBundle) || artifact == "" || artifact == ocispec.MediaTypeEmptyJSON
 }
 
 func short(d digest.Digest) string { return d.String()[:min(len(d), len("sha256:")+12)] }

@@ -478,7 +478,16 @@ type authority struct {
 
 func newAuthority(t testing.TB, issuer string, change func(*x509.Certificate)) *authority {
 	t.Helper()
-	a := &authority{key: ec(t), from: time.Now().Add(-24 * time.Hour)}
+	key := ec(t)
+	a := newAuthorityFor(t, issuer, key.Public(), change)
+	a.key = key
+	return a
+}
+
+// newAuthorityFor gives the certificate for a public key whose private one is elsewhere.
+func newAuthorityFor(t testing.TB, issuer string, subject any, change func(*x509.Certificate)) *authority {
+	t.Helper()
+	a := &authority{from: time.Now().Add(-24 * time.Hour)}
 	make := func(c, parent *x509.Certificate, pub any, by crypto.Signer) *x509.Certificate {
 		if parent == nil {
 			parent = c
@@ -507,7 +516,7 @@ func newAuthority(t testing.TB, issuer string, change func(*x509.Certificate)) *
 	if change != nil {
 		change(leaf)
 	}
-	a.cert = make(leaf, a.between, a.key.Public(), betweenKey)
+	a.cert = make(leaf, a.between, subject, betweenKey)
 	return a
 }
 
