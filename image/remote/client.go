@@ -61,12 +61,13 @@ type Client struct {
 	transports map[string]*http.Transport // by what their TLS settings are made of
 	known      map[string]*knowledge      // by endpoint
 	resolved   map[string]resolution      // by name
+	search     map[string]searching       // by endpoint
 }
 
 // New checks the settings and makes a Client. Nothing is asked of any server.
 func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, log: cfg.Log, sleep: sleep, transports: map[string]*http.Transport{}, known: map[string]*knowledge{},
-		resolved: map[string]resolution{}}
+		resolved: map[string]resolution{}, search: map[string]searching{}}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}

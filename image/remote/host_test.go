@@ -394,6 +394,9 @@ func TestSearch(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0] != (SearchResult{"tomcat", "Apache Tomcat  [1m", 3, true, false}) || asked != "/v1/search?n=5&q=tomcat" {
 		t.Errorf("%+v %v, asked %s", got, err, asked)
 	}
+	if got := c.SearchMirrors(t.Context()); len(got) != 1 || got[0] != with {
+		t.Errorf("SearchMirrors: %q", got)
+	}
 	if got, err := c.Search(t.Context(), with+"/library/tomcat", 0, Credentials{}); err != nil || len(got) != 1 || asked != "/v1/search?n=25&q=library%2Ftomcat" {
 		t.Errorf("%v %v, asked %s", got, err, asked)
 	}

@@ -80,18 +80,26 @@ func (r *Repository) PushBlob(ctx context.Context, d ocispec.Descriptor, open fu
 	} else {
 		err = u.begin(ctx)
 	}
-	if err != nil {
-		return fault.In(err, "push of blob %s", d.Digest)
+	if err == nil {
+		err = u.push(ctx)
 	}
-	if d.Size > 0 && d.Size <= wholeBelow {
+	if refusalOf(err) != nil {
+		return err // "denied: requested access to the resource is denied" is the whole of what docker push says
+	}
+	return fault.In(err, "push of blob %s", d.Digest)
+}
+
+// push sends the blob over a session that is open.
+func (u *upload) push(ctx context.Context) error {
+	if u.d.Size > 0 && u.d.Size <= wholeBelow {
 		if err := u.whole(ctx); err == nil || u.source.failure() != nil || !wantsOtherWay(err) {
-			return fault.In(err, "push of blob %s", d.Digest)
+			return err
 		}
 		if err := u.begin(ctx); err != nil {
-			return fault.In(err, "push of blob %s", d.Digest)
+			return err
 		}
 	}
-	return fault.In(u.run(ctx), "push of blob %s", d.Digest)
+	return u.run(ctx)
 }
 
 // upload is a blob on its way to the registry.

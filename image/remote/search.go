@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"berth/base/fault"
 	"berth/base/ref"
@@ -52,6 +54,62 @@ func (c *Client) Search(ctx context.Context, term string, limit int, cred Creden
 		}
 	}
 	return nil, err
+}
+
+// SearchMirrors gives the hosts of the Hub's mirrors that answer searches (GET /v1/_ping), for those who want to know why a search finds
+// what it does. What was learnt holds for five minutes; a mirror that says nothing for two seconds is left out.
+func (c *Client) SearchMirrors(ctx context.Context) []string {
+	places, err := c.searchPlaces(ref.DefaultDomain)
+	if err != nil {
+		return nil
+	}
+	mirrors := places[:len(places)-1]
+	answers := make([]bool, len(mirrors))
+	var all sync.WaitGroup
+	for i, e := range mirrors {
+		all.Go(func() { answers[i] = c.searches(ctx, e) })
+	}
+	all.Wait()
+	var hosts []string
+	for i, e := range mirrors {
+		if answers[i] {
+			hosts = append(hosts, e.host())
+		}
+	}
+	return hosts
+}
+
+// searching remembers whether an endpoint answers searches.
+type searching struct {
+	at  time.Time
+	yes bool
+}
+
+func (c *Client) searches(ctx context.Context, e *endpoint) bool {
+	c.mu.Lock()
+	known, ok := c.search[e.key()]
+	c.mu.Unlock()
+	if ok && time.Since(known.at) < freshFor {
+		return known.yes
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	s := newSession(c, Credentials{})
+	base, _, err := s.know(ctx, e)
+	if err == nil {
+		base.Path = strings.TrimSuffix(base.Path, "/v2")
+		u := base
+		u.Path += "/v1/_ping"
+		var resp *http.Response
+		if resp, err = s.roundTrip(ctx, e, base, &request{method: http.MethodGet, url: &u}, ""); err == nil {
+			drain(resp)
+			known.yes = resp.StatusCode == http.StatusOK
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.search[e.key()] = searching{at: time.Now(), yes: err == nil && known.yes}
+	return err == nil && known.yes
 }
 
 // splitSearch takes the registry off a search term by Docker's rule for names.
