@@ -73,7 +73,7 @@ func (e *ShortError) Unwrap() error { return e.Err }
 // Entry is one key.
 type Entry struct {
 	Key      string
-	Size     int64 // bytes of the value
+	Size     int64     // bytes of the value
 	Modified time.Time // not before it was written; an object store that tells whole seconds adds one
 }
 
