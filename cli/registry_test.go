@@ -189,6 +189,7 @@ func TestRegistryCommands(t *testing.T) {
 		{args: "access grant --org team @dev reader", asked: `PUT /access {"organisation":"team","role":"reader","to":"@dev"}`},
 		{args: "access revoke --org team @dev", out: "team\n"},
 		{args: "access explain team/web --user bob --action push --group x", out: "bob may not push team/web: no role\n  repository team/web: nobody\n"},
+		{args: "access explain bob team/web push --group x", out: "bob may not push team/web: no role\n"},
 		{args: "access site", out: "private           admins                group:dev\n"},
 		{args: "access site --creation admins --admin @dev", asked: `PATCH /access/site {"admins":["@dev"],"creation":"admins"}`},
 		{args: "repository ls", out: "team/web  4, 3, 2 +1  1.5MB", errs: "1 of 60; the next: --page 2"},

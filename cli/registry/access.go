@@ -98,24 +98,30 @@ func (s *site) accessRevoke() *cobra.Command {
 func (s *site) accessExplain() *cobra.Command {
 	var who, action string
 	var groups []string
-	c := verb("explain [OPTIONS] REPOSITORY", "Say whether somebody may do something, and why", "  berth registry access explain team/web --user bob --action push\n  berth registry access explain team/web   (a stranger's pull)", cli.ExactArgs(1),
+	c := verb("explain [OPTIONS] [USER] REPOSITORY [ACTION]", "Say whether somebody may do something, and why", "  berth registry access explain bob team/web push\n  berth registry access explain team/web   (a stranger's pull)", cli.RequiresRangeArgs(1, 3),
 		func(cmd *cobra.Command, args []string) error {
-			q := url.Values{"repository": {args[0]}, "user": {who}, "action": {action}, "group": groups}
+			name := args[0]
+			if len(args) > 1 {
+				who, name = args[0], args[1]
+			}
+			if len(args) > 2 {
+				action = args[2]
+			}
+			q := url.Values{"repository": {name}, "user": {who}, "action": {action}, "group": groups}
 			var v struct {
 				Allowed bool
 				Why     string
 				Lines   []string
 			}
-			return s.show(cmd.Context(), http.MethodGet, "/access/explain?"+q.Encode(), args[0], &v, func() error {
-				name := who
-				if name == "" {
-					name = "a stranger"
+			return s.show(cmd.Context(), http.MethodGet, "/access/explain?"+q.Encode(), name, &v, func() error {
+				subject, may := who, "may not"
+				if subject == "" {
+					subject = "a stranger"
 				}
-				may := "may not"
 				if v.Allowed {
 					may = "may"
 				}
-				fmt.Fprintf(s.d.Out(), "%s %s %s %s: %s\n", name, may, action, args[0], v.Why)
+				fmt.Fprintf(s.d.Out(), "%s %s %s %s: %s\n", subject, may, action, name, v.Why)
 				for _, l := range v.Lines {
 					fmt.Fprintf(s.d.Out(), "  %s\n", l)
 				}
