@@ -174,7 +174,7 @@ func (o imageOptions) mirrors() []string {
 }
 
 // openTransfer opens what talks to registries: the client, pulls and pushes, and the plugins that come from there.
-func (r *rooms) openTransfer(cfg config) (err error) {
+func (r *rooms) openTransfer(ctx context.Context, cfg config) (err error) {
 	o := cfg.Image
 	r.remote, err = remote.New(remote.Config{
 		HostsDirs: o.configDirs(), Mirrors: o.mirrors(), Insecure: o.Insecure, Proxy: o.proxy(), UserAgent: "berth/" + version, Log: r.log,
@@ -182,8 +182,11 @@ func (r *rooms) openTransfer(cfg config) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := r.openLazy(ctx, cfg); err != nil {
+		return err
+	}
 	r.transfer = transfer.New(transfer.Config{
-		Images: r.images, Remote: r.remote, MaxDownloads: o.Downloads, MaxUploads: o.Uploads, KeepBlobs: o.KeepBlobs, StaleIfError: o.StaleIfError, Log: r.log,
+		Images: r.images, Remote: r.remote, Lazy: r.lazy, MaxDownloads: o.Downloads, MaxUploads: o.Uploads, KeepBlobs: o.KeepBlobs, StaleIfError: o.StaleIfError, Log: r.log,
 	})
 	r.plugins, err = plugin.Open(plugin.ManagerConfig{
 		Root: filepath.Join(cfg.DataRoot, "plugin"), Run: filepath.Join(cfg.ExecRoot, "plugin"), Remote: r.remote, InUse: r.pluginUses, Emit: r.pluginEvent, Log: r.log,

@@ -31,6 +31,7 @@ import (
 	"berth/engine/container"
 	"berth/engine/plugin"
 	"berth/image"
+	"berth/image/lazy"
 	"berth/image/remote"
 	"berth/image/transfer"
 	"berth/kernel/probe"
@@ -169,6 +170,7 @@ type rooms struct {
 	events   *event.Bus
 	images   *image.Store
 	remote   *remote.Client
+	lazy     *lazy.Manager
 	transfer *transfer.Transfer
 	plugins  *plugin.Manager
 	authz    *pluginclient.Registry // of authorization plugins; nil: there are none
@@ -203,7 +205,8 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
-	if r.images, err = image.Open(image.Config{Root: filepath.Join(cfg.DataRoot, "image"), KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Events: r.imageEvent}); err != nil {
+	ic := image.Config{Root: filepath.Join(cfg.DataRoot, "image"), KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Events: r.imageEvent}
+	if r.images, err = openImages(ctx, cfg, ic, log); err != nil {
 		return nil, err
 	}
 	placeCgroups(ctx, &cfg, log)
@@ -212,7 +215,7 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 		return nil, err
 	}
 	r.upgradeKeeper(ctx)
-	if err := r.openTransfer(cfg); err != nil {
+	if err := r.openTransfer(ctx, cfg); err != nil {
 		return nil, err
 	}
 	if r.networks, err = network.Open(ctx, r.networkConfig(cfg)); err != nil {
@@ -273,6 +276,9 @@ func (r *rooms) close() {
 	if r.volumes != nil {
 		errs = append(errs, r.volumes.Close())
 	}
+	if r.lazy != nil {
+		errs = append(errs, r.lazy.Close())
+	}
 	if r.keeper != nil {
 		errs = append(errs, r.keeper.Close())
 	}
@@ -282,7 +288,7 @@ func (r *rooms) close() {
 	if r.images != nil {
 		errs = append(errs, r.images.Close())
 	}
-	r.pidfile, r.engine, r.networks, r.volumes, r.keeper, r.images = "", nil, nil, nil, nil, nil // closing again does nothing
+	r.pidfile, r.engine, r.networks, r.volumes, r.lazy, r.keeper, r.images = "", nil, nil, nil, nil, nil, nil // closing again does nothing
 	if err := errors.Join(errs...); err != nil {
 		r.log.Error("closing", "error", err)
 	}
@@ -303,6 +309,9 @@ func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
 	}
 	if err := r.networks.Shutdown(ctx); err != nil {
 		log.Error("something of the networks is left", "error", err)
+	}
+	if err := r.lazy.Shutdown(); err != nil {
+		log.Error("lazy layers", "error", err)
 	}
 	// The rooms' own tie to the keeper would start a new one: it is closed first.
 	r.close()
