@@ -422,6 +422,38 @@ func TestRefreshAndPersonalTokens(t *testing.T) {
 		t.Error("the stored sign-in outlives the sign-out")
 	}
 
+	// What was stored may administrate when it is asked for just that, for whom the user may.
+	admin := func(refresh, path string) int {
+		t.Helper()
+		r, err := http.PostForm(s.url+"/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "service": {guard.Service}, "scope": {"registry:site:admin"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		var a struct {
+			Token string `json:"access_token"`
+		}
+		json.NewDecoder(r.Body).Decode(&a)
+		return s.bearer("GET", guard.Prefix+path, a.Token)
+	}
+	var of struct {
+		Refresh string `json:"refresh_token"`
+	}
+	s.do("GET", "/token?offline_token=true", "root:root-secret", nil, &of)
+	if got := admin(of.Refresh, "/users"); got != 200 {
+		t.Errorf("root's stored sign-in: %d", got)
+	}
+	mine := login()
+	if got := admin(mine, "/users"); got != 403 {
+		t.Errorf("alice's stored sign-in: %d", got)
+	}
+	if got := admin(mine, "/users/alice"); got != 200 {
+		t.Errorf("alice's own account: %d", got)
+	}
+	if got := s.bearer("GET", guard.Prefix+"/users", s.token("root", "repository:x/y:pull")); got != 403 {
+		t.Errorf("root's token to pull: %d", got)
+	}
+
 	var made struct{ ID, Token string }
 	s.must(400, "POST", "/tokens", "alice:alice-secret", m{"note": "ci", "actions": []string{"fly"}}, nil)
 	s.must(201, "POST", "/tokens", "alice:alice-secret", m{"note": "ci", "actions": []string{"pull"}, "days": 30}, &made)
@@ -443,6 +475,9 @@ func TestRefreshAndPersonalTokens(t *testing.T) {
 	}
 	s.do("GET", "/token?service=berth-registry&offline_token=true&account=alice", "alice:"+made.Token, nil, &offline)
 	stored = authn.FromConfig(authn.AuthConfig{IdentityToken: offline.Refresh})
+	if got := admin(offline.Refresh, "/users/alice"); got != 403 {
+		t.Errorf("a stored sign-in of a token to pull administrates: %d", got)
+	}
 	if e := s.pull(stored, "alice/app"); e != "" {
 		t.Error(e)
 	}
