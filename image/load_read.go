@@ -155,7 +155,8 @@ func (a *incoming) unpack(ctx context.Context, name string, h *tarstream.Header,
 	if named != "" {
 		alg = named.Algorithm()
 	}
-	raw := alg.Digester()
+	raw := compress.NewDigester(alg)
+	defer raw.Close()
 	if a.o.Progress != nil {
 		r = &progressReader{r: r, tell: a.o.Progress, p: Progress{ID: layerName(name), Action: "Loading layer", Total: h.Size}}
 	}
@@ -164,7 +165,7 @@ func (a *incoming) unpack(ctx context.Context, name string, h *tarstream.Header,
 	var src io.Reader = br
 	compressed := compress.Detect(head) != compress.None
 	if compressed {
-		src = io.TeeReader(br, raw.Hash())
+		src = io.TeeReader(br, raw)
 	}
 	var kept *blob.Writer
 	if compressed && a.s.cfg.KeepBlobs {

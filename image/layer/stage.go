@@ -279,8 +279,9 @@ func (s *Store) Tar(ctx context.Context, d digest.Digest, w io.Writer) error {
 		return fault.In(err, "read layer")
 	}
 	defer f.Close()
-	v := d.Algorithm().Digester()
-	if err := split.Rebuild(ctx, f, archive.Opener(root, shadows, info.Shadows), io.MultiWriter(w, v.Hash())); err != nil {
+	v := compress.NewDigester(d.Algorithm())
+	defer v.Close()
+	if err := split.Rebuild(ctx, f, archive.Opener(root, shadows, info.Shadows), io.MultiWriter(v, w)); err != nil {
 		return fault.In(err, "rebuild the tar of layer %s", d)
 	}
 	if got := v.Digest(); got != d {
