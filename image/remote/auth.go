@@ -234,7 +234,7 @@ func (s *session) postToken(ctx context.Context, e *endpoint, realm *url.URL, fo
 // askToken sends a request to a token server and reads its answer.
 func (s *session) askToken(ctx context.Context, e *endpoint, q *request, header string) (tokenAnswer, error) {
 	var a tokenAnswer
-	q.noBounce = true
+	q.noBounce = q.method == http.MethodPost // a body with a password goes to the realm and nowhere else
 	resp, err := s.retrying(ctx, e, func() (*http.Response, error) {
 		resp, err := s.roundTrip(ctx, e, url.URL{Scheme: q.url.Scheme, Host: q.url.Host}, q, header)
 		return s.judge(resp, err, q)

@@ -17,8 +17,7 @@ import (
 )
 
 const (
-	// maxResumes is how often in a row a broken download goes on; enoughBytes of progress start the count again.
-	maxResumes  = 6
+	// enoughBytes of progress are what makes a broken transfer's tries count from the beginning again.
 	enoughBytes = 1 << 20
 )
 
@@ -191,7 +190,7 @@ func (b *BlobReader) resume(broke error) error {
 		b.mark, b.failures = b.at, 0
 	}
 	b.failures++
-	if b.failures > maxResumes || b.d.Size <= 0 && b.end < 0 {
+	if b.failures >= b.r.c.cfg.Attempts || b.d.Size <= 0 && b.end < 0 {
 		kind := fault.KindOf(broke)
 		if kind == fault.Internal {
 			kind = fault.Unavailable
@@ -249,7 +248,7 @@ func (b *BlobReader) Close() error {
 // fetch asks one place for the bytes from offset to end (-1: to the last) and positions the answer there, whatever the server made of the range.
 // The size is the blob's as the server says it, -1 when it does not.
 func (r *Repository) fetch(ctx context.Context, p place, d ocispec.Descriptor, offset, end int64) (body io.ReadCloser, size int64, _ error) {
-	q := &request{method: http.MethodGet, header: http.Header{"Accept-Encoding": {"identity"}}}
+	q := &request{method: http.MethodGet, long: true, header: http.Header{"Accept-Encoding": {"identity"}}}
 	ranged := offset > 0 || end >= 0 && end != d.Size
 	if ranged {
 		q.header.Set("Range", byteRange(offset, end))

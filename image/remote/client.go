@@ -33,7 +33,9 @@ type Config struct {
 	Stall time.Duration
 	// MinRate is the least number of bytes per second that a server may send over Stall while we wait for it; 0: 256.
 	MinRate int64
-	Log     *slog.Logger
+	// Attempts is how often a transfer is tried that breaks without a megabyte of progress; 0: 7.
+	Attempts int
+	Log      *slog.Logger
 }
 
 // Credentials are what a caller says to be let in, as in Docker's X-Registry-Auth. The zero value is anonymous.
@@ -82,6 +84,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if c.cfg.MinRate <= 0 {
 		c.cfg.MinRate = 256
+	}
+	if c.cfg.Attempts <= 0 {
+		c.cfg.Attempts = 7
 	}
 	var err error
 	if c.insecure, err = parseInsecure(cfg.Insecure); err != nil {

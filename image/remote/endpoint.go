@@ -23,7 +23,8 @@ const (
 	pauseFor      = 30 * time.Second // for which a mirror that does not answer is not asked again
 	mirrorTimeout = 10 * time.Second // for a mirror's first answer
 	resolvedFor   = time.Minute      // how long the addresses of a name are believed to be insecure or not
-	maxServer     = 1 << 20          // bytes of an error body or a token that are read at most
+	maxServer     = 1 << 20          // bytes of a token's answer that are read at most
+	maxRefusal    = 64 << 10         // bytes of an error's body that are read at most
 )
 
 // capability says what an endpoint may be asked for, in hosts.toml's words.
@@ -181,20 +182,20 @@ type knowledge struct {
 	at         time.Time // zero: not asked yet
 	base       url.URL   // base or plain, whichever answered
 	challenges []challenge
-	err        error // of a mirror that did not answer; it is left in peace for a while
+	err        error // it did not answer: told to all who waited; a mirror is left in peace for a while
 }
 
 // know asks an endpoint GET /v2/ unless its answer is still fresh, and tells under which URL it is to be asked and how
 // it wants to know who we are. Several callers ask once.
 func (s *session) know(ctx context.Context, e *endpoint) (url.URL, []challenge, error) {
-	k := s.c.knowledgeOf(e)
+	k, came := s.c.knowledgeOf(e), time.Now()
 	if err := k.gate.lock(ctx); err != nil {
 		return e.base, nil, err
 	}
 	defer k.gate.unlock()
 	switch age := time.Since(k.at); {
 	case k.at.IsZero():
-	case k.err == nil && age < freshFor, k.err != nil && age < pauseFor:
+	case k.err == nil && age < freshFor, k.err != nil && (k.at.After(came) || e.mirror && age < pauseFor):
 		return k.base, k.challenges, k.err
 	}
 	asking := ctx
@@ -204,8 +205,8 @@ func (s *session) know(ctx context.Context, e *endpoint) (url.URL, []challenge, 
 		defer cancel()
 	}
 	base, challenges, err := s.ping(asking, e)
-	if ctx.Err() != nil || err != nil && !e.mirror {
-		return base, nil, err
+	if ctx.Err() != nil {
+		return base, nil, err // it is our caller who went away
 	}
 	k.at, k.base, k.challenges, k.err = time.Now(), base, challenges, err
 	return base, challenges, err

@@ -42,8 +42,8 @@ type hostEntry struct {
 
 // readHosts reads a registry's directory; nil when there is none.
 func (c *Client) readHosts(domain string) (*hostsConfig, error) {
-	for _, dir := range c.cfg.HostsDirs {
-		for _, name := range hostDirNames(domain) {
+	for _, name := range hostDirNames(domain) { // what is said of the host comes before any _default
+		for _, dir := range c.cfg.HostsDirs {
 			d := filepath.Join(dir, name)
 			if info, err := os.Stat(d); err != nil || !info.IsDir() {
 				continue

@@ -17,7 +17,6 @@ import (
 
 const (
 	wholeBelow   = 256 << 10 // blobs up to this size go in one PUT, which saves a round trip
-	maxUploads   = 6         // breaks of an upload in a row
 	refusedChunk = 32 << 20  // first size of chunks for a server that wants no larger request
 	leastChunk   = 1 << 20
 )
@@ -149,7 +148,7 @@ func (u *upload) run(ctx context.Context) error {
 			failures = 0
 		}
 		mark = u.at
-		if failures++; failures > maxUploads {
+		if failures++; failures >= u.r.c.cfg.Attempts {
 			return err
 		}
 		done, again := u.recover(ctx, err, failures)
@@ -240,7 +239,7 @@ func (u *upload) send(ctx context.Context) error {
 		if u.chunk > 0 && (most < 0 || most > u.chunk) {
 			most = u.chunk
 		}
-		q := &request{method: http.MethodPatch, url: u.location, scopes: u.r.writing(), once: true, size: most, wait: storeTimeout,
+		q := &request{method: http.MethodPatch, url: u.location, scopes: u.r.writing(), once: true, long: true, size: most, wait: storeTimeout,
 			header: http.Header{"Content-Type": {"application/octet-stream"}},
 			body:   func() (io.ReadCloser, error) { return u.content(u.at, most) }}
 		if most >= 0 && (u.at > 0 || most < u.d.Size) {
@@ -284,7 +283,7 @@ func (u *upload) content(at, n int64) (io.ReadCloser, error) {
 
 // finish closes the session: the registry checks the digest and names the blob.
 func (u *upload) finish(ctx context.Context) error {
-	q := &request{method: http.MethodPut, url: u.location, query: url.Values{"digest": {u.d.Digest.String()}}, scopes: u.r.writing(), once: true, wait: storeTimeout,
+	q := &request{method: http.MethodPut, url: u.location, query: url.Values{"digest": {u.d.Digest.String()}}, scopes: u.r.writing(), once: true, long: true, wait: storeTimeout,
 		header: http.Header{"Content-Type": {"application/octet-stream"}}}
 	resp, err := u.r.do(ctx, u.e, q)
 	if err != nil {
@@ -296,7 +295,7 @@ func (u *upload) finish(ctx context.Context) error {
 
 // whole sends the blob in one PUT.
 func (u *upload) whole(ctx context.Context) error {
-	q := &request{method: http.MethodPut, url: u.location, query: url.Values{"digest": {u.d.Digest.String()}}, scopes: u.r.writing(), size: u.d.Size, wait: storeTimeout,
+	q := &request{method: http.MethodPut, url: u.location, query: url.Values{"digest": {u.d.Digest.String()}}, scopes: u.r.writing(), long: true, size: u.d.Size, wait: storeTimeout,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		body:   func() (io.ReadCloser, error) { return u.content(0, u.d.Size) }}
 	resp, err := u.r.do(ctx, u.e, q)
@@ -373,7 +372,7 @@ func (r *Repository) PushManifest(ctx context.Context, tagOrDigest, mediaType st
 		return "", err
 	}
 	text := string(content)
-	resp, err := r.do(ctx, e, &request{method: http.MethodPut, path: r.path("manifests", tagOrDigest), scopes: r.writing(), wait: storeTimeout,
+	resp, err := r.do(ctx, e, &request{method: http.MethodPut, path: r.path("manifests", tagOrDigest), scopes: r.writing(), long: true, wait: storeTimeout,
 		header: http.Header{"Content-Type": {mediaType}}, body: textBody(text), size: int64(len(text))})
 	if err != nil {
 		return "", err

@@ -72,7 +72,7 @@ func (r *Refusal) kind() fault.Kind {
 
 // refusal reads an answer that was no. The body is read to its end or its bound; the caller closes it.
 func refusal(resp *http.Response) error {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxServer))
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
 	r := parseRefusal(resp.StatusCode, resp.Header.Values("WWW-Authenticate"), body)
 	r.After = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	if resp.Request != nil {

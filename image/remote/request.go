@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -20,6 +21,7 @@ const (
 	longestWait   = 30 * time.Second // a Retry-After beyond it is told, not waited for
 	totalWait     = 60 * time.Second // that one request may wait between its tries
 	answerTimeout = 60 * time.Second // for the head of an answer
+	wholeTimeout  = 3 * time.Minute  // for a whole exchange, except of blobs: there progress counts
 	storeTimeout  = 15 * time.Minute // for the answer to an upload: the server may have to move much
 )
 
@@ -37,6 +39,8 @@ type request struct {
 	any    bool                          // every answer is good, except that none came
 	// noBounce: redirects are answers that were not expected.
 	noBounce bool
+	// long: there is no limit to how long it may take as a whole.
+	long bool
 	// once: a second try could do harm or is made by the caller.
 	once bool
 	// wait is for the head of the answer; 0: answerTimeout.
@@ -223,7 +227,7 @@ func follow(from *url.URL, location string, e *endpoint) (*url.URL, error) {
 
 // exchange sends one request to one address and reads the answer's head. The body ends with an error when the server falls silent.
 func (s *session) exchange(ctx context.Context, e *endpoint, base url.URL, q *request, method string, u *url.URL, authorization string) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := s.limited(ctx, q)
 	w := newWatch(cancel, s.c.cfg.Stall, s.c.cfg.MinRate)
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
@@ -270,6 +274,19 @@ func (s *session) exchange(ctx context.Context, e *endpoint, base url.URL, q *re
 	}
 	resp.Body = &receiving{body: resp.Body, w: w, cancel: cancel, ctx: ctx}
 	return resp, nil
+}
+
+// limited gives an exchange's context, which may end for a reason of ours.
+func (s *session) limited(ctx context.Context, q *request) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if q.long {
+		return ctx, cancel
+	}
+	t := time.AfterFunc(wholeTimeout, func() { cancel(fmt.Errorf("%w: not done after %v", errSilent, wholeTimeout)) })
+	return ctx, func(cause error) {
+		t.Stop()
+		cancel(cause)
+	}
 }
 
 // target gives the address of a request.
