@@ -37,7 +37,10 @@ type Around struct {
 	Webhooks       []webhook.Endpoint `json:"webhooks,omitempty"`       // set at each start; others are set by the administrator's routes
 	WebhookRefuses []netip.Prefix     `json:"webhookRefuses,omitempty"` // networks to which no webhook is sent
 
-	// Certify says under which policy a repository's newest image is signed; nil: no repository is certified.
+	// Policies are files as image/policy reads them. A repository is certified under the first of which a rule with signers holds for
+	// it, when its newest image is signed so. In patterns the registry is called by the host of its URL, without one localhost.
+	Policies []string `json:"policies,omitempty"`
+	// Certify takes the place of Policies; nil: they decide.
 	Certify func(ctx context.Context, repository string) (policy string, ok bool, err error) `json:"-"`
 }
 
@@ -95,8 +98,11 @@ func (r *Registry) collected(took time.Duration, res *gc.Result, err error) {
 
 // openCatalog opens what is known of repositories, and search.
 func (r *Registry) openCatalog(dir string, d *door.Door) error {
-	c, err := catalog.Open(catalog.Config{Root: dir, Source: catalog.FromStorage(r.store), Access: r.guard,
-		Certify: r.cfg.Around.Certify, Log: r.cfg.Log})
+	certify, err := r.openCertifier()
+	if err != nil {
+		return err
+	}
+	c, err := catalog.Open(catalog.Config{Root: dir, Source: catalog.FromStorage(r.store), Access: r.guard, Certify: certify, Log: r.cfg.Log})
 	if err != nil {
 		return err
 	}
