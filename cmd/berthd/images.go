@@ -18,6 +18,7 @@ import (
 	"berth/base/fault"
 	pluginclient "berth/base/plugin"
 	"berth/engine/plugin"
+	"berth/image/policy"
 	"berth/image/remote"
 	"berth/image/transfer"
 )
@@ -185,11 +186,17 @@ func (r *rooms) openTransfer(ctx context.Context, cfg config) (err error) {
 	if err := r.openLazy(ctx, cfg); err != nil {
 		return err
 	}
+	var verify transfer.Verifier // stays nil without a policy
+	if o.Policy != "" {
+		if verify, err = policy.Open(o.Policy); err != nil {
+			return err
+		}
+	}
 	r.transfer = transfer.New(transfer.Config{
-		Images: r.images, Remote: r.remote, Lazy: r.lazy, MaxDownloads: o.Downloads, MaxUploads: o.Uploads, KeepBlobs: o.KeepBlobs, StaleIfError: o.StaleIfError, Log: r.log,
+		Images: r.images, Remote: r.remote, Verify: verify, Lazy: r.lazy, MaxDownloads: o.Downloads, MaxUploads: o.Uploads, KeepBlobs: o.KeepBlobs, StaleIfError: o.StaleIfError, Log: r.log,
 	})
 	r.plugins, err = plugin.Open(plugin.ManagerConfig{
-		Root: filepath.Join(cfg.DataRoot, "plugin"), Run: filepath.Join(cfg.ExecRoot, "plugin"), Remote: r.remote, InUse: r.pluginUses, Emit: r.pluginEvent, Log: r.log,
+		Root: filepath.Join(cfg.DataRoot, "plugin"), Run: filepath.Join(cfg.ExecRoot, "plugin"), Remote: r.remote, Verify: verify, InUse: r.pluginUses, Emit: r.pluginEvent, Log: r.log,
 	})
 	return err
 }
