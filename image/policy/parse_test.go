@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"berth/base/fault"
 	"berth/base/ref"
 )
@@ -122,6 +124,26 @@ func TestLoad(t *testing.T) {
 	p, err := Load(path)
 	if err != nil || p.Name != "images" || p.rules[0].Signers[0].key == nil {
 		t.Errorf("%+v, %v", p, err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, _ := ref.Parse("a.example/x")
+	at := ocispec.Descriptor{Digest: root}
+	if rule := f.Rule(name); rule != "require a signature of key keys/team.pub (images.json line 1, a.example)" {
+		t.Errorf("rule %q", rule)
+	}
+	os.WriteFile(path, []byte(`{"version": 1, "default": "accept"}`), 0o644)
+	if err := f.Verify(t.Context(), name, at, nil); err != nil {
+		t.Errorf("a change holds for the next image: %v", err)
+	}
+	os.WriteFile(path, []byte(`{"version": 1`), 0o644)
+	if err := f.Verify(t.Context(), name, at, nil); err == nil {
+		t.Error("an image is accepted while the rules cannot be read")
+	}
+	if _, err := Open(path); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a broken file: %v", err)
 	}
 	if _, err := Load(filepath.Join(dir, "none")); !fault.Is(err, fault.Invalid) {
 		t.Errorf("no file: %v", err)

@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"berth/base/fault"
 	"berth/base/ref"
 	"berth/image/remote"
 )
@@ -43,4 +44,32 @@ func (r Remote) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, 
 // Referrers lists what refers to a manifest.
 func (r Remote) Referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
 	return r.Repository.Referrers(ctx, d, "")
+}
+
+// File is a Verifier that reads its file of rules, and the keys that it names, again for every image: a change holds for
+// the next pull. While the file cannot be read nothing is accepted.
+type File struct{ path string }
+
+// Open reads a file of rules for the first time, to tell of mistakes at once. Errors are Invalid.
+func Open(path string) (File, error) {
+	_, err := Load(path)
+	return File{path}, err
+}
+
+// Verify checks the image that a name stands for at a repository.
+func (f File) Verify(ctx context.Context, name ref.Ref, root ocispec.Descriptor, at *remote.Repository) error {
+	p, err := Load(f.path)
+	if err != nil {
+		return fault.In(err, "image %s cannot be checked", name)
+	}
+	return Verifier{p}.Verify(ctx, name, root, at)
+}
+
+// Rule gives the rule that is going to be applied, as plans print it.
+func (f File) Rule(name ref.Ref) string {
+	p, err := Load(f.path)
+	if err != nil {
+		return err.Error()
+	}
+	return Verifier{p}.Rule(name)
 }
