@@ -178,7 +178,7 @@ func (o imageOptions) mirrors() []string {
 func (r *rooms) openTransfer(ctx context.Context, cfg config) (err error) {
 	o := cfg.Image
 	r.remote, err = remote.New(remote.Config{
-		HostsDirs: o.configDirs(), Mirrors: o.mirrors(), Insecure: o.Insecure, Proxy: o.proxy(), UserAgent: "berth/" + version, Log: r.log,
+		HostsDirs: o.configDirs(), Mirrors: o.mirrors(), Insecure: o.Insecure, Proxy: o.proxy(), UserAgent: "berth/" + version, Attempts: o.Attempts, Log: r.log,
 	})
 	if err != nil {
 		return err
