@@ -312,3 +312,11 @@ func bcryptSecret(t *testing.T) string {
 	}
 	return string(h)
 }
+
+func listen(tb testing.TB) net.Listener {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
+}
