@@ -394,14 +394,14 @@ func (c *checker) called(ids []digest.Digest) (list []string) {
 // blobSources are repositories that may have a document or a kept blob: those that its images' layers come from, and those of their
 // names.
 func (c *checker) blobSources(d digest.Digest) []Source {
-	desc := ocispec.Descriptor{Digest: d, MediaType: "application/octet-stream"}
+	desc := ocispec.Descriptor{Digest: d}
 	var repositories []string
 	for _, id := range c.wanted[d] {
 		st := c.images[id]
 		if id == d {
 			desc.MediaType = ocispec.MediaTypeImageConfig
 		}
-		if found := st.descriptorOf(d); found != nil {
+		if found := c.s.descriptorOf(&st, d); found != nil {
 			desc = found.OCI()
 		}
 		for _, l := range st.Layers {
@@ -416,22 +416,42 @@ func (c *checker) blobSources(d digest.Digest) []Source {
 			repositories = union(repositories, []string{n.Repository()})
 		}
 	}
+	// Registries have manifests and blobs in different places. Where it is not known which it is, both are tried.
+	kinds := []string{desc.MediaType}
+	if desc.MediaType == "" {
+		kinds = []string{"application/octet-stream", ocispec.MediaTypeImageManifest}
+	}
 	var list []Source
 	for _, r := range repositories {
-		list = append(list, Source{Repository: r, Descriptor: desc})
+		for _, k := range kinds {
+			desc.MediaType = k
+			list = append(list, Source{Repository: r, Descriptor: desc})
+		}
 	}
 	return list
 }
 
-// descriptorOf finds the descriptor of a document that an image names.
-func (st *stored) descriptorOf(d digest.Digest) *Descriptor {
+// descriptorOf finds the descriptor of a manifest or an index that an image came with, or that its index names.
+func (s *Store) descriptorOf(st *stored, d digest.Digest) *Descriptor {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	for i := range st.Origins {
 		o := &st.Origins[i]
 		if o.Manifest.Digest == d {
 			return &o.Manifest
 		}
-		if o.Index != nil && o.Index.Digest == d {
+		if o.Index == nil {
+			continue
+		}
+		if o.Index.Digest == d {
 			return o.Index
+		}
+		if ix := s.indexes[o.Index.Digest]; ix != nil {
+			for m := range ix.members {
+				if ix.members[m].Digest == d {
+					return &ix.members[m]
+				}
+			}
 		}
 	}
 	return nil

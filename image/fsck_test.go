@@ -51,6 +51,11 @@ func (w *ward) fetch(_ context.Context, src Source) (io.ReadCloser, error) {
 	if !ok {
 		return nil, fault.New(fault.NotFound, "no blob %s", src.Descriptor.Digest)
 	}
+	// As registries have it: manifests in one place, blobs in another.
+	isManifest := strings.Contains(content, `"schemaVersion"`)
+	if asked := strings.Contains(src.Descriptor.MediaType, "manifest") || strings.Contains(src.Descriptor.MediaType, "index"); asked != isManifest {
+		return nil, fault.New(fault.NotFound, "no blob %s", src.Descriptor.Digest)
+	}
 	w.fetched = append(w.fetched, string(src.Descriptor.Digest))
 	if w.lie > 0 {
 		w.lie--
@@ -140,6 +145,8 @@ func TestFsckRepairs(t *testing.T) {
 			want: "document missing", fetch: func(w *ward) []string { return []string{string(w.m.index.Digest)} }},
 		"an attestation": {damage: func(t *testing.T, w *ward) { write(t, w.doc(w.m.attests.Digest), "{}") },
 			want: "document damaged", fetch: func(w *ward) []string { return []string{string(w.m.attests.Digest)} }},
+		"a statement": {damage: func(t *testing.T, w *ward) { remove(t, w.doc(w.m.statement)) },
+			want: "document missing", fetch: func(w *ward) []string { return []string{string(w.m.statement)} }},
 		"a kept blob": {keep: true, damage: func(t *testing.T, w *ward) { write(t, w.doc(digest.Digest(top(w))), "{}") },
 			want: "blob damaged", fetch: func(w *ward) []string { return []string{top(w)} }},
 		"a name": {damage: func(t *testing.T, w *ward) {

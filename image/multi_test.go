@@ -21,6 +21,7 @@ type several struct {
 	index       Descriptor
 	manifests   map[string]Descriptor // by architecture
 	attests     Descriptor
+	statement   digest.Digest // what it says
 }
 
 func makeSeveral(t testing.TB, text string) *several {
@@ -35,6 +36,7 @@ func makeSeveral(t testing.TB, text string) *several {
 	}
 	m.arm, m.amd, m.z = on("arm64", "v8"), on("amd64", ""), on("s390x", "")
 	statement := m.l.add("application/vnd.in-toto+json", `{"_type":"https://in-toto.io/Statement/v0.1","text":"`+text+`"}`)
+	m.statement = statement.Digest
 	config := m.l.add(ocispec.MediaTypeImageConfig, toJSON(t, map[string]any{"architecture": "unknown", "os": "unknown", "rootfs": RootFS{Type: "layers", DiffIDs: []digest.Digest{statement.Digest}}}))
 	m.attests = m.l.add(ocispec.MediaTypeImageManifest, toJSON(t, map[string]any{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": config, "layers": []Descriptor{statement}}))
 	m.attests.Platform = &Platform{OS: "unknown", Architecture: "unknown"}
