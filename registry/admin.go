@@ -44,7 +44,7 @@ const routes = "/berth/registry/v1/"
 // openUpkeep opens the quotas and adds the routes for what an operator does to the content:
 //
 //	POST /berth/registry/v1/gc       {"plan": bool, "grace", "untagged", "uploads": "36h"} → {"plan": TEXT, "removed": {…}}
-//	POST /berth/registry/v1/check    {"content": bool} → {"repositories", "tags", "manifests", "blobs", "bytes", "problems": [TEXT]}
+//	POST /berth/registry/v1/check    {"content": bool, "repair": bool} → {"repositories", "tags", "manifests", "blobs", "bytes", "problems": [TEXT], "repaired"}
 //	GET  /berth/registry/v1/quota    → quota.Limits
 //	PUT  /berth/registry/v1/quota    quota.Limits → 204
 //	GET  /berth/registry/v1/usage/{name...}    ?organisation=1 → {"used", "limit"}
@@ -134,11 +134,12 @@ func (u *upkeep) collect(w http.ResponseWriter, req *http.Request) {
 func (u *upkeep) check(w http.ResponseWriter, req *http.Request) {
 	var asked struct {
 		Content bool `json:"content"`
+		Repair  bool `json:"repair"`
 	}
 	if _, ok := u.door.Admin(w, req); !ok || !u.door.Body(w, req, &asked) {
 		return
 	}
-	c, err := u.store.Check(req.Context(), asked.Content)
+	c, err := u.store.Check(req.Context(), storage.Look(asked))
 	if err != nil {
 		u.door.Fail(w, req, err)
 		return
@@ -147,7 +148,7 @@ func (u *upkeep) check(w http.ResponseWriter, req *http.Request) {
 	for i, p := range c.Problems {
 		problems[i] = p.String()
 	}
-	door.Answer(w, http.StatusOK, map[string]any{"repositories": c.Repositories, "tags": c.Tags, "manifests": c.Manifests, "blobs": c.Blobs, "bytes": c.Bytes, "problems": problems})
+	door.Answer(w, http.StatusOK, map[string]any{"repositories": c.Repositories, "tags": c.Tags, "manifests": c.Manifests, "blobs": c.Blobs, "bytes": c.Bytes, "problems": problems, "repaired": c.Repaired})
 }
 
 func (u *upkeep) limits(w http.ResponseWriter, req *http.Request) {

@@ -24,6 +24,7 @@ import (
 
 	"berth/base/failpoint"
 	"berth/registry/gc"
+	"berth/registry/storage"
 )
 
 const childEnv = "BERTH_TEST_REGISTRY_ROOT"
@@ -169,7 +170,7 @@ func (s *soak) finish() {
 	defer r.Close()
 	ctx, store := s.Context(), r.Store()
 	check := func() {
-		c, err := store.Check(ctx, true)
+		c, err := store.Check(ctx, storage.Look{Content: true})
 		if err != nil {
 			s.Fatal(err)
 		}

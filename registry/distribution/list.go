@@ -1,6 +1,7 @@
 package distribution
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -117,8 +118,33 @@ func (c *call) referrers(reference string) error {
 		c.w.Header().Set("Oci-Filters-Applied", "artifactType")
 	}
 	c.w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: found}
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: c.referrersPage(found)}
 	index.SchemaVersion = 2
 	c.json(http.StatusOK, index)
 	return nil
+}
+
+// referrersPage cuts a list to what fits into an index that clients read, and says in a Link header where the rest is.
+func (c *call) referrersPage(sorted []ocispec.Descriptor) []ocispec.Descriptor {
+	q := c.r.URL.Query()
+	if last := q.Get("last"); last != "" {
+		sorted = slices.DeleteFunc(sorted, func(d ocispec.Descriptor) bool { return d.Digest.String() <= last })
+	}
+	size := 0
+	for i, d := range sorted {
+		data, err := json.Marshal(d)
+		if err != nil {
+			continue
+		}
+		if size += len(data) + 1; size < storage.MaxManifest-1024 || i == 0 {
+			continue
+		}
+		next := url.Values{"last": {sorted[i-1].Digest.String()}}
+		if kind := q.Get("artifactType"); kind != "" {
+			next.Set("artifactType", kind)
+		}
+		c.w.Header().Set("Link", "<"+c.r.URL.Path+"?"+next.Encode()+`>; rel="next"`)
+		return sorted[:i]
+	}
+	return sorted
 }

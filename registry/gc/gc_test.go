@@ -101,7 +101,7 @@ func (s *shop) collect(p gc.Policy) *gc.Result {
 
 func (s *shop) sound() {
 	s.Helper()
-	c, err := s.Check(s.T.Context(), true)
+	c, err := s.Check(s.T.Context(), storage.Look{Content: true})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -28,17 +28,26 @@ func (p Problem) String() string {
 	return p.Repository + ": " + p.What
 }
 
+// Look says how Check looks.
+type Look struct {
+	Content bool // read every blob and compare its digest
+	// Repair mends what can be: content that has another digest than its name is removed, so that the next push brings it again instead of
+	// being told that it is there; referrers' entries are written that are missing.
+	Repair bool
+}
+
 // Checked says what Check has looked at and found.
 type Checked struct {
 	Repositories, Tags, Manifests, Blobs int
 	Bytes                                int64 // read and hashed
+	Repaired                             int   // of the problems
 	Problems                             []Problem
 }
 
 // Check looks whether every name leads to what it stands for: tags to manifests, manifests to all that they name, referrers both ways,
-// links to blobs. With content it reads every blob and compares its digest. It runs while the registry serves; what looks wrong in
+// links to blobs. It runs while the registry serves; what looks wrong in
 // passing is looked at again while nothing changes in the repository.
-func (s *Store) Check(ctx context.Context, content bool) (*Checked, error) {
+func (s *Store) Check(ctx context.Context, how Look) (*Checked, error) {
 	var c Checked
 	names, err := s.Repositories(ctx, "")
 	if err != nil {
@@ -50,7 +59,7 @@ func (s *Store) Check(ctx context.Context, content bool) (*Checked, error) {
 			return nil, err
 		}
 		if len(look.problems) > 0 {
-			look = &inspection{store: s, repo: repo}
+			look = &inspection{store: s, repo: repo, repair: how.Repair}
 			if err := look.alone(ctx); err != nil {
 				return nil, err
 			}
@@ -58,13 +67,14 @@ func (s *Store) Check(ctx context.Context, content bool) (*Checked, error) {
 		c.Repositories++
 		c.Tags += look.tags
 		c.Manifests += look.manifests
+		c.Repaired += look.repaired
 		c.Problems = append(c.Problems, look.problems...)
 	}
-	return &c, s.checkBlobs(ctx, &c, content)
+	return &c, s.checkBlobs(ctx, &c, how)
 }
 
 // checkBlobs compares every blob with its digest.
-func (s *Store) checkBlobs(ctx context.Context, c *Checked, content bool) error {
+func (s *Store) checkBlobs(ctx context.Context, c *Checked, how Look) error {
 	for e, err := range s.driver.List(ctx, blobsKey) {
 		if err != nil {
 			return err
@@ -75,7 +85,7 @@ func (s *Store) checkBlobs(ctx context.Context, c *Checked, content bool) error 
 			c.Problems = append(c.Problems, Problem{What: e.Key + " is named by no digest"})
 			continue
 		}
-		if !content {
+		if !how.Content {
 			continue
 		}
 		got, n, err := s.hash(ctx, d)
@@ -86,6 +96,12 @@ func (s *Store) checkBlobs(ctx context.Context, c *Checked, content bool) error 
 			return err
 		case got != d:
 			c.Problems = append(c.Problems, Problem{What: fmt.Sprintf("blob %s has the content of %s", d, got)})
+			if how.Repair {
+				if err := s.driver.Remove(ctx, blobKey(d)); err != nil {
+					return err
+				}
+				c.Repaired++
+			}
 		}
 	}
 	return nil
@@ -106,7 +122,9 @@ func (s *Store) hash(ctx context.Context, d digest.Digest) (digest.Digest, int64
 type inspection struct {
 	store           *Store
 	repo            string
+	repair          bool
 	tags, manifests int
+	repaired        int
 	problems        []Problem
 }
 
@@ -191,11 +209,17 @@ func (i *inspection) manifest(ctx context.Context, r Record) error {
 	if doc.Subject == nil {
 		return nil
 	}
-	ok, err := i.store.has(ctx, referrerKey(i.repo, r.Subject, r.Digest))
-	if err == nil && !ok {
-		i.problem("manifest %s is not among the referrers of %s", r.Digest, r.Subject)
+	key := referrerKey(i.repo, doc.Subject.Digest, r.Digest)
+	ok, err := i.store.has(ctx, key)
+	if err != nil || ok {
+		return err
 	}
-	return err
+	i.problem("manifest %s is not among the referrers of %s", r.Digest, doc.Subject.Digest)
+	if !i.repair {
+		return nil
+	}
+	i.repaired++
+	return i.store.writeJSON(ctx, key, doc.referrer(r))
 }
 
 func (i *inspection) linksLead(ctx context.Context) error {
