@@ -38,6 +38,7 @@ const (
 	maxSignatures = 64
 	maxReferrers  = 256
 	maxPayload    = 1 << 20
+	maxTag        = 128 // a longer one is none: of a SHA-512 nothing is signed by tag
 )
 
 // candidate is a signature as it was found, with nothing of it checked yet.
@@ -58,8 +59,10 @@ type candidate struct {
 func find(ctx context.Context, src Source, root digest.Digest) ([]candidate, error) {
 	f := finder{ctx: ctx, src: src}
 	tag := strings.Replace(root.String(), ":", "-", 1) + ".sig"
-	if err := f.manifest(tag, tag); err != nil {
-		return nil, err
+	if len(tag) <= maxTag {
+		if err := f.manifest(tag, tag); err != nil {
+			return nil, err
+		}
 	}
 	referrers, err := src.Referrers(ctx, root)
 	if err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.NotImplemented) {
