@@ -87,8 +87,8 @@ func (h *Hold) Image(id digest.Digest) error {
 	if err := h.Blob(id); err != nil {
 		return err
 	}
-	for _, d := range r.documents() {
-		if err := h.Blob(d); err != nil && !fault.Is(err, fault.NotFound) {
+	for _, d := range r.held {
+		if err := h.Blob(d); err != nil {
 			return err
 		}
 	}

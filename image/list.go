@@ -38,6 +38,7 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 	s.mu.RLock()
 	var list []Summary
 	members := map[string][]Descriptor{}
+	groups := map[string][]string{}
 	var byManifest map[digest.Digest]*record
 	if o.Manifests {
 		byManifest = s.byManifest()
@@ -64,6 +65,9 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 		if o.SharedSize {
 			sum.SharedSize = s.sharedSize(r, layerUsers)
 		}
+		if o.Containers {
+			groups[img.ID] = s.groupOf(r)
+		}
 		if o.Manifests {
 			members[img.ID] = s.membersOf(r, s.rootOf(hit{r, s.shownRoot(r)}))
 		}
@@ -77,7 +81,10 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 	}
 	if o.Containers {
 		for i := range list {
-			list[i].Containers = len(s.usedBy(list[i].ID))
+			list[i].Containers = 0
+			for _, id := range groups[list[i].ID] {
+				list[i].Containers += len(s.usedBy(id))
+			}
 		}
 	}
 	slices.SortFunc(list, func(a, b Summary) int {
@@ -87,6 +94,18 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return list, ctx.Err()
+}
+
+// groupOf gives the ids of an image and of those that stand under it; mu is held.
+func (s *Store) groupOf(r *record) []string {
+	ids := []string{string(r.id)}
+	siblings := s.siblings()
+	for _, m := range s.members(s.rootOf(hit{r, s.shownRoot(r)})) {
+		if siblings[m.id] {
+			ids = append(ids, string(m.id))
+		}
+	}
+	return ids
 }
 
 // selection is a ListOptions whose filters have been read.

@@ -264,6 +264,18 @@ func TestNamesAndPlatforms(t *testing.T) {
 			t.Errorf("after %s: %v", p, err)
 		}
 	}
+	// A container of another platform is one of the image's, and keeps it.
+	h.uses[m.arm.id()] = []Use{{strings.Repeat("c", 64), false}}
+	if all, _ := h.List(ctx, ListOptions{Containers: true}); len(all) != 1 || all[0].Containers != 1 {
+		t.Errorf("%+v", all)
+	}
+	if _, err := h.Prune(ctx, Filters{"dangling": {"false"}}); err != nil || h.Count() != 1 {
+		t.Errorf("%d images, %v", h.Count(), err)
+	}
+	if _, err := h.Remove(ctx, "app:1", RemoveOptions{}); fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), hexOf(m.arm.id())[:12]) {
+		t.Errorf("%v", err)
+	}
+	delete(h.uses, m.arm.id())
 	// A name that came with another platform of the same index gives the same image as the others.
 	if _, err := h.Load(ctx, bytes.NewReader(m.archive("docker.io/library/b:1")), LoadOptions{Platform: &arm}); err != nil {
 		t.Fatal(err)

@@ -85,9 +85,9 @@ func (rm *removal) name(text string, r *record) error {
 	}
 	n = lookupForm(n)
 	names := rm.s.namesOf(r)
-	if uses := rm.s.usedBy(string(r.id)); !rm.o.Force && oneName(names) && len(uses) > 0 {
+	if user, used := rm.used(r, n); !rm.o.Force && oneName(names) && user != "" {
 		return fault.New(fault.Conflict, "conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
-			text, id.Short(uses[0].ContainerID), id.Short(string(r.id)))
+			text, id.Short(user), id.Short(string(used)))
 	}
 	// With the last tag of a repository go its digests: nobody asked for them by name.
 	taken := []ref.Ref{n}
@@ -124,6 +124,22 @@ func (rm *removal) name(text string, r *record) error {
 		return err
 	}
 	return rm.nameless(group)
+}
+
+// used tells a container that uses an image, or one of another platform that would be without a name too.
+func (rm *removal) used(r *record, n ref.Ref) (container string, image digest.Digest) {
+	group := []*record{r}
+	for _, m := range rm.group([]ref.Ref{n}) {
+		if len(rm.s.byID[m.id]) == 0 {
+			group = union(group, []*record{m})
+		}
+	}
+	for _, m := range group {
+		if uses := rm.s.usedBy(string(m.id)); len(uses) > 0 {
+			return uses[0].ContainerID, m.id
+		}
+	}
+	return "", ""
 }
 
 // image removes an image by its id, and those that stand under it.
