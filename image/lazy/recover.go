@@ -135,7 +135,9 @@ func (m *Manager) takeView(ctx context.Context, c *content, name string) {
 		c.mu.Lock()
 		c.next = max(c.next, numberOf(name)+1)
 		c.mu.Unlock()
-		err = c.serve(v, true)
+		if err = c.serve(v, true); err != nil {
+			conn.Close()
+		}
 	}
 	if err != nil {
 		c.log.Error("a view cannot be taken over", "view", name, "error", err)

@@ -31,8 +31,9 @@ const (
 // Bounds of what a TOC may make us read and keep.
 const (
 	tocMax   = 64 << 20 // bytes of the TOC, as JSON and compressed
-	entryMax = 1_000_000
-	chunkMax = 64 << 20 // bytes of a chunk with what lies before it in its stream
+	entryMax = 250_000
+	nodeMax  = 2 * entryMax // with directories that have no entry
+	chunkMax = 64 << 20     // bytes of a chunk with what lies before it in its stream
 	tailSize = 256 << 10
 )
 
@@ -222,23 +223,65 @@ type entry struct {
 	ChunkType   string            `json:"chunkType"`
 }
 
-// parse reads the JSON.
+// parse reads the JSON, row by row, so that what is refused for its size does not take memory first.
 func (t *toc) parse() error {
-	var f struct {
-		Version int     `json:"version"`
-		Entries []entry `json:"entries"`
+	version := 0
+	d := json.NewDecoder(bytes.NewReader(t.json))
+	err := object(d, func(key string) error {
+		switch key {
+		case "version":
+			return d.Decode(&version)
+		case "entries":
+			return t.rows(d)
+		}
+		var skipped json.RawMessage
+		return d.Decode(&skipped)
+	})
+	if err == nil && version != 1 {
+		err = fault.New(fault.NotImplemented, "version %d", version)
 	}
-	if err := json.Unmarshal(t.json, &f); err != nil {
-		return fault.Wrap(fault.Invalid, err, "table of contents")
+	if err != nil && fault.KindOf(err) != fault.NotImplemented {
+		err = fault.Wrap(fault.Invalid, err, "its JSON")
 	}
-	if f.Version != 1 {
-		return fault.New(fault.NotImplemented, "table of contents of version %d", f.Version)
+	return fault.In(err, "table of contents")
+}
+
+// object reads a JSON object and calls f for each key, which reads the value.
+func object(d *json.Decoder, f func(key string) error) error {
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return errors.Join(err, errors.New("no object"))
 	}
-	if len(f.Entries) > entryMax {
-		return fault.New(fault.NotImplemented, "table of contents with more than %d entries", entryMax)
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := key.(string)
+		if err := f(name); err != nil {
+			return err
+		}
 	}
-	t.entries = f.Entries
-	return nil
+	_, err := d.Token()
+	return err
+}
+
+func (t *toc) rows(d *json.Decoder) error {
+	if open, err := d.Token(); err != nil || open != json.Delim('[') {
+		return errors.Join(err, errors.New("entries are no array"))
+	}
+	t.entries = nil
+	for d.More() {
+		if len(t.entries) == entryMax {
+			return fault.New(fault.NotImplemented, "more than %d entries", entryMax)
+		}
+		var e entry
+		if err := d.Decode(&e); err != nil {
+			return err
+		}
+		t.entries = append(t.entries, e)
+	}
+	_, err := d.Token()
+	return err
 }
 
 // shorten keeps a hostile name from filling a log.

@@ -51,9 +51,14 @@ type tree struct {
 	opaque string // the attribute
 	info   layer.Info
 	has    fuse.Features
+	links  int // followed for the entry in work
 }
 
-const impliedMax = 1000 // as archive.Apply has it
+// As archive.Apply has them; links are those of one path.
+const (
+	impliedMax = 1000
+	linksMax   = 40
+)
 
 // buildTree makes the tree of a TOC. NotImplemented: the layer has something that only unpacking gets right, or is hostile.
 func buildTree(ctx context.Context, t *toc, opaqueAttr string) (*tree, error) {
@@ -124,7 +129,10 @@ func (t *tree) entry(e *entry, first, count int) error {
 		return t.rootEntry(e)
 	}
 	dirName, base := path.Split(name)
-	dir, err := t.dir(strings.TrimSuffix(dirName, "/"), true, 0)
+	if t.links = 0; len(t.nodes) > nodeMax {
+		return refuse(e, "is one of too many")
+	}
+	dir, err := t.dir(strings.TrimSuffix(dirName, "/"), true)
 	if err != nil {
 		return refuse(e, err.Error())
 	}
@@ -237,7 +245,7 @@ func (t *tree) hardlink(e *entry, dir fuse.Node, base string) error {
 		return refuse(e, "is a hard link to nothing")
 	}
 	fromName, fromBase := path.Split(name)
-	from, err := t.dir(strings.TrimSuffix(fromName, "/"), false, 0)
+	from, err := t.dir(strings.TrimSuffix(fromName, "/"), false)
 	if err != nil {
 		return refuse(e, "is a hard link to nothing")
 	}
@@ -266,7 +274,7 @@ func (e pathError) Error() string { return string(e) }
 const errNoDir = pathError("lies in something that is no directory")
 
 // dir finds a directory by its path, through links, and makes what is missing.
-func (t *tree) dir(name string, create bool, links int) (fuse.Node, error) {
+func (t *tree) dir(name string, create bool) (fuse.Node, error) {
 	at := fuse.Root
 	for rest := name; rest != ""; {
 		var part string
@@ -280,11 +288,11 @@ func (t *tree) dir(name string, create bool, links int) (fuse.Node, error) {
 		case t.at(next).isDir():
 		case t.at(next).attr.Mode&unix.S_IFMT == unix.S_IFLNK:
 			target, ok := t.follow(at, t.at(next).target)
-			if !ok || links >= 40 {
+			if t.links++; !ok || t.links > linksMax {
 				return 0, pathError("lies behind a link that leads too far")
 			}
 			var err error
-			if next, err = t.dir(target, create, links+1); err != nil {
+			if next, err = t.dir(target, create); err != nil {
 				return 0, err
 			}
 		case create && t.at(next).isWhiteout() && t.at(at).marked[part]:

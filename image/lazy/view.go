@@ -37,14 +37,15 @@ func (c *content) show(path string) error {
 			return fault.In(err, "park the view of a lazy layer")
 		}
 	}
-	if err := failpoint.Hit("lazy/after-park"); err != nil {
+	err = failpoint.Hit("lazy/after-park")
+	if err == nil {
+		err = c.serve(v, false)
+	}
+	if err != nil {
 		conn.Close()
-		return err
+		c.unparkName(v.name)
 	}
-	if err := c.serve(v, false); err != nil {
-		return err
-	}
-	return nil
+	return err
 }
 
 // serve starts serving a view, one that was served before when resend is set, and forgets it when its last user is gone.
@@ -56,7 +57,6 @@ func (c *content) serve(v *view, resend bool) error {
 		}
 	}
 	if err != nil {
-		v.conn.Close()
 		return err
 	}
 	v.server = s
