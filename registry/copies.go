@@ -42,7 +42,7 @@ func (r *Registry) openMirrors() (distribution.Upstream, error) {
 		return nil, nil
 	}
 	c, err := upstream.Open(upstream.Config{Dir: r.mirrorsDir(), Store: r.store, Sources: r.cfg.Copies.Mirrors, HostsDirs: r.cfg.Copies.HostsDirs,
-		UserAgent: "berth-registry", Count: r.countMirror, Log: r.cfg.Log})
+		UserAgent: "berth-registry", Count: r.countMirror, Quota: r.quota.Check, Stored: r.showCopy, Log: r.cfg.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +58,13 @@ func (r *Registry) openMirrors() (distribution.Upstream, error) {
 func (r *Registry) countMirror(source, kind, result string, fetched int64) {
 	if r.parts.metrics != nil {
 		r.parts.metrics.Upstream(source, kind, result, fetched)
+	}
+}
+
+// showCopy has the catalog look at a repository that was fetched.
+func (r *Registry) showCopy(repository string) {
+	if r.parts.catalog != nil {
+		r.parts.catalog.Refresh(repository)
 	}
 }
 

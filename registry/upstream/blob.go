@@ -167,13 +167,17 @@ func (c *Cache) run(f *fetch, repository string, d digest.Digest) error {
 	close(f.ready)
 
 	stored := make(chan error, 1)
-	f.use()
-	body := f.reader(c.ctx, false) // PutBlob names nothing that does not have the digest
-	c.all.Go(func() {
-		defer body.Close()
-		_, err := c.cfg.Store.PutBlob(c.ctx, repository, d, body)
-		stored <- err
-	})
+	if full := c.cfg.Quota(c.ctx, repository, max(f.size, 0)); full != nil {
+		stored <- full
+	} else {
+		f.use()
+		body := f.reader(c.ctx, false) // PutBlob names nothing that does not have the digest
+		c.all.Go(func() {
+			defer body.Close()
+			_, err := c.cfg.Store.PutBlob(c.ctx, repository, d, body)
+			stored <- err
+		})
+	}
 	if err := f.fill(rc, d); err != nil {
 		f.fail(err)
 		<-stored

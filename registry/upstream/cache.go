@@ -34,7 +34,11 @@ type Config struct {
 	UserAgent string
 	// Count is told of everything that the cache was asked for: kind is manifest or blob, result hit, miss, stale or error.
 	Count func(source, kind, result string, fetched int64)
-	Log   *slog.Logger // nil: slog.Default()
+	// Quota says whether so many more bytes may be stored in a repository; what may not goes to the clients all the same. nil: no limit.
+	Quota func(ctx context.Context, repository string, more int64) error
+	// Stored is told of repositories that have got a manifest or a tag; nil: nobody.
+	Stored func(repository string)
+	Log    *slog.Logger // nil: slog.Default()
 }
 
 const (
@@ -42,11 +46,14 @@ const (
 	quiet       = 20 * time.Second // after which the rest of an image is fetched
 	lookEvery   = 5 * time.Second  // for images that have gone quiet
 	askTimeout  = 2 * time.Minute  // for a manifest
-	pauseFor    = 10 * time.Second // for which a source that failed is not asked for what we have a copy of
+	pauseFor    = 30 * time.Second // for which a source that failed is not asked for what we have a copy of
+	renewIn     = 5 * time.Second  // is how long a client with a copy at hand waits for the source
 	absentFor   = 30 * time.Second // for which what a source does not have is not asked again
 	maxAbsent   = 4096
 	waitingFor  = 30 * 24 * time.Hour // for which a manifest waits for its blobs since somebody wanted it
-	maxFinishes = 3                   // tries to make a copy whole
+	maxWaiting  = 20_000              // manifests that wait; the oldest give way
+	tidyEvery   = time.Hour
+	maxFinishes = 3 // tries to make a copy whole
 )
 
 // Cache is the sources and what was copied of them. All methods may be called at once.
@@ -97,6 +104,12 @@ func Open(cfg Config) (*Cache, error) {
 	}
 	if cfg.Count == nil {
 		cfg.Count = func(string, string, string, int64) {}
+	}
+	if cfg.Quota == nil {
+		cfg.Quota = func(context.Context, string, int64) error { return nil }
+	}
+	if cfg.Stored == nil {
+		cfg.Stored = func(string) {}
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "open the mirrors")

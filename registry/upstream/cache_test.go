@@ -64,7 +64,7 @@ func (f *far) set(hook func(w http.ResponseWriter, r *http.Request) bool) {
 
 func (f *far) fail() {
 	f.set(func(w http.ResponseWriter, r *http.Request) bool {
-		w.WriteHeader(http.StatusForbidden) // not let in: no other try, unlike 503
+		w.WriteHeader(http.StatusInsufficientStorage) // not tried again, unlike 503
 		return true
 	})
 }
@@ -469,6 +469,56 @@ func TestFinish(t *testing.T) {
 	}
 	f.fail()
 	pulled.pull(t, n.host+"/x", "1")
+}
+
+// TestWaiting keeps what waits over a restart, makes it whole then, and forgets it after a month.
+func TestWaiting(t *testing.T) {
+	f, root := newFar(t), t.TempDir()
+	im := newImage(14, 1000)
+	im.push(t, f.host+"/x", "1")
+	src := Source{Name: "far", Registry: "http://" + f.host}
+	n := newNear(t, root, t.TempDir(), src)
+	if _, err := client(t, n.host+"/x").Manifest(t.Context(), "1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.store.PutBlob(t.Context(), "x", digest.FromBytes(im.blobs[0]), bytes.NewReader(im.blobs[0])); err != nil {
+		t.Fatal(err) // as if the registry had been killed behind it
+	}
+	n.stop()
+	n = newNear(t, root, t.TempDir(), src)
+	if list := n.cache.gone(0); len(list) != 1 || list[0] != "x" {
+		t.Fatalf("%q are to be finished", list)
+	}
+	if err := n.cache.finish(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.store.Manifest(t.Context(), "x", "1"); err != nil {
+		t.Error(err)
+	}
+
+	old := waitingEntry{MediaType: ocispec.MediaTypeImageManifest, Content: im.manifest, Wanted: time.Now().Add(-waitingFor - time.Hour)}
+	if err := n.cache.put(bucketWaiting, pairKey("y", "sha256:x"), old); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.cache.tidy(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := n.cache.waitingOf("y"); err != nil || len(list) != 0 {
+		t.Errorf("%v %v", list, err)
+	}
+}
+
+// TestQuota gives the clients what the storage has no room for.
+func TestQuota(t *testing.T) {
+	f := newFar(t)
+	im := newImage(15, 1000)
+	im.push(t, f.host+"/x", "1")
+	n := newNear(t, t.TempDir(), t.TempDir(), Source{Name: "far", Registry: "http://" + f.host})
+	n.cache.cfg.Quota = func(context.Context, string, int64) error { return fault.New(fault.Forbidden, "full") }
+	im.pull(t, n.host+"/x", "1")
+	if _, err := n.store.StatBlob(t.Context(), "x", digest.FromBytes(im.blobs[1])); !fault.Is(err, fault.NotFound) {
+		t.Errorf("stored in spite of the quota: %v", err)
+	}
 }
 
 // TestAbsent does not ask again at once for what is not there.

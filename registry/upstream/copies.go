@@ -63,9 +63,9 @@ func openCopies(file string) (*bbolt.DB, error) {
 	return db, nil
 }
 
-// load reads which repositories are copies, and drops what has waited too long.
+// load reads which repositories are copies, and which of them may have been about to become whole.
 func (c *Cache) load() error {
-	return c.db.Update(func(tx *bbolt.Tx) error {
+	return c.db.View(func(tx *bbolt.Tx) error {
 		err := tx.Bucket(bucketCopies).ForEach(func(k, v []byte) error {
 			c.copies[string(k)] = string(v)
 			return nil
@@ -73,21 +73,51 @@ func (c *Cache) load() error {
 		if err != nil {
 			return err
 		}
-		var old [][]byte
-		err = tx.Bucket(bucketWaiting).ForEach(func(k, v []byte) error {
-			var w waitingEntry
-			if json.Unmarshal(v, &w) != nil || time.Since(w.Wanted) > waitingFor {
-				old = append(old, bytes.Clone(k))
-			}
+		return tx.Bucket(bucketWaiting).ForEach(func(k, _ []byte) error {
+			repository, _, _ := bytes.Cut(k, []byte{0})
+			c.active[string(repository)] = &unfinished{repository: string(repository), touched: time.Now()}
 			return nil
 		})
-		for _, k := range old {
-			if e := tx.Bucket(bucketWaiting).Delete(k); err == nil {
-				err = e
+	})
+}
+
+// tidy drops manifests that have waited too long, and the oldest when there are too many.
+func (c *Cache) tidy() error {
+	type item struct {
+		key    []byte
+		wanted time.Time
+	}
+	var list []item
+	err := c.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketWaiting).ForEach(func(k, v []byte) error {
+			var w struct{ Wanted time.Time }
+			if err := json.Unmarshal(v, &w); err != nil {
+				w.Wanted = time.Time{} // unreadable: it goes
+			}
+			list = append(list, item{bytes.Clone(k), w.Wanted})
+			return nil
+		})
+	})
+	if err != nil {
+		return fault.In(err, "read the mirrors")
+	}
+	slices.SortFunc(list, func(a, b item) int { return b.wanted.Compare(a.wanted) })
+	keep := 0
+	for keep < len(list) && keep < maxWaiting && time.Since(list[keep].wanted) < waitingFor {
+		keep++
+	}
+	if keep == len(list) {
+		return nil
+	}
+	err = c.db.Update(func(tx *bbolt.Tx) error {
+		for _, i := range list[keep:] {
+			if err := tx.Bucket(bucketWaiting).Delete(i.key); err != nil {
+				return err
 			}
 		}
-		return err
+		return nil
 	})
+	return fault.In(err, "write the mirrors")
 }
 
 func pairKey(repository, name string) []byte { return []byte(repository + "\x00" + name) }

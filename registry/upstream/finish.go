@@ -74,6 +74,7 @@ func (c *Cache) promote(ctx context.Context, repository string, d digest.Digest,
 	if err := c.drop(bucketWaiting, pairKey(repository, d.String())); err != nil {
 		return err
 	}
+	c.cfg.Stored(repository)
 	c.arrived(repository, d)
 	return nil
 }
@@ -82,7 +83,14 @@ func (c *Cache) promote(ctx context.Context, repository string, d digest.Digest,
 func (c *Cache) finishLoop() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	var tidied time.Time
 	for {
+		if time.Since(tidied) >= tidyEvery {
+			tidied = time.Now()
+			if err := c.tidy(); err != nil {
+				c.log.Error("manifests that waited too long could not be dropped", "error", err)
+			}
+		}
 		select {
 		case <-c.ctx.Done():
 			return

@@ -121,7 +121,9 @@ func (c *Cache) renew(ctx context.Context, s *source, repository, tag string, ou
 		return stale(reason)
 	}
 	name, _ := s.remote(repository)
-	d, err := s.repository(name).Resolve(ctx, tag)
+	soon, cancel := context.WithTimeout(ctx, renewIn)
+	defer cancel()
+	d, err := s.repository(name).Resolve(soon, tag)
 	if err == nil && d.Digest == ours.Digest {
 		s.answered(nil)
 		c.count(s, "manifest", "hit", 0)
@@ -229,6 +231,9 @@ func (c *Cache) keep(ctx context.Context, s *source, repository, tag string, doc
 	}
 	if err == nil && tag != "" {
 		err = c.setTag(repository, tag, tagEntry{Digest: doc.Digest, Checked: time.Now().UTC()})
+	}
+	if err == nil && missing == nil {
+		c.cfg.Stored(repository)
 	}
 	return m, err
 }
