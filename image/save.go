@@ -44,6 +44,13 @@ func (s *Store) SaveWith(ctx context.Context, w io.Writer, refs []string, o Save
 	if err != nil {
 		return err
 	}
+	for _, it := range items {
+		for _, i := range it.images {
+			if err := s.layers.Whole(ctx, i.img.Layers...); err != nil {
+				return err
+			}
+		}
+	}
 	sv := &saver{s: s, tw: tar.NewWriter(w), written: map[digest.Digest]bool{}}
 	if err := sv.archive(ctx, items); err != nil {
 		return err

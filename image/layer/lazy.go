@@ -227,6 +227,16 @@ func (s *Store) dropAllRetired() {
 	}
 }
 
+// Whole waits until diffs are unpacked, which lazy ones are not; only then is the size of their tars known. The caller holds them.
+func (s *Store) Whole(ctx context.Context, chain ...digest.Digest) error {
+	for _, d := range chain {
+		if err := s.whole(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // whole waits for a diff to be unpacked. The caller holds it.
 func (s *Store) whole(ctx context.Context, d digest.Digest) error {
 	s.mu.Lock()
