@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -167,10 +169,7 @@ func (r *Registry) mount(path string, h http.Handler) {
 
 // url is where clients reach the registry, "" when nobody has said so.
 func (r *Registry) url() string {
-	if r.cfg.Around.URL != "" {
-		return r.cfg.Around.URL
-	}
-	return r.cfg.Auth.URL
+	return strings.TrimSuffix(cmp.Or(r.cfg.Around.URL, r.cfg.Auth.URL), "/")
 }
 
 // Catalog is what is known of the registry's repositories, for tests and for parts that are wired elsewhere.

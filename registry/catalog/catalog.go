@@ -53,6 +53,10 @@ type Catalog struct {
 	// begin before the last one's OnCommit has run. It is held while the disk works and taken before mu.
 	writing sync.Mutex
 
+	// reading puts looks at the storage in a row, so that an older one never replaces a newer one. It is held while the
+	// storage is read and taken before mu.
+	reading sync.Mutex
+
 	mu      sync.RWMutex
 	index   *index
 	derived map[string]Derived  // by repository; what is in index.db
@@ -79,12 +83,12 @@ func Open(cfg Config) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, fresh, err := openFound(filepath.Join(cfg.Root, "index.db"), cfg.Log)
+	found, derived, fresh, err := openFound(filepath.Join(cfg.Root, "index.db"), cfg.Log)
 	if err != nil {
 		people.Close()
 		return nil, err
 	}
-	c := &Catalog{cfg: cfg, log: cfg.Log, people: people, found: found,
+	c := &Catalog{cfg: cfg, log: cfg.Log, people: people, found: found, derived: derived,
 		wake: make(chan struct{}, 1), index: newIndex(),
 		queue: map[string]struct{}{}, dirty: map[string]struct{}{}}
 	c.idle = sync.NewCond(&c.mu)
@@ -103,9 +107,6 @@ func Open(cfg Config) (*Catalog, error) {
 func (c *Catalog) load() error {
 	var err error
 	if c.facts, err = loadFacts(c.people); err != nil {
-		return err
-	}
-	if c.derived, err = loadDerived(c.found); err != nil {
 		return err
 	}
 	for name := range c.derived {

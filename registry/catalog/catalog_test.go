@@ -224,13 +224,19 @@ func TestFactsOutliveTheProcess(t *testing.T) {
 	c.Notice(notice.Event{Action: notice.Pull, Repository: "team/web", MediaType: "m"})
 	c.Close()
 
-	for _, damage := range []string{"", "gone", "broken"} {
+	for _, damage := range []string{"", "gone", "broken", "scratched"} {
 		index := filepath.Join(root, "index.db")
 		switch damage {
 		case "gone":
 			os.Remove(index)
 		case "broken":
 			os.WriteFile(index, bytes.Repeat([]byte("not a database "), 1000), 0o600)
+		case "scratched": // the first pages are whole, the others are not
+			data, _ := os.ReadFile(index)
+			for i := 2 * os.Getpagesize(); i < len(data); i++ {
+				data[i] = 0xa5
+			}
+			os.WriteFile(index, data, 0o600)
 		}
 		c, err := Open(Config{Root: root, Source: src, Access: private{}, Log: quiet()})
 		if err != nil {
@@ -308,6 +314,11 @@ func TestContentComesAndGoes(t *testing.T) {
 	src.drop("team/web")
 	if n, err := c.Rebuild(t.Context()); n != 1 || err != nil {
 		t.Errorf("rebuild: %d %v", n, err)
+	}
+	src.set("team/damaged", image("1", ""))
+	src.fail["team/damaged"] = errors.New("damaged")
+	if n, err := c.Rebuild(t.Context()); n != 2 || err == nil || !strings.Contains(err.Error(), "team/damaged") {
+		t.Errorf("rebuild with one that cannot be read: %d %v", n, err)
 	}
 	if got, _ := c.Search(t.Context(), access.Subject{}, "", 25, 1); names(got.Entries) != "team/new" {
 		t.Errorf("after the rebuild: %q", names(got.Entries))

@@ -22,40 +22,50 @@ const foundFormat = "1"
 
 const bucketDerived = "derived"
 
-// openFound opens the derived file. One that is damaged or of another format is made anew: all of it can be
-// read again. fresh says that this has to be done.
-func openFound(path string, log *slog.Logger) (db *bbolt.DB, fresh bool, err error) {
-	db, err = openFoundOnce(path)
+// openFound opens the derived file and reads all of it. One that is damaged or of another format is made anew: all of it can
+// be read again from the storage. fresh says that this has to be done.
+func openFound(path string, log *slog.Logger) (db *bbolt.DB, all map[string]Derived, fresh bool, err error) {
+	db, all, err = openFoundOnce(path)
 	switch {
 	case err == nil:
 	case errors.Is(err, bbolt.ErrTimeout), errors.Is(err, fs.ErrPermission):
-		return nil, false, fault.In(err, "open the catalog's index (%s)", path)
+		return nil, nil, false, fault.In(err, "open the catalog's index (%s)", path)
 	default:
 		log.Warn("the catalog's index cannot be read and is made anew from the storage", "file", path, "error", err)
 		if err := os.Remove(path); err != nil {
-			return nil, false, fault.In(err, "remove the catalog's damaged index")
+			return nil, nil, false, fault.In(err, "remove the catalog's damaged index")
 		}
-		if db, err = openFoundOnce(path); err != nil {
-			return nil, false, fault.In(err, "open the catalog's index (%s)", path)
+		if db, all, err = openFoundOnce(path); err != nil {
+			return nil, nil, false, fault.In(err, "open the catalog's index (%s)", path)
 		}
 	}
 	err = db.View(func(tx *bbolt.Tx) error {
 		fresh = tx.Bucket([]byte(bucketMeta)).Get([]byte("complete")) == nil
 		return nil
 	})
-	return db, fresh, err
+	return db, all, fresh, err
 }
 
-func openFoundOnce(path string) (*bbolt.DB, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second})
+// openFoundOnce opens and reads the file as it is. bbolt checks its first pages only and panics at others that make no sense.
+func openFoundOnce(path string) (db *bbolt.DB, all map[string]Derived, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fault.New(fault.Internal, "it is damaged: %v", p)
+		}
+		if err != nil && db != nil {
+			db.Close()
+			db = nil
+		}
+	}()
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := format(db, foundFormat, bucketDerived); err != nil {
-		db.Close()
-		return nil, err
+		return db, nil, err
 	}
-	return db, nil
+	all, err = loadDerived(db)
+	return db, all, err
 }
 
 // loadDerived reads all of index.db.
@@ -128,6 +138,8 @@ func (c *Catalog) readQueue(ctx context.Context) {
 // read looks at repositories in the storage and makes known what is found, on disk and then in memory. What
 // cannot be read keeps what was known of it; the first such failure is returned after all were tried.
 func (c *Catalog) read(ctx context.Context, names []string) error {
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	found, gone := map[string]Derived{}, map[string]bool{}
 	var failed error
 	for _, name := range names {
@@ -206,7 +218,8 @@ func (c *Catalog) certified(ctx context.Context, repository string, newest Image
 const rebuildBatch = 100
 
 // Rebuild reads every repository of the storage again and gives their number. Descriptions, stars and counts
-// stay; entries without content go. Searches are answered meanwhile, from what was known and what is found.
+// stay; entries without content go. Searches are answered meanwhile, from what was known and what is found. An error
+// about single repositories comes after all the others were read.
 func (c *Catalog) Rebuild(ctx context.Context) (int, error) {
 	there := map[string]bool{}
 	var batch []string
@@ -225,9 +238,6 @@ func (c *Catalog) Rebuild(ctx context.Context) (int, error) {
 		return ctx.Err()
 	})
 	flush()
-	if err == nil {
-		err = failed
-	}
 	if err != nil {
 		return len(there), fault.In(err, "rebuild the catalog")
 	}
@@ -239,11 +249,15 @@ func (c *Catalog) Rebuild(ctx context.Context) (int, error) {
 		}
 	}
 	c.mu.RUnlock()
-	if err := c.read(ctx, lost); err != nil {
-		return len(there), fault.In(err, "rebuild the catalog")
+	if err := c.read(ctx, lost); err != nil && failed == nil {
+		failed = err
 	}
+	if ctx.Err() != nil {
+		return len(there), fault.In(ctx.Err(), "rebuild the catalog")
+	}
+	// Also when some could not be read: they would not be readable at the next start either.
 	err = c.found.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte(bucketMeta)).Put([]byte("complete"), []byte("1"))
 	})
-	return len(there), fault.In(err, "rebuild the catalog")
+	return len(there), fault.In(errors.Join(failed, err), "rebuild the catalog")
 }
