@@ -103,3 +103,18 @@ func each[T any](tx *bbolt.Tx, bucket []byte, visit func(key []byte, v T) error)
 		return visit(bytes.Clone(k), v)
 	})
 }
+
+// below visits the records whose keys begin with a prefix.
+func below[T any](tx *bbolt.Tx, bucket []byte, prefix string, visit func(key []byte, v T) error) error {
+	c := tx.Bucket(bucket).Cursor()
+	for k, raw := c.Seek([]byte(prefix)); bytes.HasPrefix(k, []byte(prefix)); k, raw = c.Next() {
+		var v T
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return fault.Wrap(fault.Internal, err, "damaged record %s/%q", bucket, k)
+		}
+		if err := visit(bytes.Clone(k), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}

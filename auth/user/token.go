@@ -51,9 +51,9 @@ func (s *Store) AddToken(t Token) (Token, string, error) {
 	})
 }
 
-// CheckToken gives the personal token with the secret. Unknown, expired, or another user's, is Unauthorized. Whether the
-// user still exists is for the caller to ask.
-func (s *Store) CheckToken(user, text string) (Token, error) {
+// CheckToken gives the personal token with the secret. Unknown and expired are Unauthorized. Whether the user still exists, and is
+// the one who signs in with it, is for the caller to ask.
+func (s *Store) CheckToken(text string) (Token, error) {
 	if !strings.HasPrefix(text, Prefix) {
 		return Token{}, auth.ErrPassword
 	}
@@ -70,14 +70,33 @@ func (s *Store) CheckToken(user, text string) (Token, error) {
 		}
 		return err
 	})
-	switch {
-	case err != nil:
+	if err == nil && t.over(time.Now()) {
+		err = auth.ErrPassword
+	}
+	if err != nil {
 		return Token{}, err
-	case t.User != user, !t.Expires.IsZero() && time.Now().After(t.Expires):
-		return Token{}, auth.ErrPassword
 	}
 	return t.Token, nil
 }
+
+// over reports whether the token has expired.
+func (t Token) over(now time.Time) bool { return !t.Expires.IsZero() && now.After(t.Expires) }
+
+// Token gives a personal token by its id. Unknown and expired are NotFound.
+func (s *Store) Token(id string) (Token, error) {
+	var t tokenRecord
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		var ok bool
+		var err error
+		if t, ok, err = get[tokenRecord](tx, bucketToken, []byte(id)); err == nil && (!ok || t.over(time.Now())) {
+			err = noToken(id)
+		}
+		return err
+	})
+	return t.Token, err
+}
+
+func noToken(id string) error { return fault.New(fault.NotFound, "no such token: %s", id) }
 
 // Tokens gives the personal tokens of a user, or with "" those of all.
 func (s *Store) Tokens(user string) ([]Token, error) {
@@ -101,7 +120,7 @@ func (s *Store) RemoveToken(user, id string) error {
 			return err
 		}
 		if !ok || user != "" && t.User != user {
-			return fault.New(fault.NotFound, "no such token: %s", id)
+			return noToken(id)
 		}
 		return removeToken(tx, t)
 	})
@@ -119,18 +138,16 @@ type Refresh struct {
 
 // AddRefresh keeps a refresh token and gives its secret. The oldest of a user go when he has too many.
 func (s *Store) AddRefresh(r Refresh) (string, error) {
-	text := secret.Token()
+	text := mark(r.User.Name) + "." + secret.Token()
 	r.Created = time.Now().UTC()
 	return text, s.db.Update(func(tx *bbolt.Tx) error {
 		n := 0
 		var oldest []byte
 		var since time.Time
-		err := each(tx, bucketRefresh, func(k []byte, other Refresh) error {
-			if other.User.Name == r.User.Name {
-				n++
-				if oldest == nil || other.Created.Before(since) {
-					oldest, since = k, other.Created
-				}
+		err := below(tx, bucketRefresh, mark(r.User.Name), func(k []byte, other Refresh) error {
+			n++
+			if oldest == nil || other.Created.Before(since) {
+				oldest, since = k, other.Created
 			}
 			return nil
 		})
@@ -142,7 +159,7 @@ func (s *Store) AddRefresh(r Refresh) (string, error) {
 				return err
 			}
 		}
-		return put(tx, bucketRefresh, []byte(secret.Fingerprint(text)), r)
+		return put(tx, bucketRefresh, refreshKey(text), r)
 	})
 }
 
@@ -154,7 +171,7 @@ func (s *Store) CheckRefresh(service, text string) (Refresh, *Token, error) {
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		var ok bool
 		var err error
-		r, ok, err = get[Refresh](tx, bucketRefresh, []byte(secret.Fingerprint(text)))
+		r, ok, err = get[Refresh](tx, bucketRefresh, refreshKey(text))
 		if err != nil || !ok || r.Token == "" {
 			if err == nil && !ok {
 				err = errRefresh
@@ -162,7 +179,7 @@ func (s *Store) CheckRefresh(service, text string) (Refresh, *Token, error) {
 			return err
 		}
 		held, ok, err := get[tokenRecord](tx, bucketToken, []byte(r.Token))
-		if err == nil && (!ok || !held.Expires.IsZero() && time.Now().After(held.Expires)) {
+		if err == nil && (!ok || held.over(time.Now())) {
 			err = errRefresh
 		}
 		t = &held.Token
@@ -182,7 +199,7 @@ var errRefresh = fault.New(fault.Unauthorized, "the stored sign-in has ended: si
 // RemoveRefresh revokes one refresh token by its secret; one that is not known is no error.
 func (s *Store) RemoveRefresh(text string) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketRefresh).Delete([]byte(secret.Fingerprint(text)))
+		return tx.Bucket(bucketRefresh).Delete(refreshKey(text))
 	})
 }
 
@@ -191,7 +208,7 @@ func (s *Store) SignOut(user string) (int, error) {
 	n := 0
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		var err error
-		n, err = drop(tx, bucketRefresh, func(r Refresh) bool { return r.User.Name == user })
+		n, err = dropRefreshOf(tx, user)
 		return err
 	})
 	return n, err
@@ -208,7 +225,7 @@ func (s *Store) Sweep(now time.Time) (int, error) {
 		}
 		var expired []tokenRecord
 		err = each(tx, bucketToken, func(_ []byte, t tokenRecord) error {
-			if !t.Expires.IsZero() && now.After(t.Expires) {
+			if t.over(now) {
 				expired = append(expired, t)
 			}
 			return nil
@@ -227,9 +244,33 @@ func (s *Store) Sweep(now time.Time) (int, error) {
 	return n, err
 }
 
+// mark begins the refresh tokens of a user, and their keys, so that they stand together.
+func mark(user string) string { return secret.Fingerprint(user)[:16] }
+
+func refreshKey(text string) []byte {
+	user, _, _ := strings.Cut(text, ".")
+	return []byte(user + secret.Fingerprint(text))
+}
+
 func dropRefresh(tx *bbolt.Tx, user string) error {
-	_, err := drop(tx, bucketRefresh, func(r Refresh) bool { return r.User.Name == user })
+	_, err := dropRefreshOf(tx, user)
 	return err
+}
+
+func dropRefreshOf(tx *bbolt.Tx, user string) (int, error) {
+	var keys [][]byte
+	err := below(tx, bucketRefresh, mark(user), func(k []byte, r Refresh) error {
+		if r.User.Name == user {
+			keys = append(keys, k)
+		}
+		return nil
+	})
+	for _, k := range keys {
+		if err == nil {
+			err = tx.Bucket(bucketRefresh).Delete(k)
+		}
+	}
+	return len(keys), err
 }
 
 func dropTokens(tx *bbolt.Tx, user string) error {

@@ -520,9 +520,12 @@ func TestGuessingIsDamped(t *testing.T) {
 // A page of another site, in a browser that knows the password, changes nothing.
 func TestCrossSite(t *testing.T) {
 	s := serve(t, registry.Config{})
-	for _, header := range [][2]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "http://evil.example"}, {"X-Forwarded-For", "192.0.2.9"}} {
+	for _, header := range [][2]string{{"Host", "evil.example:5000"}, {"Sec-Fetch-Site", "cross-site"}, {"Origin", "http://evil.example"}, {"X-Forwarded-For", "192.0.2.9"}} {
 		r, _ := http.NewRequest("POST", s.url+guard.Prefix+"/users", strings.NewReader(`{"name":"eve","password":"x","admin":true}`))
 		r.Header.Set(header[0], header[1])
+		if header[0] == "Host" { // a name that its owner made stand for this machine
+			r.Host = header[1]
+		}
 		answer, err := http.DefaultClient.Do(r)
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -131,7 +132,17 @@ func (g *Guard) fromHere(r *http.Request) bool {
 	if err != nil || !peer.Addr().Unmap().IsLoopback() {
 		return false
 	}
-	return r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == "" && !crossSite(r)
+	return r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == "" && !crossSite(r) && namesThisMachine(r.Host)
+}
+
+// namesThisMachine reports whether a request was made to an address or to localhost. Under another name a browser may
+// have been led here by a page that made its own name stand for this machine.
+func namesThisMachine(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || host == "localhost"
 }
 
 // crossSite reports whether a browser makes the request for a page of another site, which runs on this machine but is
@@ -169,11 +180,14 @@ func (g *Guard) check(ctx context.Context, name, password string) (token.SignIn,
 		u, err := g.people.Password(ctx, name, password)
 		return token.SignIn{User: u}, nil, err
 	}
-	t, err := g.accounts.CheckToken(name, password)
+	t, err := g.accounts.CheckToken(password)
 	if err != nil {
 		return token.SignIn{}, nil, err
 	}
 	u, err := g.people.Lookup(ctx, name)
+	if err == nil && u.Name != t.User { // as the directory spells it, not as it was typed
+		err = auth.ErrPassword
+	}
 	if err != nil {
 		return token.SignIn{}, nil, err
 	}
@@ -273,16 +287,14 @@ func (g *Guard) personal(who token.SignIn) (*access.Limit, error) {
 	if who.Personal == "" {
 		return nil, nil
 	}
-	all, err := g.accounts.Tokens(who.User.Name)
-	for _, t := range all {
-		if t.ID == who.Personal {
-			return limitOf(&t), err
-		}
+	t, err := g.accounts.Token(who.Personal)
+	if fault.Is(err, fault.NotFound) || err == nil && t.User != who.User.Name {
+		return nil, fault.New(fault.Unauthorized, "the token was revoked")
 	}
-	if err == nil {
-		err = fault.New(fault.Unauthorized, "the token was revoked")
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	return limitOf(&t), nil
 }
 
 // groups leaves those that an administrator's mark or a right hangs on.
