@@ -9,7 +9,7 @@ package main
 
 import (
 	"encoding/json"
-	"log"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -76,10 +76,11 @@ func main() {
 	}
 	_ = os.Remove(socket) // left by an earlier run
 	l, err := net.Listen("unix", socket)
-	if err != nil {
-		log.Fatal(err)
+	if err == nil {
+		err = http.Serve(l, nil)
 	}
-	log.Fatal(http.Serve(l, nil))
+	fmt.Fprintln(os.Stderr, "volume-plugin:", err)
+	os.Exit(1)
 }
 
 func (d *driver) find(name string) (*volume, answer) {
