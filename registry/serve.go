@@ -35,6 +35,8 @@ func (r *Registry) Serve(ctx context.Context, l net.Listener) error {
 	}
 	defer metricsEnd()
 	s := &http.Server{Handler: r, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10,
+		// The standard windows, 1 MiB for a connection, hold an upload back on any line with a delay.
+		HTTP2:    &http.HTTP2Config{MaxReceiveBufferPerConnection: 16 << 20, MaxReceiveBufferPerStream: 4 << 20, MaxReadFrameSize: 1 << 20},
 		ErrorLog: slog.NewLogLogger(r.cfg.Log.Handler(), slog.LevelDebug)} // handshakes of scanners and the like
 	serve := s.Serve
 	if r.cfg.TLSCert != "" || r.cfg.TLSKey != "" {

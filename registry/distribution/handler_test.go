@@ -156,6 +156,30 @@ func TestMountNeedsPull(t *testing.T) {
 	}
 }
 
+// A token that is good for the target only is to be exchanged for one that is good for the source too, if its owner may read that.
+func TestMountAsksForAWiderToken(t *testing.T) {
+	s := store(t)
+	blob, err := s.PutBlob(t.Context(), "from/x", digest.FromString("x"), strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := distribution.New(distribution.Config{Storage: s, Access: rights{"alice to/x pull", "alice to/x push", "alice from/x pull"},
+		Who: func(r *http.Request) (access.Subject, error) {
+			limit := &access.Limit{Scopes: []access.Scope{{Repository: "to/x", Actions: []access.Action{access.Pull, access.Push}}}}
+			return access.Subject{Name: "alice", Limit: limit}, nil
+		},
+		Challenge: func(w http.ResponseWriter, _ *http.Request, repo string, actions ...access.Action) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="r",scope="repository:`+repo+`:pull,push"`)
+		}})
+	w := ask(t, h, "POST", "/v2/to/x/blobs/uploads/?from=from/x&mount="+blob.Digest.String(), "", "Authorization: alice")
+	if got := w.Header().Get("WWW-Authenticate"); w.Code != 401 || got != `Bearer realm="r",scope="repository:from/x:pull repository:to/x:pull,push"` {
+		t.Errorf("%d %s", w.Code, got)
+	}
+	if w := ask(t, h, "POST", "/v2/to/x/blobs/uploads/?from=secret/x&mount="+blob.Digest.String(), "", "Authorization: alice"); w.Code != 202 {
+		t.Errorf("a source that she may not read: %d", w.Code)
+	}
+}
+
 func TestCatalogShowsWhatMayBePulled(t *testing.T) {
 	s := store(t)
 	for _, repo := range []string{"a/x", "b/y", "c/z"} {

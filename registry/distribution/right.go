@@ -2,11 +2,13 @@ package distribution
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"berth/base/fault"
 	"berth/registry/access"
+	"berth/registry/storage"
 )
 
 // may finds out who calls and refuses him unless he may do all of it to the request's repository.
@@ -41,7 +43,7 @@ func (c *call) refused(actions []access.Action) error {
 		narrow = narrow || !c.subject.Limit.Has(c.repo, a)
 	}
 	if c.cfg.Challenge != nil && (c.subject.Anonymous() || narrow) {
-		c.cfg.Challenge(c.w, c.r, c.repo, actions...)
+		c.challenge(c.repo, actions)
 		no.status = http.StatusUnauthorized
 	}
 	return no
@@ -53,7 +55,7 @@ func (c *call) denied(err error, repository string, actions ...access.Action) er
 		return err
 	}
 	if c.cfg.Challenge != nil {
-		c.cfg.Challenge(c.w, c.r, repository, actions...)
+		c.challenge(repository, actions)
 	}
 	return &apiError{status: http.StatusUnauthorized, code: "UNAUTHORIZED", message: err.Error()}
 }
@@ -62,6 +64,37 @@ func (c *call) denied(err error, repository string, actions ...access.Action) er
 func (c *call) mayPull(repository string) bool {
 	ok, err := c.cfg.Access.Allowed(c.r.Context(), c.subject, repository, access.Pull)
 	return err == nil && ok
+}
+
+// widen asks a caller whose token is too narrow for the repository that he mounts from to come back with one that is good for
+// both. nil when that would be in vain: then he gets an upload.
+func (c *call) widen(from string) error {
+	if c.cfg.Challenge == nil || c.subject.Limit.Has(from, access.Pull) {
+		return nil
+	}
+	himself := c.subject
+	himself.Limit = nil
+	if ok, err := c.cfg.Access.Allowed(c.r.Context(), himself, from, access.Pull); err != nil || !ok {
+		return err
+	}
+	if !c.challenge(c.repo, []access.Action{access.Pull, access.Push}) {
+		c.w.Header().Del("WWW-Authenticate") // a scheme without scopes: coming back would change nothing
+		return nil
+	}
+	return &apiError{status: http.StatusUnauthorized, code: "DENIED", message: "requested access to the resource is denied"}
+}
+
+// challenge tells the caller how to sign in. For a mount the scope has the source as well: clients ask for what they are told and come back
+// once. It reports whether there is a scope at all.
+func (c *call) challenge(repository string, actions []access.Action) bool {
+	c.cfg.Challenge(c.w, c.r, repository, actions...)
+	h := c.w.Header()
+	before, scope, found := strings.Cut(h.Get("WWW-Authenticate"), `scope="`)
+	q := c.r.URL.Query()
+	if from := q.Get("from"); found && q.Get("mount") != "" && storage.CheckName(from) == nil {
+		h.Set("WWW-Authenticate", before+`scope="repository:`+from+`:pull `+scope)
+	}
+	return found
 }
 
 // claim asks whether a repository that does not exist may come into being.

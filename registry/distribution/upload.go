@@ -63,8 +63,11 @@ func (c *call) mount(d digest.Digest, from string) (bool, error) {
 		}
 		from = found
 	}
-	if storage.CheckName(from) != nil || !c.mayPull(from) {
+	if storage.CheckName(from) != nil {
 		return false, nil
+	}
+	if !c.mayPull(from) {
+		return false, c.widen(from)
 	}
 	desc, err := c.cfg.Storage.StatBlob(c.r.Context(), from, d)
 	if fault.Is(err, fault.NotFound) {
