@@ -119,7 +119,7 @@ func (a *incoming) file(ctx context.Context, name string, h *tarstream.Header, t
 	}
 	f := &found{size: h.Size}
 	switch {
-	case compress.Detect(head) != compress.None || tarstream.IsHeader(head):
+	case compress.Detect(head) != compress.None || tarstream.IsHeader(head), h.Size == 0: // a layer of nothing at all is one, too
 		return f, a.unpack(ctx, name, h, br, f)
 	case looksJSON(head) && h.Size <= maxDocument:
 		return f, a.keepDocument(h, br, f)

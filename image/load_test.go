@@ -189,6 +189,23 @@ func TestLoadWithoutKnownLayers(t *testing.T) {
 	same(t, "messages", h.load(tarOf(t, "c.json", s.config, "manifest.json", item)), []string{"Loaded image: b:1"})
 }
 
+// A layer may be a file of no bytes: importing nothing makes such a one.
+func TestLoadEmptyLayer(t *testing.T) {
+	h := open(t)
+	s := makeSample(t, nil, tarOf(t, "f", "1"), nil)
+	h.load(s.dockerArchive(t, "e:1"))
+	var out bytes.Buffer
+	if err := h.Save(ctx, &out, []string{"e:1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	other := open(t)
+	other.load(out.Bytes())
+	same(t, "files", other.files("e:1"), []string{"f=1"})
+	if c, err := other.Fsck(ctx, nil); err != nil || !c.OK() {
+		t.Errorf("%+v %v", c, err)
+	}
+}
+
 func TestLoadMovesNames(t *testing.T) {
 	h := open(t)
 	a, b := makeSample(t, nil, tarOf(t, "a", "1")), makeSample(t, nil, tarOf(t, "b", "2"))
