@@ -2,262 +2,25 @@ package ldap
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	ldapv3 "github.com/go-ldap/ldap/v3"
-
 	"berth/auth"
+	"berth/auth/ldap/live"
 	"berth/base/fault"
 )
 
-const suffix = "dc=corp,dc=example"
-
-// server is a slapd of this test's own, on loopback.
-type server struct {
-	dir              string
-	plain, encrypted string // URLs
-	ca               string // file
-	process          *exec.Cmd
-}
-
-// slapd starts a server with people and groups, and ends it with the test.
-func slapd(t *testing.T) *server {
-	t.Helper()
-	path := lookup("slapd")
-	if path == "" {
-		t.Skip("needs slapd: Debian package slapd")
-	}
-	if _, err := os.Stat("/etc/ldap/schema/inetorgperson.schema"); err != nil {
-		t.Skip("needs slapd's schemas: Debian package slapd")
-	}
-	s := &server{dir: t.TempDir()}
-	s.certificates(t)
-	if err := os.Mkdir(filepath.Join(s.dir, "db"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	conf := strings.NewReplacer("DIR", s.dir, "SUFFIX", suffix).Replace(`
-include /etc/ldap/schema/core.schema
-include /etc/ldap/schema/cosine.schema
-include /etc/ldap/schema/nis.schema
-include /etc/ldap/schema/inetorgperson.schema
-modulepath /usr/lib/ldap
-moduleload back_mdb
-moduleload memberof
-moduleload refint
-pidfile DIR/pid
-TLSCACertificateFile DIR/ca.pem
-TLSCertificateFile DIR/server.pem
-TLSCertificateKeyFile DIR/server.key
-database mdb
-suffix "SUFFIX"
-rootdn "cn=root,SUFFIX"
-rootpw root
-directory DIR/db
-overlay memberof
-overlay refint
-refint_attributes member memberOf
-access to attrs=userPassword by anonymous auth by * none
-access to * by dn.exact="cn=berth,SUFFIX" read by self read by * none
-`)
-	if err := os.WriteFile(filepath.Join(s.dir, "slapd.conf"), []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.plain, s.encrypted = "ldap://"+freePort(t), "ldaps://"+freePort(t)
-	s.start(t)
-	t.Cleanup(func() { s.stop() })
-	s.fill(t)
-	return s
-}
-
-func lookup(name string) string {
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/lib/openldap") {
-		if path := filepath.Join(dir, name); exec.Command("test", "-x", path).Run() == nil {
-			return path
-		}
-	}
-	return ""
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func (s *server) start(t *testing.T) {
-	t.Helper()
-	var out strings.Builder
-	s.process = exec.Command(lookup("slapd"), "-d", "0", "-f", filepath.Join(s.dir, "slapd.conf"), "-h", s.plain+" "+s.encrypted)
-	s.process.Stderr, s.process.Stdout = &out, &out
-	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(s.plain, "ldap://"))
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(end) {
-			s.stop()
-			t.Fatalf("slapd does not answer: %v\n%s", err, out.String())
-		}
-	}
-}
-
-func (s *server) stop() {
-	if s.process != nil {
-		s.process.Process.Kill()
-		s.process.Wait()
-		s.process = nil
-	}
-}
-
-// certificates makes a CA and a server's certificate for 127.0.0.1.
-func (s *server) certificates(t *testing.T) {
-	t.Helper()
-	key := func() *ecdsa.PrivateKey {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
-	write := func(name, kind string, der []byte) {
-		text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-		if err := os.WriteFile(filepath.Join(s.dir, name), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	make := func(c, parent *x509.Certificate, pub *ecdsa.PublicKey, by *ecdsa.PrivateKey) []byte {
-		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-		der, err := x509.CreateCertificate(rand.Reader, c, parent, pub, by)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return der
-	}
-	caKey, serverKey := key(), key()
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	write("ca.pem", "CERTIFICATE", make(ca, ca, &caKey.PublicKey, caKey))
-	write("server.pem", "CERTIFICATE", make(&x509.Certificate{SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"ldap.corp.example"}}, ca, &serverKey.PublicKey, caKey))
-	der, err := x509.MarshalPKCS8PrivateKey(serverKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write("server.key", "PRIVATE KEY", der)
-	s.ca = filepath.Join(s.dir, "ca.pem")
-}
-
-// root gives a connection that may write.
-func (s *server) root(t *testing.T) *ldapv3.Conn {
-	t.Helper()
-	conn, err := ldapv3.DialURL(s.plain)
-	if err == nil {
-		err = conn.Bind("cn=root,"+suffix, "root")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
-}
-
-// fill writes the entries over the protocol: the overlay keeps memberOf only then.
-func (s *server) fill(t *testing.T) {
-	t.Helper()
-	conn := s.root(t)
-	add := func(dn string, attributes ...string) {
-		t.Helper()
-		r := ldapv3.NewAddRequest(dn+","+suffix, nil)
-		values := map[string][]string{}
-		var order []string
-		for _, a := range attributes {
-			k, v, _ := strings.Cut(a, "=")
-			if values[k] == nil {
-				order = append(order, k)
-			}
-			values[k] = append(values[k], strings.ReplaceAll(v, "SUFFIX", suffix))
-		}
-		for _, k := range order {
-			r.Attribute(k, values[k])
-		}
-		if err := conn.Add(r); err != nil {
-			t.Fatalf("%s: %v", dn, err)
-		}
-	}
-	root := ldapv3.NewAddRequest(suffix, nil)
-	root.Attribute("objectClass", []string{"domain"})
-	if err := conn.Add(root); err != nil {
-		t.Fatal(err)
-	}
-	for _, ou := range []string{"people", "groups", "other"} {
-		add("ou="+ou, "objectClass=organizationalUnit")
-	}
-	person := func(dn, uid string) {
-		t.Helper()
-		add(dn, "objectClass=inetOrgPerson", "cn="+uid, "sn="+uid, "uid="+uid, "userPassword="+uid+"-secret")
-	}
-	add("cn=berth", "objectClass=organizationalRole", "objectClass=simpleSecurityObject", "userPassword=service")
-	person("uid=Alice,ou=people", "Alice")
-	person("uid=bob,ou=people", "bob")
-	person("uid=carol,ou=people", "carol")
-	person(`uid=odd(\2a)\5cname,ou=people`, `odd(*)\name`)
-	person("uid=twin,ou=people", "twin")
-	person("cn=twin2,ou=people", "twin")
-	person(`cn=Smith\2c John,ou=people`, "jsmith")
-	add("cn=nopassword,ou=people", "objectClass=inetOrgPerson", "sn=x", "uid=nopassword")
-
-	group := func(dn string, members ...string) {
-		t.Helper()
-		attributes := []string{"objectClass=groupOfNames"}
-		for _, m := range members {
-			attributes = append(attributes, "member="+m+",SUFFIX")
-		}
-		add(dn, attributes...)
-	}
-	// dev holds Alice; engineers hold dev; staff hold engineers; and dev holds staff again: a circle.
-	group("cn=dev,ou=groups", "uid=Alice,ou=people", `cn=Smith\2c John,ou=people`)
-	group("cn=engineers,ou=groups", "cn=dev,ou=groups")
-	group("cn=staff,ou=groups", "cn=engineers,ou=groups", "uid=bob,ou=people")
-	modify := ldapv3.NewModifyRequest("cn=dev,ou=groups,"+suffix, nil)
-	modify.Add("member", []string{"cn=staff,ou=groups," + suffix})
-	if err := conn.Modify(modify); err != nil {
-		t.Fatal(err)
-	}
-	group("cn=admins,ou=other", "uid=carol,ou=people") // outside of the groups' base
-	add("cn=unix,ou=groups", "objectClass=posixGroup", "gidNumber=1000", "memberUid=bob")
-	group("cn=operators,ou=groups", "uid=bob,ou=people")
-	add("cn=elsewhere,ou=people", "objectClass=referral", "objectClass=extensibleObject", "ref=ldap://127.0.0.1:1/ou=people,SUFFIX")
-}
-
-func (s *server) config() Config {
+func configOf(s *live.Server) Config {
 	return Config{
-		URLs: []string{s.plain}, BindDN: "cn=berth," + suffix, BindPassword: "service", Timeout: 5,
-		UserBase: "ou=people," + suffix, GroupBase: "ou=groups," + suffix, Log: slog.New(slog.DiscardHandler),
+		URLs: []string{s.Plain}, BindDN: "cn=berth," + live.Suffix, BindPassword: "service", Timeout: 5,
+		UserBase: "ou=people," + live.Suffix, GroupBase: "ou=groups," + live.Suffix, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -277,7 +40,7 @@ func short(u auth.User) string {
 }
 
 func TestSlapd(t *testing.T) {
-	s := slapd(t)
+	s := live.Slapd(t)
 	t.Run("sign in", func(t *testing.T) { signIn(t, s) })
 	t.Run("injection", func(t *testing.T) { injection(t, s) })
 	t.Run("groups", func(t *testing.T) { groups(t, s) })
@@ -287,8 +50,8 @@ func TestSlapd(t *testing.T) {
 	t.Run("servers that fail", func(t *testing.T) { failOver(t, s) }) // last: it stops the server
 }
 
-func signIn(t *testing.T, s *server) {
-	d := open(t, s.config())
+func signIn(t *testing.T, s *live.Server) {
+	d := open(t, configOf(s))
 	for _, c := range []struct {
 		login, password string
 		name            string
@@ -316,7 +79,7 @@ func signIn(t *testing.T, s *server) {
 		t.Errorf("%d connections of the service account are kept, want 1 used again and again", n)
 	}
 
-	c := s.config()
+	c := configOf(s)
 	c.Domains = []string{"corp.example", "CORP"}
 	d = open(t, c)
 	for login, want := range map[string]error{
@@ -327,7 +90,7 @@ func signIn(t *testing.T, s *server) {
 		}
 	}
 
-	c = s.config()
+	c = configOf(s)
 	c.BindPassword = "wrong"
 	if _, err := open(t, c).Password(t.Context(), "bob", "bob-secret"); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("a service account that may not bind: %v, want Unavailable and no word about bob's password", err)
@@ -335,14 +98,14 @@ func signIn(t *testing.T, s *server) {
 }
 
 // injection sends logins that would change the question if they were not escaped.
-func injection(t *testing.T, s *server) {
-	d := open(t, s.config())
-	direct := s.config()
-	direct.BindTemplates = []string{"uid={user},ou=people," + suffix}
+func injection(t *testing.T, s *live.Server) {
+	d := open(t, configOf(s))
+	direct := configOf(s)
+	direct.BindTemplates = []string{"uid={user},ou=people," + live.Suffix}
 	bound := open(t, direct)
 	for _, login := range []string{
 		"*", "bo*", "b*b", "bob)(uid=*", "bob)(|(uid=*)", "*)(uid=bob", "bob)(userPassword=*", "(uid=bob)", `\62ob`, `b\6fb`, "bob\x00",
-		"bob)(objectClass=*))(|(uid=bob", "bob,ou=people", "bob,ou=people," + suffix, "bob+cn=bob", "#04036f6f", "bob\n", " bob ", `"bob"`, "bob;cn=x",
+		"bob)(objectClass=*))(|(uid=bob", "bob,ou=people", "bob,ou=people," + live.Suffix, "bob+cn=bob", "#04036f6f", "bob\n", " bob ", `"bob"`, "bob;cn=x",
 	} {
 		for what, d := range map[string]*Directory{"search": d, "direct": bound} {
 			u, err := d.Password(t.Context(), login, "bob-secret")
@@ -358,7 +121,7 @@ func injection(t *testing.T, s *server) {
 			}
 		}
 	}
-	c := s.config()
+	c := configOf(s)
 	c.UserFilter = "(uid={login})"
 	c.Domains = []string{"odd(*)"}
 	if u, err := open(t, c).Password(t.Context(), `odd(*)\name`, `odd(*)\name-secret`); err != nil || u.Name != `odd(*)\name` {
@@ -366,7 +129,7 @@ func injection(t *testing.T, s *server) {
 	}
 }
 
-func groups(t *testing.T, s *server) {
+func groups(t *testing.T, s *live.Server) {
 	sign := func(c Config, login string) (auth.User, error) {
 		return open(t, c).Password(t.Context(), login, login+"-secret")
 	}
@@ -383,22 +146,22 @@ func groups(t *testing.T, s *server) {
 		{"nested, by search only", func(c *Config) { c.Nested = true; c.GroupFilter = "(member={dn})" }, "Alice", "dev engineers staff", nil},
 		{"memberUid", func(c *Config) {}, "bob", "operators staff unix", nil},
 		{"elsewhere", func(c *Config) {}, "carol", "", nil},
-		{"everywhere", func(c *Config) { c.GroupBase = suffix }, "carol", "admins", nil},
+		{"everywhere", func(c *Config) { c.GroupBase = live.Suffix }, "carol", "admins", nil},
 		{"renamed", func(c *Config) {
-			c.GroupNames = map[string]string{"dev": "team", "CN=Dev, OU=groups," + suffix: "by-dn"}
+			c.GroupNames = map[string]string{"dev": "team", "CN=Dev, OU=groups," + live.Suffix: "by-dn"}
 		}, "Alice", "by-dn team", nil},
 		{"required", func(c *Config) { c.Require = []string{"dev"} }, "Alice", "dev", nil},
 		{"required and not in it", func(c *Config) { c.Require = []string{"dev"} }, "bob", "", auth.ErrPassword},
-		{"required by DN, nested", func(c *Config) { c.Nested = true; c.Require = []string{"cn=Staff,ou=groups," + suffix} }, "Alice", "dev engineers staff", nil},
+		{"required by DN, nested", func(c *Config) { c.Nested = true; c.Require = []string{"cn=Staff,ou=groups," + live.Suffix} }, "Alice", "dev engineers staff", nil},
 	} {
-		config := s.config()
-		c.change(&config)
-		u, err := sign(config, c.login)
+		mine := configOf(s)
+		c.change(&mine)
+		u, err := sign(mine, c.login)
 		if short(u) != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%s: %s is in %q (%v), want %q (%v)", c.what, c.login, short(u), err, c.want, c.err)
 		}
 	}
-	c := s.config()
+	c := configOf(s)
 	c.Admins = []string{"Operators"}
 	if u, err := sign(c, "bob"); err != nil || !u.Admin {
 		t.Errorf("bob is an operator and so an administrator: %+v, %v", u, err)
@@ -406,15 +169,15 @@ func groups(t *testing.T, s *server) {
 	if u, err := sign(c, "Alice"); err != nil || u.Admin {
 		t.Errorf("alice is none: %+v, %v", u, err)
 	}
-	if u, _ := sign(s.config(), "Alice"); !slices.Contains(u.Groups, "cn=dev,ou=groups,"+suffix) {
+	if u, _ := sign(configOf(s), "Alice"); !slices.Contains(u.Groups, "cn=dev,ou=groups,"+live.Suffix) {
 		t.Errorf("rights can be given to a group's DN as well: %q", u.Groups)
 	}
 }
 
-func directBind(t *testing.T, s *server) {
-	c := s.config()
+func directBind(t *testing.T, s *live.Server) {
+	c := configOf(s)
 	c.BindDN, c.BindPassword = "", ""
-	c.BindTemplates = []string{"cn={user},ou=nowhere," + suffix, "uid={user},ou=people," + suffix}
+	c.BindTemplates = []string{"cn={user},ou=nowhere," + live.Suffix, "uid={user},ou=people," + live.Suffix}
 	d := open(t, c)
 	if u, err := d.Password(t.Context(), "Alice", "Alice-secret"); err != nil || u.Name != "alice" || short(u) != "dev" {
 		t.Errorf("%+v, %v; her own entry tells her group by memberOf", u, err)
@@ -427,33 +190,34 @@ func directBind(t *testing.T, s *server) {
 	}
 }
 
-func encryption(t *testing.T, s *server) {
-	other := &server{dir: t.TempDir()}
-	other.certificates(t)
+func encryption(t *testing.T, s *live.Server) {
+	dir := t.TempDir()
+	live.Certificates(t, dir)
+	other := filepath.Join(dir, "ca.pem")
 	for _, c := range []struct {
 		what   string
 		change func(*Config)
 		ok     bool
 	}{
-		{"ldaps", func(c *Config) { c.URLs, c.CA = []string{s.encrypted}, s.ca }, true},
-		{"ldaps, the system's CAs", func(c *Config) { c.URLs = []string{s.encrypted} }, false},
-		{"ldaps, another CA", func(c *Config) { c.URLs, c.CA = []string{s.encrypted}, other.ca }, false},
-		{"ldaps, another name", func(c *Config) { c.URLs, c.CA, c.ServerName = []string{s.encrypted}, s.ca, "other.example" }, false},
-		{"ldaps, its other name", func(c *Config) { c.URLs, c.CA, c.ServerName = []string{s.encrypted}, s.ca, "ldap.corp.example" }, true},
-		{"StartTLS", func(c *Config) { c.StartTLS, c.CA = true, s.ca }, true},
-		{"StartTLS, another CA", func(c *Config) { c.StartTLS, c.CA = true, other.ca }, false},
+		{"ldaps", func(c *Config) { c.URLs, c.CA = []string{s.Encrypted}, s.CA }, true},
+		{"ldaps, the system's CAs", func(c *Config) { c.URLs = []string{s.Encrypted} }, false},
+		{"ldaps, another CA", func(c *Config) { c.URLs, c.CA = []string{s.Encrypted}, other }, false},
+		{"ldaps, another name", func(c *Config) { c.URLs, c.CA, c.ServerName = []string{s.Encrypted}, s.CA, "other.example" }, false},
+		{"ldaps, its other name", func(c *Config) { c.URLs, c.CA, c.ServerName = []string{s.Encrypted}, s.CA, "ldap.corp.example" }, true},
+		{"StartTLS", func(c *Config) { c.StartTLS, c.CA = true, s.CA }, true},
+		{"StartTLS, another CA", func(c *Config) { c.StartTLS, c.CA = true, other }, false},
 	} {
-		config := s.config()
-		c.change(&config)
-		_, err := open(t, config).Password(t.Context(), "bob", "bob-secret")
+		mine := configOf(s)
+		c.change(&mine)
+		_, err := open(t, mine).Password(t.Context(), "bob", "bob-secret")
 		if c.ok && err != nil || !c.ok && !fault.Is(err, fault.Unavailable) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
 }
 
-func lookups(t *testing.T, s *server) {
-	d := open(t, s.config())
+func lookups(t *testing.T, s *live.Server) {
+	d := open(t, configOf(s))
 	u, err := d.Lookup(t.Context(), "BOB")
 	if err != nil || u.Name != "bob" || short(u) != "operators staff unix" {
 		t.Errorf("%+v, %v", u, err)
@@ -463,16 +227,16 @@ func lookups(t *testing.T, s *server) {
 	}
 }
 
-func failOver(t *testing.T, s *server) {
-	c := s.config()
+func failOver(t *testing.T, s *live.Server) {
+	c := configOf(s)
 	c.Timeout = 1
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	c.URLs = []string{"ldap://" + freePort(t), "ldap://" + silent.Addr().String(), s.plain}
-	c.StartTLS, c.CA = true, s.ca // the silent one is found out before it is asked anything
+	c.URLs = []string{"ldap://" + live.FreePort(t), "ldap://" + silent.Addr().String(), s.Plain}
+	c.StartTLS, c.CA = true, s.CA // the silent one is found out before it is asked anything
 	d := open(t, c)
 	if _, err := d.Password(t.Context(), "bob", "bob-secret"); err != nil {
 		t.Errorf("the third server answers: %v", err)
@@ -482,25 +246,25 @@ func failOver(t *testing.T, s *server) {
 		t.Errorf("servers that did not answer are asked last: %v after %v", err, time.Since(start))
 	}
 
-	d = open(t, s.config())
+	d = open(t, configOf(s))
 	if _, err := d.Password(t.Context(), "bob", "bob-secret"); err != nil {
 		t.Fatal(err)
 	}
-	s.stop()
+	s.Stop()
 	if _, err := d.Password(t.Context(), "bob", "bob-secret"); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("no server: %v, want Unavailable", err)
 	}
-	s.start(t)
+	s.Start(t)
 	if _, err := d.Password(t.Context(), "bob", "bob-secret"); err != nil {
 		t.Errorf("the server is back: %v", err)
 	}
-	s.stop()
-	s.start(t) // the kept connection is dead, which shows only when it is used
+	s.Stop()
+	s.Start(t) // the kept connection is dead, which shows only when it is used
 	if _, err := d.Password(t.Context(), "bob", "bob-secret"); err != nil {
 		t.Errorf("the server was restarted: %v", err)
 	}
 
-	c = s.config()
+	c = configOf(s)
 	c.URLs, c.Timeout = []string{"ldap://" + silent.Addr().String()}, 1
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -518,7 +282,7 @@ func failOver(t *testing.T, s *server) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	ok := Config{URLs: []string{"ldaps://dc.corp.example"}, UserBase: suffix}
+	ok := Config{URLs: []string{"ldaps://dc.corp.example"}, UserBase: live.Suffix}
 	for what, change := range map[string]func(*Config){
 		"no URL":                   func(c *Config) { c.URLs = nil },
 		"a URL of something else":  func(c *Config) { c.URLs = []string{"http://x"} },
