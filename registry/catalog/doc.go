@@ -14,7 +14,7 @@
 //	ROOT/people.db   facts and counts; bbolt; every change by a person is on disk before it is answered
 //	ROOT/index.db    derived; bbolt; made anew from the storage when it is missing or damaged
 //
-// The index of words lives in memory (a registry of 10,000 repositories needs about 30 MB) and is made at
+// The index of words lives in memory (a registry of 10,000 repositories needs about 40 MB) and is made at
 // Open from the two files. Nothing here is needed to serve an image: a registry that lost both files serves
 // everything, and has lost its stars.
 //

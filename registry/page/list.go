@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,9 +23,47 @@ type listView struct {
 	Total   int
 	Entries []catalog.Entry
 	Orgs    []org // on the first page
+	Orders  []order
 	Pages   pager
 	Empty   string // what to say when there is nothing
 	Host    string
+}
+
+// order is a way to sort the list.
+type order struct {
+	Name, To string
+	On       bool
+}
+
+// orders sorts entries as the address asks and gives the ways to do it. Without a wish the best come first, as Search gives them.
+func orders(entries []catalog.Entry, at *url.URL) []order {
+	asked := at.Query().Get("sort")
+	var all []order
+	for _, o := range []struct {
+		key, name string
+		compare   func(a, b catalog.Entry) int
+	}{
+		{"", "Best", nil},
+		{"pushed", "Last pushed", func(a, b catalog.Entry) int { return b.LastPush.Compare(a.LastPush) }},
+		{"pulls", "Most pulled", func(a, b catalog.Entry) int { return cmp.Compare(b.Pulls, a.Pulls) }},
+		{"name", "Name", func(a, b catalog.Entry) int { return cmp.Compare(a.Name, b.Name) }},
+	} {
+		q := at.Query()
+		q.Del("page")
+		q.Del("sort")
+		if o.key != "" {
+			q.Set("sort", o.key)
+		}
+		to := at.Path
+		if len(q) > 0 {
+			to += "?" + q.Encode()
+		}
+		all = append(all, order{o.name, to, o.key == asked})
+		if o.key == asked && o.compare != nil {
+			slices.SortStableFunc(entries, o.compare)
+		}
+	}
+	return all
 }
 
 // org is the first element of repositories' names.
@@ -64,6 +103,7 @@ func (p *Pages) list(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	v.Total = len(entries)
+	v.Orders = orders(entries, r.URL)
 	v.Entries, v.Pages = pageOf(entries, r.URL)
 	p.render(w, r, http.StatusOK, "list", title, v)
 }

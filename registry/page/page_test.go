@@ -217,6 +217,11 @@ func TestBrowse(t *testing.T) {
 	if code != 200 || strings.Contains(body, "secret/") {
 		t.Errorf("%d, or what is private shows", code)
 	}
+	_, body = b.get(t, "/?sort=name")
+	if !(strings.Index(body, `href="/r/library/nginx"`) < strings.Index(body, `href="/r/ops/backup"`) && strings.Index(body, `href="/r/ops/backup"`) < strings.Index(body, `href="/r/team/web"`)) {
+		t.Error("not sorted by name")
+	}
+	contains(t, "order", body, `class="on" aria-current="true">Name`, `href="/?sort=pushed"`)
 	_, body = b.get(t, "/search?q=servlet")
 	contains(t, "search", body, "tomcat", "1 repository")
 	_, body = b.get(t, "/search?q=nosuch")
@@ -237,6 +242,18 @@ func TestBrowse(t *testing.T) {
 		"/?page=999999": 200, "/?page=x": 200, "/r/library/tomcat:10?platform=x": 404, "/edit/library/tomcat": 403} {
 		if code, _ := b.get(t, path); code != want {
 			t.Errorf("%s: %d, want %d", path, code, want)
+		}
+	}
+}
+
+func TestPullCommand(t *testing.T) {
+	for _, c := range []struct{ kind, tag, want string }{
+		{"image", "2", "docker pull h/a:2"}, {"", "2", "docker pull h/a:2"}, {"image", "", "docker pull h/a@sha256:x"},
+		{"application/vnd.cncf.helm.config.v1+json", "2", "helm pull oci://h/a --version 2"}, {"application/vnd.cncf.helm.config.v1+json", "", "oras pull h/a@sha256:x"},
+		{"application/spdx+json", "2", "oras pull h/a:2"},
+	} {
+		if got := pullCommand(c.kind, "h/a", c.tag, "sha256:x"); got != c.want {
+			t.Errorf("%+v: %q", c, got)
 		}
 	}
 }

@@ -81,16 +81,12 @@ type link struct{ Label, To string }
 
 // repository shows what is known of a repository, and its tags.
 func (p *Pages) repository(w http.ResponseWriter, r *http.Request, who access.Subject, e catalog.Entry) {
-	v := repositoryView{Entry: e, MayStar: !who.Anonymous(), Starred: p.cfg.Catalog.Starred(who.Name, e.Name), Pull: p.host(r) + "/" + e.Name}
+	v := repositoryView{Entry: e, MayStar: !who.Anonymous(), Starred: p.cfg.Catalog.Starred(who.Name, e.Name)}
 	v.Org, v.Leaf = parts(e.Name)
 	if e.Long != "" {
 		v.About = markdown(e.Long)
 	}
-	if e.Newest.Tag != "" && e.Newest.Tag != "latest" {
-		v.Pull += ":" + e.Newest.Tag
-	} else if e.Newest.Tag == "" {
-		v.Pull += "@" + string(e.Newest.Digest)
-	}
+	v.Pull = pullCommand(e.Kind, p.host(r)+"/"+e.Name, e.Newest.Tag, string(e.Newest.Digest))
 	v.MayEdit = !who.Anonymous() && p.may(r, who, e.Name, access.Admin) == nil
 	everybody, err := p.cfg.Access.Allowed(r.Context(), access.Subject{}, e.Name, access.Pull)
 	if err != nil {
@@ -117,6 +113,21 @@ func (p *Pages) repository(w http.ResponseWriter, r *http.Request, who access.Su
 		v.Tags[i].Bar = int(v.Tags[i].Size * 100 / largest)
 	}
 	p.render(w, r, http.StatusOK, "repository", e.Shown(), v)
+}
+
+// pullCommand is what people type to get something, by tag or, without one, by digest. What is no image is not for docker.
+func pullCommand(kind, name, tag, digest string) string {
+	reference := name + ":" + tag
+	if tag == "" {
+		reference = name + "@" + digest
+	}
+	switch {
+	case strings.Contains(kind, "helm") && tag != "":
+		return "helm pull oci://" + name + " --version " + tag
+	case kind != "" && kind != "image" && kind != "index":
+		return "oras pull " + reference
+	}
+	return "docker pull " + reference
 }
 
 // row looks at one tag. What cannot be read is left out of it.
@@ -209,13 +220,13 @@ func (p *Pages) image(w http.ResponseWriter, r *http.Request, e catalog.Entry, r
 		p.fail(w, r, err)
 		return
 	}
-	v := imageView{Detail: d, Shown: e.Shown(), Reference: reference, Official: e.Official, PullAt: p.host(r) + "/" + e.Name + "@" + string(d.Digest)}
+	v := imageView{Detail: d, Shown: e.Shown(), Reference: reference, Official: e.Official, PullAt: pullCommand(d.Kind, p.host(r)+"/"+e.Name, "", string(d.Digest))}
 	v.Org, v.Leaf = parts(e.Name)
 	if d.Digest == e.Newest.Digest {
 		v.Certified = e.Certified
 	}
 	if !storage.IsDigest(reference) {
-		v.Tag, v.PullTag = reference, p.host(r)+"/"+e.Name+":"+reference
+		v.Tag, v.PullTag = reference, pullCommand(d.Kind, p.host(r)+"/"+e.Name, reference, "")
 	}
 	if v.Others, v.Attachments, err = p.around(r.Context(), d, v.Tag); err != nil {
 		p.fail(w, r, err)
