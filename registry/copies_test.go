@@ -97,6 +97,24 @@ func TestOurClient(t *testing.T) {
 		if _, err := at("/ann/web", client.Credentials{Username: "<token>", IdentityToken: refresh}).Manifest(t.Context(), "2"); err != nil {
 			t.Errorf("with the identity token: %v", err)
 		}
+		if _, err := c.Search(t.Context(), host+"/web", 25, client.Credentials{Username: "<token>", IdentityToken: refresh}); err != nil {
+			t.Errorf("search with the identity token: %v", err)
+		}
+	} else {
+		t.Error("the login gave no identity token")
+	}
+	var found []client.SearchResult
+	for range 100 { // the catalog reads a repository a moment after its push
+		if found, err = c.Search(t.Context(), host+"/web", 25, ann); len(found) > 0 || err != nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err != nil || len(found) == 0 {
+		t.Errorf("search with the password: %v %v", found, err)
+	}
+	if found, err := c.Search(t.Context(), host+"/web", 25, client.Credentials{}); err == nil && len(found) != 0 {
+		t.Errorf("a private repository was found by nobody: %v", found)
 	}
 	ann.Password = "wrong"
 	if _, _, err := c.Login(t.Context(), ann); !fault.Is(err, fault.Unauthorized) {

@@ -145,23 +145,29 @@ func (c *Client) searchPlaces(domain string) ([]*endpoint, error) {
 	return append(list[:len(list)-1:len(list)-1], &home), nil
 }
 
-// searchAt asks one server as dockerd does: /v1/search?q=WORD&n=LIMIT, with basic auth when there are credentials.
+// searchAt asks one server as dockerd does: /v1/search?q=WORD&n=LIMIT, with the password, or with a token for the catalog where a login
+// left an identity token.
 func (s *session) searchAt(ctx context.Context, e *endpoint, word string, limit int) ([]SearchResult, error) {
-	base := e.base
+	base, cred, header := e.base, s.credentials(e), ""
 	if e.base.Host != hubIndex {
-		var err error
-		if base, _, err = s.know(ctx, e); err != nil {
+		known, challenges, err := s.know(ctx, e)
+		if err != nil {
 			return nil, err
 		}
+		base = known
+		if cred.IdentityToken != "" || cred.RegistryToken != "" {
+			if header, err = s.authorization(ctx, e, challenges, []string{"registry:catalog:search"}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if header == "" && cred.Username != "" && cred.Password != "" {
+		header = basic(cred)
 	}
 	base.Path = strings.TrimSuffix(base.Path, "/v2")
 	u := base
 	u.Path += "/v1/search"
 	u.RawQuery = url.Values{"q": {word}, "n": {strconv.Itoa(limit)}}.Encode()
-	header := ""
-	if cred := s.credentials(e); cred.Username != "" && cred.Password != "" {
-		header = basic(cred)
-	}
 	q := &request{method: http.MethodGet, url: &u, header: http.Header{"X-Docker-Token": {"true"}}}
 	resp, err := s.retrying(ctx, e, func() (*http.Response, error) {
 		resp, err := s.roundTrip(ctx, e, base, q, header)
