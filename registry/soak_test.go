@@ -25,9 +25,13 @@ import (
 	"berth/base/failpoint"
 	"berth/registry/gc"
 	"berth/registry/storage"
+	"berth/registry/storage/s3/s3test"
 )
 
-const childEnv = "BERTH_TEST_REGISTRY_ROOT"
+const (
+	childEnv        = "BERTH_TEST_REGISTRY_ROOT"
+	childStorageEnv = "BERTH_TEST_REGISTRY_STORAGE"
+)
 
 // TestChild is no test: it is the registry that the soak test kills.
 func TestChild(t *testing.T) {
@@ -38,7 +42,7 @@ func TestChild(t *testing.T) {
 	if err := failpoint.Arm(os.Getenv(failpoint.Env)); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Open(Config{Root: root, Addr: "127.0.0.1:0", Grace: 50 * time.Millisecond, Collect: Collect{Every: Span(5 * time.Millisecond), Untagged: Span(100 * time.Millisecond)}, Log: slog.New(slog.DiscardHandler)})
+	r, err := Open(Config{Root: root, Addr: "127.0.0.1:0", Storage: os.Getenv(childStorageEnv), Grace: 50 * time.Millisecond, Collect: Collect{Every: Span(5 * time.Millisecond), Untagged: Span(100 * time.Millisecond)}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,21 +68,31 @@ var points = []string{"registry/before-blob", "registry/before-link", "registry/
 // TestKilled pushes, mounts, retags and deletes from several clients while garbage is collected all the time, kills the registry at
 // any moment, and looks after each death whether everything that was acknowledged is there and whole. In the end nothing may be left
 // over.
-func TestKilled(t *testing.T) {
+func TestKilled(t *testing.T) { kill(t, "", rounds()) }
+
+// TestKilledOnObjectStore does the same with content in a bucket.
+func TestKilledOnObjectStore(t *testing.T) {
+	bucket := s3test.Start(t).Bucket(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", bucket.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", bucket.SecretKey)
+	kill(t, "s3://"+bucket.Bucket+"?path-style=true&endpoint="+bucket.Endpoint, max(rounds()/4, 3))
+}
+
+func kill(t *testing.T, place string, deaths int) {
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("BERTH_SEED"), 10, 64); err == nil {
 		seed = s
 	}
 	t.Logf("BERTH_SEED=%d", seed)
-	s := &soak{T: t, root: t.TempDir(), rand: rand.New(rand.NewPCG(seed, 0))}
+	s := &soak{T: t, root: t.TempDir(), storage: place, rand: rand.New(rand.NewPCG(seed, 0))}
 	for i := range 10 {
 		s.layers = append(s.layers, bytes.Repeat([]byte{byte('a' + i)}, 100+s.rand.IntN(60_000)))
 	}
 	for i := range 4 {
 		s.clients = append(s.clients, &soakClient{soak: s, number: i, rand: rand.New(rand.NewPCG(seed, uint64(i+1))), tags: map[string]*state{}})
 	}
-	for round := range rounds() {
-		s.round(round)
+	for round := range deaths {
+		s.round(round, round == deaths-1)
 		if t.Failed() {
 			t.Fatalf("in round %d", round)
 		}
@@ -88,8 +102,8 @@ func TestKilled(t *testing.T) {
 	for _, c := range s.clients {
 		pushed, refused = pushed+c.pushed, refused+c.refused
 	}
-	t.Logf("%d deaths, %d images pushed, %d pushes told to upload again", rounds(), pushed, refused)
-	if pushed < rounds() {
+	t.Logf("%d deaths, %d images pushed, %d pushes told to upload again", deaths, pushed, refused)
+	if pushed < deaths {
 		t.Errorf("only %d images were pushed: this says nothing", pushed)
 	}
 }
@@ -97,6 +111,7 @@ func TestKilled(t *testing.T) {
 type soak struct {
 	*testing.T
 	root    string
+	storage string // "": below root
 	rand    *rand.Rand
 	layers  [][]byte
 	clients []*soakClient
@@ -106,7 +121,7 @@ type soak struct {
 // start runs the registry as a process of its own.
 func (s *soak) start(point string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$", "-test.v")
-	cmd.Env = append(os.Environ(), childEnv+"="+s.root, failpoint.Env+"="+point)
+	cmd.Env = append(os.Environ(), childEnv+"="+s.root, childStorageEnv+"="+s.storage, failpoint.Env+"="+point)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		s.Fatal(err)
@@ -129,13 +144,13 @@ func (s *soak) start(point string) *exec.Cmd {
 	return nil
 }
 
-func (s *soak) round(n int) {
+func (s *soak) round(n int, last bool) {
 	point, wait := "", time.Duration(20+s.rand.IntN(400))*time.Millisecond
 	if n%3 == 2 {
 		point, wait = fmt.Sprintf("%s=kill:%d", points[s.rand.IntN(len(points))], 1+s.rand.IntN(30)), 2*time.Second
 	}
 	cmd := s.start(point)
-	if n%5 == 0 || n == rounds()-1 {
+	if n%5 == 0 || last {
 		for _, c := range s.clients {
 			c.verify()
 		}
@@ -163,7 +178,7 @@ func (s *soak) round(n int) {
 
 // finish collects everything and compares what is left with what the manifests name.
 func (s *soak) finish() {
-	r, err := Open(Config{Root: s.root, Collect: Collect{Every: -1}, Log: slog.New(slog.DiscardHandler)})
+	r, err := Open(Config{Root: s.root, Storage: s.storage, Collect: Collect{Every: -1}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -208,6 +223,12 @@ func (s *soak) finish() {
 		if !wanted[b.Digest] {
 			s.Errorf("leaked: blob %s", b.Digest)
 		}
+	}
+	for u, err := range store.Uploads(ctx) {
+		s.Errorf("leaked: %+v %v", u, err)
+	}
+	if s.storage != "" {
+		return
 	}
 	for _, dir := range []string{"tmp", "uploads"} {
 		left, err := os.ReadDir(filepath.Join(s.root, "content", dir))

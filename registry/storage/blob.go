@@ -28,37 +28,39 @@ func (s *Store) Blob(ctx context.Context, d digest.Digest) (*Content, error) {
 	return s.driver.Open(ctx, blobKey(d))
 }
 
-// RepositoryBlob opens a blob that the repository holds. NotFound when it does not.
+// RepositoryBlob opens a blob or manifest that the repository holds, and spares it from collection for the grace. NotFound when the
+// repository does not hold it.
 func (s *Store) RepositoryBlob(ctx context.Context, repository string, d digest.Digest) (*Content, error) {
-	if _, err := s.StatBlob(ctx, repository, d); err != nil {
+	if err := s.mustHold(ctx, repository, d); err != nil {
 		return nil, err
 	}
-	c, err := s.driver.Open(ctx, blobKey(d))
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+	return s.driver.Open(ctx, blobKey(d))
 }
 
 // StatBlob gives the descriptor of a blob or manifest that the repository holds, and spares it from collection for the grace: the
 // client may leave out the upload because of this answer. NotFound when the repository does not hold it.
 func (s *Store) StatBlob(ctx context.Context, repository string, d digest.Digest) (ocispec.Descriptor, error) {
-	if err := check(repository, d); err != nil {
+	if err := s.mustHold(ctx, repository, d); err != nil {
 		return ocispec.Descriptor{}, err
-	}
-	s.leases.promise(d)
-	ok, err := s.holds(ctx, repository, d)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	if !ok {
-		return ocispec.Descriptor{}, fault.New(fault.NotFound, "blob %s is not in repository %s", d, repository)
 	}
 	e, err := s.driver.Stat(ctx, blobKey(d))
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d, Size: e.Size}, nil
+}
+
+// mustHold leases a digest for the grace and says whether the repository holds it.
+func (s *Store) mustHold(ctx context.Context, repository string, d digest.Digest) error {
+	if err := check(repository, d); err != nil {
+		return err
+	}
+	s.leases.promise(d)
+	ok, err := s.holds(ctx, repository, d)
+	if err == nil && !ok {
+		err = fault.New(fault.NotFound, "blob %s is not in repository %s", d, repository)
+	}
+	return err
 }
 
 // holds reports whether the repository has a link or a record of the digest. A manifest can be read as a blob too, as

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"berth/base/failpoint"
 	"berth/base/fault"
@@ -208,34 +209,38 @@ func (p Put) target() (digest.Digest, []string, error) {
 	return d, p.Tags, nil
 }
 
+// looks is how many keys are looked for at once: an object store takes its time for each.
+const looks = 8
+
 // complete refuses a manifest that names what the repository does not hold. The caller leases what it names.
 func (s *Store) complete(ctx context.Context, repo string, doc *Document) error {
-	missing := &MissingError{}
+	var wanted []digest.Digest
 	for _, b := range doc.Blobs {
-		if doc.foreign(b) {
-			continue
-		}
-		ok, err := s.holds(ctx, repo, b.Digest)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			missing.Digests = append(missing.Digests, b.Digest)
+		if !doc.foreign(b) {
+			wanted = append(wanted, b.Digest)
 		}
 	}
-	for _, c := range doc.Manifests {
-		if s.cfg.SparseIndexes {
-			break
+	if !s.cfg.SparseIndexes {
+		for _, m := range doc.Manifests {
+			wanted = append(wanted, m.Digest) // a record, or a blob: caches of build tools put those into an index
 		}
-		ok, err := s.has(ctx, recordKey(repo, c.Digest))
-		if err == nil && !ok {
-			ok, err = s.has(ctx, linkKey(repo, c.Digest)) // caches of build tools put blobs into an index
-		}
-		if err != nil {
+	}
+	there := make([]bool, len(wanted))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(looks)
+	for i, d := range wanted {
+		group.Go(func() (err error) {
+			there[i], err = s.holds(ctx, repo, d)
 			return err
-		}
-		if !ok {
-			missing.Digests = append(missing.Digests, c.Digest)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	missing := &MissingError{}
+	for i, d := range wanted {
+		if !there[i] {
+			missing.Digests = append(missing.Digests, d)
 		}
 	}
 	if len(missing.Digests) > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	names    map[string]bool    // the repositories that exist
+	sorted   []string           // their names; nil when they have changed. Replaced, never changed
 	sizes    map[string]int64   // bytes that a repository holds, where somebody has asked
 	sessions map[string]*Upload // uploads that this process has touched
 }
@@ -90,17 +92,19 @@ func (s *Store) Ping(ctx context.Context) error {
 func (s *Store) Grace() time.Duration { return s.cfg.Grace }
 
 // Repositories gives the names of all repositories that begin with prefix, sorted.
-func (s *Store) Repositories(ctx context.Context, prefix string) ([]string, error) {
+func (s *Store) Repositories(_ context.Context, prefix string) ([]string, error) {
 	s.mu.Lock()
-	var names []string
-	for n := range s.names {
-		if strings.HasPrefix(n, prefix) {
-			names = append(names, n)
-		}
+	if s.sorted == nil {
+		s.sorted = slices.Sorted(maps.Keys(s.names))
 	}
+	all := s.sorted
 	s.mu.Unlock()
-	slices.Sort(names)
-	return names, nil
+	from, _ := slices.BinarySearch(all, prefix)
+	to := from
+	for to < len(all) && strings.HasPrefix(all[to], prefix) {
+		to++
+	}
+	return slices.Clone(all[from:to]), nil
 }
 
 // Exists reports whether a repository exists: something has been pushed to it.
@@ -120,7 +124,7 @@ func (s *Store) addName(ctx context.Context, repo string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.names[repo] = true
+	s.names[repo], s.sorted = true, nil
 	return nil
 }
 
@@ -138,6 +142,7 @@ func (s *Store) RemoveEmpty(ctx context.Context, repository string) (bool, error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.names, repository)
+	s.sorted = nil
 	delete(s.sizes, repository)
 	return true, nil
 }

@@ -55,6 +55,11 @@ func (g *registry) do(method, path string, body []byte, header ...string) *answe
 		k, v, _ := strings.Cut(h, ": ")
 		req.Header.Add(k, v)
 	}
+	if req.Header.Get("Transfer-Encoding") != "" {
+		req.Header.Del("Transfer-Encoding")
+		req.ContentLength, req.GetBody = -1, nil
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
 	client := g.Client
 	if client == nil {
 		client = http.DefaultClient

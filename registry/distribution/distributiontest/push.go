@@ -103,6 +103,12 @@ func blobsOf(alg digest.Algorithm) func(*registry) {
 					a := g.status(g.do("PUT", with(u, "digest", d.String()), nil), 201)
 					g.holds(g.location(a), d, content)
 				},
+				"stream without a length": func() {
+					u := g.location(g.status(g.do("POST", "/v2/"+repo+"/blobs/uploads/", nil), 202))
+					u = g.location(g.status(g.do("PATCH", u, content, "Transfer-Encoding: chunked"), 202))
+					a := g.status(g.do("PUT", with(u, "digest", d.String()), nil, "Transfer-Encoding: chunked"), 201)
+					g.holds(g.location(a), d, content)
+				},
 				"algorithm said": func() {
 					u := g.location(g.status(g.do("POST", "/v2/"+repo+"/blobs/uploads/?digest-algorithm="+alg.String(), nil), 202))
 					g.status(g.do("PUT", with(u, "digest", d.String()), content), 201)
