@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -177,12 +178,17 @@ func askForPull(cmd *cobra.Command, d *command.DockerCli, flag string, words ...
 	if err := newRemote(engine).mustBeBerth(cmd.Context(), "berth "+cmd.Name()+" "+flag); err != nil {
 		return err
 	}
+	headers := maps.Clone(d.ConfigFile().HTTPHeaders)
+	if headers == nil {
+		headers = map[string]string{}
+	}
+	headers[pullHeader] = strings.Join(words, ",")
 	dial := engine.Dialer()
 	puller, err := client.New(
 		client.WithHost("tcp://berth"),
 		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }),
-		client.WithAPIVersion(engine.ClientVersion()),
-		client.WithHTTPHeaders(map[string]string{pullHeader: strings.Join(words, ",")}),
+		client.WithAPIVersionFromEnv(),
+		client.WithHTTPHeaders(headers),
 	)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "make a client that pulls")

@@ -30,19 +30,29 @@ const (
 	pullStale = "stale-if-error" // take the copy that is here when the registry cannot be asked
 )
 
-// imagePull is POST /images/create with fromImage. Its context ends with the client and with the engine: what was fetched stays for the
-// next attempt.
+// imagePull is POST /images/create with fromImage.
 func imagePull(s *Server, c *call) error {
 	r, err := s.pullRequest(c)
 	if err != nil {
 		return err
 	}
+	return s.transfer(c, func(ctx context.Context, tell func(transfer.Progress)) error {
+		r.Progress = tell
+		_, err := s.cfg.Transfer.Pull(ctx, r)
+		return err
+	})
+}
+
+// transfer runs a pull or push and streams what it tells. It ends with the client and with the engine.
+func (s *Server) transfer(c *call, do func(ctx context.Context, tell func(transfer.Progress)) error) error {
 	ctx, cancel := context.WithCancel(c.ctx())
 	defer cancel()
 	defer context.AfterFunc(s.leaving, cancel)()
 	out := &lines{c: c}
-	r.Progress = out.transfer
-	_, err = s.cfg.Transfer.Pull(ctx, r)
+	err := do(ctx, out.transfer)
+	if err != nil && s.leaving.Err() != nil && c.ctx().Err() == nil {
+		err = fault.New(fault.Unavailable, "the engine is being stopped: do it again when it is back, what has arrived is not sent twice")
+	}
 	return out.end(err)
 }
 
@@ -102,13 +112,11 @@ func imagePush(s *Server, c *call) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(c.ctx())
-	defer cancel()
-	defer context.AfterFunc(s.leaving, cancel)()
-	out := &lines{c: c}
-	r.Progress = out.transfer
-	_, err = s.cfg.Transfer.Push(ctx, r)
-	return out.end(err)
+	return s.transfer(c, func(ctx context.Context, tell func(transfer.Progress)) error {
+		r.Progress = tell
+		_, err := s.cfg.Transfer.Push(ctx, r)
+		return err
+	})
 }
 
 // pushRequest reads what is to be pushed. Without a tag: all tags of the repository.

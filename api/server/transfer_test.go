@@ -213,6 +213,12 @@ func TestPullEndsWithItsClient(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Errorf("%s: the pull goes on", who)
 		}
+		if who == "engine" {
+			var rest strings.Builder
+			if _, _ = bufio.NewReader(resp.Body).WriteTo(&rest); !strings.Contains(rest.String(), `"errorDetail":{"message":"the engine is being stopped`) {
+				t.Errorf("the client reads %q", rest.String())
+			}
+		}
 		resp.Body.Close()
 	}
 }
