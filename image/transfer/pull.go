@@ -22,11 +22,7 @@ import (
 func (t *Transfer) Pull(ctx context.Context, req PullRequest) (*Pulled, error) {
 	b := newBoard(req.Progress)
 	defer b.close()
-	if !req.AllTags {
-		name := req.Name.WithDefaultTag()
-		b.status(tagOrDigest(name), "Pulling from "+name.Path)
-	}
-	plan, err := t.PlanPull(ctx, req)
+	plan, err := t.planPull(ctx, req, b)
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +54,11 @@ func (t *Transfer) applyPull(ctx context.Context, plan *PullPlan, b *board) (*Pu
 		b.status(s.Tag, fmt.Sprintf("Skipped: %v", s.Err))
 	}
 	b.status("", statusLine(plan, news))
+	for _, p := range plan.Images {
+		if p.Warning != "" {
+			b.status("", p.Warning)
+		}
+	}
 	return done, nil
 }
 
@@ -98,6 +99,9 @@ func (t *Transfer) pullImage(ctx context.Context, p *PullImage, b *board) (*Pull
 	if !p.UpToDate {
 		was, err := t.bring(ctx, p, b)
 		if err != nil {
+			if p.Stale = p.instead(err); p.Stale != nil && ctx.Err() == nil {
+				return t.useStale(p, b), nil
+			}
 			return nil, err
 		}
 		done.UpToDate = was == p.Config.Digest
@@ -105,9 +109,6 @@ func (t *Transfer) pullImage(ctx context.Context, p *PullImage, b *board) (*Pull
 	b.status("", "Digest: "+string(p.Root.Digest))
 	if p.Age > 0 {
 		b.status("", fmt.Sprintf("Note: %s answered from its cache, %s old", p.From, age(p.Age)))
-	}
-	if p.Warning != "" {
-		b.status("", p.Warning)
 	}
 	t.cfg.Images.Emit(image.Event{Action: "pull", ID: p.Name.Familiar(), Name: p.Name.FamiliarName()})
 	return done, nil

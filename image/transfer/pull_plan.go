@@ -48,6 +48,7 @@ type PullImage struct {
 	Rule         string    // of the policy
 	Warning      string    // about the platform
 
+	stale     func(error) *Stale // the copy to use when the registry fails later; nil: none is allowed
 	repo      *remote.Repository
 	root      *document
 	manifest  *document
@@ -83,6 +84,11 @@ type PullLayer struct {
 
 // PlanPull asks the registry and looks at the store. It changes nothing. Errors are in Docker's words.
 func (t *Transfer) PlanPull(ctx context.Context, req PullRequest) (*PullPlan, error) {
+	return t.planPull(ctx, req, nil)
+}
+
+// planPull is PlanPull with somebody who watches: what the name stands for is told as soon as it is known.
+func (t *Transfer) planPull(ctx context.Context, req PullRequest, b *board) (*PullPlan, error) {
 	name := req.Name
 	if name.Digest != "" {
 		name = name.WithDigest(name.Digest) // a tag beside a digest says nothing
@@ -90,7 +96,7 @@ func (t *Transfer) PlanPull(ctx context.Context, req PullRequest) (*PullPlan, er
 	plan := &PullPlan{Name: name, AllTags: req.AllTags}
 	repo := t.cfg.Remote.Repository(name, req.Credentials)
 	if !req.AllTags {
-		img, err := t.planImage(ctx, repo, name.WithDefaultTag(), req)
+		img, err := t.planImage(ctx, repo, name.WithDefaultTag(), req, b)
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +115,7 @@ func (t *Transfer) PlanPull(ctx context.Context, req PullRequest) (*PullPlan, er
 		if err != nil {
 			return nil, err
 		}
-		img, err := t.planImage(ctx, repo, tagged, req)
+		img, err := t.planImage(ctx, repo, tagged, req, nil)
 		switch {
 		case fault.Is(err, fault.Invalid), fault.Is(err, fault.NotFound):
 			plan.Skipped = append(plan.Skipped, SkippedTag{tag, err})
@@ -126,18 +132,28 @@ func (t *Transfer) PlanPull(ctx context.Context, req PullRequest) (*PullPlan, er
 }
 
 // planImage plans one name; where the registry cannot be asked and a copy will do, the plan is to use that.
-func (t *Transfer) planImage(ctx context.Context, repo *remote.Repository, name ref.Ref, req PullRequest) (*PullImage, error) {
+func (t *Transfer) planImage(ctx context.Context, repo *remote.Repository, name ref.Ref, req PullRequest, b *board) (*PullImage, error) {
 	p := &PullImage{Name: name, repo: repo}
-	err := t.observe(ctx, p, req)
+	if req.StaleIfError || t.cfg.StaleIfError {
+		p.stale = func(cause error) *Stale { return t.stale(name, req.Platform, cause) }
+	}
+	err := t.observe(ctx, p, req, b)
 	if err == nil {
 		return p, nil
 	}
-	if fault.Is(err, fault.Unavailable) && (req.StaleIfError || t.cfg.StaleIfError) {
-		if s := t.stale(name, req.Platform, err); s != nil {
-			return &PullImage{Name: name, Stale: s}, nil
-		}
+	if s := p.instead(err); s != nil {
+		b.status(tagOrDigest(name), "Pulling from "+name.Path)
+		return &PullImage{Name: name, Stale: s}, nil
 	}
 	return nil, err
+}
+
+// instead gives the copy to use after an error, nil where none is here or may be used.
+func (p *PullImage) instead(err error) *Stale {
+	if p.stale == nil || !fault.Is(err, fault.Unavailable) {
+		return nil
+	}
+	return p.stale(err)
 }
 
 // stale finds the copy that is here, if it is for the platform wanted.
@@ -165,16 +181,19 @@ func rootOf(img *image.Image) *image.Descriptor {
 }
 
 // observe reads what the name stands for and what of it is here.
-func (t *Transfer) observe(ctx context.Context, p *PullImage, req PullRequest) error {
+func (t *Transfer) observe(ctx context.Context, p *PullImage, req PullRequest, b *board) error {
 	p.Names = []ref.Ref{p.Name}
 	if r, ok := t.cfg.Verify.(Ruler); ok {
 		p.Rule = r.Rule(p.Name)
 	}
-	old, _ := t.cfg.Images.ResolvePlatform(p.Name.String(), req.Platform)
-	var err error
+	old, err := t.cfg.Images.ResolvePlatform(p.Name.String(), req.Platform)
+	if err != nil {
+		old, _ = t.cfg.Images.Resolve(p.Name.String()) // for another platform: it may still be all that there is
+	}
 	if p.root, err = t.readRoot(ctx, p, old); err != nil {
 		return err
 	}
+	b.status(tagOrDigest(p.Name), "Pulling from "+p.Name.Path)
 	p.Root = p.root.desc
 	if p.Name.Digest == "" {
 		p.Names = append(p.Names, p.Name.WithDigest(p.Root.Digest))

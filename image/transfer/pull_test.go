@@ -433,10 +433,56 @@ func TestPullUsesTheCopyWhenTheRegistryIsDown(t *testing.T) {
 	if !strings.HasPrefix(last, "Status: Using the existing image for "+name+", which is ") || !strings.Contains(last, " old: the registry cannot be asked") {
 		t.Error(last)
 	}
-	if !strings.HasPrefix(lines[1], "WARNING: ") {
+	if len(lines) < 3 || !strings.HasPrefix(lines[1], "WARNING: ") {
 		t.Errorf("%q", lines)
 	}
+	// The registry gives the manifest of a newer image, but not its layers.
+	newer := g.build("x", "1", ocispec.Platform{}, nil, "b")
+	g.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if digestOf(r) != string(newer.blobs[0].Digest) {
+			return false
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	done, lines, err = e.pull(name, func(r *PullRequest) { r.StaleIfError = true })
+	if err != nil || done.Images[0].ID != s.id || done.Images[0].Stale == 0 {
+		t.Fatalf("%+v %v %q", done, err, lines)
+	}
+	e.has(name, "a")
+	g.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v2/" {
+			return false
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
 	if _, _, err := e.pull(g.host()+"/other:1", func(r *PullRequest) { r.StaleIfError = true }); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("of what is not here: %v", err)
+	}
+}
+
+func TestPlanOfWhatCannotBeAsked(t *testing.T) {
+	n, _ := ref.Parse("docker.io/team/web:1")
+	tagged, _ := n.WithTag("sig")
+	p := &PullPlan{Name: n, Images: []*PullImage{{Name: n, Stale: &Stale{ID: digest.FromString("x"), Age: 3 * time.Hour, Err: fault.New(fault.Unavailable, "Get \"https://registry-1.docker.io/v2/\": dial tcp: i/o timeout")}}}}
+	var b bytes.Buffer
+	if err := p.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := `pull docker.io/team/web:1
+  use the copy of team/web:1 that is here: image sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881, 3 hours old
+    because the registry cannot be asked: Get "https://registry-1.docker.io/v2/": dial tcp: i/o timeout
+`
+	if b.String() != want {
+		t.Errorf("got\n%s", b.String())
+	}
+	n.Tag = ""
+	p = &PullPlan{Name: n, AllTags: true, Skipped: []SkippedTag{{tagged.Tag, fault.New(fault.Invalid, "Encountered remote %q(unknown) when fetching", "application/vnd.x")}}}
+	b.Reset()
+	p.Write(&b)
+	want = "pull all 1 tags of docker.io/team/web\n  skip sig: Encountered remote \"application/vnd.x\"(unknown) when fetching\n"
+	if b.String() != want {
+		t.Errorf("got\n%s", b.String())
 	}
 }

@@ -210,13 +210,23 @@ func (u *upload) report(root ocispec.Descriptor) *PushedImage {
 	if p.Index != nil {
 		u.b.say(Progress{Aux: ManifestPushedInsteadOfIndex{Always: true, OriginalIndex: *p.Index, SelectedManifest: root}})
 	}
-	if u.rebuilt > 0 && done.NewDigest {
-		u.b.status("", fmt.Sprintf("WARNING: %s of %s could not be had as it came from its registry and was compressed anew: the image was pushed as %s, not as %s",
-			plural(u.rebuilt, "layer"), p.Name.Familiar(), root.Digest, done.Original))
+	if n := u.anew(); n > 0 {
+		u.b.status("", fmt.Sprintf("WARNING: %s of %s cannot be had any more as the image came with them and went compressed anew: the image was pushed as %s, not as %s",
+			plural(n, "layer"), p.Name.Familiar(), root.Digest, done.Original))
 	}
 	u.b.status("", fmt.Sprintf("%s: digest: %s size: %d", p.Name.Tag, root.Digest, root.Size))
 	u.b.say(Progress{Aux: PushResult{Tag: p.Name.Tag, Digest: string(root.Digest), Size: int(root.Size)}})
 	return done
+}
+
+// anew counts the layers that went as other blobs than the manifest that the image came with names.
+func (u *upload) anew() (n int) {
+	for l, d := range u.done {
+		if l.Descriptor.Digest != "" && l.Descriptor.Digest != d.Digest {
+			n++
+		}
+	}
+	return n
 }
 
 // firstError keeps the first of several errors, and what it stops.

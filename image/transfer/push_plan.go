@@ -68,6 +68,7 @@ type Way struct {
 	How        How
 	From       string             // path of the repository (Mount), repository with its host (Stream)
 	Descriptor ocispec.Descriptor // zero for Rebuild: it is known when it is done
+	Ask        bool               // of Exists: it was there once, compressed anew, and is asked for when nothing else is left
 }
 
 // PushLayer is a layer to be at the target. The first of its ways that works is taken.
@@ -325,8 +326,14 @@ func (t *Transfer) ways(ctx context.Context, p *PushImage, l *PushLayer) error {
 			blobs = append(blobs, d)
 		}
 	}
+	var anew []Way // what an earlier push made of the layer
 	if l.Descriptor.Digest != "" {
 		add(l.Descriptor) // no other blob will do: the manifest says which
+		for _, s := range sources {
+			if s.Descriptor.Digest != l.Descriptor.Digest && s.Repository == p.Name.Repository() {
+				anew = append(anew, Way{How: Exists, Descriptor: plain(s.Descriptor), Ask: true})
+			}
+		}
 		sources = slices.DeleteFunc(sources, func(s image.Source) bool { return s.Descriptor.Digest != l.Descriptor.Digest })
 	}
 	for _, s := range sources {
@@ -334,7 +341,7 @@ func (t *Transfer) ways(ctx context.Context, p *PushImage, l *PushLayer) error {
 			add(plain(s.Descriptor))
 		}
 	}
-	for _, d := range blobs {
+	for _, d := range blobs[:min(len(blobs), mountsMax)] {
 		_, there, err := p.target.HasBlob(ctx, d.Digest)
 		if err != nil {
 			return err
@@ -355,7 +362,7 @@ func (t *Transfer) ways(ctx context.Context, p *PushImage, l *PushLayer) error {
 			l.Ways = append(l.Ways, Way{How: Stream, From: s.Repository, Descriptor: plain(s.Descriptor)})
 		}
 	}
-	l.Ways = append(l.Ways, Way{How: Rebuild})
+	l.Ways = append(append(l.Ways, anew...), Way{How: Rebuild})
 	return nil
 }
 

@@ -91,7 +91,7 @@ func TestPushKeepsTheDigest(t *testing.T) {
 	}
 	want := []string{fmt.Sprintf("The push refers to repository [%s/mirror/web]", target.host())}
 	for _, d := range slices.Backward(s.diffIDs) {
-		for _, w := range []string{"Preparing", "Pushing", "Pushed"} {
+		for _, w := range []string{"Preparing", "Pushed"} {
 			want = append(want, short(d)+": "+w)
 		}
 	}
@@ -192,16 +192,20 @@ func TestPushWhenTheSourceIsGone(t *testing.T) {
 	if !img.NewDigest || img.Original != s.digest || img.Digest == s.digest {
 		t.Errorf("%+v", img)
 	}
-	want := fmt.Sprintf("WARNING: 2 layers of %s could not be had as it came from its registry and was compressed anew: the image was pushed as %s, not as %s", name, img.Digest, s.digest)
+	want := fmt.Sprintf("WARNING: 2 layers of %s cannot be had any more as the image came with them and went compressed anew: the image was pushed as %s, not as %s", name, img.Digest, s.digest)
 	if !slices.Contains(lines, want) {
 		t.Errorf("%q is not in\n%s", want, strings.Join(lines, "\n"))
 	}
 	// The next push knows what is there.
-	_, lines, err = e.push(name, nil)
-	if err != nil {
-		t.Fatal(err)
+	again, lines, err := e.push(name, nil)
+	if err != nil || again.Images[0].Digest != img.Digest {
+		t.Fatal(again, err)
 	}
-	t.Log(strings.Join(lines, "\n"))
+	for _, want := range layerIDs(s, "Layer already exists") {
+		if !slices.Contains(lines, want) {
+			t.Errorf("%q is not in %q", want, lines)
+		}
+	}
 	other := newEngine(t, nil)
 	if pulled := other.mustPull(name); pulled.Images[0].ID != s.id || pulled.Images[0].Digest != img.Digest {
 		t.Errorf("another engine gets %+v", pulled.Images[0])
@@ -228,7 +232,6 @@ func TestPushOfAnImageMadeHere(t *testing.T) {
 			t.Errorf("needless request %q", r)
 		}
 	}
-	t.Log(strings.Join(lines, "\n"))
 	again, lines, err := e.push(name, nil)
 	if err != nil || again.Images[0].Digest != done.Images[0].Digest {
 		t.Fatal(again, err)
@@ -343,5 +346,29 @@ func TestPushRefused(t *testing.T) {
 		if strings.Contains(l, "digest:") {
 			t.Errorf("the client was told %q", l)
 		}
+	}
+}
+
+// A layer that its author does not let others hand on stays where it is.
+func TestPushLeavesForeignLayers(t *testing.T) {
+	g, target := newRegistry(t), newRegistry(t)
+	e := newEngine(t, nil)
+	s := g.build("x", "1", ocispec.Platform{}, []string{"gzip"}, "a", "b")
+	g.forge("1", s, func(m *ocispec.Manifest, _ *image.Document) {
+		m.MediaType = typeDockerManifest
+		m.Layers[0].MediaType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+		m.Layers[0].URLs = []string{"https://layers.example.com/a"}
+	})
+	e.mustPull(g.host() + "/x:1")
+	e.tag(g.host()+"/x:1", target.host()+"/x:1")
+	_, lines, err := e.push(target.host()+"/x:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := short(s.diffIDs[0]) + ": Skipped foreign layer"; !slices.Contains(lines, want) {
+		t.Errorf("%q is not in %q", want, lines)
+	}
+	if _, there := target.blobs["x@"+string(s.blobs[0].Digest)]; there {
+		t.Error("the layer was pushed")
 	}
 }

@@ -69,6 +69,9 @@ func (w Way) String() string {
 	}
 	switch w.How {
 	case Exists:
+		if w.Ask {
+			return "take what was compressed anew before," + what
+		}
 		return "is there as" + what
 	case Mount:
 		return "mount" + what + " from " + w.From

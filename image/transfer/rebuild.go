@@ -20,7 +20,6 @@ func (u *upload) rebuild(ctx context.Context, l *PushLayer) (ocispec.Descriptor,
 	if l.Descriptor.MediaType != "" {
 		mediaType = l.Descriptor.MediaType
 	}
-	u.b.status(l.id(), "Pushing")
 	m := u.meter(l, info.TarSize)
 	d, err := u.p.target.PushStream(ctx, func(w io.Writer) (ocispec.Descriptor, error) {
 		m.now = 0

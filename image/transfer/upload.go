@@ -26,9 +26,8 @@ type upload struct {
 	b    *board
 	cred remote.Credentials
 
-	mu      sync.Mutex // guards what follows
-	done    map[*PushLayer]ocispec.Descriptor
-	rebuilt int // layers that were compressed anew
+	mu   sync.Mutex // guards what follows
+	done map[*PushLayer]ocispec.Descriptor
 }
 
 // layers brings all layers to the target.
@@ -70,9 +69,6 @@ func (u *upload) turn(ctx context.Context, l *PushLayer) error {
 		if err == nil {
 			u.mu.Lock()
 			u.done[l] = d
-			if w.How == Rebuild {
-				u.rebuilt++
-			}
 			u.mu.Unlock()
 			return nil
 		}
@@ -100,6 +96,15 @@ func (u *upload) go1(ctx context.Context, l *PushLayer, w Way) (ocispec.Descript
 	d := w.Descriptor
 	switch w.How {
 	case Exists:
+		if w.Ask {
+			_, there, err := u.p.target.HasBlob(ctx, d.Digest)
+			if err != nil {
+				return d, err
+			}
+			if !there {
+				return d, errElsewhere{fault.New(fault.NotFound, "%s is not there any more", d.Digest)}
+			}
+		}
 		u.b.status(l.id(), "Layer already exists")
 		return d, nil
 	case Skip:
@@ -163,7 +168,6 @@ func (u *upload) blob(ctx context.Context, l *PushLayer, d ocispec.Descriptor, o
 			first.Close()
 		}
 	}()
-	u.b.status(l.id(), "Pushing")
 	m := u.meter(l, d.Size)
 	var source error // why the source failed
 	err = u.p.target.PushBlob(ctx, d, func(offset int64) (io.ReadCloser, error) {
