@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -405,5 +406,95 @@ func TestSearch(t *testing.T) {
 	}
 	if _, err := c.Search(t.Context(), "x", 101, Credentials{}); err == nil || err.Error() != "limit 101 is outside the range of [1, 100]" {
 		t.Error(err)
+	}
+}
+
+// TestFollow never goes from TLS to plain HTTP where that is not allowed, and takes no credentials out of an address.
+func TestFollow(t *testing.T) {
+	strict, loose := &endpoint{}, &endpoint{insecure: true}
+	for _, c := range []struct {
+		e              *endpoint
+		from, to, want string
+	}{
+		{strict, "https://r.example/v2/a", "https://cdn.example/x?y", "https://cdn.example/x?y"},
+		{strict, "https://r.example/v2/a", "/b", "https://r.example/b"},
+		{strict, "https://r.example/v2/a", "http://r.example/b", "https://r.example/b"},
+		{strict, "https://r.example/v2/a", "http://cdn.example/x", ""},
+		{loose, "https://r.example/v2/a", "http://cdn.example/x", "http://cdn.example/x"},
+		{strict, "http://r.example/v2/a", "http://cdn.example/x", "http://cdn.example/x"},
+		{strict, "https://r.example/v2/a", "https://u:p@cdn.example/x#y", "https://cdn.example/x"},
+		{strict, "https://r.example/v2/a", "gopher://x/", ""},
+		{strict, "https://r.example/v2/a", "https://", ""},
+		{strict, "https://r.example/v2/a", "http://[::1", ""},
+	} {
+		got, err := follow(mustURL(t, c.from), c.to, c.e)
+		if c.want == "" && err == nil || c.want != "" && (err != nil || got.String() != c.want) {
+			t.Errorf("%s to %s: %v %v, want %q", c.from, c.to, got, err, c.want)
+		}
+	}
+}
+
+// TestResumeElsewhere goes on with a broken download at the next host, and asks a host last that gave wrong bytes.
+func TestResumeElsewhere(t *testing.T) {
+	data := content(20, 3<<20)
+	var asked [2]atomic.Int32
+	host := [2]string{}
+	for i := range host {
+		host[i] = hostile(t, func(w http.ResponseWriter, r *http.Request) {
+			asked[i].Add(1)
+			var from int
+			_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+			w.Header().Set("Content-Length", fmt.Sprint(len(data)-from))
+			if from > 0 {
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(data)-1, len(data)))
+				w.WriteHeader(206)
+			}
+			_, _ = w.Write(data[from:min(from+2<<20, len(data))])
+		})
+	}
+	c := newClient(t, Config{Mirrors: []string{"http://" + host[0], "http://" + host[1]}, Proxy: func(*http.Request) (*url.URL, error) { return nil, nil }})
+	r := repository(t, c, "busybox", Credentials{})
+	rc, err := r.Blob(t.Context(), describe(data), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from := rc.(*BlobReader).From(); from != host[0] {
+		t.Errorf("from %s", from)
+	}
+	if !bytes.Equal(readAll(t, rc, nil), data) || asked[0].Load() != 1 || asked[1].Load() != 1 {
+		t.Errorf("asked %d and %d times", asked[0].Load(), asked[1].Load())
+	}
+	r.Distrust(host[0])
+	rc, err = r.Blob(t.Context(), describe(data), 0)
+	if err != nil {
+		t.Skip("needs no access to Docker Hub, or one that fails quickly")
+	}
+	defer rc.Close()
+	if from := rc.(*BlobReader).From(); from != host[1] {
+		t.Errorf("after wrong bytes from %s: %s", host[0], from)
+	}
+}
+
+// TestWaitTogether tells all who wait for a registry that does not answer at once.
+func TestWaitTogether(t *testing.T) {
+	var asked atomic.Int32
+	host := handle(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		time.Sleep(200 * time.Millisecond)
+		panic(http.ErrAbortHandler)
+	})
+	r := repository(t, newClient(t, Config{}), host+"/x", Credentials{})
+	start := time.Now()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, err := r.Manifest(t.Context(), "1"); !fault.Is(err, fault.Unavailable) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if asked.Load() > 2*maxTries || time.Since(start) > 5*time.Second {
+		t.Errorf("asked %d times in %v", asked.Load(), time.Since(start))
 	}
 }
