@@ -32,7 +32,7 @@ func runAt(ts *testscript.TestScript, neg bool, args []string, start func(*exec.
 	}
 	cmd := exec.Command(lookPath(args[0], ts.Getenv("PATH")), args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DOCKER_HOST="+ts.Getenv("DOCKER_HOST"), "PATH="+ts.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DOCKER_HOST="+ts.Getenv("DOCKER_HOST"), "DOCKER_CONFIG="+ts.Getenv("DOCKER_CONFIG"), "PATH="+ts.Getenv("PATH"))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // what it left in the background may hold its output
