@@ -170,28 +170,6 @@ func (s *Store) unborn(img *Image) (*ManifestDocs, error) {
 	return m, nil
 }
 
-// attestsDigest is the annotation by which buildx tells what a manifest attests.
-const attestsDigest = "vnd.docker.reference.digest"
-
-// OCI gives the descriptor in the image spec's type.
-func (d Descriptor) OCI() ocispec.Descriptor {
-	out := ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType, Annotations: d.Annotations, URLs: d.URLs}
-	if p := d.Platform; p != nil {
-		out.Platform = &ocispec.Platform{Architecture: p.Architecture, OS: p.OS, OSVersion: p.OSVersion, OSFeatures: p.OSFeatures, Variant: p.Variant}
-	}
-	return out
-}
-
-// DescriptorOf is the opposite of OCI.
-func DescriptorOf(d ocispec.Descriptor) Descriptor {
-	out := Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType, Annotations: d.Annotations, URLs: d.URLs}
-	if d.Platform != nil {
-		p := fromOCI(*d.Platform)
-		out.Platform = &p
-	}
-	return out
-}
-
 // MakeManifest makes the manifest of an image from its configuration and the descriptors of its compressed layers, as Docker
 // pushes what was made locally: schema 2, or an OCI one where a layer has a media type that only OCI knows.
 func MakeManifest(config []byte, layers []ocispec.Descriptor) (*Attached, error) {
@@ -255,8 +233,6 @@ func (s *Store) RecompressAs(ctx context.Context, diffID digest.Digest, mediaTyp
 	}
 	return ocispec.Descriptor{MediaType: mediaType, Digest: v.Digest(), Size: count.n}, nil
 }
-
-const dockerLayerType = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 // kindOf is the compression that a layer's media type stands for.
 func kindOf(mediaType string) compress.Kind {

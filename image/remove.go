@@ -334,6 +334,9 @@ func (rm *removal) tellUntagged(r *record, names []ref.Ref) {
 // delete deletes an image with its names, then its parent if nothing else needs that.
 func (rm *removal) delete(r *record, names []ref.Ref) error {
 	s := rm.s
+	if r = s.images[r.id]; r == nil { // as it is now: what this removal has done before may have changed it
+		return nil
+	}
 	if err := failpoint.Hit("image/before-delete"); err != nil {
 		return err
 	}

@@ -93,17 +93,6 @@ type stored struct {
 	Tagged  time.Time       `json:"tagged,omitzero"`   // when a name was last given or taken
 }
 
-// Descriptor names a document in the blob store.
-type Descriptor struct {
-	MediaType    string            `json:"mediaType"`
-	Digest       digest.Digest     `json:"digest"`
-	Size         int64             `json:"size"`
-	ArtifactType string            `json:"artifactType,omitempty"`
-	Platform     *Platform         `json:"platform,omitempty"`
-	Annotations  map[string]string `json:"annotations,omitempty"`
-	URLs         []string          `json:"urls,omitempty"` // where else it can be had: foreign layers
-}
-
 // Image is a snapshot of an image.
 type Image struct {
 	ID          string   // config digest

@@ -3,6 +3,7 @@ package layer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +22,7 @@ import (
 type Verified struct {
 	Bytes   int64 // of the tar that was built anew
 	Rebuilt bool  // the tar is as it was: what differs can be made from the layer itself, see Restage
+	Partly  error // why only the contents of files were compared; nil: everything was
 }
 
 // Verify builds a layer's tar anew and compares its digest, which tells that the contents of all files are whole; then it
@@ -32,6 +34,14 @@ func (s *Store) Verify(ctx context.Context, d digest.Digest) (Verified, error) {
 		return v, err // there is nothing here yet that could be damaged
 	}
 	st, err := s.restage(ctx, d, &v.Bytes)
+	var e *environment
+	if errors.As(err, &e) && ctx.Err() == nil {
+		// No verdict on the layer, as it is on what it was unpacked to: a disk that is full.
+		w := &counting{w: io.Discard}
+		err := s.Tar(ctx, d, w)
+		v.Bytes, v.Rebuilt, v.Partly = w.n, err == nil, e.error
+		return v, err
+	}
 	if err != nil {
 		return v, err
 	}
@@ -78,11 +88,20 @@ func (s *Store) restage(ctx context.Context, d digest.Digest, count *int64) (*St
 	}()
 	st, err := s.Stage(ctx, pr, d)
 	pr.CloseWithError(context.Canceled)
-	if terr := <-done; terr != nil && err != nil {
-		err = terr // what is wrong, rather than what followed from it
+	terr := <-done
+	switch {
+	case err == nil:
+		return st, nil
+	case terr == nil || errors.Is(terr, context.Canceled) && ctx.Err() == nil:
+		return nil, &environment{err}
 	}
-	return st, err
+	return nil, terr // what is wrong, rather than what followed from it
 }
+
+// environment is an error of unpacking what was built from a layer, rather than of building it.
+type environment struct{ error }
+
+func (e *environment) Unwrap() error { return e.error }
 
 type counting struct {
 	w io.Writer
