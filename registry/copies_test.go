@@ -231,3 +231,119 @@ func TestReplication(t *testing.T) {
 	status, body := fetch(t, "http://"+host+"/berth/registry/v1/replication")
 	t.Errorf("%v\n%d %s", err, status, body)
 }
+
+// administer makes a request to the administrator's routes and gives the answer.
+func administer(t *testing.T, method, url, body string, header ...string) (int, string) {
+	t.Helper()
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req, err := http.NewRequest(method, url, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// TestCopiesOfDebiansRegistry fetches from docker-registry and replicates to another one, set up by the administrator's routes.
+func TestCopiesOfDebiansRegistry(t *testing.T) {
+	from, to := debianRegistry(t), debianRegistry(t)
+	_, host := open(t, Config{SparseIndexes: true})
+	admin := "http://" + host + "/berth/registry/v1"
+	ix, err := random.Index(10_000, 2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag := func(s string) name.Tag {
+		n, err := name.NewTag(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if err := remote.WriteIndex(tag(from+"/team/web:1"), ix); err != nil {
+		t.Fatal(err)
+	}
+	want, err := ix.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if code, body := administer(t, http.MethodPut, admin+"/mirrors/deb", `{"registry":"http://`+from+`","prefix":"deb","fresh":"10m"}`); code != 204 {
+		t.Fatalf("%d %s", code, body)
+	}
+	if code, body := administer(t, http.MethodPut, admin+"/mirrors/deb", `{"registry":"a b"}`); code != 400 || !strings.Contains(body, "is no registry") {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := administer(t, http.MethodPost, admin+"/mirrors/deb/check", ""); code != 200 || !strings.Contains(body, `"answers":true`) {
+		t.Errorf("%d %s", code, body)
+	}
+	got, err := remote.Index(tag(host + "/deb/team/web:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(got); err != nil {
+		t.Error(err)
+	}
+	if code, body := administer(t, http.MethodGet, admin+"/mirrors/deb", ""); code != 200 || !strings.Contains(body, `"copies":1`) || !strings.Contains(body, `"fresh":"10m0s"`) {
+		t.Errorf("%d %s", code, body)
+	}
+
+	if code, body := administer(t, http.MethodPut, admin+"/replication/out", `{"registry":"http://`+to+`","repositories":["deb/**"]}`); code != 204 {
+		t.Fatalf("%d %s", code, body)
+	}
+	var plan string
+	for range 200 { // the copy is stored behind the pull
+		code := 0
+		if code, plan = administer(t, http.MethodPost, admin+"/replication/out/plan", "", "Accept", "text/plain"); code != 200 {
+			t.Fatalf("%d %s", code, plan)
+		}
+		if strings.Contains(plan, "1 to do") {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if !strings.Contains(plan, "push    deb/team/web:1 → "+to+"/deb/team/web:1  "+want.String()[:19]) {
+		t.Errorf("the plan is\n%s", plan)
+	}
+	if code, body := administer(t, http.MethodPost, admin+"/replication/out/apply", `{"plan":"0000000000000000"}`); code != 409 {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := administer(t, http.MethodPost, admin+"/replication/out/apply", ""); code != 200 || !strings.Contains(body, `"action":"push"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	for range 500 {
+		if there, err := remote.Index(tag(to + "/deb/team/web:1")); err == nil {
+			if err := validate.Index(there); err != nil {
+				t.Error(err)
+			}
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if d, err := remote.Head(tag(to + "/deb/team/web:1")); err != nil || d.Digest != want {
+		_, jobs := administer(t, http.MethodGet, admin+"/replication/out/jobs", "")
+		t.Errorf("%v %v\n%s", d, err, jobs)
+	}
+	for _, path := range []string{"/mirrors/deb", "/replication/out"} {
+		if code, body := administer(t, http.MethodDelete, admin+path, ""); code != 204 {
+			t.Errorf("%d %s", code, body)
+		}
+		if code, body := administer(t, http.MethodGet, admin+path, ""); code != 404 {
+			t.Errorf("%d %s", code, body)
+		}
+	}
+}
