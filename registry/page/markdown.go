@@ -2,9 +2,11 @@ package page
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"html/template"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
@@ -14,6 +16,33 @@ import (
 	"github.com/yuin/goldmark/text"
 	"github.com/yuin/goldmark/util"
 )
+
+// rendered remembers descriptions as they are shown: what is meant to be slow (thousands of nested quotes) is so once.
+type rendered struct {
+	mu  sync.Mutex
+	all map[[sha256.Size]byte]template.HTML
+}
+
+// maxRendered is how many are remembered, each of some 100 kB at most.
+const maxRendered = 256
+
+func (c *rendered) markdown(source string) template.HTML {
+	key := sha256.Sum256([]byte(source))
+	c.mu.Lock()
+	out, ok := c.all[key]
+	c.mu.Unlock()
+	if ok {
+		return out
+	}
+	out = markdown(source)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.all) >= maxRendered || c.all == nil {
+		c.all = map[[sha256.Size]byte]template.HTML{}
+	}
+	c.all[key] = out
+	return out
+}
 
 // markdown renders a long description. Raw HTML is left out (goldmark's renderer does so unless it is told to be unsafe); an image
 // becomes a link, since the page fetches nothing from elsewhere; a link to anything but http, https and mailto becomes its text.
@@ -101,11 +130,12 @@ func (links) RegisterFuncs(r renderer.NodeRendererFuncRegisterer) {
 
 // anchor begins or ends a link; to something that is not to be linked it writes nothing.
 func anchor(w util.BufWriter, to string, begin bool) {
+	escaped := util.URLEscape([]byte(to), true)
 	switch {
-	case !linkable(to):
+	case !linkable(to), !linkable(string(escaped)):
 	case begin:
 		w.WriteString(`<a rel="nofollow noopener noreferrer ugc" href="`)
-		w.Write(util.EscapeHTML(util.URLEscape([]byte(to), true)))
+		w.Write(util.EscapeHTML(escaped))
 		w.WriteString(`">`)
 	default:
 		w.WriteString("</a>")

@@ -41,6 +41,7 @@ type Pages struct {
 	cfg       Config
 	templates map[string]*template.Template
 	sessions  *sessions
+	rendered  rendered
 	mux       *http.ServeMux
 	cross     *http.CrossOriginProtection
 }

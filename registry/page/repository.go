@@ -84,7 +84,7 @@ func (p *Pages) repository(w http.ResponseWriter, r *http.Request, who access.Su
 	v := repositoryView{Entry: e, MayStar: !who.Anonymous(), Starred: p.cfg.Catalog.Starred(who.Name, e.Name)}
 	v.Org, v.Leaf = parts(e.Name)
 	if e.Long != "" {
-		v.About = markdown(e.Long)
+		v.About = p.rendered.markdown(e.Long)
 	}
 	v.Pull = pullCommand(e.Kind, p.host(r)+"/"+e.Name, e.Newest.Tag, string(e.Newest.Digest))
 	v.MayEdit = !who.Anonymous() && p.may(r, who, e.Name, access.Admin) == nil
