@@ -12,18 +12,12 @@ import (
 // rebuild uploads a layer whose blob is nowhere to be had: its tar is rebuilt bit for bit and compressed while it is
 // uploaded, once and without a temporary file. What blob that gives is known at the end.
 func (u *upload) rebuild(ctx context.Context, l *PushLayer) (ocispec.Descriptor, error) {
-	info, err := u.t.cfg.Images.Layers().Stat(l.DiffID)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
 	mediaType := typeDockerLayer
 	if l.Descriptor.MediaType != "" {
 		mediaType = l.Descriptor.MediaType
 	}
-	m := u.meter(l, info.TarSize)
 	d, err := u.p.target.PushStream(ctx, func(w io.Writer) (ocispec.Descriptor, error) {
-		m.now = 0
-		return u.t.cfg.Images.RecompressAs(ctx, l.DiffID, mediaType, &counted{w, u.pass(m, info.TarSize)})
+		return u.t.cfg.Images.RecompressAs(ctx, l.DiffID, mediaType, &counted{w, u.pass(l, 0, 0)})
 	})
 	if err != nil {
 		return d, fault.In(err, "layer %s", l.DiffID)

@@ -168,8 +168,7 @@ func (u *upload) blob(ctx context.Context, l *PushLayer, d ocispec.Descriptor, o
 			first.Close()
 		}
 	}()
-	m := u.meter(l, d.Size)
-	var source error // why the source failed
+	var source failure
 	err = u.p.target.PushBlob(ctx, d, func(offset int64) (io.ReadCloser, error) {
 		r := first
 		first = nil
@@ -179,19 +178,18 @@ func (u *upload) blob(ctx context.Context, l *PushLayer, d ocispec.Descriptor, o
 			}
 			var err error
 			if r, err = open(offset); err != nil {
-				source = err
+				source.set(err)
 				return nil, err
 			}
 		}
-		m.now = offset
 		var body io.Reader = r
 		if offset == 0 {
 			body = newChecked(r, d, nil)
 		}
-		return &outgoing{r: body, c: r, pass: u.pass(m, d.Size), fail: &source}, nil
+		return &outgoing{r: body, c: r, pass: u.pass(l, offset, d.Size), fail: &source}, nil
 	})
-	if err != nil && source != nil && ctx.Err() == nil {
-		return errElsewhere{source}
+	if bad := source.get(); err != nil && bad != nil && ctx.Err() == nil {
+		return errElsewhere{bad}
 	}
 	if err != nil {
 		return err
@@ -200,21 +198,37 @@ func (u *upload) blob(ctx context.Context, l *PushLayer, d ocispec.Descriptor, o
 	return nil
 }
 
-func (u *upload) meter(l *PushLayer, total int64) *meter {
-	return &meter{status: "Pushing", total: total, say: func(p Progress) {
+// pass counts bytes that go out, from an offset on. total is 0 where nobody knows how many there will be.
+func (u *upload) pass(l *PushLayer, offset, total int64) func(int) {
+	middle := total / 2
+	m := &meter{status: "Pushing", now: offset, total: total, say: func(p Progress) {
 		p.ID = l.id()
 		u.b.say(p)
 	}}
-}
-
-// pass counts bytes that go out.
-func (u *upload) pass(m *meter, size int64) func(int) {
 	return func(n int) {
-		if m.now <= size/2 && m.now+int64(n) > size/2 {
-			_ = failpoint.Hit("transfer/push-mid-layer")
+		if m.now <= middle && m.now+int64(n) > middle {
+			_ = failpoint.Hit("transfer/push-mid-layer") // only dying and waiting make sense here
 		}
 		m.add(n)
 	}
+}
+
+// failure is an error of whoever reads a body, who may be at it still when the request is over.
+type failure struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (f *failure) set(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *failure) get() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
 }
 
 // outgoing is a body that is being uploaded. It remembers whether reading it failed.
@@ -222,7 +236,7 @@ type outgoing struct {
 	r    io.Reader
 	c    io.Closer
 	pass func(int)
-	fail *error
+	fail *failure
 }
 
 func (o *outgoing) Read(p []byte) (int, error) {
@@ -231,7 +245,7 @@ func (o *outgoing) Read(p []byte) (int, error) {
 		o.pass(n)
 	}
 	if err != nil && err != io.EOF {
-		*o.fail = err
+		o.fail.set(err)
 	}
 	return n, err
 }
