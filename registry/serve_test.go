@@ -162,8 +162,8 @@ func TestStopWaitsForRequests(t *testing.T) {
 	}
 }
 
-// ask makes a request of the registry's own routes.
-func ask(t *testing.T, method, url string, body, answer any) int {
+// askJSON makes a request of the registry's own routes.
+func askJSON(t *testing.T, method, url string, body, answer any) int {
 	t.Helper()
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -203,7 +203,7 @@ func TestUpkeepRoutes(t *testing.T) {
 	if s := push("team/web", 100); s != 201 {
 		t.Fatal(s)
 	}
-	if s := ask(t, "PUT", base+routes+"quota", map[string]any{"organisations": map[string]int{"team": 150}}, nil); s != 204 {
+	if s := askJSON(t, "PUT", base+routes+"quota", map[string]any{"organisations": map[string]int{"team": 150}}, nil); s != 204 {
 		t.Fatal(s)
 	}
 	if s := push("team/db", 60); s != 403 {
@@ -216,10 +216,10 @@ func TestUpkeepRoutes(t *testing.T) {
 		t.Errorf("as much as the quota: %d", s)
 	}
 	var use struct{ Used, Limit int64 }
-	if ask(t, "GET", base+routes+"usage/team?organisation=1", nil, &use); use.Used != 150 || use.Limit != 150 {
+	if askJSON(t, "GET", base+routes+"usage/team?organisation=1", nil, &use); use.Used != 150 || use.Limit != 150 {
 		t.Errorf("use %+v", use)
 	}
-	if ask(t, "GET", base+routes+"usage/team/web", nil, &use); use.Used != 100 {
+	if askJSON(t, "GET", base+routes+"usage/team/web", nil, &use); use.Used != 100 {
 		t.Errorf("use %+v", use)
 	}
 	// The other one was asked for when it was pushed again, and is spared.
@@ -227,17 +227,17 @@ func TestUpkeepRoutes(t *testing.T) {
 		Plan    string
 		Removed *struct{ Blobs int }
 	}
-	if ask(t, "POST", base+routes+"gc", map[string]any{"plan": true, "grace": "0s"}, &collected); collected.Removed != nil || !strings.Contains(collected.Plan, "remove 0 manifests, 1 links, 1 blobs") {
+	if askJSON(t, "POST", base+routes+"gc", map[string]any{"plan": true, "grace": "0s"}, &collected); collected.Removed != nil || !strings.Contains(collected.Plan, "remove 0 manifests, 1 links, 1 blobs") {
 		t.Errorf("plan: %+v", collected)
 	}
-	if ask(t, "POST", base+routes+"gc", map[string]any{}, &collected); collected.Removed == nil || collected.Removed.Blobs != 0 {
+	if askJSON(t, "POST", base+routes+"gc", map[string]any{}, &collected); collected.Removed == nil || collected.Removed.Blobs != 0 {
 		t.Errorf("young blobs: %+v", collected)
 	}
 	var checked struct {
 		Blobs    int
 		Problems []string
 	}
-	if s := ask(t, "POST", base+routes+"check", map[string]any{"content": true}, &checked); s != 200 || checked.Blobs != 2 || len(checked.Problems) != 0 {
+	if s := askJSON(t, "POST", base+routes+"check", map[string]any{"content": true}, &checked); s != 200 || checked.Blobs != 2 || len(checked.Problems) != 0 {
 		t.Errorf("check: %d %+v", s, checked)
 	}
 }

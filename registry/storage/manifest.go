@@ -127,25 +127,61 @@ func (s *Store) Manifests(ctx context.Context, repository string) iter.Seq2[Reco
 }
 
 func (s *Store) records(ctx context.Context, repo string) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		for e, err := range s.driver.List(ctx, repoKey(repo, "manifests")) {
+	return values(s, ctx, repoKey(repo, "manifests"), func(ctx context.Context, key string) (Record, error) {
+		d, err := keyDigest(key)
+		if err != nil {
+			return Record{}, fault.Wrap(fault.Internal, err, "a foreign key")
+		}
+		return s.record(ctx, repo, d)
+	})
+}
+
+// values lists the keys below a prefix and reads them, several at once. One that goes away meanwhile is left out. It ends at the first error.
+func values[T any](s *Store, ctx context.Context, prefix string, read func(ctx context.Context, key string) (T, error)) iter.Seq2[T, error] {
+	type result struct {
+		value T
+		gone  bool
+	}
+	return func(yield func(T, error) bool) {
+		var none T
+		var keys []string
+		flush := func() (more bool) {
+			results := make([]result, len(keys))
+			group, ctx := errgroup.WithContext(ctx)
+			group.SetLimit(looks)
+			for i, key := range keys {
+				group.Go(func() error {
+					v, err := read(ctx, key)
+					if fault.Is(err, fault.NotFound) {
+						results[i].gone = true
+						return nil
+					}
+					results[i].value = v
+					return err
+				})
+			}
+			if err := group.Wait(); err != nil {
+				yield(none, err)
+				return false
+			}
+			for _, r := range results {
+				if !r.gone && !yield(r.value, nil) {
+					return false
+				}
+			}
+			keys = keys[:0]
+			return true
+		}
+		for e, err := range s.driver.List(ctx, prefix) {
 			if err != nil {
-				yield(Record{}, err)
+				yield(none, err)
 				return
 			}
-			d, err := keyDigest(e.Key)
-			if err != nil {
-				yield(Record{}, err)
-				return
-			}
-			r, err := s.record(ctx, repo, d)
-			if fault.Is(err, fault.NotFound) {
-				continue
-			}
-			if !yield(r, err) || err != nil {
+			if keys = append(keys, e.Key); len(keys) == 8*looks && !flush() {
 				return
 			}
 		}
+		flush()
 	}
 }
 

@@ -29,12 +29,13 @@ func (s *Store) Size(ctx context.Context, repository string) (int64, error) {
 
 func (s *Store) add(ctx context.Context, repo string) (int64, error) {
 	total := int64(0)
-	for e, err := range s.driver.List(ctx, repoKey(repo, "blobs")) {
-		if err != nil {
-			return 0, err
-		}
+	links := values(s, ctx, repoKey(repo, "blobs"), func(ctx context.Context, key string) (link, error) {
 		var l link
-		if err := s.readJSON(ctx, e.Key, &l); err != nil {
+		err := s.readJSON(ctx, key, &l)
+		return l, err
+	})
+	for l, err := range links {
+		if err != nil {
 			return 0, err
 		}
 		total += l.Size

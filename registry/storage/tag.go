@@ -70,22 +70,11 @@ func (s *Store) TagsOf(ctx context.Context, repository string) iter.Seq2[Tag, er
 
 func (s *Store) tags(ctx context.Context, repo string) iter.Seq2[Tag, error] {
 	prefix := repoKey(repo, "tags")
-	return func(yield func(Tag, error) bool) {
-		for e, err := range s.driver.List(ctx, prefix) {
-			if err != nil {
-				yield(Tag{}, err)
-				return
-			}
-			var v tagValue
-			err := s.readJSON(ctx, e.Key, &v)
-			if fault.Is(err, fault.NotFound) {
-				continue
-			}
-			if !yield(Tag{Name: strings.TrimPrefix(e.Key, prefix), Digest: v.Digest, At: v.At}, err) || err != nil {
-				return
-			}
-		}
-	}
+	return values(s, ctx, prefix, func(ctx context.Context, key string) (Tag, error) {
+		var v tagValue
+		err := s.readJSON(ctx, key, &v)
+		return Tag{Name: strings.TrimPrefix(key, prefix), Digest: v.Digest, At: v.At}, err
+	})
 }
 
 // DeleteTag takes a tag away; the manifest stays. NotFound when there is none.

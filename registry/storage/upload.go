@@ -252,20 +252,18 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) (ocispec.Descripto
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if !there {
-		if err := u.staged.Finish(ctx, blobKey(d)); err != nil {
-			return ocispec.Descriptor{}, err
-		}
-		u.gone = true
-	}
-	failpoint.Hit("registry/before-link")
-	if err := s.link(ctx, u.repo, desc); err != nil {
-		return ocispec.Descriptor{}, err
-	}
 	if there {
+		if err := s.link(ctx, u.repo, desc); err != nil {
+			return ocispec.Descriptor{}, err // the client may try again
+		}
 		return desc, u.end(ctx, u.staged.Cancel)
 	}
-	return desc, u.end(ctx, nil)
+	if err := u.staged.Finish(ctx, blobKey(d)); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	failpoint.Hit("registry/before-link")
+	// From here on there is no upload any more, whatever becomes of the link: without it the bytes are garbage.
+	return desc, errors.Join(s.link(ctx, u.repo, desc), u.end(ctx, nil))
 }
 
 // digest gives the digest of all bytes.
@@ -347,6 +345,9 @@ func (s *Store) DropUpload(ctx context.Context, id string, idle time.Duration) (
 	s.mu.Unlock()
 	if u == nil {
 		staged, err := s.driver.ResumeUpload(ctx, id)
+		if fault.Is(err, fault.NotFound) {
+			return true, nil
+		}
 		if err != nil {
 			return false, err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -83,7 +84,12 @@ func (d *Driver) ResumeUpload(ctx context.Context, id string) (storage.Staged, e
 		return nil, fault.Wrap(fault.Internal, err, "%s is damaged", s.stateKey())
 	}
 	if s.state.Tail > 0 {
-		if s.tail, err = d.readTail(ctx, s.tailKey(s.state.TailAt), s.state.Tail); err != nil {
+		s.tail, err = d.readTail(ctx, s.tailKey(s.state.TailAt), s.state.Tail)
+		if fault.Is(err, fault.NotFound) {
+			// The upload has ended, and whoever ended it died before the state was gone, which goes last.
+			return nil, errors.Join(fault.New(fault.NotFound, "upload %s has ended", id), s.Cancel(ctx))
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
