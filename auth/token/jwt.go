@@ -41,6 +41,7 @@ type own struct {
 	Groups   []string `json:"groups,omitempty"`
 	Admin    bool     `json:"admin,omitempty"`
 	Source   string   `json:"source,omitempty"`
+	Stamp    string   `json:"stamp,omitempty"` // of the password
 	Personal string   `json:"personal,omitempty"`
 }
 
@@ -77,7 +78,7 @@ func (i *Issuer) Issue(g Grant) (string, Grant, error) {
 			IssuedAt: jwt.NewNumericDate(g.Issued), NotBefore: jwt.NewNumericDate(g.Issued), ExpiresAt: jwt.NewNumericDate(g.Expires),
 		},
 		Access: g.Scopes,
-		Own:    own{g.User.Groups, g.User.Admin, g.User.Source, g.Personal},
+		Own:    own{g.User.Groups, g.User.Admin, g.User.Source, g.User.Stamp, g.Personal},
 	})
 	t.Header["kid"] = i.Keys.id
 	text, err := t.SignedString(i.Keys.signer)
@@ -107,7 +108,7 @@ func (i *Issuer) Check(text string) (Grant, error) {
 		return Grant{}, fault.Wrap(fault.Unauthorized, err, "invalid token")
 	}
 	g := Grant{
-		User:     auth.User{Name: c.Subject, Groups: c.Own.Groups, Admin: c.Own.Admin, Source: c.Own.Source},
+		User:     auth.User{Name: c.Subject, Groups: c.Own.Groups, Admin: c.Own.Admin, Source: c.Own.Source, Stamp: c.Own.Stamp},
 		Personal: c.Own.Personal, Scopes: c.Access, ID: c.ID, Expires: c.ExpiresAt.Time,
 	}
 	if c.IssuedAt != nil {

@@ -228,6 +228,10 @@ func TestStore(t *testing.T) {
 	must(s.Claim(Subject{Name: "dora"}, "team/app"))
 	must(s.Claim(Subject{Name: "other"}, "team/app"))
 	must(s.Claim(Subject{}, "team/anonymous"))
+	must(s.Claim(Subject{Name: "rob"}, "team/web"))
+	if web := s.Rules().Repositories["team/web"]; web.By != "rob" || web.Grants[User("rob")] != Reader {
+		t.Errorf("rights that were given beforehand stay: %+v", web)
+	}
 	before := s.Rules()
 	for what, err := range map[string]error{
 		"organisation twice":       s.AddOrganisation("team", "", "", nil),
@@ -277,8 +281,12 @@ func TestStore(t *testing.T) {
 
 	must(s.ForgetUser("rob"))
 	must(s.ForgetUser("olga"))
-	if text := fmt.Sprintf("%+v", s.Rules()); strings.Contains(text, "rob") || strings.Contains(text, "olga") {
+	if text := fmt.Sprintf("%+v", s.Rules()); strings.Contains(text, "user:rob") || strings.Contains(text, "rita rob") || strings.Contains(text, "olga") {
 		t.Errorf("users that are gone: %s", text)
+	}
+	must(s.Claim(Subject{Name: "next"}, "team/app"))
+	if by := s.Rules().Repositories["team/app"].By; by != "dora" {
+		t.Errorf("an emptied repository is taken over by %q", by)
 	}
 	must(s.Forget("team/app"))
 	must(s.Forget("team/none"))

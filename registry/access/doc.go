@@ -12,7 +12,7 @@
 // Rules, is written and synced, and only then replaces the old ones.
 //
 // The life of a repository: unknown → claimed by the first push (Claim) → its visibility and grants changed → forgotten
-// when it is removed (Forget).
+// (Forget). A repository that was emptied stays its owner's, so that nobody puts something else under a name that others trust.
 //
 // The package never checks a password (auth does), and never looks at what repositories hold (registry/storage does).
 package access

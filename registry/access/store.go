@@ -75,29 +75,30 @@ func (s *Store) Visible(_ context.Context, who Subject, repository string) (bool
 	return s.rules.Load().Visible(who, repository), nil
 }
 
-// Claim is called for the first push to a repository that holds nothing yet: its pusher becomes its owner. It does
-// nothing when the repository is known, and for anonymous pushers.
+// Claim is called for the first push to a repository that holds nothing yet: its pusher becomes its owner. Where rights were given
+// beforehand he does not, since whoever gave them has said who may what; and where the repository was emptied it stays its
+// owner's. Anonymous pushers own nothing.
 func (s *Store) Claim(who Subject, repository string) error {
-	if who.Anonymous() {
-		return nil
-	}
-	if _, known := s.rules.Load().Repositories[repository]; known {
+	if who.Anonymous() || s.rules.Load().Repositories[repository].By != "" {
 		return nil
 	}
 	return s.update(func(r *Rules, c *changes) error {
-		if _, known := r.Repositories[repository]; known {
-			return nil
-		}
 		if err := CheckRepository(repository); err != nil {
 			return err
 		}
-		return c.repository(repository, &Repository{
-			By: who.Name, Created: time.Now().UTC(), Grants: Grants{User(who.Name): Owner},
-		})
+		repo, known := r.Repositories[repository]
+		switch {
+		case repo.By != "":
+			return nil
+		case !known:
+			repo = Repository{Created: time.Now().UTC(), Grants: Grants{User(who.Name): Owner}}
+		}
+		repo.By = who.Name
+		return c.repository(repository, &repo)
 	})
 }
 
-// Forget is called when a repository was removed: whoever pushes to the name next owns what he makes.
+// Forget takes away what is known of a repository: whoever pushes to the name next owns what he makes.
 func (s *Store) Forget(repository string) error {
 	return s.update(func(r *Rules, c *changes) error {
 		if _, known := r.Repositories[repository]; !known {

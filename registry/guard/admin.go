@@ -78,6 +78,7 @@ func (g *Guard) Admin() http.Handler {
 	route("DELETE", "/orgs/{name}", a.removeOrg)
 
 	route("GET", "/repositories", a.listRepositories)
+	route("DELETE", "/repositories", a.forgetRepository)
 	route("GET", "/access", a.showAccess)
 	route("PUT", "/access", a.grantRole)
 	route("DELETE", "/access", a.revokeRole)

@@ -39,6 +39,7 @@
 //	PATCH  /orgs/{name}                   M    {"description","visibility"}
 //	DELETE /orgs/{name}                   A    its repositories stay
 //	GET    /repositories?prefix=P&n=N          [{"name","visibility","inherited","by","created"}] of those that the caller may see
+//	DELETE /repositories?repository=R     A    its owner, visibility and grants are forgotten; its content stays
 //	GET    /access?repository=R           M    {"visibility","inherited","grants"}; also ?organisation=O
 //	PUT    /access                        M    {"repository" or "organisation","to":"bob"|"@dev"|"signed-in"|"anyone","role":"writer"}
 //	DELETE /access?repository=R&to=WHO    M    also ?organisation=O

@@ -237,16 +237,13 @@ func (g *Guard) Visible(ctx context.Context, s access.Subject, repository string
 	return g.rights.Visible(ctx, s, repository)
 }
 
-// Claim makes the subject the owner of a repository that holds nothing yet.
+// Claim is told of a push to a repository that holds nothing yet: see access.Store.
 func (g *Guard) Claim(_ context.Context, s access.Subject, repository string) error {
 	if !g.Guarded() {
 		return nil
 	}
 	return g.rights.Claim(s, repository)
 }
-
-// Forget is told when a repository was removed.
-func (g *Guard) Forget(repository string) error { return g.rights.Forget(repository) }
 
 // Door gives what the registry's own routes ask.
 func (g *Guard) Door() *door.Door {

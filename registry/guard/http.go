@@ -31,9 +31,9 @@ func (g *Guard) Challenge(w http.ResponseWriter, r *http.Request, repository str
 	if scope := scopeOf(r, repository, actions); scope != "" {
 		text += `,scope="` + scope + `"`
 	}
-	if header := r.Header.Get("Authorization"); header != "" {
+	if scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
 		reason := "insufficient_scope" // RFC 6750 section 3.1
-		if _, err := g.Who(r); err != nil {
+		if _, err := g.issuer.Check(strings.TrimSpace(shown)); err != nil {
 			reason = "invalid_token"
 		}
 		text += `,error="` + reason + `"`

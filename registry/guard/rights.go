@@ -195,6 +195,21 @@ func (a *admin) listRepositories(_ http.ResponseWriter, r *http.Request, s acces
 	return http.StatusOK, all, nil
 }
 
+func (a *admin) forgetRepository(_ http.ResponseWriter, r *http.Request, s access.Subject) (int, any, error) {
+	if err := a.mustAdmin(r, s); err != nil {
+		return 0, nil, err
+	}
+	name := r.URL.Query().Get("repository")
+	if _, known := a.rights.Rules().Repositories[name]; !known {
+		return 0, nil, fault.New(fault.NotFound, "nothing is known of repository %q", name)
+	}
+	if err := a.rights.Forget(name); err != nil {
+		return 0, nil, err
+	}
+	a.changed(r, s, "repository forgotten", "repository", name)
+	return http.StatusNoContent, nil, nil
+}
+
 // targetOf reads what a request's query is about.
 func targetOf(r *http.Request) access.Target {
 	q := r.URL.Query()

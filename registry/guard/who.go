@@ -87,12 +87,18 @@ func (g *Guard) bearer(r *http.Request, text string) (access.Subject, error) {
 		return access.Subject{}, nil
 	}
 	u := grant.User
-	if u.Source == "accounts" { // asked at no cost: closing an account works at once
+	if u.Source == "accounts" { // asked at no cost: closing an account and a new password work at once
 		now, err := g.accounts.Lookup(r.Context(), u.Name)
+		if err == nil && now.Stamp != u.Stamp {
+			err = auth.ErrPassword
+		}
 		if err != nil {
-			return access.Subject{}, fault.In(err, "the account is closed")
+			return access.Subject{}, fault.In(err, "the account is closed or has another password")
 		}
 		u.Admin = now.Admin
+	}
+	if _, err := g.personal(token.SignIn{User: u, Personal: grant.Personal}); err != nil {
+		return access.Subject{}, err
 	}
 	limit := &access.Limit{}
 	for _, s := range grant.Scopes {
