@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -200,7 +201,8 @@ func TestImageRequests(t *testing.T) {
 		{method: "POST", path: "/images/prune?filters=" + q(`{"dangling":["false"]}`), code: 200, has: `{"ImagesDeleted":null,"SpaceReclaimed":9}`, verb: `prune {"dangling":["false"]}`},
 		{method: "POST", path: "/images/create?fromImage=busybox&tag=1", code: 501, has: "pulling images is not in this build"},
 		{method: "POST", path: "/images/create", code: 400, has: "fromSrc is missing"},
-		{method: "POST", path: "/images/create?fromSrc=http://x", code: 501},
+		{method: "POST", path: "/images/create?fromSrc=ftp://127.0.0.1/x", code: 500, has: "unsupported protocol scheme"},
+		{method: "POST", path: "/images/create?fromSrc=%7f", code: 400, has: "invalid control character"},
 		{method: "POST", path: "/images/create?fromSrc=-&repo=a/b&tag=c&changes=CMD%20x&changes=ENV%20y&message=m&platform=linux/arm64", body: "{tar", code: 200, has: `{"status":"sha256:` + webID + `"}`,
 			verb: `import {"Ref":"docker.io/a/b:c","Changes":["CMD x","ENV y"],"Message":"m","Platform":"linux/arm64"}`},
 		{method: "POST", path: "/images/create?fromSrc=-", body: "{tar", fail: fault.New(fault.Invalid, "no tar"), code: 400, has: `{"message":"no tar"}`},
@@ -251,6 +253,40 @@ func TestImageRequests(t *testing.T) {
 				t.Errorf("the store read %q", a.data)
 			}
 		})
+	}
+}
+
+// The engine downloads a tar itself, tells how far it is, and gives the other side's refusal on.
+func TestImportFromURL(t *testing.T) {
+	there := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/x.tar" {
+			http.Error(w, "not here", http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, "{tar")
+	}))
+	defer there.Close()
+	for _, tt := range []struct {
+		source string
+		code   int
+		has    string
+	}{
+		{there.URL + "/x.tar", 200, `{"status":"Downloading from ` + there.URL + `/x.tar"}` + "\r\n" +
+			`{"status":"Importing","progressDetail":{"current":4,"total":4},"progress":"[==================================================\u003e]       4B/4B"}` + "\r\n" + `{"status":"sha256:`},
+		{strings.TrimPrefix(there.URL, "http://") + "/x.tar", 200, "Downloading from http://"},
+		{there.URL + "/y.tar", 404, "failed to GET " + there.URL + "/y.tar with status 404 Not Found: not here"},
+		{"http://127.0.0.1:1/x", 500, "connection refused"},
+	} {
+		a := newAlbum()
+		s, web, _ := serve(t, newFake())
+		s.cfg.Images = a
+		code, text, _ := ask(t, web, "POST", "/v1.45/images/create?repo=a&fromSrc="+q(tt.source), "")
+		if code != tt.code || !strings.Contains(text, tt.has) {
+			t.Errorf("%s: %d %s\nwant %d …%s…", tt.source, code, text, tt.code, tt.has)
+		}
+		if code == 200 && (a.data != "{tar" || !strings.Contains(strings.Join(a.calls, " "), `"Message":"Imported from `+tt.source+`"`)) {
+			t.Errorf("%s: %q was read, %q", tt.source, a.data, a.calls)
+		}
 	}
 }
 

@@ -47,12 +47,9 @@ func imageCreate(s *Server, c *call) error {
 	if c.text("fromImage") != "" {
 		return imagePull(s, c)
 	}
-	switch source := c.text("fromSrc"); source {
-	case "-":
-	case "":
+	source := c.text("fromSrc")
+	if source == "" {
 		return fault.New(fault.Invalid, "fromSrc is missing: \"-\" imports what the request's body holds")
-	default:
-		return fault.New(fault.NotImplemented, "importing from %s is not in this build of Berth: download it and use fromSrc=-", source)
 	}
 	name, err := c.reference()
 	if err != nil {
@@ -64,6 +61,9 @@ func imageCreate(s *Server, c *call) error {
 			return fault.Wrap(fault.Invalid, err, "")
 		}
 		o.Platform = text
+	}
+	if source != "-" {
+		return s.importURL(c, source, o)
 	}
 	out := &lines{c: c}
 	id, err := s.cfg.Images.Import(c.ctx(), c.r.Body, o)

@@ -47,7 +47,7 @@ func routes() []route {
 		{method: get, path: "/exec/{name}/json", handle: execInspect},
 
 		{method: get, path: "/images/json", handle: imageList, note: "no `Identity`"},
-		{method: post, path: "/images/create", handle: imageCreate, note: "of the sources of an import only `fromSrc=-`; the header `Berth-Pull` (or query values of these names) asks for `lazy` and `stale-if-error`"},
+		{method: post, path: "/images/create", handle: imageCreate, note: "the header `Berth-Pull` (or query values of these names) asks for `lazy` and `stale-if-error`"},
 		{method: post, path: "/images/load", handle: imageLoad},
 		{method: get, path: "/images/get", handle: imageSave},
 		{method: get, path: "/images/search", handle: needRegistries(imageSearch)},

@@ -30,7 +30,7 @@ func ProgressLine(p Step, v Version) []byte {
 		}
 		m.Aux = b
 	}
-	if p.Aux != nil || p.ID != "" && !Announces(p.Status) {
+	if p.Aux != nil || p.ID != "" && !Announces(p.Status) || p.Current > 0 {
 		m.Detail = &jsonstream.Progress{Current: p.Current, Total: p.Total}
 		if v < 52 {
 			m.Bar = bar(p.Current, p.Total)
