@@ -24,12 +24,15 @@ type several struct {
 	statement   digest.Digest // what it says
 }
 
-func makeSeveral(t testing.TB, text string) *several {
+func makeSeveral(t testing.TB, text string) *several { return makeSeveralWith(t, text, gz) }
+
+// makeSeveralWith makes it with layers compressed in one way: the same images by other manifests.
+func makeSeveralWith(t testing.TB, text string, compress func([]byte) []byte) *several {
 	m := &several{l: &layout{t: t, blobs: map[string]string{}}, manifests: map[string]Descriptor{}}
 	shared := tarOf(t, "etc/", "", "etc/shared", "all")
 	on := func(arch, variant string) sample {
 		s := makeSample(t, func(d *Document) { d.Architecture, d.Variant = arch, variant }, shared, tarOf(t, "bin/sh", arch+text))
-		d := m.l.manifest(s, gz)
+		d := m.l.manifest(s, compress)
 		d.Platform = &Platform{OS: "linux", Architecture: arch, Variant: variant}
 		m.manifests[arch] = d
 		return s

@@ -219,8 +219,8 @@ type soakWorld struct {
 
 func newSoakWorld(t *testing.T, h *harness, uses *sync.Map) *soakWorld {
 	w := &soakWorld{h: h, uses: uses}
-	for i := range 4 {
-		w.several = append(w.several, makeSeveral(t, fmt.Sprint(i%3)))
+	for i := range 3 {
+		w.several = append(w.several, makeSeveral(t, fmt.Sprint(i)), makeSeveralWith(t, fmt.Sprint(i), zst)) // the same images, known in two ways
 	}
 	for i := range 5 {
 		w.small = append(w.small, makeSample(t, nil, tarOf(t, "etc/", "", "etc/shared", "all"), tarOf(t, "f", fmt.Sprint(i))))
