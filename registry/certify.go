@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/url"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -18,9 +19,33 @@ import (
 
 // certifier says under which policy a repository's newest image is signed.
 type certifier struct {
-	store    *storage.Store
-	policies []*policy.Policy // asked in order
-	domain   string           // the registry's name, which patterns of the policies begin with
+	store  *storage.Store
+	files  []*policyFile // asked in order
+	domain string        // the registry's name, which patterns of the policies begin with
+}
+
+// policyFile is a file of rules, which is read again when it has changed. Only the catalog's one reader asks it.
+type policyFile struct {
+	path   string
+	seen   os.FileInfo
+	policy *policy.Policy
+}
+
+// read gives the file's rules as they are now. A file that has become wrong is an error, not the rules of before.
+func (f *policyFile) read() (*policy.Policy, error) {
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "image policy")
+	}
+	if f.seen != nil && os.SameFile(info, f.seen) && info.ModTime().Equal(f.seen.ModTime()) && info.Size() == f.seen.Size() {
+		return f.policy, nil
+	}
+	p, err := policy.Load(f.path)
+	if err != nil {
+		return nil, err
+	}
+	f.policy, f.seen = p, info
+	return p, nil
 }
 
 // openCertifier reads the policies; nil when there are none.
@@ -32,12 +57,12 @@ func (r *Registry) openCertifier() (func(ctx context.Context, repository string)
 	if u, err := url.Parse(r.url()); err == nil && u.Host != "" {
 		c.domain = u.Host
 	}
-	for _, file := range r.cfg.Around.Policies {
-		p, err := policy.Load(file)
-		if err != nil {
+	for _, path := range r.cfg.Around.Policies {
+		f := &policyFile{path: path}
+		if _, err := f.read(); err != nil {
 			return nil, err
 		}
-		c.policies = append(c.policies, p)
+		c.files = append(c.files, f)
 	}
 	return c.certify, nil
 }
@@ -51,7 +76,12 @@ func (c *certifier) certify(ctx context.Context, repository string) (string, boo
 	newest := tags[0]
 	name := ref.Ref{Domain: c.domain, Path: repository, Tag: newest.Name, Digest: newest.Digest}
 	var failed error
-	for _, p := range c.policies {
+	for _, f := range c.files {
+		p, err := f.read()
+		if err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
 		v, err := p.Check(ctx, name, newest.Digest, shelf{c.store, repository})
 		switch {
 		case err == nil && len(v.By) > 0:

@@ -105,6 +105,13 @@ func TestCertifiedIsSignedUnderAPolicy(t *testing.T) {
 	if _, body := fetch(t, "http://"+host+"/r/library/tomcat"); !strings.Contains(body, "Certified · release") {
 		t.Error("the page does not show it")
 	}
+	renamed := strings.Replace(text, `"name":"release"`, `"name":"of the house"`, 1)
+	if err := os.WriteFile(policy, []byte(renamed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Catalog().Rebuild(t.Context()); err != nil || certified("library/tomcat") != "of the house" {
+		t.Errorf("the policy is not read again: %v, %q", err, certified("library/tomcat"))
+	}
 	push(t, r, host+"/library/tomcat:10")
 	if certified("library/tomcat") != "" {
 		t.Error("a newer image, not signed, inherits the mark")

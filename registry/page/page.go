@@ -3,7 +3,9 @@ package page
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"html/template"
 	"log/slog"
 	"net/http"
@@ -42,6 +44,7 @@ type Pages struct {
 	templates map[string]*template.Template
 	sessions  *sessions
 	rendered  rendered
+	version   string // of style sheet and icon: part of their addresses
 	mux       *http.ServeMux
 	cross     *http.CrossOriginProtection
 }
@@ -62,6 +65,15 @@ func New(cfg Config) (*Pages, error) {
 		}
 		p.templates[name] = t
 	}
+	h := sha256.New()
+	for _, name := range []string{"style.css", "icon.svg"} {
+		data, err := files.ReadFile("static/" + name)
+		if err != nil {
+			return nil, fault.Wrap(fault.Internal, err, "page %s", name)
+		}
+		h.Write(data)
+	}
+	p.version = hex.EncodeToString(h.Sum(nil))[:12]
 	p.mux.HandleFunc("GET /{$}", p.list)
 	p.mux.HandleFunc("GET /search", p.list)
 	p.mux.HandleFunc("GET /o/{org}", p.list)
@@ -107,6 +119,7 @@ func (p *Pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type frame struct {
 	Title     string // of the page
 	Site      string
+	Version   string // of what is static
 	Query     string
 	User      string
 	Form      string // the session's form token
@@ -141,7 +154,7 @@ func (p *Pages) canSignIn() bool {
 // render writes a page. Templates are executed before the status is sent, so that a failure is seen as one.
 func (p *Pages) render(w http.ResponseWriter, r *http.Request, status int, name, title string, view any) {
 	who, s := p.visitor(r)
-	f := frame{Title: title, Site: p.cfg.Title, Query: r.URL.Query().Get("q"), User: who.Name, CanSignIn: p.canSignIn(), Here: r.URL.RequestURI(), View: view}
+	f := frame{Title: title, Site: p.cfg.Title, Version: p.version, Query: r.URL.Query().Get("q"), User: who.Name, CanSignIn: p.canSignIn(), Here: r.URL.RequestURI(), View: view}
 	if s != nil {
 		f.Form = s.form
 	}
@@ -217,7 +230,7 @@ func notFound(repository string) error {
 	return fault.New(fault.NotFound, "There is no repository %s, or you may not see it.", repository)
 }
 
-// static serves the style sheet and the icon; they change with the program only.
+// static serves the style sheet and the icon; they change with the program only, and their addresses with them.
 func (p *Pages) static(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("file")
 	data, err := files.ReadFile("static/" + name)
@@ -230,6 +243,9 @@ func (p *Pages) static(w http.ResponseWriter, r *http.Request) {
 		kind = "image/svg+xml"
 	}
 	w.Header().Set("Content-Type", kind)
-	w.Header().Set("Cache-Control", "public, max-age=3600")
+	w.Header().Set("Cache-Control", "public, max-age=60")
+	if r.URL.Query().Get("v") == p.version {
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
 	w.Write(data)
 }

@@ -38,7 +38,14 @@ func (e *Engine) AdminHandler(d *door.Door) http.Handler {
 		door.Answer(w, http.StatusNoContent, nil)
 	})
 	admin("POST "+adminPrefix+"/plan", func(w http.ResponseWriter, r *http.Request) {
-		p, err := e.Plan(r.Context(), r.URL.Query().Get("repository"))
+		policy := e.Policy()
+		if r.ContentLength != 0 {
+			policy = Policy{}
+			if !d.Body(w, r, &policy) {
+				return
+			}
+		}
+		p, err := e.PlanFor(r.Context(), policy, r.URL.Query().Get("repository"))
 		switch {
 		case err != nil:
 			d.Fail(w, r, err)

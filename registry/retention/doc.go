@@ -36,6 +36,7 @@
 //	GET  /berth/registry/v1/retention                policy
 //	PUT  /berth/registry/v1/retention                policy → 204; replaces
 //	POST /berth/registry/v1/retention/plan?repository=PATTERN   → Plan; with "Accept: text/plain" as text (&all=1: also what stays)
+//	                                                 a body is a policy to plan by in place of the one that is set
 //	POST /berth/registry/v1/retention/apply          {"plan": ID} → Result
 //	GET  /berth/registry/v1/retention/runs           [Result], newest first
 //

@@ -148,6 +148,14 @@ func (e *Engine) SetPolicy(p Policy) error {
 // Plan observes the repositories that fit the pattern ("": all) and says what the policy means for them. The plan can be
 // applied by its ID for a day.
 func (e *Engine) Plan(ctx context.Context, only string) (Plan, error) {
+	return e.PlanFor(ctx, e.Policy(), only)
+}
+
+// PlanFor is Plan with other rules than those that are set: to see what they would do.
+func (e *Engine) PlanFor(ctx context.Context, policy Policy, only string) (Plan, error) {
+	if err := policy.Check(); err != nil {
+		return Plan{}, err
+	}
 	if only == "" {
 		only = "**"
 	}
@@ -169,7 +177,7 @@ func (e *Engine) Plan(ctx context.Context, only string) (Plan, error) {
 		}
 		repos = append(repos, r)
 	}
-	p := Make(e.Policy(), repos, time.Now())
+	p := Make(policy, repos, time.Now())
 	if err := writeFile(e.file("plans/"+p.ID+".json"), p); err != nil {
 		return Plan{}, fault.In(err, "keep the plan")
 	}

@@ -275,6 +275,8 @@ func TestAdminRoutes(t *testing.T) {
 		{"POST", "/plan?repository=[", "root", "", "", 400, ""},
 		{"POST", "/plan?repository=none/*", "root", "", "text/plain", 200, "nothing goes"},
 		{"POST", "/plan", "root", "", "text/plain", 200, "- tag v1 sha256:"},
+		{"POST", "/plan", "root", `{"rules":[{"repositories":["**"],"keep":{"all":true}}]}`, "text/plain", 200, "nothing goes"},
+		{"POST", "/plan", "root", `{"rules":[{"repositories":["**"]}]}`, "text/plain", 400, "rule 1"},
 		{"POST", "/apply", "root", `{"plan":"0000000000000000"}`, "", 404, ""},
 		{"GET", "/runs", "root", "", "", 200, `[]`},
 	} {
