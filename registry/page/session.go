@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,19 +47,30 @@ func (s *sessions) begin(name string, still func(context.Context) (access.Subjec
 	n := &session{id: sha256.Sum256([]byte(key)), name: name, still: still, form: rand.Text(), made: now, seen: now}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var oldest *session
-	for id, o := range s.all {
-		if o.over(now) {
-			delete(s.all, id)
-		} else if oldest == nil || o.seen.Before(oldest.seen) {
-			oldest = o
-		}
-	}
 	if len(s.all) >= maxSessions {
-		delete(s.all, oldest.id)
+		s.makeRoom(now)
 	}
 	s.all[n.id] = n
 	return key
+}
+
+// makeRoom drops sessions that are over and, where that is not enough, the tenth not seen for longest. mu is held.
+func (s *sessions) makeRoom(now time.Time) {
+	var left []*session
+	for id, o := range s.all {
+		if o.over(now) {
+			delete(s.all, id)
+		} else {
+			left = append(left, o)
+		}
+	}
+	if len(left) < maxSessions {
+		return
+	}
+	slices.SortFunc(left, func(a, b *session) int { return a.seen.Compare(b.seen) })
+	for _, o := range left[:maxSessions/10] {
+		delete(s.all, o.id)
+	}
 }
 
 func (o *session) over(now time.Time) bool {

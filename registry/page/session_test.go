@@ -145,7 +145,7 @@ func TestSessionsEnd(t *testing.T) {
 	for range maxSessions + 5 {
 		all.begin("x", nil)
 	}
-	if len(all.all) != maxSessions {
+	if len(all.all) > maxSessions || len(all.all) < maxSessions*8/10 {
 		t.Errorf("%d sessions", len(all.all))
 	}
 }
