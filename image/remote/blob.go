@@ -153,7 +153,7 @@ func (b *BlobReader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		if b.body == nil {
-			return 0, fault.New(fault.Internal, "blob %s: read after the end", b.d.Digest)
+			return 0, fault.New(fault.Internal, "blob %s is read after it failed or was closed", b.d.Digest)
 		}
 		if b.end >= 0 && int64(len(p)) > b.end-b.at {
 			p = p[:b.end-b.at]
@@ -179,34 +179,38 @@ func (b *BlobReader) Read(p []byte) (int, error) {
 	}
 }
 
-// resume connects again after a break, or gives the error that ends the reader.
+// resume connects again after a break, or gives the error that ends the reader. A server that is not there for a while is waited for.
 func (b *BlobReader) resume(broke error) error {
 	b.body.Close()
 	b.body = nil
-	if err := b.ctx.Err(); err != nil {
-		return netFault(http.MethodGet, b.from, broke)
-	}
 	if b.at-b.mark >= enoughBytes {
 		b.mark, b.failures = b.at, 0
 	}
-	b.failures++
-	if b.failures >= b.r.c.cfg.Attempts || b.d.Size <= 0 && b.end < 0 {
-		kind := fault.KindOf(broke)
-		if kind == fault.Internal {
-			kind = fault.Unavailable
+	b.next = (b.next + 1) % len(b.places)
+	for {
+		if b.ctx.Err() != nil {
+			return netFault(http.MethodGet, b.from, broke)
 		}
-		return fault.Wrap(kind, broke, "blob %s from %s", b.d.Digest, b.from)
-	}
-	b.r.c.log.Info("download goes on after a break", "digest", b.d.Digest.String(), "host", b.from, "at", b.at, "error", broke)
-	if len(b.places) > 1 {
-		b.next = (b.next + 1) % len(b.places)
-	}
-	if wait, _ := backOff(io.EOF, min(b.failures, maxTries)); b.failures > 1 {
-		if err := b.r.c.sleep(b.ctx, wait); err != nil {
+		b.failures++
+		if b.failures >= b.r.c.cfg.Attempts || b.d.Size <= 0 && b.end < 0 {
+			kind := fault.KindOf(broke)
+			if kind == fault.Internal {
+				kind = fault.Unavailable
+			}
+			return fault.Wrap(kind, broke, "blob %s from %s", b.d.Digest, b.from)
+		}
+		b.r.c.log.Info("download goes on after a break", "digest", b.d.Digest.String(), "host", b.from, "at", b.at, "error", broke)
+		if wait, _ := backOff(io.EOF, min(b.failures, maxTries)); b.failures > 1 {
+			if err := b.r.c.sleep(b.ctx, wait); err != nil {
+				return err
+			}
+		}
+		err := b.connect()
+		if err == nil || !fault.Is(err, fault.Unavailable) {
 			return err
 		}
+		broke = err
 	}
-	return b.connect()
 }
 
 // connect opens the blob at the present position, at the next place that has it. The failure that is told is the registry's own when
@@ -240,8 +244,7 @@ func (b *BlobReader) Close() error {
 		return nil
 	}
 	err := b.body.Close()
-	b.body = nil
-	b.end, b.at = 0, 0
+	b.body, b.end = nil, -1 // a Read from now on is an error, not an end
 	return err
 }
 

@@ -475,6 +475,66 @@ func TestResumeElsewhere(t *testing.T) {
 	}
 }
 
+// TestRestart goes on with a download and an upload when the registry is away in between.
+func TestRestart(t *testing.T) {
+	data := content(21, 3<<20)
+	l := listen(t)
+	addr := l.Addr().String()
+	up := &uploads{breaks: 1}
+	var first *http.Server
+	away := func() { // closes the port, and opens it again later
+		go first.Close()
+		time.Sleep(300 * time.Millisecond)
+		again, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Errorf("the port is taken: %v", err)
+			return
+		}
+		second := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/uploads/") || r.Method == http.MethodHead {
+				up.ServeHTTP(w, r)
+				return
+			}
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+		})}
+		t.Cleanup(func() { second.Close() })
+		_ = second.Serve(again)
+	}
+	var once sync.Once
+	first = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v2/":
+		case r.Method == http.MethodPost:
+			up.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+			_, _ = w.Write(data[:1<<20])
+			w.(http.Flusher).Flush()
+			once.Do(func() { go away() })
+			<-r.Context().Done()
+		}
+	})}
+	go func() { _ = first.Serve(l) }()
+	c := newClient(t, Config{})
+	c.sleep = func(ctx context.Context, _ time.Duration) error { return sleep(ctx, 150*time.Millisecond) }
+	r := repository(t, c, addr+"/x", Credentials{})
+	u := &upload{r: r, d: describe(data), open: from(data)}
+	var err error
+	if u.e, err = r.home(); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rc, err := r.Blob(t.Context(), describe(data), 0)
+	if !bytes.Equal(readAll(t, rc, err), data) {
+		t.Error("the download differs")
+	}
+	if err := u.run(t.Context()); err != nil || !bytes.Equal(up.data, data) {
+		t.Errorf("the upload: %v", err)
+	}
+}
+
 // TestWaitTogether tells all who wait for a registry that does not answer at once.
 func TestWaitTogether(t *testing.T) {
 	var asked atomic.Int32

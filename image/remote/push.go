@@ -107,8 +107,9 @@ type upload struct {
 	e        *endpoint
 	d        ocispec.Descriptor
 	open     func(int64) (io.ReadCloser, error)
-	location *url.URL // of the session, as the registry last said
+	location *url.URL // of the session, as the registry last said; nil: there is none
 	at       int64    // bytes that the registry has
+	unsure   bool     // it has to be asked how many those are
 	ended    bool     // the source has no more, when the size is not known
 	chunk    int64    // most bytes of one request; 0: no limit
 	least    int64    // least bytes of one request but the last, as the registry wants
@@ -130,11 +131,14 @@ func (u *upload) begin(ctx context.Context) error {
 	return err
 }
 
-// run sends, asks where a broken upload stands, sends again, and closes the session.
+// run sends, asks where a broken upload stands, sends again, and closes the session. A registry that is not there for a while is waited for.
 func (u *upload) run(ctx context.Context) error {
 	failures, mark := 0, int64(0)
 	for {
-		err := u.send(ctx)
+		err := u.ready(ctx)
+		if err == nil {
+			err = u.send(ctx)
+		}
 		if err == nil {
 			err = u.finish(ctx)
 		}
@@ -151,15 +155,35 @@ func (u *upload) run(ctx context.Context) error {
 		if failures++; failures >= u.r.c.cfg.Attempts {
 			return err
 		}
-		done, again := u.recover(ctx, err, failures)
+		done, again := u.mend(ctx, err, failures)
 		if done || again != nil {
 			return again
 		}
 	}
 }
 
-// recover decides how to go on after a failure. done: the registry has the blob after all.
-func (u *upload) recover(ctx context.Context, err error, failures int) (done bool, _ error) {
+// ready sees to it that there is a session of which is known how much it has.
+func (u *upload) ready(ctx context.Context) error {
+	if u.unsure && u.location != nil {
+		err := u.ask(ctx)
+		if fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			u.location = nil // the session is lost: from the beginning
+		}
+	}
+	if u.location == nil {
+		if err := u.begin(ctx); err != nil {
+			return err
+		}
+	}
+	u.unsure = false
+	return nil
+}
+
+// mend decides how to go on after a failure. done: the registry has the blob after all.
+func (u *upload) mend(ctx context.Context, err error, failures int) (done bool, _ error) {
 	no := refusalOf(err)
 	status := 0
 	if no != nil {
@@ -175,6 +199,8 @@ func (u *upload) recover(ctx context.Context, err error, failures int) (done boo
 		if u.chunk < max(leastChunk, u.least) {
 			return false, err
 		}
+	case no == nil && !fault.Is(err, fault.Unavailable):
+		return false, err // no answer of a registry, and no break either
 	case no != nil && wantsOtherWay(err) && u.at == 0 && u.d.Size > 0:
 		if err := u.begin(ctx); err != nil {
 			return false, err
@@ -194,12 +220,7 @@ func (u *upload) recover(ctx context.Context, err error, failures int) (done boo
 	if _, ok, err := u.r.HasBlob(ctx, u.d.Digest); err == nil && ok {
 		return true, nil
 	}
-	if err := u.ask(ctx); err != nil {
-		if ctx.Err() != nil {
-			return false, err
-		}
-		return false, u.begin(ctx) // the session is lost: from the beginning
-	}
+	u.unsure = true
 	return false, nil
 }
 

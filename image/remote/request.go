@@ -298,11 +298,10 @@ func target(base url.URL, q *request) string {
 		u.Path += q.path
 	}
 	if len(q.query) > 0 {
-		v := u.Query()
-		for k, list := range q.query {
-			v[k] = list
+		if u.RawQuery != "" {
+			u.RawQuery += "&" // what the server gave stays as it is: it may be signed
 		}
-		u.RawQuery = v.Encode()
+		u.RawQuery += q.query.Encode()
 	}
 	return u.String()
 }
