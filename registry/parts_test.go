@@ -184,7 +184,7 @@ func TestSearchAsPodmanAsksIt(t *testing.T) {
 	}
 	r, host := open(t, Config{})
 	push(t, r, host+"/library/tomcat:9")
-	out, err := exec.Command(podman, "search", "--tls-verify=false", host+"/tomcat").CombinedOutput()
+	out, err := exec.Command(podman, "--root", t.TempDir(), "--runroot", t.TempDir(), "search", "--tls-verify=false", host+"/tomcat").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), host+"/library/tomcat") {
 		t.Errorf("%v\n%s", err, out)
 	}
