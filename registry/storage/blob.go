@@ -66,6 +66,19 @@ func (s *Store) mustHold(ctx context.Context, repository string, d digest.Digest
 // holds reports whether the repository has a link or a record of the digest. A manifest can be read as a blob too, as
 // in docker-registry.
 func (s *Store) holds(ctx context.Context, repo string, d digest.Digest) (bool, error) {
+	known, age := s.held.has(repo, d)
+	if known {
+		return true, nil
+	}
+	ok, err := s.looksHeld(ctx, repo, d)
+	if ok {
+		s.held.add(repo, d, age)
+	}
+	return ok, err
+}
+
+// looksHeld is holds without memory.
+func (s *Store) looksHeld(ctx context.Context, repo string, d digest.Digest) (bool, error) {
 	ok, err := s.has(ctx, linkKey(repo, d))
 	if ok || err != nil {
 		return ok, err
@@ -151,7 +164,9 @@ func (s *Store) DeleteBlob(ctx context.Context, repository string, d digest.Dige
 }
 
 func (s *Store) unlink(ctx context.Context, repo string, d digest.Digest, size int64) error {
-	if err := s.driver.Remove(ctx, linkKey(repo, d)); err != nil {
+	err := s.driver.Remove(ctx, linkKey(repo, d))
+	s.held.remove(repo, d) // also after an error: it may be gone
+	if err != nil {
 		return err
 	}
 	s.addSize(repo, -size)

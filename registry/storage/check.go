@@ -195,7 +195,7 @@ func (i *inspection) manifest(ctx context.Context, r Record) error {
 		return nil
 	}
 	var missing *MissingError
-	err = i.store.complete(ctx, i.repo, doc)
+	err = i.store.complete(ctx, i.repo, doc, i.store.looksHeld)
 	if errors.As(err, &missing) {
 		i.problem("manifest %s: %v", r.Digest, missing)
 		return nil

@@ -207,7 +207,7 @@ func (s *Store) PutManifest(ctx context.Context, repository string, p Put) (*Man
 	}
 	defer s.leases.hold(leased...)()
 	defer s.turns.shared(repository)()
-	if err := s.complete(ctx, repository, doc); err != nil {
+	if err := s.complete(ctx, repository, doc, s.holds); err != nil {
 		return nil, err
 	}
 	if err := s.writeManifest(ctx, repository, m, doc); err != nil {
@@ -249,7 +249,7 @@ func (p Put) target() (digest.Digest, []string, error) {
 const looks = 8
 
 // complete refuses a manifest that names what the repository does not hold. The caller leases what it names.
-func (s *Store) complete(ctx context.Context, repo string, doc *Document) error {
+func (s *Store) complete(ctx context.Context, repo string, doc *Document, holds func(context.Context, string, digest.Digest) (bool, error)) error {
 	var wanted []digest.Digest
 	for _, b := range doc.Blobs {
 		if !doc.foreign(b) {
@@ -266,7 +266,7 @@ func (s *Store) complete(ctx context.Context, repo string, doc *Document) error 
 	group.SetLimit(looks)
 	for i, d := range wanted {
 		group.Go(func() (err error) {
-			there[i], err = s.holds(ctx, repo, d)
+			there[i], err = holds(ctx, repo, d)
 			return err
 		})
 	}
@@ -342,7 +342,9 @@ func (s *Store) dropManifest(ctx context.Context, repo string, r Record) ([]stri
 		gone = append(gone, t.Name)
 	}
 	failpoint.Hit("registry/before-unrecord")
-	if err := s.driver.Remove(ctx, recordKey(repo, r.Digest)); err != nil {
+	err := s.driver.Remove(ctx, recordKey(repo, r.Digest))
+	s.held.remove(repo, r.Digest)
+	if err != nil {
 		return gone, err
 	}
 	s.addSize(repo, -r.Size)

@@ -32,6 +32,7 @@ type Store struct {
 	driver Driver
 	cfg    Config
 	leases leases
+	held   held
 	turns  turns // orders changes within one repository
 
 	mu       sync.Mutex
