@@ -7,7 +7,7 @@
 // fetched from elsewhere: one style sheet, one icon, both in the program. A view is what a template is given: a value with
 // everything looked up and every right asked. A session is somebody who has signed in.
 //
-//	GET  /                          repositories that the visitor may pull, by rank; ?page=
+//	GET  /                          repositories that the visitor may pull, by rank; ?page=, ?sort=pushed, pulls or name
 //	GET  /search?q=WORDS            the same, of those that have the words
 //	GET  /o/ORG                     those of one organisation
 //	GET  /r/NAME                    a repository: description, tags; ?page=
