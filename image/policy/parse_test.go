@@ -150,6 +150,29 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// The document's example is a policy.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/image-policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```json\n")
+	block, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("no example")
+	}
+	a := newAuthority(t, issuerURL, nil)
+	p, err := Parse("policy.json", []byte(block), func(name string) ([]byte, error) {
+		if strings.HasSuffix(name, ".pem") {
+			return []byte(certPEM(a.root)), nil
+		}
+		return []byte(strings.ReplaceAll(aKey, `\n`, "\n")), nil
+	})
+	if err != nil || p.Name != "production" || len(p.rules) != 5 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(example))
 	f.Add([]byte(`{"version":1,"default":"accept","rules":[{"images":"*/**","signed":[{"identity":{"issuer":"a","match":".*","roots":"x"},"log":"y"}]}]}`))

@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/crypto/bcrypt"
 
+	"berth/auth/ldap"
 	"berth/registry"
 	"berth/registry/guard"
 )
@@ -532,6 +533,25 @@ func TestGuessingIsDamped(t *testing.T) {
 	}
 	if got := s.do("GET", "/token", "bob:bob-secret", nil, nil); got != 200 {
 		t.Errorf("bob: %d", got)
+	}
+}
+
+// The document's example is a configuration.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/registry-users.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```json\n")
+	block, _, _ := strings.Cut(rest, "```")
+	var cfg registry.Config
+	d := json.NewDecoder(strings.NewReader(block))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&cfg); err != nil || len(cfg.Auth.LDAP) != 1 || len(cfg.Auth.Admins) != 2 {
+		t.Fatalf("%+v, %v", cfg, err)
+	}
+	if _, err := ldap.New(cfg.Auth.LDAP[0]); err != nil {
+		t.Error(err)
 	}
 }
 
