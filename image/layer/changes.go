@@ -32,6 +32,9 @@ type Change struct {
 // Modified when something in it is, as docker diff has it.
 func (s *Store) Changes(ctx context.Context, containerID string) ([]Change, error) {
 	c, err := s.container(containerID)
+	if err == nil {
+		err = s.visible(c.record.Chain)
+	}
 	if err != nil {
 		return nil, err
 	}

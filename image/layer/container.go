@@ -138,12 +138,7 @@ func (s *Store) Get(containerID string) (Mount, error) {
 	if err != nil {
 		return Mount{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.shown(c.record.Chain); err != nil {
-		return Mount{}, err
-	}
-	return c.mount, nil
+	return c.mount, s.visible(c.record.Chain)
 }
 
 func (s *Store) container(containerID string) (*container, error) {
@@ -293,6 +288,9 @@ func (s *Store) WithMount(ctx context.Context, containerID string, readOnly bool
 	if err != nil {
 		return err
 	}
+	if err := s.visible(c.record.Chain); err != nil {
+		return err
+	}
 	stack := overlay.Stack{Lower: c.mount.Lower, Upper: c.mount.Upper, Work: c.mount.Work, UserXattr: c.mount.UserXattr}
 	if readOnly {
 		stack = overlay.Stack{Lower: append([]string{c.mount.Upper}, c.mount.Lower...), UserXattr: c.mount.UserXattr}
@@ -324,6 +322,9 @@ func (s *Store) withStack(ctx context.Context, stack overlay.Stack, f func(root 
 
 // Lower gives the directories of a chain, topmost first. They stay for as long as the chain is retained.
 func (s *Store) Lower(chain []digest.Digest) ([]string, error) {
+	if err := s.visible(chain); err != nil {
+		return nil, err
+	}
 	facts, err := s.facts(chain)
 	if err != nil {
 		return nil, err
@@ -337,6 +338,9 @@ func (s *Store) WithChain(ctx context.Context, chain []digest.Digest, f func(roo
 		return err
 	}
 	defer s.Release(chain...)
+	if err := s.visible(chain); err != nil {
+		return err
+	}
 	facts, err := s.facts(chain)
 	if err != nil {
 		return err

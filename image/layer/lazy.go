@@ -252,6 +252,13 @@ func (s *Store) whole(ctx context.Context, d digest.Digest) error {
 	return lazy.Whole(ctx, d)
 }
 
+// visible is shown for who does not hold mu.
+func (s *Store) visible(chain []digest.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shown(chain)
+}
+
 // shown checks that all diffs of a chain can be seen. mu is held.
 func (s *Store) shown(chain []digest.Digest) error {
 	for _, d := range chain {

@@ -122,7 +122,7 @@ func startEngine(t *testing.T, o order, k *parker) *exec.Cmd {
 		t.Fatal(err)
 	}
 	theirs.Close()
-	buf := make([]byte, 100)
+	buf := make([]byte, 1000)
 	if n, _ := out.Read(buf); strings.TrimSpace(string(buf[:n])) != "ready" {
 		cmd.Process.Kill()
 		cmd.Wait()

@@ -93,15 +93,14 @@ func (m *Manager) take(ctx context.Context, dir, name string, views []string) bo
 	for _, v := range views {
 		m.takeView(ctx, c, v)
 	}
-	if !info.Lazy && len(c.views) == 0 {
-		return false // whole, and nobody looks at it through a view
-	}
 	m.mu.Lock()
 	m.contents[r.DiffID] = c
 	m.mu.Unlock()
 	if info.Lazy {
 		m.showAgain(c)
 		c.startFill(0)
+	} else {
+		c.leave() // unless somebody looks at it through a view
 	}
 	return true
 }
@@ -152,7 +151,7 @@ func (m *Manager) showAgain(c *content) {
 		mount.Unmount(path)
 		return
 	}
-	if len(c.views) == 0 || !mounted(path) {
+	if c.viewCount() == 0 || !mounted(path) {
 		if err := mount.Unmount(path); err != nil {
 			c.log.Error("unmount the dead view of a lazy layer", "error", err)
 			return

@@ -99,6 +99,12 @@ func (c *content) leave() {
 	}
 }
 
+func (c *content) viewCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.views)
+}
+
 // hide takes the layer's view from the mount table.
 func (c *content) hide() {
 	d := c.record.DiffID

@@ -119,8 +119,8 @@ func declinePoll(f *os.File, detached int) error {
 			_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 			unix.Close(fd)
 		}
-		f.SetReadDeadline(time.Unix(1, 0))
 		polled <- err
+		f.SetReadDeadline(time.Unix(1, 0))
 	}()
 	buf := make([]byte, requestMax)
 	f.SetReadDeadline(time.Now().Add(handshakePatience))
