@@ -45,7 +45,7 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 	}
 	var layerUsers map[digest.Digest]int
 	if o.SharedSize {
-		layerUsers = s.layerUsers()
+		layerUsers = s.layerUsers() // also by images that are not selected
 	}
 	parents := s.parents()
 	siblings := s.siblings()
@@ -97,13 +97,9 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Summary, error) {
 }
 
 // groupOf gives the ids of an image and of those that stand under it; mu is held.
-func (s *Store) groupOf(r *record) []string {
-	ids := []string{string(r.id)}
-	siblings := s.siblings()
-	for _, m := range s.members(s.rootOf(hit{r, s.shownRoot(r)})) {
-		if siblings[m.id] {
-			ids = append(ids, string(m.id))
-		}
+func (s *Store) groupOf(r *record) (ids []string) {
+	for _, m := range s.groupIn(s.views(), r) {
+		ids = append(ids, string(m.id))
 	}
 	return ids
 }

@@ -117,7 +117,10 @@ func TestSeveralPlatforms(t *testing.T) {
 			t.Errorf("%s: the id of one platform's image gave another's: %v", when, err)
 		}
 		same(t, when, h.tree("app:1"), []string{"image linux/arm64 true 9", "image linux/amd64 true 9", "image linux/s390x true 9", "attestation true"})
-		list, err := h.List(ctx, ListOptions{All: true})
+		list, err := h.List(ctx, ListOptions{All: true, SharedSize: true})
+		if err == nil && list[0].SharedSize != 0 {
+			t.Errorf("%s: %d bytes are shared, with nobody", when, list[0].SharedSize)
+		}
 		if err != nil || len(list) != 1 || h.Count() != 1 || list[0].ID != m.amd.id() {
 			t.Errorf("%s: list %d, count %d, %v", when, len(list), h.Count(), err)
 		}
@@ -441,6 +444,34 @@ func TestDocumentsForAPush(t *testing.T) {
 	}
 	if list := h.Sources(digest.FromBytes(local.layers[0])); len(list) != 1 || list[0].Repository != src.Repository || list[0].Descriptor.Digest != src.Descriptor.Digest {
 		t.Errorf("sources %+v", list)
+	}
+}
+
+// A name that comes with an image alone stands for that, whatever index the image is known by.
+func TestNameOfOnePlatform(t *testing.T) {
+	h := open(t)
+	m := makeSeveral(t, "1")
+	h.load(m.archive("docker.io/library/app:1"))
+	h.load(m.amd.dockerArchive(t, "one:1"))
+	docs, err := h.ManifestOf("one:1", nil)
+	if err != nil || docs.Root.Digest != m.manifests["amd64"].Digest || len(docs.Manifests) != 1 {
+		t.Errorf("%+v %v", docs, err)
+	}
+	arm := platform(t, "linux/arm64")
+	if _, err := h.ResolvePlatform("one:1", &arm); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("%v", err)
+	}
+	if _, err := h.Remove(ctx, "app:1", RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.Count(); n != 1 {
+		t.Errorf("%d images", n)
+	}
+	if layers, _ := h.counts(); layers != 2 {
+		h.Layers().WaitTrash(ctx)
+		if layers, _ = h.counts(); layers != 2 {
+			t.Errorf("%d layers", layers)
+		}
 	}
 }
 

@@ -143,6 +143,9 @@ func (s *Store) put(fresh *record, ix *index, n Registration) (moved map[ref.Ref
 	}
 	if o := r.newest(); o != nil {
 		root = o.root().Digest
+		if n.Manifest == nil {
+			root = o.Manifest.Digest // what came now was this image alone
+		}
 	}
 	c := newChange()
 	c.put[r.id] = r

@@ -74,27 +74,19 @@ func (s *Store) imageUsages(u *DiskUsage, list []Summary, layers map[digest.Dige
 		records []*record
 	}
 	groups := make([]group, len(list))
-	users := map[digest.Digest]int{}
+	var users map[digest.Digest]int
 	kept := map[digest.Digest]bool{}
 	s.mu.RLock()
+	users = s.layerUsers()
 	for i, sum := range list {
 		r := s.images[digest.Digest(sum.ID)]
 		if r == nil {
 			continue // removed meanwhile
 		}
 		g := &groups[i]
-		g.records = []*record{r}
-		for _, n := range s.byID[r.id] {
-			g.records = union(g.records, s.members(s.names[n].Root))
-		}
-		if len(s.byID[r.id]) == 0 {
-			g.records = union(g.records, s.members(s.rootOf(hit{r: r})))
-		}
+		g.records = s.groupIn(s.views(), r)
 		for _, m := range g.records {
 			g.layers = union(g.layers, m.doc.RootFS.DiffIDs)
-		}
-		for _, d := range union(nil, g.layers) {
-			users[d]++
 		}
 	}
 	for _, r := range s.images {

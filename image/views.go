@@ -31,15 +31,13 @@ func (s *Store) views() *views {
 		for i := range r.Origins {
 			v.byManifest[r.Origins[i].Manifest.Digest] = r
 		}
-		for _, d := range r.Layers {
-			v.users[d]++
-		}
 		if r.Parent != "" {
 			v.parents[r.Parent] = true
 		}
 	}
 	s.viewNames(v)
 	s.viewSiblings(v)
+	s.viewUsers(v)
 	s.derived.Store(v)
 	return v
 }
@@ -112,6 +110,38 @@ func (s *Store) viewSiblings(v *views) {
 			}
 		}
 	}
+}
+
+func (s *Store) viewUsers(v *views) {
+	for id, r := range s.images {
+		if v.siblings[id] {
+			continue
+		}
+		layers := map[digest.Digest]bool{}
+		for _, m := range s.groupIn(v, r) {
+			for _, d := range m.Layers {
+				layers[d] = true
+			}
+		}
+		for d := range layers {
+			v.users[d]++
+		}
+	}
+}
+
+// groupIn gives an image and those that stand under it.
+func (s *Store) groupIn(v *views, r *record) []*record {
+	group := []*record{r}
+	ix := s.indexes[s.rootOf(hit{r, s.shownRoot(r)})]
+	if ix == nil {
+		return group
+	}
+	for _, m := range ix.members {
+		if o := v.byManifest[m.Digest]; o != nil && v.siblings[o.id] && !slices.Contains(group, o) {
+			group = append(group, o)
+		}
+	}
+	return group
 }
 
 // namesOf gives the names by which an image is found: its own, and those that stand for an index it is in. mu is held.
