@@ -3,11 +3,15 @@ package registry
 import (
 	"errors"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"berth/registry/access"
 	"berth/registry/distribution"
 	"berth/registry/replicate"
+	"berth/registry/storage"
 	"berth/registry/upstream"
 )
 
@@ -48,10 +52,55 @@ func (r *Registry) openMirrors() (distribution.Upstream, error) {
 	}
 	r.onClose(c.Close)
 	r.Listen(c.Notify)
+	r.mirrors = c
 	d := r.guard.Door()
 	d.Who = r.who
 	r.mount("/berth/registry/v1/mirrors", c.AdminHandler(d))
 	return c, nil
+}
+
+// mirrored gives a request its name here where a client names the registry that it means (?ns=quay.io, as containerd does with mirrors), and
+// has a list of referrers fetched before it is read.
+func (r *Registry) mirrored(req *http.Request) *http.Request {
+	if r.mirrors == nil || req.Method != http.MethodGet && req.Method != http.MethodHead {
+		return req
+	}
+	rest := strings.TrimPrefix(req.URL.Path, "/v2/")
+	at := max(strings.LastIndex(rest, "/manifests/"), strings.LastIndex(rest, "/blobs/"), strings.LastIndex(rest, "/tags/"), strings.LastIndex(rest, "/referrers/"))
+	if at < 0 || req.URL.RawPath != "" {
+		return req
+	}
+	repository, what := rest[:at], rest[at:]
+	if ns := req.URL.Query().Get("ns"); ns != "" {
+		if local, ok := r.mirrors.Local(ns, repository); ok {
+			u := *req.URL
+			u.Path = "/v2/" + local + what
+			req = req.WithContext(req.Context()) // a shallow copy: a handler does not change what it was given
+			req.URL, repository = &u, local
+		}
+	}
+	if subject, ok := strings.CutPrefix(what, "/referrers/"); ok {
+		r.fetchReferrers(req, repository, subject)
+	}
+	return req
+}
+
+// fetchReferrers has the mirrors look for what refers to a manifest, for those who may see it.
+func (r *Registry) fetchReferrers(req *http.Request, repository, subject string) {
+	d, err := storage.ParseDigest(subject)
+	if err != nil || storage.CheckName(repository) != nil || !r.mirrors.Covers(repository) {
+		return
+	}
+	who, err := r.who(req)
+	if err != nil {
+		return
+	}
+	if ok, err := r.guard.Allowed(req.Context(), who, repository, access.Pull); err != nil || !ok {
+		return
+	}
+	if err := r.mirrors.Referrers(req.Context(), repository, d); err != nil {
+		r.cfg.Log.Warn("what refers to a copy could not be fetched", "repository", repository, "digest", subject, "error", err)
+	}
 }
 
 // countMirror tells the metrics what the cache did.

@@ -232,6 +232,19 @@ func TestReplication(t *testing.T) {
 	t.Errorf("%v\n%d %s", err, status, body)
 }
 
+// hostsFor makes a directory that says that a registry has a mirror.
+func hostsFor(t *testing.T, registry, mirror string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, registry), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, registry, "hosts.toml"), []byte("[host.\"http://"+mirror+"\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // administer makes a request to the administrator's routes and gives the answer.
 func administer(t *testing.T, method, url, body string, header ...string) (int, string) {
 	t.Helper()
@@ -297,6 +310,23 @@ func TestCopiesOfDebiansRegistry(t *testing.T) {
 	}
 	if err := validate.Index(got); err != nil {
 		t.Error(err)
+	}
+	// one mirror for many registries: clients say whose content they mean
+	byName, err := client.New(client.Config{HostsDirs: []string{hostsFor(t, from, host)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer byName.Close()
+	theirs, err := ref.Parse(from + "/team/web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := byName.Repository(theirs, client.Credentials{}).Manifest(t.Context(), "1")
+	if err != nil || doc.From != host || doc.Digest.String() != want.String() {
+		t.Errorf("by ns: %+v %v", doc, err)
+	}
+	if _, err := byName.Repository(theirs, client.Credentials{}).Referrers(t.Context(), digest.Digest(want.String()), ""); err != nil {
+		t.Errorf("referrers: %v", err)
 	}
 	if code, body := administer(t, http.MethodGet, admin+"/mirrors/deb", ""); code != 200 || !strings.Contains(body, `"copies":1`) || !strings.Contains(body, `"fresh":"10m0s"`) {
 		t.Errorf("%d %s", code, body)

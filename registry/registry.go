@@ -17,6 +17,7 @@ import (
 	"berth/registry/storage"
 	"berth/registry/storage/dir"
 	"berth/registry/storage/s3"
+	"berth/registry/upstream"
 )
 
 // Registry is a registry that is open.
@@ -29,6 +30,7 @@ type Registry struct {
 	anybody *distribution.Handler // for when they are not: nobody is asked to sign in
 	mux     *http.ServeMux        // everything but /v2
 	parts   parts
+	mirrors *upstream.Cache // nil in a registry that may change nothing
 	listen  []func(notice.Event)
 	closers []func() error // last first
 }
@@ -165,6 +167,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	// Not by the mux: it would clean paths, and a name with "//" or ".." is to be refused, not to be another name.
 	if req.URL.Path == "/v2" || strings.HasPrefix(req.URL.Path, "/v2/") {
+		req = r.mirrored(req)
 		if r.guard.Guarded() {
 			r.api.ServeHTTP(w, req)
 		} else {

@@ -76,6 +76,7 @@ type Cache struct {
 	order   []*source
 	copies  map[string]string    // repository → source
 	absent  map[string]time.Time // what a source did not have, and when that was
+	asked   map[string]time.Time // when lists of referrers were asked for
 	asking  map[string]*asking   // manifests that are being asked for
 	fetches map[string]*fetch    // blobs that are being fetched
 	active  map[string]*unfinished
@@ -117,7 +118,7 @@ func Open(cfg Config) (*Cache, error) {
 	if err := atomicfile.Sweep(cfg.Dir); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "open the mirrors")
 	}
-	c := &Cache{cfg: cfg, log: cfg.Log, slots: make(chan struct{}, maxFetches), copies: map[string]string{}, absent: map[string]time.Time{},
+	c := &Cache{cfg: cfg, log: cfg.Log, slots: make(chan struct{}, maxFetches), copies: map[string]string{}, absent: map[string]time.Time{}, asked: map[string]time.Time{},
 		asking: map[string]*asking{}, fetches: map[string]*fetch{}, active: map[string]*unfinished{}}
 	for _, s := range cfg.Sources {
 		s, err := s.check()

@@ -532,6 +532,45 @@ func TestQuota(t *testing.T) {
 	}
 }
 
+// TestReferrers fetches signatures when they are asked for, and keeps them when the source fails.
+func TestReferrers(t *testing.T) {
+	f := newFar(t)
+	im := newImage(16, 1000)
+	im.push(t, f.host+"/x", "1")
+	d := digest.FromBytes(im.manifest)
+	sig := newImage(17, 100)
+	sig.manifest = bytes.Replace(sig.manifest, []byte(`"config":`), fmt.Appendf(nil, `"artifactType":"test/signature","subject":{"mediaType":%q,"digest":%q,"size":%d},"config":`, ocispec.MediaTypeImageManifest, d, len(im.manifest)), 1)
+	sig.push(t, f.host+"/x", digest.FromBytes(sig.manifest).String())
+	n := newNear(t, t.TempDir(), t.TempDir(), Source{Name: "far", Registry: "http://" + f.host, Prefix: "far", Fresh: nothingFresh})
+	im.pull(t, n.host+"/far/x", "1")
+	for range 2 {
+		if err := n.cache.Referrers(t.Context(), "far/x", d); err != nil {
+			t.Fatal(err)
+		}
+		list, err := client(t, n.host+"/far/x").Referrers(t.Context(), d, "test/signature")
+		if err != nil || len(list) != 1 || list[0].Digest != digest.FromBytes(sig.manifest) {
+			t.Errorf("%+v %v", list, err)
+		}
+	}
+	sig.pull(t, n.host+"/far/x", digest.FromBytes(sig.manifest).String())
+	f.fail()
+	if err := n.cache.Referrers(t.Context(), "far/x", d); err == nil {
+		t.Error("nothing is said of a source that fails")
+	}
+	if list, err := client(t, n.host+"/far/x").Referrers(t.Context(), d, ""); err != nil || len(list) != 1 {
+		t.Errorf("%+v %v", list, err)
+	}
+	if err := n.cache.Referrers(t.Context(), "other", d); err != nil {
+		t.Errorf("of a repository that is no copy: %v", err)
+	}
+	if name, ok := n.cache.Local(f.host, "x/y"); !ok || name != "far/x/y" {
+		t.Errorf("%q %v", name, ok)
+	}
+	if name, ok := n.cache.Local("quay.io", "x/y"); ok {
+		t.Errorf("%q", name)
+	}
+}
+
 // TestAbsent does not ask again at once for what is not there.
 func TestAbsent(t *testing.T) {
 	f := newFar(t)

@@ -21,6 +21,8 @@
 // which the storage and all clients read while it grows. The last byte is handed out when the digest is verified. Of an image of which
 // somebody fetched a blob the others are fetched as well when the clients have gone quiet, so that the copy is whole.
 //
+// What refers to a manifest is fetched when its list is asked for, before the list is read from the storage.
+//
 // A tag that is pushed into a copy is the pusher's: it is no longer asked of the source, until it is deleted.
 //
 // # On disk
