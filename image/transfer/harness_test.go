@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -300,5 +299,3 @@ func (e *engine) has(name string, texts ...string) {
 		}
 	}
 }
-
-func discard(r io.Reader) { io.Copy(io.Discard, r) }

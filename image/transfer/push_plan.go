@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -40,15 +41,12 @@ type PushImage struct {
 type PushManifest struct {
 	image.ManifestDocs
 	Layers  []*PushLayer
-	Foreign bool         // not here; everything it needs is in From, a repository of the same registry
-	From    string       // path of that repository
-	There   bool         // the target has the manifest, and so all that it names
-	blobs   []foreignWay // of Foreign: what to mount
-	raw     []byte       // of Foreign
+	Foreign bool                 // not here; everything it needs is in From, a repository of the same registry
+	From    string               // path of that repository
+	There   bool                 // the target has the manifest, and so all that it names
+	blobs   []ocispec.Descriptor // of Foreign: what to mount
+	raw     []byte               // of Foreign
 }
-
-// foreignWay is a blob of another repository of the same registry.
-type foreignWay struct{ d ocispec.Descriptor }
 
 // How is a way to get a layer's blob to the target.
 type How int
@@ -150,18 +148,8 @@ func (t *Transfer) tags(ctx context.Context, name ref.Ref) (list []ref.Ref, err 
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b ref.Ref) int { return compare(a.String(), b.String()) })
+	slices.SortFunc(list, func(a, b ref.Ref) int { return strings.Compare(a.String(), b.String()) })
 	return list, nil
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // read reads the documents of an image from the store.
@@ -280,7 +268,7 @@ func (t *Transfer) mountable(ctx context.Context, p *PushImage, m *PushManifest,
 	m.Foreign, m.From, m.raw = true, path, got.Content
 	for _, d := range append([]ocispec.Descriptor{*doc.Config}, doc.Layers...) {
 		if distributable(d.MediaType) {
-			m.blobs = append(m.blobs, foreignWay{d})
+			m.blobs = append(m.blobs, d)
 		}
 	}
 	return true

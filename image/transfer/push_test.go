@@ -220,7 +220,7 @@ func TestPushOfAnImageMadeHere(t *testing.T) {
 	name := g.host() + "/team/web:2"
 	e.load(name, "a", "b")
 	g.golden("push-made.txt", func(b *bytes.Buffer) error { return e.planPush(name).Write(b) })
-	done, lines, err := e.push(name, nil)
+	done, _, err := e.push(name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

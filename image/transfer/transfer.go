@@ -48,11 +48,10 @@ type Ruler interface {
 
 // Transfer pulls and pushes. It is safe for concurrent use.
 type Transfer struct {
-	cfg   Config
-	log   *slog.Logger
-	down  *semaphore.Weighted
-	up    *semaphore.Weighted
-	nDown int
+	cfg  Config
+	log  *slog.Logger
+	down *semaphore.Weighted // places for layers that come
+	up   *semaphore.Weighted // and for those that go
 
 	mu      sync.Mutex // guards what follows; held for memory only
 	flights map[flightKey]*flight
@@ -69,7 +68,6 @@ func New(cfg Config) *Transfer {
 	t := &Transfer{
 		cfg: cfg, log: cfg.Log, flights: map[flightKey]*flight{},
 		down: semaphore.NewWeighted(int64(cfg.MaxDownloads)), up: semaphore.NewWeighted(int64(cfg.MaxUploads)),
-		nDown: cfg.MaxDownloads,
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)

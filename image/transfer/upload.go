@@ -65,7 +65,7 @@ func (u *upload) turn(ctx context.Context, l *PushLayer) error {
 	defer u.t.up.Release(1)
 	var last error
 	for _, w := range l.Ways {
-		d, err := u.go1(ctx, l, w)
+		d, err := u.try(ctx, l, w)
 		if err == nil {
 			u.mu.Lock()
 			u.done[l] = d
@@ -91,8 +91,8 @@ func tryNext(err error) bool {
 	return errors.As(err, &e)
 }
 
-// go1 tries one way.
-func (u *upload) go1(ctx context.Context, l *PushLayer, w Way) (ocispec.Descriptor, error) {
+// try tries one way.
+func (u *upload) try(ctx context.Context, l *PushLayer, w Way) (ocispec.Descriptor, error) {
 	d := w.Descriptor
 	switch w.How {
 	case Exists:
@@ -270,18 +270,18 @@ func (u *upload) config(ctx context.Context, m *PushManifest) error {
 // foreign brings a manifest that is not here from another repository of the same registry.
 func (u *upload) foreign(ctx context.Context, m *PushManifest) error {
 	from := u.t.cfg.Remote.Repository(ref.Ref{Domain: u.p.Name.Domain, Path: m.From}, u.cred)
-	for _, b := range m.blobs {
-		_, there, err := u.p.target.HasBlob(ctx, b.d.Digest)
+	for _, d := range m.blobs {
+		_, there, err := u.p.target.HasBlob(ctx, d.Digest)
 		if err != nil {
 			return err
 		}
 		if there {
 			continue
 		}
-		if ok, err := u.p.target.Mount(ctx, b.d.Digest, m.From); err == nil && ok {
+		if ok, err := u.p.target.Mount(ctx, d.Digest, m.From); err == nil && ok {
 			continue
 		}
-		err = u.p.target.PushBlob(ctx, b.d, func(offset int64) (io.ReadCloser, error) { return from.Blob(ctx, b.d, offset) })
+		err = u.p.target.PushBlob(ctx, d, func(offset int64) (io.ReadCloser, error) { return from.Blob(ctx, d, offset) })
 		if err != nil {
 			return err
 		}
