@@ -18,6 +18,7 @@ import (
 	"berth/engine/logs"
 	"berth/engine/store"
 	"berth/image"
+	"berth/image/layer"
 	"berth/kernel/cgroup"
 	"berth/kernel/probe"
 	"berth/runtime/keeper"
@@ -66,6 +67,8 @@ type Images interface {
 	LayerSize(containerID string) (int64, error)
 	// Lower gives the directories of an image's layers, topmost first.
 	Lower(ref string) ([]string, error)
+	// Changes lists what differs between a container's files and its image.
+	Changes(ctx context.Context, containerID string) ([]layer.Change, error)
 	// Commit makes an image of a container's writable layer and gives its id.
 	Commit(ctx context.Context, o image.CommitOptions) (string, error)
 	// Layers lists the ids of containers that have a writable layer.

@@ -20,6 +20,7 @@ import (
 	"berth/base/fault"
 	"berth/engine/container"
 	"berth/image"
+	"berth/image/layer"
 	"berth/kernel/cgroup"
 	"berth/runtime/keeper"
 )
@@ -106,6 +107,9 @@ func (d *dirImages) Layers() (ids []string) {
 	}
 	return ids
 }
+
+// Changes is the store's.
+func (d *dirImages) Changes(context.Context, string) ([]layer.Change, error) { return nil, nil }
 
 // Commit notes what it is asked; making images is the store's.
 func (d *dirImages) Commit(_ context.Context, o image.CommitOptions) (string, error) {

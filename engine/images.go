@@ -78,6 +78,11 @@ func (i storeImages) Lower(ref string) ([]string, error) {
 	return i.s.Layers().Lower(img.Layers)
 }
 
+// Changes compares a container with its image.
+func (i storeImages) Changes(ctx context.Context, containerID string) ([]layer.Change, error) {
+	return i.s.Layers().Changes(ctx, containerID)
+}
+
 // Commit makes an image of a container.
 func (i storeImages) Commit(ctx context.Context, o image.CommitOptions) (string, error) {
 	return i.s.Commit(ctx, o)

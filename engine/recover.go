@@ -61,6 +61,9 @@ func (e *Engine) recover(ctx context.Context) error {
 		return err
 	}
 	e.store = s
+	if err := e.clearCopies(); err != nil {
+		e.log.Warn("what copies left", "error", err)
+	}
 	held, err := e.settledList(ctx)
 	if err != nil {
 		return fault.In(err, "asking the keeper what runs")

@@ -26,6 +26,7 @@ type Containers interface {
 	connects
 	uses
 	commits
+	copies
 }
 
 // lives are the verbs that change a container.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"berth/base/fault"
 	"berth/engine"
 	"berth/engine/container"
+	"berth/image/layer"
 	"berth/kernel/cgroup"
 	"berth/network"
 )
@@ -34,8 +36,10 @@ const webID = "91eb2db987208f71f5c1753beb25bc5b0b86fc1a6b4d6aaba20be2c516592b87"
 
 // fake stands for the engine: one container, "web", and what a test puts in.
 type fake struct {
-	mu    sync.Mutex
-	calls []string // verbs as they came, with their arguments as JSON
+	stat    engine.PathStat
+	changes []layer.Change
+	mu      sync.Mutex
+	calls   []string // verbs as they came, with their arguments as JSON
 
 	info     container.Info
 	list     []container.Info
@@ -113,6 +117,31 @@ func (f *fake) Remove(_ context.Context, ref string, o engine.RemoveOptions) err
 func (f *fake) Rename(_ context.Context, ref, name string) error { return f.note("rename", ref, name) }
 func (f *fake) Commit(_ context.Context, ref string, o engine.CommitOptions) (string, error) {
 	return "sha256:c0", f.note("commit", ref, o)
+}
+func (f *fake) StatPath(_ context.Context, ref, name string) (engine.PathStat, error) {
+	return f.stat, f.note("stat", ref, name)
+}
+func (f *fake) CopyFrom(_ context.Context, ref, name string, begin func(engine.PathStat) (io.Writer, error)) error {
+	if err := f.note("copy-from", ref, name); err != nil {
+		return err
+	}
+	w, err := begin(f.stat)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, "tar")
+	return err
+}
+func (f *fake) CopyTo(_ context.Context, ref, dir string, r io.Reader, o engine.CopyOptions) error {
+	b, err := io.ReadAll(r)
+	return errors.Join(err, f.note("copy-to", ref, dir, string(b), o))
+}
+func (f *fake) Changes(_ context.Context, ref string) ([]layer.Change, error) {
+	return f.changes, f.note("changes", ref)
+}
+func (f *fake) Export(_ context.Context, ref string, w io.Writer) error {
+	_, err := io.WriteString(w, "tar")
+	return errors.Join(err, f.note("export", ref))
 }
 func (f *fake) Update(_ context.Context, ref string, r container.Resources) ([]string, error) {
 	return nil, f.note("update", ref, r)

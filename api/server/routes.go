@@ -7,7 +7,6 @@ func routes() []route {
 		get, head, post, put, del = "GET", "HEAD", "POST", "PUT", "DELETE"
 
 		noBuild = "building images is"
-		noCopy  = "copying into and out of containers is"
 		noSwarm = "cluster mode is"
 	)
 	return []route{
@@ -16,8 +15,8 @@ func routes() []route {
 		{method: get, path: "/containers/{name}/json", handle: containerInspect},
 		{method: get, path: "/containers/{name}/top", handle: containerTop},
 		{method: get, path: "/containers/{name}/logs", handle: containerLogs, stream: true},
-		{method: get, path: "/containers/{name}/changes", lacks: "listing what a container changed is"},
-		{method: get, path: "/containers/{name}/export", lacks: "exporting containers is"},
+		{method: get, path: "/containers/{name}/changes", handle: containerChanges},
+		{method: get, path: "/containers/{name}/export", handle: containerExport},
 		{method: get, path: "/containers/{name}/stats", handle: containerStats, stream: true},
 		{method: post, path: "/containers/{name}/resize", handle: containerResize},
 		{method: post, path: "/containers/{name}/start", handle: containerStart, note: "not from a checkpoint"},
@@ -32,9 +31,9 @@ func routes() []route {
 		{method: get, path: "/containers/{name}/attach/ws", lacks: "attaching by websocket is"},
 		{method: post, path: "/containers/{name}/wait", handle: containerWait, stream: true},
 		{method: del, path: "/containers/{name}", handle: containerRemove},
-		{method: head, path: "/containers/{name}/archive", lacks: noCopy},
-		{method: get, path: "/containers/{name}/archive", lacks: noCopy},
-		{method: put, path: "/containers/{name}/archive", lacks: noCopy},
+		{method: head, path: "/containers/{name}/archive", handle: archiveStat},
+		{method: get, path: "/containers/{name}/archive", handle: archiveGet},
+		{method: put, path: "/containers/{name}/archive", handle: archivePut},
 		{method: post, path: "/containers/prune", handle: containerPrune},
 		{method: get, path: "/containers/{name}/checkpoints", lacks: "checkpointing containers is"},
 		{method: post, path: "/containers/{name}/checkpoints", lacks: "checkpointing containers is"},

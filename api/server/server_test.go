@@ -52,7 +52,7 @@ func TestRequests(t *testing.T) {
 		{method: "POST", path: "/build/prune", code: 200, has: `{"CachesDeleted":null,"SpaceReclaimed":0}`},
 		{method: "GET", path: "/volumes/x", code: 404, has: "get x: no such volume"},
 		{method: "GET", path: "/networks/x", code: 404, has: "network x not found"},
-		{method: "GET", path: "/containers/web/archive?path=/x", code: 501, has: "copying"},
+		{method: "GET", path: "/containers/web/archive?path=/x", code: 200, has: "tar"},
 		{method: "DELETE", path: "/containers/web/checkpoints/c1", code: 501, has: "checkpointing"},
 
 		{method: "POST", path: "/containers/create?name=web", body: `{"Image":"busybox","HostConfig":{"NetworkMode":"none"}}`, code: 201, has: `{"Id":"` + webID + `","Warnings":[]}`,
