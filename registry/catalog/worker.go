@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"berth/base/fault"
 )
@@ -28,7 +29,7 @@ func openFound(path string, log *slog.Logger) (db *bbolt.DB, all map[string]Deri
 	db, all, err = openFoundOnce(path)
 	switch {
 	case err == nil:
-	case errors.Is(err, bbolt.ErrTimeout), errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, berrors.ErrTimeout), errors.Is(err, fs.ErrPermission):
 		return nil, nil, false, fault.In(err, "open the catalog's index (%s)", path)
 	default:
 		log.Warn("the catalog's index cannot be read and is made anew from the storage", "file", path, "error", err)
