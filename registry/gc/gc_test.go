@@ -2,6 +2,8 @@ package gc_test
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -258,6 +260,40 @@ func TestBlobSpared(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A repository whose name was lost keeps its content.
+func TestLostNameIsFoundAgain(t *testing.T) {
+	root := t.TempDir()
+	reopen := func() *shop {
+		d, err := dir.Open(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := storage.Open(t.Context(), d, storage.Config{Grace: time.Nanosecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &shop{T: t, Store: s}
+	}
+	s := reopen()
+	s.image("team/web", "1", "layer", nil)
+	s.Close()
+	if err := os.Remove(filepath.Join(root, "names", "team:web")); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen()
+	defer s.Close()
+	if c, err := s.Check(t.Context(), storage.Look{}); err != nil || len(c.Problems) != 1 {
+		t.Errorf("check: %+v, %v", c, err)
+	}
+	if r := s.collect(gc.Policy{}); r.Any() {
+		t.Errorf("collected %+v", *r)
+	}
+	if _, err := s.Manifest(t.Context(), "team/web", "1"); err != nil || !s.Exists("team/web") {
+		t.Errorf("exists %v, %v", s.Exists("team/web"), err)
+	}
+	s.sound()
 }
 
 func TestOneAtATime(t *testing.T) {

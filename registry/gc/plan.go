@@ -90,6 +90,9 @@ func New(ctx context.Context, s *storage.Store, policy Policy) (*Plan, error) {
 func (p *Plan) Close() { p.collection.End() }
 
 func (p *Plan) make(ctx context.Context) error {
+	if _, err := p.store.Adopt(ctx); err != nil {
+		return err
+	}
 	var err error
 	if p.Repositories, err = p.store.Repositories(ctx, ""); err != nil {
 		return err

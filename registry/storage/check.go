@@ -49,6 +49,20 @@ type Checked struct {
 // passing is looked at again while nothing changes in the repository.
 func (s *Store) Check(ctx context.Context, how Look) (*Checked, error) {
 	var c Checked
+	strays, err := s.strays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, repo := range strays {
+		c.Problems = append(c.Problems, Problem{Repository: repo, What: "it has content and no name"})
+		if !how.Repair {
+			continue
+		}
+		if err := s.adopt(ctx, repo); err != nil {
+			return nil, err
+		}
+		c.Repaired++
+	}
 	names, err := s.Repositories(ctx, "")
 	if err != nil {
 		return nil, err

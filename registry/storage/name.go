@@ -61,11 +61,13 @@ const (
 	versionKey = "version"
 	namesKey   = "names/"
 	blobsKey   = "blobs/"
+
+	repositoriesKey = "repositories/"
 )
 
 func nameKey(repo string) string { return namesKey + strings.ReplaceAll(repo, "/", ":") }
 
-func repoKey(repo, kind string) string { return "repositories/" + repo + "/_" + kind + "/" }
+func repoKey(repo, kind string) string { return repositoriesKey + repo + "/_" + kind + "/" }
 
 func digestKey(d digest.Digest) string { return string(d.Algorithm()) + "/" + d.Encoded() }
 

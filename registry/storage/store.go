@@ -108,6 +108,41 @@ func (s *Store) Repositories(_ context.Context, prefix string) ([]string, error)
 	return slices.Clone(all[from:to]), nil
 }
 
+// Adopt looks for repositories that have content but no name, which no crash leaves, only damage, and gives them their names again: without
+// one a repository cannot be seen, least of all by the collector. It gives those that it has found.
+func (s *Store) Adopt(ctx context.Context) ([]string, error) {
+	strays, err := s.strays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, repo := range strays {
+		s.cfg.Log.Warn("a repository had content but no name, it was given its name again", "repository", repo)
+		if err := s.adopt(ctx, repo); err != nil {
+			return nil, err
+		}
+	}
+	return strays, nil
+}
+
+func (s *Store) adopt(ctx context.Context, repo string) error {
+	defer s.turns.shared(repo)()
+	return s.addName(ctx, repo)
+}
+
+func (s *Store) strays(ctx context.Context) ([]string, error) {
+	found := map[string]bool{}
+	for e, err := range s.driver.List(ctx, repositoriesKey) {
+		if err != nil {
+			return nil, err
+		}
+		repo, _, ok := strings.Cut(strings.TrimPrefix(e.Key, repositoriesKey), "/_")
+		if ok && !found[repo] && !s.Exists(repo) && CheckName(repo) == nil {
+			found[repo] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
 // Exists reports whether a repository exists: something has been pushed to it.
 func (s *Store) Exists(repository string) bool {
 	s.mu.Lock()
