@@ -222,7 +222,7 @@ func (f *flight) unpack(ctx context.Context, body io.Reader) (*checked, error) {
 
 // keeper gives where the compressed blob is kept, or nil where it is not to be, or is there already.
 func (f *flight) keeper(ctx context.Context) (*blob.Writer, error) {
-	if !f.t.cfg.KeepBlobs {
+	if !f.t.cfg.KeepBlobs || f.kept {
 		return nil, nil
 	}
 	w, err := f.t.cfg.Images.Blobs().Writer(ctx, blob.Want{Digest: f.d.Digest, Size: f.d.Size})

@@ -171,34 +171,37 @@ func TestLyingRegistriesAndImages(t *testing.T) {
 			})
 		}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			g := newRegistry(t)
-			e := limitedEngine(t)
-			s := g.build("x", "1", ocispec.Platform{}, []string{"gzip", "zstd", "tar"}, "a", "b", "c")
-			c.lie(world{g, s})
-			_, lines, err := e.pull(g.host()+"/x:1", nil)
-			if err == nil || !strings.Contains(err.Error(), c.want) || !fault.Is(err, c.kind) {
-				t.Errorf("error %v (%v), want %q (%v)", err, fault.KindOf(err), c.want, c.kind)
-			}
-			for _, l := range lines {
-				if strings.HasPrefix(l, "Status:") || strings.Contains(l, "Pull complete") {
-					t.Errorf("the client was told %q", l)
+		for _, keep := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, blobs kept %t", c.name, keep), func(t *testing.T) {
+				g := newRegistry(t)
+				// Layers that unpack to more than a megabyte are refused.
+				e := newEngineWith(t, image.Config{Limits: archive.Limits{Bytes: 1 << 20}}, func(c *Config) { c.KeepBlobs = keep })
+				s := g.build("x", "1", ocispec.Platform{}, []string{"gzip", "zstd", "tar"}, "a", "b", "c")
+				c.lie(world{g, s})
+				_, lines, err := e.pull(g.host()+"/x:1", nil)
+				if err == nil || !strings.Contains(err.Error(), c.want) || !fault.Is(err, c.kind) {
+					t.Errorf("error %v (%v), want %q (%v)", err, fault.KindOf(err), c.want, c.kind)
 				}
-			}
-			if got := e.rooms(); got != "layers 0 staged 0 blobs 0 half 0 trash 0" {
-				t.Errorf("left behind: %s", got)
-			}
-			if _, err := e.images.Resolve(g.host() + "/x:1"); !fault.Is(err, fault.NotFound) {
-				t.Errorf("there is a name: %v", err)
-			}
-			if len(e.flights) != 0 {
-				t.Error("there are flights left")
-			}
-			g.answer(nil)
-			g.build("x", "1", ocispec.Platform{}, []string{"gzip", "zstd", "tar"}, "a", "b", "c")
-			e.mustPull(g.host() + "/x:1")
-			e.has(g.host()+"/x:1", "a", "b", "c")
-		})
+				for _, l := range lines {
+					if strings.HasPrefix(l, "Status:") || strings.Contains(l, "Pull complete") {
+						t.Errorf("the client was told %q", l)
+					}
+				}
+				if got := e.rooms(); got != "layers 0 staged 0 blobs 0 half 0 trash 0" {
+					t.Errorf("left behind: %s", got)
+				}
+				if _, err := e.images.Resolve(g.host() + "/x:1"); !fault.Is(err, fault.NotFound) {
+					t.Errorf("there is a name: %v", err)
+				}
+				if len(e.flights) != 0 {
+					t.Error("there are flights left")
+				}
+				g.answer(nil)
+				g.build("x", "1", ocispec.Platform{}, []string{"gzip", "zstd", "tar"}, "a", "b", "c")
+				e.mustPull(g.host() + "/x:1")
+				e.has(g.host()+"/x:1", "a", "b", "c")
+			})
+		}
 	}
 }
 
@@ -212,11 +215,6 @@ func gz(b []byte) []byte {
 	w.Write(b)
 	w.Close()
 	return out.Bytes()
-}
-
-// limitedEngine refuses layers that unpack to more than a megabyte.
-func limitedEngine(t *testing.T) *engine {
-	return newEngineWith(t, image.Config{Limits: archive.Limits{Bytes: 1 << 20}}, nil)
 }
 
 // A connection that breaks costs nothing but time.
