@@ -189,7 +189,7 @@ func (b *BlobReader) resume(broke error) error {
 	b.next = (b.next + 1) % len(b.places)
 	for {
 		if b.ctx.Err() != nil {
-			return netFault(http.MethodGet, b.from, broke)
+			return netFault(b.ctx, http.MethodGet, b.from, broke)
 		}
 		b.failures++
 		if b.failures >= b.r.c.cfg.Attempts || b.d.Size <= 0 && b.end < 0 {

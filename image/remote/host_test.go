@@ -535,6 +535,33 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestTimeouts tells a network that does not answer from a caller who does not wait.
+func TestTimeouts(t *testing.T) {
+	dialer := net.Dialer{Timeout: 1}
+	_, slow := dialer.Dial("tcp", "127.0.0.1:1")
+	if slow == nil {
+		t.Fatal("a dial in no time")
+	}
+	over, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	for _, c := range []struct {
+		ctx  context.Context
+		err  error
+		want fault.Kind
+	}{
+		{t.Context(), slow, fault.Unavailable},
+		{over, over.Err(), fault.Deadline},
+		{t.Context(), fmt.Errorf("%w: x", errSilent), fault.Unavailable},
+		{t.Context(), context.Canceled, fault.Cancelled},
+		{t.Context(), io.ErrUnexpectedEOF, fault.Unavailable},
+		{t.Context(), x509.HostnameError{Certificate: &x509.Certificate{}, Host: "x"}, fault.Internal},
+	} {
+		if err := netFault(c.ctx, http.MethodGet, "https://x/", c.err); fault.KindOf(err) != c.want {
+			t.Errorf("%v: %v, want %v", c.err, fault.KindOf(err), c.want)
+		}
+	}
+}
+
 // TestWaitTogether tells all who wait for a registry that does not answer at once.
 func TestWaitTogether(t *testing.T) {
 	var asked atomic.Int32

@@ -177,7 +177,7 @@ func (r *Repository) manifestFrom(ctx context.Context, e *endpoint, what string,
 		return nil, fault.In(tooLarge(int64(len(content))), "%s: manifest %s", e.host(), what)
 	}
 	if err != nil {
-		return nil, netFault(http.MethodGet, resp.Request.URL.Redacted(), err)
+		return nil, netFault(ctx, http.MethodGet, resp.Request.URL.Redacted(), err)
 	}
 	d, err := verify(content, resp.Header, want)
 	if err != nil {

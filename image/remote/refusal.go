@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -202,9 +203,12 @@ func retryAfter(s string, now time.Time) time.Duration {
 	return 0
 }
 
-// netFault gives a failed exchange its kind and the words of Go's HTTP client, which are Docker's: Get "URL": cause.
-func netFault(method, url string, err error) error {
+// netFault gives a failed exchange its kind and the words of Go's HTTP client, which are Docker's: Get "URL": cause. ctx is the caller's.
+func netFault(ctx context.Context, method, url string, err error) error {
 	kind := fault.KindOf(err)
+	if kind == fault.Deadline && ctx.Err() == nil {
+		kind = fault.Internal // a dial's own time-out calls itself a deadline too; the caller has not set it
+	}
 	if kind == fault.Internal {
 		kind = fault.Unavailable
 		var unknown x509.UnknownAuthorityError

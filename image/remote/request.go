@@ -227,6 +227,7 @@ func follow(from *url.URL, location string, e *endpoint) (*url.URL, error) {
 
 // exchange sends one request to one address and reads the answer's head. The body ends with an error when the server falls silent.
 func (s *session) exchange(ctx context.Context, e *endpoint, base url.URL, q *request, method string, u *url.URL, authorization string) (*http.Response, error) {
+	caller := ctx
 	ctx, cancel := s.limited(ctx, q)
 	w := newWatch(cancel, s.c.cfg.Stall, s.c.cfg.MinRate)
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
@@ -270,7 +271,7 @@ func (s *session) exchange(ctx context.Context, e *endpoint, base url.URL, q *re
 			err = cause
 		}
 		cancel(nil)
-		return nil, netFault(method, u.Redacted(), err)
+		return nil, netFault(caller, method, u.Redacted(), err)
 	}
 	resp.Body = &receiving{body: resp.Body, w: w, cancel: cancel, ctx: ctx}
 	return resp, nil
