@@ -39,6 +39,11 @@ type bundle struct {
 				ID []byte `json:"keyId"`
 			} `json:"logId"`
 		} `json:"tlogEntries"`
+		Stamps struct {
+			Signed []struct {
+				Response []byte `json:"signedTimestamp"`
+			} `json:"rfc3161Timestamps"`
+		} `json:"timestampVerificationData"`
 	} `json:"verificationMaterial"`
 	Envelope *struct {
 		Payload    []byte `json:"payload"`
@@ -98,6 +103,9 @@ func readBundle(text []byte) (candidate, error) {
 		default:
 			c.chain = append(c.chain, cert)
 		}
+	}
+	for _, stamp := range b.Material.Stamps.Signed {
+		c.stamps = append(c.stamps, stamp.Response)
 	}
 	if len(b.Material.Entries) == 0 {
 		return c, nil

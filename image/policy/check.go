@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -112,31 +113,44 @@ func (s Signer) check(c candidate, name ref.Ref, root digest.Digest) error {
 	if err := c.about(s, name, root); err != nil {
 		return err
 	}
-	key, at := s.key, time.Now()
+	key, cert := s.key, (*x509.Certificate)(nil)
 	if s.Identity != nil {
 		if c.cert == nil {
 			return errors.New("it has no certificate")
 		}
-		key = c.cert.PublicKey
+		key, cert = c.cert.PublicKey, c.cert
 	}
 	if !verify(key, c.message, c.signature) {
 		return errors.New("the signature is wrong")
 	}
+	at, err := s.when(c, statement{c.signature, der(key, cert), c.message, c.payload})
+	if err != nil || s.Identity == nil {
+		return err
+	}
+	return s.Identity.vouches(c.cert, c.chain, at)
+}
+
+// when gives the time by which the signature was there, by what the signer's logs and authorities have signed of it; now, where there
+// are none.
+func (s Signer) when(c candidate, what statement) (time.Time, error) {
+	var at time.Time
+	if s.logs == nil && s.stampers == nil {
+		return time.Now(), nil
+	}
 	if s.logs != nil {
 		if c.entry == nil {
-			return errors.New("it has no entry of a transparency log")
-		}
-		cert := c.cert
-		if s.Identity == nil {
-			cert = nil
+			return at, errors.New("it has no entry of a transparency log")
 		}
 		var err error
-		if at, err = s.logs.check(c.entry, statement{c.signature, der(key, cert), c.message, c.payload}); err != nil {
-			return err
+		if at, err = s.logs.check(c.entry, what); err != nil {
+			return at, err
 		}
 	}
-	if s.Identity != nil {
-		return s.Identity.vouches(c.cert, c.chain, at)
+	if s.stampers != nil {
+		return s.stampers.check(c.stamps, c.signature)
 	}
-	return nil
+	if at.IsZero() && s.Identity != nil {
+		return at, errors.New("its log does not sign the time, and no authority of time stamps is given: nothing tells whether the certificate was valid")
+	}
+	return at, nil
 }

@@ -14,12 +14,12 @@
 // different signers, or an error that names the rule with its line and says of each signature why it does not count.
 //
 // What is checked of a signature: that it is over this image's digest, by the key (ECDSA, RSA, Ed25519), or by a certificate that leads
-// to the given roots, is for code signing, was valid when the log took the entry in (or now, without a log), and names the subject and
-// issuer; the transparency log's promise (signed entry timestamp), that the entry is about this very signature, and, if there is one,
-// the proof that the entry is in the log's tree.
+// to the given roots, is for code signing, was valid when the signature was made, and names the subject and issuer. When it
+// was made is told by a transparency log's promise (signed entry timestamp), or an authority's time stamp (RFC 3161); without either
+// it is now. Of a log's entry: that the log has signed it or proven that it is in its tree (whose root it has signed), and that the
+// entry is about this very signature.
 //
-// What is not checked: certificate transparency (SCT), RFC 3161 time stamps, revocation. An entry of a log that does
-// not sign its time (Rekor 2) does not count.
+// What is not checked: certificate transparency (SCT), revocation.
 //
 // The package never fetches anything by itself, and never asks the sigstore project's servers: keys and roots stand in files.
 package policy

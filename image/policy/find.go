@@ -31,6 +31,7 @@ const (
 	annotationCertificate = "dev.sigstore.cosign/certificate"
 	annotationChain       = "dev.sigstore.cosign/chain"
 	annotationBundle      = "dev.sigstore.cosign/bundle"
+	annotationStamp       = "dev.sigstore.cosign/rfc3161timestamp"
 )
 
 // Bounds on what is read of a source, which anybody may have written to.
@@ -52,6 +53,7 @@ type candidate struct {
 	cert      *x509.Certificate
 	chain     []*x509.Certificate
 	entry     *entry
+	stamps    [][]byte // RFC 3161 time stamps, responses in DER
 }
 
 // find collects the signatures of an image. What cannot be read is a candidate with its problem; a source that cannot
@@ -178,6 +180,15 @@ func readSimple(payload []byte, annotations map[string]string) (candidate, error
 		if c.chain, err = certificates([]byte(annotations[annotationChain])); err != nil {
 			return c, errors.New("its certificate's chain cannot be read")
 		}
+	}
+	if text := annotations[annotationStamp]; text != "" {
+		var stamp struct {
+			Response []byte `json:"SignedRFC3161Timestamp"`
+		}
+		if err := json.Unmarshal([]byte(text), &stamp); err != nil {
+			return c, errors.New("its time stamp cannot be read")
+		}
+		c.stamps = append(c.stamps, stamp.Response)
 	}
 	if text := annotations[annotationBundle]; text != "" {
 		c.entry, err = readLogBundle([]byte(text))

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -56,33 +55,58 @@ type statement struct {
 	payload   []byte // of a DSSE envelope, which is signed with its type; otherwise the message
 }
 
-// check says when the log took the statement in.
+// check says when the log took the statement in; the zero time when the log does not sign that (Rekor 2) and only its
+// proof shows that it did.
 func (l logs) check(e *entry, s statement) (time.Time, error) {
+	var at time.Time
+	switch {
+	case len(e.promise) > 0:
+		if err := l.promised(e); err != nil {
+			return at, err
+		}
+		at = time.Unix(e.time, 0)
+	case e.proof != nil:
+		if err := l.proven(e); err != nil {
+			return at, err
+		}
+	default:
+		return at, errors.New("the log has neither signed its entry nor proven it")
+	}
+	return at, s.entered(e.body)
+}
+
+// promised checks the log's promise, and the proof where there is one as well.
+func (l logs) promised(e *entry) error {
 	key, ok := l[e.log]
 	if !ok {
-		return time.Time{}, fmt.Errorf("the entry is of another log (%.16s…)", e.log)
-	}
-	if len(e.promise) == 0 {
-		return time.Time{}, errors.New("the log has not signed when it took the entry in")
+		return fmt.Errorf("the entry is of another log (%.16s…)", e.log)
 	}
 	// RFC 8785 canonical JSON: keys in order, no spaces. Base64 and hex need no escapes.
 	signed := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%s","logIndex":%d}`,
 		base64.StdEncoding.EncodeToString(e.body), e.time, e.log, e.index)
 	if !verify(key, []byte(signed), e.promise) {
-		return time.Time{}, errors.New("the log's signature of the entry is wrong")
+		return errors.New("the log's signature of the entry is wrong")
 	}
 	if e.proof != nil {
 		if err := e.proof.check(e.body, key); err != nil {
-			return time.Time{}, fmt.Errorf("the proof of the entry: %v", err)
+			return fmt.Errorf("the proof of the entry: %v", err)
 		}
 	}
-	if err := s.entered(e.body); err != nil {
-		return time.Time{}, err
-	}
-	return time.Unix(e.time, 0), nil
+	return nil
 }
 
-// body is what is read of an entry: kinds hashedrekord 0.0.1, dsse 0.0.1 and intoto 0.0.2 of Rekor.
+// proven checks the proof with each of the logs' keys: the id that a Rekor 2 log gives for its key depends on its name.
+func (l logs) proven(e *entry) error {
+	err := errors.New("no log is known")
+	for _, key := range l {
+		if err = e.proof.check(e.body, key); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("the proof of the entry: %v", err)
+}
+
+// body is what is read of an entry: kinds hashedrekord 0.0.1, dsse 0.0.1 and intoto 0.0.2 of Rekor, hashedrekord 0.0.2 of Rekor 2.
 type body struct {
 	Kind    string `json:"kind"`
 	Version string `json:"apiVersion"`
@@ -112,6 +136,20 @@ type body struct {
 				} `json:"signatures"`
 			} `json:"envelope"`
 		} `json:"content"`
+
+		V2 struct {
+			Data struct {
+				Algorithm string `json:"algorithm"`
+				Digest    []byte `json:"digest"`
+			} `json:"data"`
+			Signature struct {
+				Content  []byte `json:"content"`
+				Verifier struct {
+					Key         rawBytes `json:"publicKey"`
+					Certificate rawBytes `json:"x509Certificate"`
+				} `json:"verifier"`
+			} `json:"signature"`
+		} `json:"hashedRekordV002"`
 	} `json:"spec"`
 }
 
@@ -129,6 +167,14 @@ func (s statement) entered(text []byte) error {
 	switch b.Kind + " " + b.Version {
 	case "hashedrekord 0.0.1":
 		return s.same(s.message, b.Spec.Data.Hash, b.Spec.Signature.Content, b.Spec.Signature.Key.Content)
+	case "hashedrekord 0.0.2":
+		v := b.Spec.V2
+		sum := sha256.Sum256(s.message)
+		by := v.Signature.Verifier
+		if v.Data.Algorithm == "SHA2_256" && bytes.Equal(v.Data.Digest, sum[:]) && bytes.Equal(v.Signature.Content, s.signature) &&
+			(bytes.Equal(by.Key.Bytes, s.verifier) || bytes.Equal(by.Certificate.Bytes, s.verifier)) {
+			return nil
+		}
 	case "dsse 0.0.1":
 		for _, g := range b.Spec.Signatures {
 			if s.same(s.payload, b.Spec.PayloadHash, g.Signature, g.Verifier) == nil {
@@ -186,16 +232,12 @@ func node(left, right []byte) [32]byte {
 }
 
 // signedRoot checks the checkpoint, a signed note (C2SP signed-note and tlog-checkpoint): origin, size and root, a line
-// each, an empty line, then lines "— NAME BASE64", whose bytes are four of the key's id and the signature of the text.
+// each, an empty line, then lines "— NAME BASE64", whose bytes are four of the key's id, a hint, and the signature of the text.
 func (p *proof) signedRoot(key any) error {
 	text, signatures, ok := strings.Cut(p.checkpoint, "\n\n")
 	lines := strings.Split(text, "\n")
 	if !ok || len(lines) < 3 || lines[1] != fmt.Sprint(p.size) || lines[2] != base64.StdEncoding.EncodeToString(p.root) {
 		return errors.New("its checkpoint is for another tree")
-	}
-	id, err := keyID(key)
-	if err != nil {
-		return err
 	}
 	for _, line := range strings.Split(signatures, "\n") {
 		fields := strings.Fields(line)
@@ -203,7 +245,7 @@ func (p *proof) signedRoot(key any) error {
 			continue
 		}
 		raw, err := base64.StdEncoding.DecodeString(fields[2])
-		if err == nil && len(raw) > 4 && binary.BigEndian.Uint32(raw) == binary.BigEndian.Uint32(id[:]) && verify(key, []byte(text+"\n"), raw[4:]) {
+		if err == nil && len(raw) > 4 && verify(key, []byte(text+"\n"), raw[4:]) {
 			return nil
 		}
 	}

@@ -63,6 +63,7 @@ type (
 		Key       string        `json:"key"`
 		Identity  *identityText `json:"identity"`
 		Log       string        `json:"log"`
+		Stamps    string        `json:"timestamps"`
 		Predicate string        `json:"predicate"`
 		Reference bool          `json:"reference"`
 	}
@@ -260,6 +261,15 @@ func (p *parser) signer(t signerText) (Signer, error) {
 			return s, fmt.Errorf("log: %v", err)
 		}
 		s.logs = newLogs(keys)
+	}
+	if t.Stamps != "" {
+		text, err := p.material(t.Stamps)
+		if err == nil {
+			s.stampers, err = parseStampers(text)
+		}
+		if err != nil {
+			return s, fmt.Errorf("timestamps: %v", err)
+		}
 	}
 	if t.Key != "" {
 		keys, err := p.publicKeys(t.Key)

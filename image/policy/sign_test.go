@@ -329,6 +329,16 @@ func (m *memory) bundle(t testing.TB, key crypto.Signer, statement []byte, cert 
 			"payloadHash": map[string]any{"algorithm": "sha256", "value": hex.EncodeToString(sum[:])},
 			"signatures":  []any{map[string]any{"signature": sig, "verifier": verifier}},
 		}})
+		if l.two {
+			sum = sha256.Sum256(message)
+			by := map[string]any{"publicKey": map[string]any{"rawBytes": der(key.Public(), nil)}}
+			if cert != nil {
+				by = map[string]any{"x509Certificate": map[string]any{"rawBytes": cert.Raw}}
+			}
+			body, _ = json.Marshal(map[string]any{"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": map[string]any{"hashedRekordV002": map[string]any{
+				"data": map[string]any{"algorithm": "SHA2_256", "digest": sum[:]}, "signature": map[string]any{"content": sig, "verifier": by},
+			}}})
+		}
 		material["tlogEntries"] = []any{l.bundled(t, body)}
 	}
 	text, err := json.Marshal(map[string]any{
@@ -360,6 +370,7 @@ func TestBundles(t *testing.T) {
 type testLog struct {
 	key  *ecdsa.PrivateKey
 	time time.Time
+	two  bool // as Rekor 2: no promise, hashedrekord 0.0.2
 	// What is wrong with it:
 	noPromise, wrongRoot, noCheckpoint bool
 	otherBody                          []byte // promised and proven in place of the entry
@@ -408,7 +419,7 @@ func (l *testLog) bundled(t testing.TB, body []byte) map[string]any {
 		checkpoint = ""
 	}
 	promise := l.promise(t, body, 123)
-	if l.noPromise {
+	if l.noPromise || l.two {
 		promise = nil
 	}
 	return map[string]any{
@@ -580,7 +591,7 @@ func TestIdentities(t *testing.T) {
 		{"signed when it was over", issuerURL, nil, func(a *authority) *testLog { return &testLog{key: ec(t), time: a.from.Add(time.Hour)} }, devIs, "expired"},
 		{"no log, long over", issuerURL, nil, nil, devIs, "expired"},
 		{"no log, still good", issuerURL, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Hour) }, nil, devIs, ""},
-		{"no promise", issuerURL, nil, func(a *authority) *testLog { l := inTime(a); l.noPromise = true; return l }, devIs, "has not signed when"},
+		{"no promise", issuerURL, nil, func(a *authority) *testLog { l := inTime(a); l.noPromise = true; return l }, devIs, "does not sign the time"},
 		{"a proof that leads elsewhere", issuerURL, nil, func(a *authority) *testLog { l := inTime(a); l.wrongRoot = true; return l }, devIs, "leads to another root"},
 		{"no checkpoint", issuerURL, nil, func(a *authority) *testLog { l := inTime(a); l.noCheckpoint = true; return l }, devIs, "checkpoint"},
 	} {
@@ -620,7 +631,7 @@ func TestIdentities(t *testing.T) {
 	refused("another CA", simpleWithCertificate(t, stranger, log, nil), "unknown authority")
 	// An entry of the log that is real and about something else: without the comparison any would do.
 	refused("another entry", simpleWithCertificate(t, a, log, []byte(`{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{}}`)), "about another signature")
-	refused("an entry of another kind", simpleWithCertificate(t, a, log, []byte(`{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{}}`)), "not known")
+	refused("an entry of another kind", simpleWithCertificate(t, a, log, []byte(`{"apiVersion":"0.0.9","kind":"hashedrekord","spec":{}}`)), "not known")
 	src := newMemory()
 	src.bundle(t, a.key, statementOf(root, predicateSign), nil, nil)
 	refused("a key's bundle", src, "no certificate")
@@ -630,14 +641,20 @@ func TestIdentities(t *testing.T) {
 func (m *memory) bundleWithChain(t testing.TB, a *authority, statement []byte, log *testLog) {
 	t.Helper()
 	m.bundle(t, a.key, statement, a.cert, log)
-	layer := m.referrers[len(m.referrers)-1]
+	m.edit(func(b map[string]any) {
+		material := b["verificationMaterial"].(map[string]any)
+		delete(material, "certificate")
+		material["x509CertificateChain"] = map[string]any{"certificates": []any{map[string]any{"rawBytes": a.cert.Raw}, map[string]any{"rawBytes": a.between.Raw}}}
+	})
+}
+
+// edit changes the one bundle that is stored.
+func (m *memory) edit(change func(b map[string]any)) {
 	var manifest ocispec.Manifest
-	json.Unmarshal(m.manifests[layer.Digest.String()], &manifest)
+	json.Unmarshal(m.manifests[m.referrers[0].Digest.String()], &manifest)
 	var b map[string]any
 	json.Unmarshal(m.blobs[manifest.Layers[0].Digest], &b)
-	material := b["verificationMaterial"].(map[string]any)
-	delete(material, "certificate")
-	material["x509CertificateChain"] = map[string]any{"certificates": []any{map[string]any{"rawBytes": a.cert.Raw}, map[string]any{"rawBytes": a.between.Raw}}}
+	change(b)
 	text, _ := json.Marshal(b)
 	m.referrers = nil
 	m.referring(typeBundle+".v0.3+json", m.layer(typeBundle+".v0.3+json", text, nil))

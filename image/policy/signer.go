@@ -26,6 +26,8 @@ type Signer struct {
 
 	key  any
 	logs logs // the signature must stand in one of these transparency logs; none: it need not
+
+	stampers *stampers // who must have signed when the signature was there; nil: nobody
 }
 
 // String names the signer.
