@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"berth/auth"
 	"berth/base/fault"
 	"berth/registry/storage"
 )
@@ -85,6 +86,11 @@ func (c *call) fail(err error) {
 func (c *call) translate(err error) *apiError {
 	if errors.Is(err, storage.ErrDigest) {
 		return digestInvalid(err).(*apiError)
+	}
+	var slow *auth.Slow
+	if errors.As(err, &slow) { // too many wrong passwords
+		c.w.Header().Set("Retry-After", strconv.Itoa(int(slow.After.Seconds())+1))
+		return &apiError{status: http.StatusTooManyRequests, code: "TOOMANYREQUESTS", message: slow.Error()}
 	}
 	switch kind := fault.KindOf(err); kind {
 	case fault.Invalid:

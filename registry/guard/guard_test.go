@@ -531,6 +531,9 @@ func TestGuessingIsDamped(t *testing.T) {
 	if got := s.do("GET", "/token", "alice:alice-secret", nil, nil); got != 429 {
 		t.Errorf("even the right password waits: %d", got)
 	}
+	if got := s.do("GET", "/v2/", "alice:alice-secret", nil, nil); got != 429 {
+		t.Errorf("with Basic as well: %d", got)
+	}
 	if got := s.do("GET", "/token", "bob:bob-secret", nil, nil); got != 200 {
 		t.Errorf("bob: %d", got)
 	}
