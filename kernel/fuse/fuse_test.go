@@ -20,7 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/idmap"
 	"berth/kernel/mount"
+	"berth/kernel/probe"
 	"berth/kernel/tree"
 )
 
@@ -490,5 +492,33 @@ func TestWanted(t *testing.T) {
 	b := appendInit(nil, initIn{minor: 99, readahead: 131072}, initHasResend|initExt)
 	if len(b) != 64 || order.Uint32(b[4:]) != protocolMinor || !slices.Equal(b[32:36], []byte{0x80, 0, 0, 0}) {
 		t.Errorf("%x", b)
+	}
+}
+
+// Containers in a user namespace see layers through id-mapped mounts.
+func TestIDMap(t *testing.T) {
+	m := newMemory()
+	dir, conn := mountMemory(t, m)
+	s := serve(t, conn, m)
+	defer s.Stop()
+	ns, err := idmap.Namespace(idmap.Pair{Users: idmap.Map{{Inside: 0, Outside: 100000, Size: 1000}}, Groups: idmap.Map{{Inside: 0, Outside: 200000, Size: 1000}}})
+	if err != nil {
+		t.Skip("needs user namespaces: " + err.Error())
+	}
+	defer unix.Close(ns)
+	clone, err := mount.OpenTree(unix.AT_FDCWD, dir, true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(clone)
+	if err := mount.IDMap(clone, ns, false); err != nil {
+		if v := probe.KernelVersion(); v.Less(probe.Version{Major: 6, Minor: 12}) {
+			t.Skip("needs FUSE_ALLOW_IDMAP, Linux 6.12")
+		}
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(clone, "f", &st, 0); err != nil || st.Uid != 100007 || st.Gid != 200008 {
+		t.Errorf("%d:%d %v", st.Uid, st.Gid, err)
 	}
 }

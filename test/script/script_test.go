@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 		"within": withinMain,
 		"pty":    ptyMain,
 		"ask":    askMain,
+
+		"lazyregistry": lazyRegistryMain,
 	})
 }
 
