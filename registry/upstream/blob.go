@@ -43,7 +43,7 @@ func (c *Cache) Blob(ctx context.Context, repository string, d digest.Digest, w 
 		return err
 	}
 	setHeader(w, d)
-	c.touch(repository, d)
+	c.touch(repository, "")
 	if size < 0 { // the source does not say how long it is; neither can we
 		_, err := io.Copy(w, body)
 		if err != nil {

@@ -451,8 +451,10 @@ func TestFinish(t *testing.T) {
 	seen.push(t, f.host+"/x", "2")
 	n := newNear(t, t.TempDir(), t.TempDir(), Source{Name: "far", Registry: "http://" + f.host})
 	r := client(t, n.host+"/x")
-	for _, tag := range []string{"1", "2"} {
-		if _, err := r.Manifest(t.Context(), tag); err != nil {
+	had := newImage(18, 1000) // the client has its layers
+	had.push(t, f.host+"/x", "3")
+	for _, what := range []string{"1", "2", digest.FromBytes(had.manifest).String()} {
+		if _, err := r.Manifest(t.Context(), what); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -480,6 +482,7 @@ func TestFinish(t *testing.T) {
 	}
 	f.fail()
 	pulled.pull(t, n.host+"/x", "1")
+	had.pull(t, n.host+"/x", digest.FromBytes(had.manifest).String())
 }
 
 // TestWaiting keeps what waits over a restart, makes it whole then, and forgets it after a month.

@@ -75,7 +75,7 @@ func (c *Cache) load() error {
 		}
 		return tx.Bucket(bucketWaiting).ForEach(func(k, _ []byte) error {
 			repository, _, _ := bytes.Cut(k, []byte{0})
-			c.active[string(repository)] = &unfinished{repository: string(repository), touched: time.Now()}
+			c.active[string(repository)] = &unfinished{touched: time.Now(), pulled: map[digest.Digest]bool{}}
 			return nil
 		})
 	})

@@ -18,8 +18,8 @@
 //
 // The storage accepts a manifest only when all that it names is there, and nobody waits for that: a manifest that was fetched is served from
 // waiting until its blobs have come. A blob is fetched once however many ask for it: it streams into an unlinked file, from
-// which the storage and all clients read while it grows. The last byte is handed out when the digest is verified. Of an image of which
-// somebody fetched a blob the others are fetched as well when the clients have gone quiet, so that the copy is whole.
+// which the storage and all clients read while it grows. The last byte is handed out when the digest is verified. Of an image that
+// somebody began to pull all is fetched when the clients have gone quiet, so that the copy is whole, whatever layers they had already.
 //
 // What refers to a manifest is fetched when its list is asked for, before the list is read from the storage.
 //

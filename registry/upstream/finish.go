@@ -15,23 +15,35 @@ import (
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-// unfinished is a copy of an image of which somebody fetches blobs.
+// unfinished is a copied repository from which somebody pulls.
 type unfinished struct {
-	repository string
-	touched    time.Time
-	tries      int
+	touched time.Time
+	tries   int
+	pulled  map[digest.Digest]bool // manifests that were asked for by digest
 }
 
-// touch notes that somebody wants a blob of a repository: images that name it are made whole later.
-func (c *Cache) touch(repository string, d digest.Digest) {
+// touch notes that somebody pulls from a repository: a blob, or a manifest by its digest. What was begun is made whole later. Whoever only
+// looks what a tag stands for asks for no digest; who pulls does, also when he has all the layers.
+func (c *Cache) touch(repository string, manifest digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.active[repository]
 	if u == nil {
-		u = &unfinished{repository: repository}
+		u = &unfinished{pulled: map[digest.Digest]bool{}}
 		c.active[repository] = u
 	}
 	u.touched, u.tries = time.Now(), 0
+	if manifest != "" && len(u.pulled) < 1000 {
+		u.pulled[manifest] = true
+	}
+}
+
+// pulled reports whether a manifest was asked for by digest.
+func (c *Cache) pulled(repository string, d digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.active[repository]
+	return u != nil && u.pulled[d]
 }
 
 // arrived stores the manifests of a repository that waited for a blob and now have all they name.
@@ -133,7 +145,7 @@ func (c *Cache) again(repository string) {
 	}
 }
 
-// finish fetches what manifests lack of which some blobs have come. Of those that nobody began to pull nothing is fetched.
+// finish fetches what manifests lack that somebody pulls. Of those that nobody began to pull nothing is fetched.
 func (c *Cache) finish(ctx context.Context, repository string) error {
 	list, err := c.waitingOf(repository)
 	if err != nil {
@@ -145,7 +157,7 @@ func (c *Cache) finish(ctx context.Context, repository string) error {
 		if err != nil || len(m.Blobs) == 0 {
 			continue
 		}
-		lacks, has := []digest.Digest{}, false
+		lacks, has := []digest.Digest{}, c.pulled(repository, d)
 		for _, b := range m.Blobs {
 			_, err := c.cfg.Store.StatBlob(ctx, repository, b.Digest)
 			switch {

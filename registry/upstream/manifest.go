@@ -61,7 +61,12 @@ func (c *Cache) ask(key, repository, what string, a *asking) {
 }
 
 // byDigest gives what has a digest and is not in the storage: what waits, or what a source has.
-func (c *Cache) byDigest(ctx context.Context, repository string, d digest.Digest) (*distribution.Manifest, error) {
+func (c *Cache) byDigest(ctx context.Context, repository string, d digest.Digest) (found *distribution.Manifest, err error) {
+	defer func() {
+		if err == nil && len(found.Blobs) > 0 {
+			c.touch(repository, d)
+		}
+	}()
 	if m, err := c.have(ctx, repository, d); m != nil || err != nil {
 		if m == nil {
 			return nil, err
