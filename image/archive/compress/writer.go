@@ -3,7 +3,6 @@ package compress
 import (
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"berth/base/fault"
@@ -17,7 +16,7 @@ func NewWriter(w io.Writer, kind Kind) (io.WriteCloser, error) {
 	case None:
 		return plain{w}, nil
 	case Gzip:
-		return gzip.NewWriterLevel(w, gzipLevel) // its header has no time and no name
+		return newGzipWriter(w), nil
 	case Zstd:
 		// One goroutine: blocks are cut by the data alone.
 		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
