@@ -16,8 +16,8 @@
 //	Bearer JWT                          an access token of the token service: the user, limited to its scopes
 //
 // Routes. GET and POST /token are Docker's token service (auth/token), GET /token/keys its public keys. The rest stands
-// below /berth/registry/v1; bodies and answers are JSON, the caller signs in with Basic, or with a token of the scope registry:site:admin. A is for administrators of the site, M for who manages
-// the organisation or repository, U for the user himself.
+// below /berth/registry/v1; bodies and answers are JSON, the caller signs in with Basic, or with a token of the scope
+// registry:site:admin. A is for administrators of the site, M for who manages the organisation or repository, U for the user himself.
 //
 //	GET    /whoami                             {"name","groups","admin"}
 //	GET    /users                         A    [{"name","admin","closed","created","changed"}]
