@@ -108,15 +108,7 @@ func (c *cache) forget(from, to int64) {
 	c.mu.Unlock()
 }
 
-// get gives bytes of the blob, for whoever waits for them: fetched first, where they are not here.
-func (c *cache) get(ctx context.Context, offset, length int64) ([]byte, error) {
-	if err := c.need(ctx, offset, offset+length); err != nil {
-		return nil, err
-	}
-	b := make([]byte, length)
-	return b, c.readAt(b, offset)
-}
-
+// readAt reads what is here.
 func (c *cache) readAt(b []byte, offset int64) error {
 	c.mu.Lock()
 	f := c.file

@@ -70,6 +70,9 @@ func (c *chunker) add(file *entry, more []entry) (first, count int, err error) {
 			if last := i == len(more)-1; last && file.EndOffset > k.off {
 				k.end = min(k.end, file.EndOffset)
 			}
+			// What follows in the stream is not ours; no compression makes its input much longer.
+			n := k.inner + k.size
+			k.end = min(k.end, k.off+n+n/64+64<<10)
 		}
 		c.list = append(c.list, k)
 	}

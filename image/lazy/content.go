@@ -271,23 +271,36 @@ func (c *content) readChunks(ctx context.Context, f *node, b []byte, offset int6
 // load gets, decompresses and verifies a chunk. One that is not right is fetched once more: the cache may be damaged, or was
 // written while the machine lost its power.
 func (c *content) load(ctx context.Context, k *chunk) ([]byte, error) {
-	raw, err := c.cache.get(ctx, k.off, k.end-k.off)
-	if err != nil {
-		return nil, err
-	}
-	b, err := c.m.decoders.chunk(c.form, raw, k)
-	if err == nil {
-		return b, nil
+	b, err := c.loadOnce(ctx, k)
+	if fault.KindOf(err) != fault.Invalid {
+		return b, err
 	}
 	c.log.Warn("a chunk of a lazy layer is damaged and fetched again", "offset", k.off, "error", err)
 	c.cache.forget(k.off, k.end)
-	if raw, err = c.cache.get(ctx, k.off, k.end-k.off); err != nil {
+	if b, err = c.loadOnce(ctx, k); fault.KindOf(err) == fault.Invalid {
+		c.cache.forget(k.off, k.end)
+	}
+	return b, err
+}
+
+// loadOnce gives Invalid for bytes that are not the chunk.
+func (c *content) loadOnce(ctx context.Context, k *chunk) ([]byte, error) {
+	if err := c.cache.need(ctx, k.off, k.end); err != nil {
 		return nil, err
 	}
-	if b, err = c.m.decoders.chunk(c.form, raw, k); err != nil {
-		c.cache.forget(k.off, k.end)
-		c.bad.Store(true)
-		return nil, fault.Wrap(fault.Invalid, err, "the registry's bytes at %d", k.off)
+	select {
+	case c.m.decodes <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-c.m.decodes }()
+	raw := make([]byte, k.end-k.off)
+	if err := c.cache.readAt(raw, k.off); err != nil {
+		return nil, err
+	}
+	b, err := c.m.decoders.chunk(c.form, raw, k)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "the blob's bytes at %d", k.off)
 	}
 	return b, nil
 }

@@ -41,7 +41,8 @@
 // Bounds. A read that needs the registry fails with EIO when nothing could be fetched for Config.ReadTimeout (a minute);
 // the log names the layer, the file and the bound. The next read tries again. A process that is killed while it waits is let go
 // within half a second. Decompressed chunks are kept in memory up to 16 MiB for all layers together. TOCs of more than 64 MiB
-// or 250,000 entries, and chunks of more than 64 MiB, are not served lazily.
+// or 250,000 entries, and chunks of more than 16 MiB, are not served lazily. Four chunks
+// are decompressed at a time.
 //
 // A process must not wait for a file system that it serves itself: killed at that moment it could not end, as the kernel
 // waits for the answer, nor let go of its locks, which the next engine needs in order to answer. The engine does look into views
