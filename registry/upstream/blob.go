@@ -109,18 +109,24 @@ func (c *Cache) openBlob(ctx context.Context, repository string, d digest.Digest
 // fetch joins the fetch of a blob, or begins it. The caller has a part in its file and releases it.
 func (c *Cache) fetch(repository string, d digest.Digest) (*fetch, error) {
 	key := repository + "\x00" + d.String() // not by digest alone: who may read one repository may not read all
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return nil, fault.New(fault.Unavailable, "the registry is stopping")
-	}
-	if f := c.fetches[key]; f != nil && f.use() {
+	if f := c.join(key); f != nil {
 		return f, nil
 	}
-	f, err := newFetch(c.cfg.Dir)
+	mine, err := newFetch(c.cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.fetches[key]; f != nil && f.use() {
+		mine.release()
+		return f, nil
+	}
+	if c.closed {
+		mine.release()
+		return nil, fault.New(fault.Unavailable, "the registry is stopping")
+	}
+	f := mine
 	f.use()
 	c.fetches[key] = f
 	c.all.Go(func() {
@@ -143,6 +149,16 @@ func (c *Cache) fetch(repository string, d digest.Digest) (*fetch, error) {
 		f.release()
 	})
 	return f, nil
+}
+
+// join takes part in a fetch that runs; nil when there is none.
+func (c *Cache) join(key string) *fetch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.fetches[key]; f != nil && f.use() {
+		return f
+	}
+	return nil
 }
 
 // run fetches a blob for all who want it. The storage is one of them.

@@ -363,7 +363,8 @@ func (s *source) resting() (string, bool) {
 	return s.reason, !s.failed.IsZero() && time.Since(s.failed) < pauseFor
 }
 
-// Notify hears what clients did: a tag that is pushed into a copy is theirs, one that is deleted is the source's again.
+// Notify hears what clients did: a tag that is pushed into a copy is theirs, one that is deleted is the source's again. For those few it waits for
+// the disk: when the push is acknowledged the tag is safe from the source.
 func (c *Cache) Notify(e notice.Event) {
 	c.mu.Lock()
 	_, copied := c.copies[e.Repository]

@@ -147,20 +147,32 @@ func (c *Cache) drop(bucket, key []byte) error {
 	return fault.In(c.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucket).Delete(key) }), "write the mirrors")
 }
 
-// mark writes down that a repository is a copy, before anything of it is stored.
+// mark writes down that a repository is a copy of a source's, before anything of it is stored. NotFound when it is another source's by now:
+// a repository has one.
 func (c *Cache) mark(repository string, s *source) error {
 	c.mu.Lock()
-	_, ok := c.copies[repository]
+	owner, ok := c.copies[repository]
 	c.mu.Unlock()
-	if ok {
-		return nil
+	if !ok {
+		err := c.db.Update(func(tx *bbolt.Tx) error {
+			b := tx.Bucket(bucketCopies)
+			if v := b.Get([]byte(repository)); v != nil {
+				owner = string(v)
+				return nil
+			}
+			owner = s.Name
+			return b.Put([]byte(repository), []byte(s.Name))
+		})
+		if err != nil {
+			return fault.In(err, "write the mirrors")
+		}
+		c.mu.Lock()
+		c.copies[repository] = owner
+		c.mu.Unlock()
 	}
-	if err := c.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketCopies).Put([]byte(repository), []byte(s.Name)) }); err != nil {
-		return fault.In(err, "write the mirrors")
+	if owner != s.Name {
+		return fault.New(fault.NotFound, "repository %s is a copy from mirror %s", repository, owner)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.copies[repository] = s.Name
 	return nil
 }
 
