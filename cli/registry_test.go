@@ -2,8 +2,10 @@ package cli
 
 import (
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -332,5 +334,39 @@ func TestRegistryCredentials(t *testing.T) {
 	_, errs, code := berth(t, "--config", config(`{"auths":{"`+host+`":{"auth":"YW5uOg==","identitytoken":"refresh"}}}`), "registry", "user", "ls")
 	if code != 1 || !strings.Contains(errs, "BERTH_REGISTRY_AUTH: Error response from "+host+": only an administrator") {
 		t.Errorf("code %d, %q", code, errs)
+	}
+}
+
+// A registry's certificate is checked also on this machine; one that speaks plain HTTP here is found out.
+func TestRegistryCertificates(t *testing.T) {
+	t.Setenv("BERTH_REGISTRY", "")
+	t.Setenv("BERTH_REGISTRY_AUTH", "")
+	s := &shop{answers: map[string]string{"GET /whoami": `{"guarded":false,"admin":true}`}}
+	s.Server = httptest.NewTLSServer(s)
+	t.Cleanup(s.Close)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	host := strings.TrimPrefix(s.URL, "https://")
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plain := newShop(t, s.answers)
+	for _, tt := range []struct {
+		args string
+		code int
+		errs string
+	}{
+		{"--url " + host, 1, "the registry's certificate is not known here: name its CA with --cacert"},
+		{"--url " + host + " --cacert " + ca, 0, ""},
+		{"--url " + s.URL + " --insecure", 0, ""},
+		{"--url http://" + host, 1, "Client sent an HTTP request to an HTTPS server."},
+		{"--url " + host + " --cacert /nonexistent", 1, "--cacert"},
+		{"--url " + strings.TrimPrefix(plain.URL, "http://"), 0, ""},
+		{"--url https://" + strings.TrimPrefix(plain.URL, "http://"), 1, "cannot reach the registry"},
+	} {
+		out, errs, code := berth(t, append(append([]string{"--config", t.TempDir(), "registry"}, strings.Fields(tt.args)...), "whoami")...)
+		if code != tt.code || !strings.Contains(errs, tt.errs) || code == 0 && !strings.Contains(out, "administrator") {
+			t.Errorf("%s: code %d, %q, %q", tt.args, code, out, errs)
+		}
 	}
 }

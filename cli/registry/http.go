@@ -3,7 +3,9 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -123,6 +125,9 @@ func (s *site) request(ctx context.Context, method, path string, body []byte) (*
 		req.SetBasicAuth(s.cred.Username, s.cred.Password)
 	}
 	resp, err := s.http.Do(req)
+	if unknown := (*tls.CertificateVerificationError)(nil); errors.As(err, &unknown) {
+		return nil, fault.Wrap(fault.Forbidden, err, "the registry's certificate is not known here: name its CA with --cacert")
+	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "cannot reach the registry")
 	}
@@ -139,6 +144,9 @@ func (s *site) refusal(resp *http.Response) error {
 	_ = json.Unmarshal(text, &said)
 	if said.Message == "" && len(said.Errors) > 0 {
 		said.Message = said.Errors[0].Message
+	}
+	if kind := resp.Header.Get("Content-Type"); said.Message == "" && (kind == "" || strings.HasPrefix(kind, "text/plain")) {
+		said.Message, _, _ = strings.Cut(strings.TrimSpace(string(text)), "\n")
 	}
 	kind := fault.Internal
 	switch resp.StatusCode {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -193,8 +192,8 @@ func loopback(host string) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
-// speaks reports whether TLS is spoken there. A server that does not answer at all counts as speaking it: the request that follows says
-// what is wrong.
+// speaks reports whether TLS is spoken there. A server that does not answer, or whose certificate nobody knows, counts as speaking it: the
+// request that follows says what is wrong.
 func (s *site) speaks(ctx context.Context, u *url.URL) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String()+"/v2/", nil)
 	if err != nil {
@@ -206,6 +205,5 @@ func (s *site) speaks(ctx context.Context, u *url.URL) bool {
 		return true
 	}
 	var record tls.RecordHeaderError
-	var op *net.OpError
-	return !errors.As(err, &record) && !strings.Contains(err.Error(), "server gave HTTP response") && (errors.As(err, &op) || ctx.Err() != nil)
+	return !errors.As(err, &record) && !strings.Contains(err.Error(), "server gave HTTP response")
 }
