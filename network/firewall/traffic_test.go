@@ -199,7 +199,11 @@ func TestUDPThatBeganBefore(t *testing.T) {
 	asked := func(want string) {
 		t.Helper()
 		got := ""
-		for range 3 { // an answer "connection refused" of before may stand first
+		tries := 20
+		if want == "" {
+			tries = 3
+		}
+		for range tries { // an answer "connection refused" of before may stand first; a busy machine takes its time
 			if got, err = ask(c, 500*time.Millisecond); err == nil {
 				break
 			}
@@ -217,7 +221,7 @@ func TestUDPThatBeganBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	if got, err := ask(out, time.Second); got != "client 198.51.100.2" {
+	if got, err := ask(out, 10*time.Second); got != "client 198.51.100.2" {
 		t.Fatalf("%q, %v", got, err)
 	}
 	asked("")
