@@ -40,10 +40,10 @@ func extendPull(c *cobra.Command, d *command.DockerCli) {
 		"  berth pull --lazy registry.example:5000/big"
 	pull := c.RunE
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := wantPull(cmd, d, flagLazy, flagStale); err != nil {
-			return err
-		}
 		if !plan {
+			if err := wantPull(cmd, d, flagLazy, flagStale); err != nil {
+				return err
+			}
 			return pull(cmd, args)
 		}
 		name, err := transferName(cmd, args[0])
@@ -59,6 +59,11 @@ func extendPull(c *cobra.Command, d *command.DockerCli) {
 		}
 		if p := cmd.Flag("platform").Value.String(); p != "" {
 			q.Set("platform", p)
+		}
+		for _, f := range []string{flagLazy, flagStale} {
+			if cmd.Flag(f).Value.String() == "true" {
+				q.Set(f, "1")
+			}
 		}
 		return printTransferPlan(cmd, d, name, "/images/create?"+q.Encode())
 	}

@@ -115,6 +115,7 @@ func TestTransferCommands(t *testing.T) {
 		{args: "pull --plan busybox", out: "would pull\n", asked: "GET /berth/v1/images/create?fromImage=docker.io%2Flibrary%2Fbusybox&tag=latest auth={}"},
 		{args: "image pull --plan --platform linux/arm64 r.example:5000/a@sha256:" + strings.Repeat("4f2a", 16), out: "would pull\n",
 			asked: "GET /berth/v1/images/create?fromImage=r.example%3A5000%2Fa&platform=linux%2Farm64&tag=sha256%3A" + strings.Repeat("4f2a", 16) + ` auth={"username":"ann"`},
+		{args: "pull --plan --lazy --stale-if-error busybox", asked: "GET /berth/v1/images/create?fromImage=docker.io%2Flibrary%2Fbusybox&lazy=1&stale-if-error=1&tag=latest"},
 		{args: "pull --plan -a busybox:1", code: 1, errs: "tag can't be used with --all-tags/-a"},
 		{args: "pull --plan Busybox", code: 1, errs: "must be lowercase"},
 		{args: "pull --lazy busybox", out: "Downloaded newer", asked: "POST " + create + "docker.io%2Flibrary%2Fbusybox&tag=latest Berth-Pull=lazy"},
