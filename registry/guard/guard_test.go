@@ -116,6 +116,18 @@ func TestTeam(t *testing.T) {
 		t.Errorf("%+v", verdict)
 	}
 	s.must(403, "GET", "/access/explain?user=dora&repository=team/web", "nick:nick-secret", nil, nil)
+	// About himself he learns the verdict, and not who else may what.
+	for _, who := range []string{"nick", ""} {
+		login := ""
+		if who != "" {
+			login = who + ":" + who + "-secret"
+		}
+		verdict.Lines = nil
+		s.must(200, "GET", "/access/explain?user="+who+"&repository=team/web&action=push&group=devs", login, nil, &verdict)
+		if verdict.Allowed || len(verdict.Lines) != 0 || strings.Contains(verdict.Why, "team") {
+			t.Errorf("%q learns of a private repository: %+v", who, verdict)
+		}
+	}
 
 	// Public: pulled by everybody, still pushed by few.
 	s.must(204, "PUT", "/access/visibility", "dora:dora-secret", m{"repository": "team/web", "visibility": "public"}, nil)

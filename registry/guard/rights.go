@@ -312,27 +312,31 @@ func (a *admin) setVisibility(w http.ResponseWriter, r *http.Request, s access.S
 	return http.StatusNoContent, nil, nil
 }
 
-// explain says why somebody may or may not. The groups of a user who is known here or in a directory are looked up.
+// explain says why somebody may or may not. The groups of a user who is known here or in a directory are looked up. Who asks about himself
+// and may not give rights there is told the verdict: who else may what, and that there is something that he cannot see, is not his to know.
 func (a *admin) explain(_ http.ResponseWriter, r *http.Request, s access.Subject) (int, any, error) {
 	q := r.URL.Query()
 	name, repository := q.Get("user"), q.Get("repository")
 	if err := access.CheckRepository(repository); err != nil {
 		return 0, nil, err
 	}
-	if name != s.Name {
-		if err := a.mustManage(r, s, access.Target{Repository: repository}); err != nil {
-			return 0, nil, err
-		}
+	refused := a.mustManage(r, s, access.Target{Repository: repository})
+	if refused != nil && name != s.Name {
+		return 0, nil, refused
 	}
 	if !a.Guarded() {
 		return http.StatusOK, map[string]any{"allowed": true, "why": "the registry is open: it knows no users"}, nil
 	}
-	who := access.Subject{Name: name, Groups: q["group"]}
+	asIf := q["group"]
+	if refused != nil {
+		asIf = nil // to try groups out is to learn what they may
+	}
+	who := access.Subject{Name: name, Groups: asIf}
 	known := true
 	if name != "" {
 		u, err := a.people.Lookup(r.Context(), name)
 		if known = err == nil; known {
-			u.Groups = append(slices.Clone(u.Groups), q["group"]...)
+			u.Groups = append(slices.Clone(u.Groups), asIf...)
 			who = a.subject(u, nil)
 		}
 	}
@@ -342,6 +346,12 @@ func (a *admin) explain(_ http.ResponseWriter, r *http.Request, s access.Subject
 	}
 	rules := a.rights.Rules()
 	v := rules.Decide(who, repository, action)
+	if refused != nil {
+		if !v.Allowed && !rules.Visible(who, repository) {
+			v.Why = "requested access to the resource is denied"
+		}
+		return http.StatusOK, map[string]any{"allowed": v.Allowed, "why": v.Why}, nil
+	}
 	lines := rules.Describe(repository)
 	if !known {
 		lines = append([]string{"user " + name + " was not found; decided by the name and the groups given"}, lines...)
