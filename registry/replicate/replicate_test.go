@@ -400,6 +400,9 @@ func TestRules(t *testing.T) {
 	if err := s.r.Set(Rule{Name: "a", Registry: "127.0.0.1:1", Repositories: []string{"x"}, Username: "u"}); err != nil || s.r.added[0].Password != "p" {
 		t.Errorf("the password is lost: %v", err)
 	}
+	if err := s.r.Set(Rule{Name: "a", Registry: "127.0.0.2:1", Repositories: []string{"x"}, Username: "u"}); err != nil || s.r.added[0].Password != "" {
+		t.Errorf("a password follows to another host: %v", err)
+	}
 	list, err := s.r.List()
 	if err != nil || len(list) != 2 || list[0].Password != "" || !list[1].Fixed {
 		t.Errorf("%+v %v", list, err)

@@ -606,6 +606,15 @@ func TestAdmin(t *testing.T) {
 		t.Fatal(err)
 	}
 	im.pull(t, n.host+"/f/x", "1")
+	if err := n.cache.Set(Source{Name: "moved", Registry: "a.example", Prefix: "m", Username: "u", Password: "secret"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.cache.Set(Source{Name: "moved", Registry: "b.example", Prefix: "m", Username: "u"}); err != nil || n.cache.added[1].Password != "" {
+		t.Errorf("a password follows to another host: %v", err)
+	}
+	if err := n.cache.Remove("moved"); err != nil {
+		t.Fatal(err)
+	}
 	if err := n.cache.Set(Source{Name: "far", Registry: "http://" + f.host, Prefix: "f", Username: "u"}); err != nil || n.cache.added[0].Password != "secret" {
 		t.Errorf("the password is lost: %v", err)
 	}
