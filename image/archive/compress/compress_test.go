@@ -270,7 +270,7 @@ func TestDigester(t *testing.T) {
 // The compressed form of a layer must be the same from one version of Berth to the next as long as nobody decides otherwise: a push
 // from a machine that has lost the source would else give another digest than one from before. A change of the library shows here.
 func TestWriterIsTheSameForEver(t *testing.T) {
-	want := map[Kind]string{Gzip: "8b05e83c1afd9da5", Zstd: "efe6c5bc8144fd4c"}
+	want := map[Kind]string{Gzip: "c87c1b1305897d77", Zstd: "efe6c5bc8144fd4c"}
 	for kind, w := range want {
 		for _, step := range []int{100, 4096, 1 << 20} {
 			var out bytes.Buffer
