@@ -328,8 +328,7 @@ func TestRedirects(t *testing.T) {
 		leaked += r.Header.Get("Authorization") + r.Header.Get("X-Own")
 		_, _ = w.Write(data)
 	})
-	var host string
-	host = hostile(t, func(w http.ResponseWriter, r *http.Request) {
+	host := hostile(t, func(w http.ResponseWriter, r *http.Request) {
 		if _, pass, _ := r.BasicAuth(); pass != "p" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 			w.WriteHeader(401)

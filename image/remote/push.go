@@ -277,7 +277,7 @@ func (u *upload) send(ctx context.Context) error {
 		n, ended, _ := u.source.state()
 		sent := u.at + n
 		at, ok := uploadedTo(resp.Header.Get("Range"))
-		if !ok || at > sent {
+		if !ok || at > sent || at == 0 && sent == 1 { // "0-0" is one byte, too
 			at = sent
 		}
 		loc, err := uploadLocation(resp, u.e)
