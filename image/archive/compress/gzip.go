@@ -18,8 +18,8 @@ import (
 //	Write ──block──▶ workers (at most gzipWorkers) ──▶ put together, in order ──▶ w
 const (
 	gzipBlock   = 512 << 10 // of which a few for each processor are in memory
-	gzipWindow  = 32 << 10 // as far back as deflate can refer
-	gzipWorkers = 4        // of one stream: several layers are pushed at the same time
+	gzipWindow  = 32 << 10  // as far back as deflate can refer
+	gzipWorkers = 4         // of one stream: several layers are pushed at the same time
 )
 
 // gzipWriter is a gzip stream in the making.
