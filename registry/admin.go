@@ -57,28 +57,36 @@ func (r *Registry) openUpkeep() error {
 	if r.quota, err = quota.Open(filepath.Join(r.cfg.Root, "quota.json"), r.store); err != nil {
 		return err
 	}
-	u := &upkeep{door: d, collected: r.collected, store: r.store, quota: r.quota, policy: gc.Policy{Grace: -1, Untagged: time.Duration(r.cfg.Collect.Untagged), Uploads: time.Duration(r.cfg.Collect.Uploads)}}
+	u := &upkeep{door: d, collected: r.collected, store: r.store, quota: r.quota, policy: r.policy()}
 	r.mux.HandleFunc("POST "+routes+"gc", u.collect)
 	r.mux.HandleFunc("POST "+routes+"check", u.check)
 	r.mux.HandleFunc("GET "+routes+"quota", u.limits)
 	r.mux.HandleFunc("PUT "+routes+"quota", u.setLimits)
 	r.mux.HandleFunc("GET "+routes+"usage/{name...}", u.usage)
+	return nil
+}
 
+// startCollecting collects garbage now and then, from when all parts are open that are told of it.
+func (r *Registry) startCollecting() {
 	every := time.Duration(r.cfg.Collect.Every)
 	if every == 0 {
 		every = time.Hour
 	}
 	if every < 0 {
-		return nil
+		return
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		gc.Loop(ctx, r.store, u.policy, every, r.collected, r.cfg.Log)
+		gc.Loop(ctx, r.store, r.policy(), every, r.collected, r.cfg.Log)
 	}()
 	r.onClose(func() error { stop(); <-done; return nil })
-	return nil
+}
+
+// policy is what counts as garbage here.
+func (r *Registry) policy() gc.Policy {
+	return gc.Policy{Grace: -1, Untagged: time.Duration(r.cfg.Collect.Untagged), Uploads: time.Duration(r.cfg.Collect.Uploads)}
 }
 
 // upkeep answers the routes.

@@ -94,7 +94,11 @@ func (r *Registry) open(ctx context.Context) error {
 	if err := r.openParts(); err != nil {
 		return err
 	}
-	return r.openReplication()
+	if err := r.openReplication(); err != nil {
+		return err
+	}
+	r.startCollecting()
+	return nil
 }
 
 // openGuard opens the users and rights, with their routes.

@@ -116,6 +116,7 @@ type soak struct {
 	layers  [][]byte
 	clients []*soakClient
 	url     string
+	errs    bytes.Buffer // what the registry wrote before it died
 }
 
 // start runs the registry as a process of its own.
@@ -126,8 +127,8 @@ func (s *soak) start(point string) *exec.Cmd {
 	if err != nil {
 		s.Fatal(err)
 	}
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
+	s.errs.Reset()
+	cmd.Stderr = &s.errs
 	if err := cmd.Start(); err != nil {
 		s.Fatal(err)
 	}
@@ -140,7 +141,7 @@ func (s *soak) start(point string) *exec.Cmd {
 		}
 	}
 	cmd.Wait()
-	s.Fatalf("the registry does not start after a death: %s", errs.String())
+	s.Fatalf("the registry does not start after a death: %s", s.errs.String())
 	return nil
 }
 
@@ -174,6 +175,9 @@ func (s *soak) round(n int, last bool) {
 	cancel()
 	wg.Wait()
 	http.DefaultClient.CloseIdleConnections()
+	if text := s.errs.String(); strings.Contains(text, "panic") || strings.Contains(text, "DATA RACE") {
+		s.Errorf("the registry writes\n%s", text)
+	}
 }
 
 // finish collects everything and compares what is left with what the manifests name.
