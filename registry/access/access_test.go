@@ -268,6 +268,9 @@ func TestStore(t *testing.T) {
 		t.Error(ok, err)
 	}
 
+	if !reflect.DeepEqual(r.named, r.count()) {
+		t.Errorf("groups that have rights: %v, counted %v", r.named, r.count())
+	}
 	must(s.Close())
 	again := openStore(t, path)
 	got := again.Rules()
@@ -296,6 +299,9 @@ func TestStore(t *testing.T) {
 	}
 	must(s.RemoveGroup("release"))
 	must(s.RemoveOrganisation("team"))
+	if r := s.Rules(); !reflect.DeepEqual(r.named, r.count()) || len(r.named) != 0 {
+		t.Errorf("groups that have rights: %v, counted %v", r.named, r.count())
+	}
 }
 
 // A snapshot does not change under whoever holds it.

@@ -167,6 +167,9 @@ type Rules struct {
 	Organisations map[string]Organisation
 	Repositories  map[string]Repository
 	Groups        map[string][]string // the site's own groups: users by group
+
+	// named counts the grants to each group, in lower case. A Store keeps it up to date; nil: counted when it is asked for.
+	named map[string]int
 }
 
 // Default gives the rules of a new registry: users are told from strangers, and nothing else.
@@ -180,6 +183,7 @@ func Default() Rules {
 // clone copies the tables, not what stands in them.
 func (r Rules) clone() Rules {
 	r.Organisations, r.Repositories, r.Groups = maps.Clone(r.Organisations), maps.Clone(r.Repositories), maps.Clone(r.Groups)
+	r.named = maps.Clone(r.named)
 	return r
 }
 
@@ -206,24 +210,42 @@ func (r Rules) Named(groups []string) []string {
 	if len(groups) == 0 {
 		return nil
 	}
-	named := map[string]bool{}
-	note := func(g Grants) {
-		for p := range g {
-			if name, ok := strings.CutPrefix(string(p), "group:"); ok {
-				named[strings.ToLower(name)] = true
+	named := r.named
+	if named == nil {
+		named = r.count()
+	}
+	admins := Grants{}
+	for _, a := range r.Site.Admins {
+		admins[Principal(a)] = Owner
+	}
+	return slices.DeleteFunc(slices.Clone(groups), func(g string) bool {
+		_, admin := admins[Group(g)]
+		return named[strings.ToLower(g)] == 0 && !admin
+	})
+}
+
+// count counts the grants to groups.
+func (r Rules) count() map[string]int {
+	named := map[string]int{}
+	for _, o := range r.Organisations {
+		tally(named, o.Grants, 1)
+	}
+	for _, repo := range r.Repositories {
+		tally(named, repo.Grants, 1)
+	}
+	return named
+}
+
+// tally adds the groups of grants to a count, or with -1 takes them off.
+func tally(named map[string]int, g Grants, by int) {
+	for p := range g {
+		if name, ok := strings.CutPrefix(string(p), "group:"); ok {
+			name = strings.ToLower(name)
+			if named[name] += by; named[name] == 0 {
+				delete(named, name)
 			}
 		}
 	}
-	for _, o := range r.Organisations {
-		note(o.Grants)
-	}
-	for _, repo := range r.Repositories {
-		note(repo.Grants)
-	}
-	for _, a := range r.Site.Admins {
-		note(Grants{Principal(a): Owner})
-	}
-	return slices.DeleteFunc(slices.Clone(groups), func(g string) bool { return !named[strings.ToLower(g)] })
 }
 
 // OrganisationOf gives the first element of a repository's name: team of team/web, and of team.

@@ -128,10 +128,18 @@ func (s *Store) update(change func(r *Rules, c *changes) error) error {
 
 // organisation, repository and group put a record, or with nil take it away.
 func (c *changes) organisation(name string, o *Organisation) error {
+	tally(c.rules.named, c.rules.Organisations[name].Grants, -1)
+	if o != nil {
+		tally(c.rules.named, o.Grants, 1)
+	}
 	return set(c.tx, bucketOrganisation, c.rules.Organisations, name, o)
 }
 
 func (c *changes) repository(name string, r *Repository) error {
+	tally(c.rules.named, c.rules.Repositories[name].Grants, -1)
+	if r != nil {
+		tally(c.rules.named, r.Grants, 1)
+	}
 	return set(c.tx, bucketRepository, c.rules.Repositories, name, r)
 }
 
@@ -183,6 +191,7 @@ func load(db *bbolt.DB) (Rules, error) {
 			table(tx, bucketRepository, r.Repositories),
 			table(tx, bucketGroup, r.Groups))
 	})
+	r.named = r.count()
 	return r, err
 }
 
