@@ -55,8 +55,11 @@ func (s *Store) mustHold(ctx context.Context, repository string, d digest.Digest
 	if err := check(repository, d); err != nil {
 		return err
 	}
-	s.leases.promise(d)
+	back := s.leases.promise(d)
 	ok, err := s.holds(ctx, repository, d)
+	if !ok {
+		back()
+	}
 	if err == nil && !ok {
 		err = fault.New(fault.NotFound, "blob %s is not in repository %s", d, repository)
 	}

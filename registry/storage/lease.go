@@ -47,17 +47,30 @@ func (l *leases) hold(ds ...digest.Digest) (release func()) {
 	}
 }
 
-// promise leases a digest for the grace: a client has heard that the blob is there and may build on it.
-func (l *leases) promise(d digest.Digest) {
+// promise leases a digest for the grace: a client has heard that the blob is there and may build on it. When it turns out that it is not,
+// back takes the promise away again: strangers must not fill the memory with digests of their making. A promise that somebody
+// else has had, before or since, stays.
+func (l *leases) promise(d digest.Digest) (back func()) {
+	var until time.Time
+	var had bool
 	l.one(d, func() {
 		if l.until == nil {
 			l.until = map[digest.Digest]time.Time{}
 		}
-		l.until[d] = time.Now().Add(l.grace)
+		_, had = l.until[d]
+		until = time.Now().Add(l.grace)
+		l.until[d] = until
 		if len(l.until) >= 2*l.pruned+1024 {
 			l.prune()
 		}
 	})
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if !had && l.until[d].Equal(until) {
+			delete(l.until, d)
+		}
+	}
 }
 
 // prune forgets promises that are over. The caller holds mu.

@@ -104,8 +104,12 @@ func (s *Store) Record(ctx context.Context, repository, tagOrDigest string) (Rec
 	if err != nil {
 		return Record{}, err
 	}
-	s.leases.promise(d)
-	return s.record(ctx, repository, d)
+	back := s.leases.promise(d)
+	r, err := s.record(ctx, repository, d)
+	if err != nil {
+		back()
+	}
+	return r, err
 }
 
 func (s *Store) record(ctx context.Context, repo string, d digest.Digest) (Record, error) {
