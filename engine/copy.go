@@ -337,7 +337,8 @@ func (e *Engine) CopyTo(ctx context.Context, ref, dir string, r io.Reader, o Cop
 	if err := mayWrite(c.record(), v, at); err != nil {
 		return err
 	}
-	apply := archive.ApplyOptions{KeepKinds: o.KeepKinds}
+	// As in Docker, "./" is the place where things go to: docker cp DIR/. C:/tmp does not make /tmp look like DIR.
+	apply := archive.ApplyOptions{KeepKinds: o.KeepKinds, KeepRoot: true}
 	if o.Owned {
 		owner, err := e.ownerOf(c.record())
 		if err != nil {

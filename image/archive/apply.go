@@ -67,6 +67,7 @@ type ApplyOptions struct {
 	Shadows   *tree.Dir         // empty directory for replaced files, on the same file system; nil: they are deleted
 	Owner     OwnerFunc         // maps owners; nil: as they are
 	KeepKinds bool              // refuse to replace a directory by a file or the reverse (docker cp)
+	KeepRoot  bool              // an entry for the root itself changes nothing of it: what is unpacked goes into a place with looks of its own
 	Created   func(name string) // called for each path made or changed; nil: not
 }
 
@@ -223,6 +224,9 @@ func (a *applier) rootEntry(h *tarstream.Header) error {
 		return err
 	}
 	a.done.Root = true
+	if a.o.KeepRoot {
+		return nil
+	}
 	a.done.Entries++
 	if err := a.root.Chown("", int(uid), int(gid)); err != nil {
 		return err

@@ -331,6 +331,26 @@ func TestKeepKinds(t *testing.T) {
 	}
 }
 
+// What is copied into /tmp does not take the sticky bit from it.
+func TestKeepRoot(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed := pack(t, item{name: "./", h: tar.Header{Typeflag: tar.TypeDir, Mode: 0o700, Uid: 7, Gid: 7}})
+	if _, err := Apply(t.Context(), openTree(t, root), tarstream.FromReader(bytes.NewReader(packed)), ApplyOptions{KeepRoot: true}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(root)
+	if err != nil || after.Mode() != before.Mode() || after.Sys().(*syscall.Stat_t).Uid != before.Sys().(*syscall.Stat_t).Uid || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("%v was %v: %v", after, before, err)
+	}
+}
+
 func TestOpaqueRootAndImplied(t *testing.T) {
 	_, a, err := apply(t, pack(t, file(".wh..wh..opq", ""), file("a/b/c", "1")), ApplyOptions{Whiteouts: Overlay})
 	if err != nil || !a.OpaqueRoot || !slices.Equal(a.Implied, []string{"a", "a/b"}) {
