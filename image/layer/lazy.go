@@ -280,18 +280,19 @@ func (s *Store) dropView(l *diff) {
 	}
 }
 
-// clearMounts takes away what a process that was killed left mounted where nothing is to be.
+// clearMounts takes away what a process that was killed left mounted where nothing is to be. It goes by name, as the mount table
+// has other paths where links lead to the store.
 func (s *Store) clearMounts() error {
 	for _, dir := range []string{"tmp", "trash", "v"} {
 		names, err := os.ReadDir(s.path(dir))
 		if err != nil {
 			return err
 		}
-		if len(names) == 0 {
-			continue
-		}
-		if err := mount.UnmountBelow(s.path(dir)); err != nil {
-			return err
+		for _, n := range names {
+			err := mount.Unmount(s.path(dir, n.Name(), "fs"))
+			if err != nil && !fault.Is(err, fault.Forbidden) { // whoever may not unmount has not mounted
+				return err
+			}
 		}
 	}
 	return nil
