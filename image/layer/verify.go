@@ -126,14 +126,15 @@ func (s *Store) Replace(st *Staged) error {
 	s.mu.Lock()
 	l := s.diffs[st.DiffID]
 	s.mu.Unlock()
+	place := s.path("d", short)
 	if l == nil {
 		if err := s.clearName(st.DiffID, short); err != nil {
 			return err
 		}
-	} else if err := s.trash.take(s.path("d", short)); err != nil {
-		return fault.In(err, "replace layer")
-	}
-	if err := os.Rename(st.dir, s.path("d", short)); err != nil {
+		if err := os.Rename(st.dir, place); err != nil {
+			return fault.In(err, "replace layer")
+		}
+	} else if err := s.swap(st.dir, place); err != nil {
 		return fault.In(err, "replace layer")
 	}
 	st.dir = ""
@@ -146,6 +147,22 @@ func (s *Store) Replace(st *Staged) error {
 	clear(s.chains)
 	s.mu.Unlock()
 	return fault.In(atomicfile.SyncDir(s.path("d")), "replace layer")
+}
+
+// swap puts a directory in another's place, at once where the file system can: whoever dies here leaves the one or the other, and a
+// damaged layer may still be whole enough to be repaired from itself. The other one goes to the trash.
+func (s *Store) swap(dir, place string) error {
+	err := tree.Exchange(dir, place)
+	if err == nil {
+		return s.trash.take(dir)
+	}
+	if !tree.Unsupported(err) && !tree.Missing(err) {
+		return err
+	}
+	if err := s.trash.take(place); err != nil {
+		return err
+	}
+	return os.Rename(dir, place)
 }
 
 // Holds tells how often a layer is held.
