@@ -3,7 +3,8 @@
 // # Words
 //
 // A rule says which repositories and tags go to which registry (the target) and under which names. A job is one tag, or one manifest that refers
-// to another (a signature), that has to be brought to a target or taken away there. A plan is the comparison of all that a rule
+// to another (a signature), that has to be brought to a target or taken away there; or a manifest that was deleted here with
+// whatever tags it had. A plan is the comparison of all that a rule
 // covers with what the target has.
 //
 // # The life of a job

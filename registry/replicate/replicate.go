@@ -314,9 +314,6 @@ func (r *Replicator) Notify(e notice.Event) {
 	}
 	reference := e.Tag
 	if reference == "" {
-		if e.Action == notice.Delete {
-			return // whose tags were deleted with it is not said: a comparison finds out
-		}
 		reference = e.Digest.String()
 	}
 	now := r.now()

@@ -364,6 +364,27 @@ func TestDeletes(t *testing.T) {
 	}
 }
 
+// TestDeletesByDigest follows the deletion of a manifest with all its tags.
+func TestDeletesByDigest(t *testing.T) {
+	x := newTarget(t)
+	s := newSite(t, t.TempDir(), Rule{Name: "dr", Registry: "http://" + x.host, Repositories: []string{"**"}, Deletes: true})
+	m := push(t, s.host+"/a", "1", "layer", "")
+	push(t, s.host+"/a", "2", "layer", "")
+	n := push(t, s.host+"/a", "3", "other", "")
+	until(t, "replicating", func() bool {
+		return has(t, x.host+"/a", "1", m) && has(t, x.host+"/a", "2", m) && has(t, x.host+"/a", "3", n)
+	})
+	done(t, s, "dr")
+	if err := client(t, s.host+"/a").Delete(t.Context(), digest.FromBytes(m).String()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "deleting", func() bool { return !has(t, x.host+"/a", "1", m) && !has(t, x.host+"/a", "2", m) })
+	done(t, s, "dr")
+	if !has(t, x.host+"/a", "3", n) {
+		t.Error("too much was deleted")
+	}
+}
+
 // TestBothWays ends: what arrives is not sent back.
 func TestBothWays(t *testing.T) {
 	a, b := newSite(t, t.TempDir()), newSite(t, t.TempDir())

@@ -30,6 +30,9 @@ type sender struct {
 func (w *worker) do(ctx context.Context, j Job) (int64, error) {
 	there := w.repository(w.rule.target(j.Repository))
 	s := &sender{store: w.r.cfg.Store, from: j.Repository, to: there, known: &w.places}
+	if j.Delete && isDigest(j.Reference) {
+		return 0, s.removeTagsOf(ctx, j, w.rule)
+	}
 	if j.Delete {
 		return 0, s.remove(ctx, j)
 	}
@@ -72,6 +75,34 @@ func (s *sender) remove(ctx context.Context, j Job) error {
 	}
 	if err := s.to.Delete(ctx, j.Reference); err != nil && !fault.Is(err, fault.NotFound) {
 		return err
+	}
+	return nil
+}
+
+// removeTagsOf deletes the tags that stand for a manifest at the target which was deleted here: with it went its tags, and nobody said
+// which those were. The manifest itself stays for whoever has its digest, until the target collects it.
+func (s *sender) removeTagsOf(ctx context.Context, j Job, rule Rule) error {
+	tags, err := s.to.Tags(ctx)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		if !rule.wants(tag) {
+			continue
+		}
+		d, err := s.to.Resolve(ctx, tag)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		if err != nil || d.Digest != digest.Digest(j.Reference) {
+			continue
+		}
+		if err := s.remove(ctx, Job{Repository: j.Repository, Reference: tag, Digest: d.Digest}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
