@@ -18,12 +18,16 @@
 //	ROOT/c/ID/fs, work       a container's upper and work directory
 //	ROOT/c/ID/layer.json     its chain
 //	ROOT/s/KEY/fs            a skeleton
-//	ROOT/tmp/…               diffs being unpacked; ROOT/trash/… what is being deleted. Open clears both.
+//	ROOT/v/NAME              views of lazy diffs that have just been unpacked
+//	ROOT/tmp/…               diffs being unpacked; ROOT/trash/… what is being deleted. Open clears all three.
 //
 // A diff's life: Stage unpacks a tar into tmp, hashing it on the way; Commit makes it durable (one syncfs for any
 // number of diffs), and renames it into d, from when on it never changes. Diffs are counted: Commit and Retain give
 // a hold, containers hold their chain, and the diff whose last hold is released is renamed to trash at once and
 // deleted in the background. After Open the owner of the images retains what they need and calls Sweep.
+//
+// A lazy diff is one that is not unpacked yet: package lazy mounts a view of it on its fs and has it unpacked in the
+// background; lazy.go is the seam. Until then it cannot be told from others by who mounts it.
 //
 // Durability: a committed diff survives a power cut. A container layer does not have to: until something syncs, it is
 // as good as new, and Create on an id that exists gives the same layer again, so an engine that finds its record without
