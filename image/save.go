@@ -104,7 +104,9 @@ func (s *Store) saveList(refs []string, o SaveOptions, hold *Hold) ([]*saveItem,
 			}
 		}
 		if it.root != "" {
-			if err := hold.Blob(it.root); err != nil {
+			if err := hold.Blob(it.root); fault.Is(err, fault.NotFound) {
+				return fault.New(fault.NotFound, "No such image: %s", text) // removed since it was looked up, or lost: see Fsck
+			} else if err != nil {
 				return err
 			}
 		}
