@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -257,5 +260,37 @@ func TestScopes(t *testing.T) {
 	want := []string{"repository:host:5000/a:pull,push", "registry:catalog:*"}
 	if got := groupScopes(atoms); !reflect.DeepEqual(got, want) {
 		t.Errorf("%q", got)
+	}
+}
+
+// Headers of hosts.toml may be secrets: they go to the server that they are for, and not to the token server that it names.
+func TestHeadersStay(t *testing.T) {
+	var given, leaked string
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		leaked = r.Header.Get("X-Key")
+		_, _ = io.WriteString(w, `{"token":"t1"}`)
+	}))
+	t.Cleanup(tokens.Close)
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given = r.Header.Get("X-Key")
+		if r.Header.Get("Authorization") != "Bearer t1" {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token"`, tokens.URL))
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	t.Cleanup(up.Close)
+	host, dir := up.Listener.Addr().String(), t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, host), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, host, "hosts.toml"), []byte("[header]\nX-Key = \"secret\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, Config{HostsDirs: []string{dir}})
+	if _, err := repository(t, c, host+"/team/web", Credentials{}).HasManifest(t.Context(), digest.FromString("x")); err != nil {
+		t.Fatal(err)
+	}
+	if given != "secret" || leaked != "" {
+		t.Errorf("the registry was given %q, its token server %q", given, leaked)
 	}
 }

@@ -240,8 +240,10 @@ func (s *session) exchange(ctx context.Context, e *endpoint, base url.URL, q *re
 	}
 	req.Header.Set("User-Agent", s.c.cfg.UserAgent)
 	if u.Host == base.Host && u.Scheme == base.Scheme {
-		for k, v := range e.header {
-			req.Header[k] = v
+		if u.Host == e.base.Host { // what hosts.toml says is for this server, not for the one that gives its tokens
+			for k, v := range e.header {
+				req.Header[k] = v
+			}
 		}
 		if authorization != "" {
 			req.Header.Set("Authorization", authorization)
