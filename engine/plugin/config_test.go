@@ -2,6 +2,8 @@ package plugin
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -164,6 +166,34 @@ func TestHostPath(t *testing.T) {
 	}
 	if got := m.HostPath("other", "/x"); got != "/x" {
 		t.Errorf("another plugin's path became %q", got)
+	}
+}
+
+// A plugin's links lead within what is its own.
+func TestHostPathLinks(t *testing.T) {
+	p := &Plugin{ID: "abc", Name: "n:latest", Config: parsed(t, full)}
+	m := &Manager{cfg: ManagerConfig{Root: t.TempDir()}, plugins: map[string]*Plugin{"abc": p}}
+	base := m.propagated(p)
+	if err := os.MkdirAll(filepath.Join(base, "real", "v"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"host": "/", "up": "../../../../../../../..", "in": "/real", "gone": "/etc/nowhere", "etc": "/etc"} {
+		if err := os.Symlink(target, filepath.Join(base, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{
+		"/mnt/v/in/v":     base + "/real/v",
+		"/mnt/v/host":     base,
+		"/mnt/v/up/real":  base + "/real",
+		"/mnt/v/etc":      base + "/.no-such-place",
+		"/mnt/v/gone":     base + "/.no-such-place",
+		"/mnt/v/real/v":   base + "/real/v",
+		"/mnt/v/host/new": base + "/new",
+	} {
+		if got := m.HostPath("n", path); got != want {
+			t.Errorf("%q is %q on the host, want %q", path, got, want)
+		}
 	}
 }
 

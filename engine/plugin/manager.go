@@ -20,6 +20,7 @@ import (
 	"berth/base/ref"
 	"berth/image/blob"
 	"berth/image/remote"
+	"berth/kernel/tree"
 )
 
 // Verifier decides whether what a name points at may be installed; the same policy as for images (package image/policy).
@@ -272,15 +273,48 @@ func (m *Manager) Names() (names []string) {
 	return names
 }
 
-// HostPath gives the place on the host of a path that a plugin speaks of.
+// HostPath gives the place on the host of a path that a plugin speaks of. Links on the way are followed as the plugin sees them: its
+// word for "/v" must not become the host's /etc because it made a link of that name.
 func (m *Manager) HostPath(name, path string) string {
 	p, err := m.Get(name)
 	if err != nil || p.Name != tagged(name) || path == "" {
 		return path
 	}
 	if rest, ok := strings.CutPrefix(path, p.Config.PropagatedMount); ok && p.Config.PropagatedMount != "" && (rest == "" || rest[0] == '/') {
-		return filepath.Join(m.propagated(p), filepath.Join("/", rest))
+		return within(m.propagated(p), rest)
 	}
 	// Anything else lies in the plugin's own file system.
-	return filepath.Join(m.dir(p.ID), "c", "fs", filepath.Join("/", path))
+	return within(filepath.Join(m.dir(p.ID), "c", "fs"), path)
+}
+
+// within gives the place below base that a path leads to with base as the root; of what is not there, the place where it would be. What the
+// path's last part names is not opened, unless it is a link: it may be mounted from a server that does not answer.
+func within(base, path string) string {
+	clean := strings.Trim(filepath.Join("/", path), "/")
+	root, err := tree.OpenDir(base)
+	if err != nil || clean == "" {
+		return filepath.Join(base, clean)
+	}
+	defer root.Close()
+	parent, name := filepath.Split(clean)
+	dir, linked, err := root.Open(strings.Trim(parent, "/"))
+	if err == nil {
+		_, no := dir.Readlink(name)
+		real, rerr := dir.Real(root)
+		dir.Close()
+		if no != nil && rerr == nil {
+			return filepath.Join(base, real, name)
+		}
+		dir, linked, err = root.Open(clean)
+	}
+	if err == nil {
+		defer dir.Close()
+		if real, err := dir.Real(root); err == nil {
+			return filepath.Join(base, real)
+		}
+	}
+	if tree.Missing(err) && !linked {
+		return filepath.Join(base, clean)
+	}
+	return filepath.Join(base, ".no-such-place") // a link to what is not here is never what the host has there
 }
