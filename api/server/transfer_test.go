@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +18,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"berth/api/server/wire"
 	"berth/base/fault"
+	"berth/base/ref"
 	"berth/image"
 	"berth/image/remote"
 	"berth/image/transfer"
@@ -501,4 +504,37 @@ func TestImageFsck(t *testing.T) {
 			t.Errorf("%s: %d %s", tt.path, resp.StatusCode, b.String())
 		}
 	}
+}
+
+// Whatever a client writes as name and tag is refused, or is a name that reads back as the same.
+func FuzzPullName(f *testing.F) {
+	for _, s := range [][2]string{{"busybox", "1.36"}, {"r:5000/a/b:", "x"}, {"a@sha256:" + webID, ""}, {"a", "sha256:" + webID}, {"a:1@sha256:" + webID, "2"}, {"../x", "/"}, {"", ":"}} {
+		f.Add(s[0], s[1])
+	}
+	s := New(Config{Transfer: &carrier{}})
+	f.Fuzz(func(t *testing.T, name, tag string) {
+		c := &call{r: httptest.NewRequest("POST", "/", nil), q: url.Values{"fromImage": {name}, "tag": {tag}}, v: wire.Newest}
+		r, err := s.pullRequest(c)
+		if err != nil {
+			if codeOf(err)/100 != 4 {
+				t.Errorf("%q %q: %v", name, tag, err)
+			}
+			return
+		}
+		again, err := ref.Parse(r.Name.String())
+		if err != nil || again != r.Name || r.AllTags != r.Name.IsNameOnly() {
+			t.Errorf("%q %q is %v, %v, %v", name, tag, r.Name, again, err)
+		}
+	})
+}
+
+func FuzzRegistryConfig(f *testing.F) {
+	for _, s := range []string{"", "x", header(`{}`), header(`{"r":{"username":"a"}}`), header(`{"https://index.docker.io/v1/":{}}`), header(`[]`), header(`{"r":null}`)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := registryConfig(text); err != nil && codeOf(err) != http.StatusBadRequest {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
 }
