@@ -329,7 +329,27 @@ func TestPrune(t *testing.T) {
 				h.uses[s.id()] = []Use{{"c", false}}
 			}
 		}
+		plan, perr := h.PlanPrune(c.f)
 		report, err := h.Prune(ctx, c.f)
+		if (perr == nil) != (err == nil) || perr != nil && perr.Error() != err.Error() {
+			t.Errorf("%s: the plan says %v, the prune %v", name, perr, err)
+		}
+		if perr == nil {
+			var drops []string
+			for _, i := range plan.Remove {
+				for _, id := range i.Drops {
+					drops = append(drops, "Deleted: "+id)
+				}
+			}
+			for _, id := range drops {
+				if !slices.Contains(removed(report.Deleted), id) {
+					t.Errorf("%s: the plan drops %s, the prune did not", name, id)
+				}
+			}
+			if plan.Reclaimable != report.Reclaimed {
+				t.Errorf("%s: the plan reclaims %d bytes, the prune %d", name, plan.Reclaimable, report.Reclaimed)
+			}
+		}
 		if c.err != "" {
 			if err == nil || err.Error() != c.err {
 				t.Errorf("%s: %v", name, err)
@@ -356,6 +376,20 @@ func TestPrune(t *testing.T) {
 		if err != nil || report.Reclaimed != size {
 			t.Errorf("%s: reclaimed %d, want %d, %v", name, report.Reclaimed, size, err)
 		}
+	}
+}
+
+// An image that a container uses keeps all its names.
+func TestPruneLeavesNames(t *testing.T) {
+	h := open(t)
+	s := small(t, "a", nil)
+	h.load(s.dockerArchive(t, "a:1", "b:1"))
+	h.uses[s.id()] = []Use{{"c", false}}
+	if _, err := h.Prune(ctx, Filters{"dangling": {"false"}}); err != nil {
+		t.Fatal(err)
+	}
+	if img, err := h.Resolve("a:1"); err != nil || len(img.RepoTags) != 2 {
+		t.Errorf("%+v %v", img, err)
 	}
 }
 
