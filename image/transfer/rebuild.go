@@ -16,6 +16,10 @@ func (u *upload) rebuild(ctx context.Context, l *PushLayer) (ocispec.Descriptor,
 	if l.Descriptor.MediaType != "" {
 		mediaType = l.Descriptor.MediaType
 	}
+	if err := u.t.make.Acquire(ctx, 1); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer u.t.make.Release(1)
 	d, err := u.p.target.PushStream(ctx, func(w io.Writer) (ocispec.Descriptor, error) {
 		return u.t.cfg.Images.RecompressAs(ctx, l.DiffID, mediaType, &counted{w, u.pass(l, 0, 0)})
 	})

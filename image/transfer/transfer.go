@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -52,6 +53,7 @@ type Transfer struct {
 	log  *slog.Logger
 	down *semaphore.Weighted // places for layers that come
 	up   *semaphore.Weighted // and for those that go
+	make *semaphore.Weighted // and for those of them that are compressed on the way
 
 	mu      sync.Mutex // guards what follows; held for memory only
 	flights map[flightKey]*flight
@@ -68,6 +70,7 @@ func New(cfg Config) *Transfer {
 	t := &Transfer{
 		cfg: cfg, log: cfg.Log, flights: map[flightKey]*flight{},
 		down: semaphore.NewWeighted(int64(cfg.MaxDownloads)), up: semaphore.NewWeighted(int64(cfg.MaxUploads)),
+		make: semaphore.NewWeighted(int64(min(cfg.MaxUploads, max(2, runtime.GOMAXPROCS(0)/2)))), // each uses several processors, and megabytes
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
