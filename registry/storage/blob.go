@@ -176,9 +176,18 @@ func (s *Store) unlink(ctx context.Context, repo string, d digest.Digest, size i
 	return nil
 }
 
+// stored reports whether the bytes are there. Some of another length are damaged: they are written again.
+func (s *Store) stored(ctx context.Context, d digest.Digest, size int64) (bool, error) {
+	e, err := s.driver.Stat(ctx, blobKey(d))
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil && e.Size == size, err
+}
+
 // putBytes makes a manifest's bytes a blob, durably.
 func (s *Store) putBytes(ctx context.Context, d digest.Digest, content []byte) error {
-	ok, err := s.has(ctx, blobKey(d))
+	ok, err := s.stored(ctx, d, int64(len(content)))
 	if ok || err != nil {
 		return err
 	}

@@ -29,8 +29,8 @@
 //
 // # Whom the collector spares
 //
-// Sweeping asks Store.Sweep for each blob, which refuses when the blob is leased or younger than the mark: uploads,
-// mounts, HEAD answers and manifests being put lease what they name. A refusal and a removal exclude each other by the digest's own lock,
+// Collection.SweepBlob and its like refuse when the blob is leased or younger than the mark: uploads, mounts, HEAD answers and manifests
+// being put lease what they name, and what was leased since the collection began stays leased until it ends. A refusal and a removal exclude each other by the digest's own lock,
 // so a push never has to wait for a collection and the registry is never read-only.
 //
 // One process serves one storage. A second one is refused where the driver can tell (dir: a lock on the root).

@@ -44,7 +44,8 @@ type Staged interface {
 	// Size gives how many bytes have arrived.
 	Size() int64
 	// State gives what Save was given last, and how many bytes had arrived then; nil when there was no Save. After a crash
-	// there may be more bytes than that, never fewer.
+	// there may be more bytes than that, never fewer. The size is -1 when the bytes may be others than those that arrived: the machine
+	// has died since, and they were not synced.
 	State() (state []byte, size int64)
 	// Append adds the bytes of r and gives how many it has taken, also with an error. When r fails all that it gave before are
 	// taken and the error is r's; when bytes that r gave are lost, ShortError is in the error's chain.

@@ -200,6 +200,9 @@ func TestCheckFindsDamage(t *testing.T) {
 		"content": {func(root string, r storage.Record) error {
 			return os.WriteFile(filepath.Join(root, blobPath(digest.FromString("layer"))), []byte("LAYER"), 0o600)
 		}, "has the content of", true, false},
+		"cut off": {func(root string, r storage.Record) error {
+			return os.Truncate(filepath.Join(root, blobPath(digest.FromString("layer"))), 2)
+		}, "has 2 bytes, 5 were pushed", true, false},
 		"missing blob": {func(root string, r storage.Record) error {
 			return os.Remove(filepath.Join(root, blobPath(digest.FromString("layer"))))
 		}, "is not there", true, false},

@@ -248,7 +248,7 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) (ocispec.Descripto
 		return ocispec.Descriptor{}, errors.Join(err, u.end(ctx, u.staged.Cancel))
 	}
 	failpoint.Hit("registry/before-blob")
-	there, err := s.has(ctx, blobKey(d))
+	there, err := s.stored(ctx, d, desc.Size)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -288,18 +288,19 @@ func (u *Upload) Cancel(ctx context.Context) error {
 	return u.end(ctx, u.staged.Cancel)
 }
 
-// end forgets the upload, after the driver has.
-func (u *Upload) end(ctx context.Context, driver func(context.Context) error) error {
+// end lets the driver do the last thing, if there is one, and forgets the upload. What a driver fails to remove the collector finds.
+func (u *Upload) end(ctx context.Context, last func(context.Context) error) error {
 	u.gone = true
-	if driver != nil {
-		if err := driver(ctx); err != nil && !fault.Is(err, fault.NotFound) {
-			return err
-		}
-	}
 	s := u.store
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.sessions, u.id)
+	s.mu.Unlock()
+	if last == nil {
+		return nil
+	}
+	if err := last(ctx); err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
 	return nil
 }
 

@@ -28,6 +28,7 @@ const (
 type Driver struct {
 	root *os.Root
 	lock *os.File
+	boot string // of the machine; "" when it cannot be known
 }
 
 var _ storage.Driver = (*Driver)(nil)
@@ -41,12 +42,21 @@ func Open(dir string) (*Driver, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "registry root")
 	}
-	d := &Driver{root: root}
+	d := &Driver{root: root, boot: bootID()}
 	if err := d.prepare(dir); err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// bootID tells this start of the machine from others (random(4)).
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }
 
 func (d *Driver) prepare(dir string) error {

@@ -74,6 +74,45 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// After a reboot the hash of bytes that were never synced is worth nothing.
+func TestStateOfAnotherBoot(t *testing.T) {
+	root := t.TempDir()
+	d, err := dir.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := d.StartUpload(t.Context(), "01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Append(t.Context(), strings.NewReader("bytes")); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Save(t.Context(), []byte("note")); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	file := filepath.Join(root, "uploads", "01.state")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, note, _ := strings.Cut(string(data), "\n")
+	if err := os.WriteFile(file, []byte("5 00000000-0000-0000-0000-000000000000\n"+note), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = dir.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if u, err = d.ResumeUpload(t.Context(), "01"); err != nil {
+		t.Fatal(err)
+	}
+	if s, n := u.State(); string(s) != "note" || n != -1 || u.Size() != 5 {
+		t.Errorf("%q at %d of %d", s, n, u.Size())
+	}
+}
+
 // What a process leaves that was killed is gone or harmless when the next one opens the directory.
 func TestLeftovers(t *testing.T) {
 	root := t.TempDir()

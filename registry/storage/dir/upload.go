@@ -1,9 +1,9 @@
 package dir
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"iter"
@@ -53,11 +53,22 @@ func (d *Driver) ResumeUpload(ctx context.Context, id string) (storage.Staged, e
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
-	line, state, ok := bytes.Cut(data, []byte("\n"))
-	if n, err := strconv.ParseInt(string(line), 10, 64); ok && err == nil {
-		s.state, s.saved = state, n
-	}
+	s.state, s.saved = d.readState(data)
 	return s, nil
+}
+
+// readState reads what Save has written. Bytes that were written before the machine was started last need not be those that arrived.
+func (d *Driver) readState(data []byte) (state []byte, size int64) {
+	line, note, ok := strings.Cut(string(data), "\n")
+	number, boot, _ := strings.Cut(line, " ")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if !ok || err != nil {
+		return nil, 0
+	}
+	if boot == "" || boot != d.boot {
+		n = -1
+	}
+	return []byte(note), n
 }
 
 // Uploads gives all uploads that exist.
@@ -111,11 +122,10 @@ func (s *staged) Append(ctx context.Context, r io.Reader) (int64, error) {
 	}
 }
 
-// Save keeps a note. It is not synced: a note that is lost costs reading the bytes again.
+// Save keeps a note. Neither it nor the bytes are synced: a note of another boot, or one that is lost, costs reading the bytes again.
 func (s *staged) Save(_ context.Context, state []byte) error {
 	tmp := path.Join(tmpDir, id.New())
-	value := append(strconv.AppendInt(nil, s.size, 10), '\n')
-	value = append(value, state...)
+	value := fmt.Appendf(nil, "%d %s\n%s", s.size, s.driver.boot, state)
 	if err := s.driver.root.WriteFile(tmp, value, fileMode); err != nil {
 		return keyError(s.path(), err)
 	}
