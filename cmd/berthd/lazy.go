@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -14,31 +17,45 @@ import (
 	"berth/image/lazy"
 	"berth/image/remote"
 	"berth/kernel/probe"
+	"berth/kernel/process"
 	"berth/runtime/keeper"
 )
 
-// openImages opens the image store. One that is in use may belong to an engine that was killed while it looked into a lazy layer
-// that it served itself, and cannot end before somebody answers it: we do.
+// lastPatience bounds the wait for an engine that was killed and has not ended yet.
+const lastPatience = 5 * time.Second
+
+// openImages opens the image store. One that is in use may belong to an engine that was killed a moment ago, or that looked into a
+// lazy layer that it served itself and cannot end before somebody answers it: we do.
 func openImages(ctx context.Context, cfg config, c image.Config, log *slog.Logger) (*image.Store, error) {
-	s, err := image.Open(c)
-	for range 10 {
-		if err == nil || !fault.Is(err, fault.Conflict) {
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		s, err := image.Open(c)
+		if err == nil || !fault.Is(err, fault.Conflict) || !ending(cfg.Pidfile) || time.Since(start) > lastPatience {
 			return s, err
 		}
 		k, kerr := keeper.Dial(ctx, cfg.ExecRoot)
 		if kerr != nil {
-			return nil, err
+			continue
 		}
 		released, kerr := lazy.Rescue(ctx, k)
 		k.Close()
-		if kerr != nil || released == 0 {
-			return nil, err
+		if released > 0 || kerr != nil {
+			log.Warn("an engine that was killed waited for a lazy layer of its own", "requests", released, "error", kerr)
 		}
-		log.Warn("an engine that was killed waited for a lazy layer of its own", "requests", released)
-		time.Sleep(100 * time.Millisecond)
-		s, err = image.Open(c)
 	}
-	return s, err
+}
+
+// ending reports whether the engine of a pidfile is gone or being killed.
+func ending(pidfile string) bool {
+	text, err := os.ReadFile(pidfile)
+	if err != nil {
+		return false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return false
+	}
+	st, err := process.ReadStat(pid)
+	return err != nil || st.State == 'Z' || st.State == 'X' || process.Killed(pid)
 }
 
 // openLazy takes up layers that are served while they are fetched. The keeper and the client of registries are open.

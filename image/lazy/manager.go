@@ -319,8 +319,8 @@ func (m *Manager) closing() []*content {
 }
 
 // Rescue answers what processes that are being killed wait for in views. An engine that was killed while it looked into a view that
-// it served itself cannot end before, and holds its locks: whoever finds the store locked calls Rescue before he tries again.
-// No engine may serve the views meanwhile.
+// it served itself cannot end before, and holds its locks: whoever finds the store locked calls Rescue before he tries again. An
+// engine that is alive is only disturbed a little.
 func Rescue(ctx context.Context, k Parker) (released int, err error) {
 	names, err := k.Parked(ctx)
 	if err != nil {

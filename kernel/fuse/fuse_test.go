@@ -416,15 +416,6 @@ func TestConcurrentReaders(t *testing.T) {
 	wg.Wait()
 }
 
-func TestKilledStatus(t *testing.T) {
-	if killed(int32(os.Getpid())) || killed(0) || killed(-1) {
-		t.Error("taken for killed")
-	}
-	if !pending([]byte("Name:\tx\nSigPnd:\t0000000000000100\n"), "SigPnd:") || pending([]byte("\nSigPnd:\t0000000000000200\n"), "SigPnd:") {
-		t.Error("pending SIGKILL misread")
-	}
-}
-
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
 	for range 200 {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/process"
 )
 
 // Server answers the requests of one connection.
@@ -366,7 +367,7 @@ func (s *Server) interrupted(r request) {
 // watch looks at a thread that got a signal until its read is answered.
 func (s *Server) watch(unique uint64, w *waiting) {
 	for {
-		if killed(w.pid) {
+		if process.Killed(int(w.pid)) {
 			w.cancel(errKilled)
 			return
 		}
@@ -384,9 +385,9 @@ func (s *Server) watch(unique uint64, w *waiting) {
 	}
 }
 
-// Release answers with EINTR what threads wait for that are being killed, and nothing else: the rest stays for a real server. It
-// helps an engine to end that was killed while it looked into its own mount; nobody else may serve the connection meanwhile.
-// A process that waits for another's lookup of the same name is not helped. It gives the number of requests.
+// Release answers with EINTR what threads wait for that are being killed, and nothing else: the rest is sent again to a real
+// server, even one that is at work, which then does some of it twice. It helps an engine to end that was killed while it looked
+// into its own mount. A process that waits for another's lookup of the same name is not helped. It gives the number of requests.
 func Release(conn *os.File) (released int, err error) {
 	f, err := duplicate(conn)
 	if err != nil {
@@ -396,6 +397,7 @@ func Release(conn *os.File) (released int, err error) {
 	if err := resend(f); err != nil {
 		return 0, err
 	}
+	defer resend(f)
 	buf := make([]byte, requestMax)
 	for {
 		f.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
@@ -410,7 +412,7 @@ func Release(conn *os.File) (released int, err error) {
 			return released, fault.Wrap(fault.Internal, err, "read fuse requests")
 		}
 		r, err := parse(buf[:n])
-		if err != nil || r.op == opForget || r.op == opBatchForget || r.op == opInterrupt || !killed(r.pid) {
+		if err != nil || r.op == opForget || r.op == opBatchForget || r.op == opInterrupt || !process.Killed(int(r.pid)) {
 			continue
 		}
 		if answer(f, r.unique, unix.EINTR, nil) == nil {

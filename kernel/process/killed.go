@@ -1,4 +1,4 @@
-package fuse
+package process
 
 import (
 	"bytes"
@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killed reports whether a thread has SIGKILL pending: it will never run its program again, whatever it is answered.
-// A thread that is not known here (another pid namespace) is taken for alive.
-func killed(tid int32) bool {
+// Killed reports whether a thread has SIGKILL pending: it will never run its program again, whatever it is answered. A
+// thread that is not known here (another pid namespace, or gone) is taken for alive.
+func Killed(tid int) bool {
 	if tid <= 0 {
 		return false
 	}
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(int(tid)) + "/status")
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
 	return err == nil && (pending(status, "SigPnd:") || pending(status, "ShdPnd:"))
 }
 
