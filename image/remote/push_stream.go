@@ -33,13 +33,14 @@ func (r *Repository) PushStream(ctx context.Context, write func(w io.Writer) (oc
 		}()
 		return &making{pr, done}, nil
 	}
-	if err := u.begin(ctx); err != nil {
-		return ocispec.Descriptor{}, fault.In(err, "push of a new blob")
+	err = u.run(ctx)
+	switch {
+	case err == nil:
+		return made, nil
+	case refusalOf(err) != nil:
+		return ocispec.Descriptor{}, err
 	}
-	if err := u.run(ctx); err != nil {
-		return ocispec.Descriptor{}, fault.In(err, "push of a new blob")
-	}
-	return made, nil
+	return ocispec.Descriptor{}, fault.In(err, "push of a new blob")
 }
 
 // making reads what is being written on the other side. Close waits for the writer.

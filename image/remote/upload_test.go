@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
 )
@@ -161,5 +162,27 @@ func TestUploadedTo(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: %d, want %d", s, got, want)
 		}
+	}
+}
+
+// TestPushStream pushes what is made on the way, also over a connection that breaks.
+func TestPushStream(t *testing.T) {
+	data := content(22, 5<<20)
+	for _, breaks := range []int{0, 2} {
+		u := &uploads{breaks: breaks}
+		r := repository(t, newClient(t, Config{}), handle(t, u.ServeHTTP)+"/x", Credentials{})
+		d, err := r.PushStream(t.Context(), func(w io.Writer) (ocispec.Descriptor, error) {
+			_, err := io.Copy(w, bytes.NewReader(data))
+			return describe(data), err
+		})
+		if err != nil || d.Digest != digest.FromBytes(data) || !bytes.Equal(u.data, data) {
+			t.Errorf("%d breaks: %v %v", breaks, d.Digest, err)
+		}
+	}
+	gone := errors.New("the disk is gone")
+	r := repository(t, newClient(t, Config{}), handle(t, (&uploads{}).ServeHTTP)+"/x", Credentials{})
+	_, err := r.PushStream(t.Context(), func(io.Writer) (ocispec.Descriptor, error) { return ocispec.Descriptor{}, gone })
+	if !errors.Is(err, gone) {
+		t.Error(err)
 	}
 }
