@@ -1,14 +1,20 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/crypto/bcrypt"
 
 	"berth/registry/distribution/distributiontest"
@@ -26,6 +32,47 @@ func TestConformanceOnObjectStore(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", bucket.SecretKey)
 	_, host := open(t, Config{Storage: "s3://" + bucket.Bucket + "/" + bucket.Prefix + "?path-style=true&endpoint=" + bucket.Endpoint})
 	distributiontest.Run(t, distributiontest.Target{URL: "http://" + host})
+}
+
+// TestRedirect pulls from a registry that sends its clients to the store: they get there without the registry's credentials, whole and in
+// ranges, and only for what they may pull.
+func TestRedirect(t *testing.T) {
+	bucket := s3test.Start(t).Bucket(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", bucket.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", bucket.SecretKey)
+	_, host := open(t, Config{Storage: "s3://" + bucket.Bucket + "?path-style=true&redirect=true&endpoint=" + bucket.Endpoint})
+	d := pushIndex(t, host+"/team/index:1")
+	i, err := remote.Index(tag(t, host+"/team/index:1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(i); err != nil {
+		t.Error(err)
+	}
+	same(t, d, host+"/team/index:1")
+	content := []byte("0123456789")
+	blob := "http://" + host + "/v2/team/index/blobs/" + digest.FromBytes(content).String()
+	r, err := http.Post("http://"+host+"/v2/team/index/blobs/uploads/?digest="+digest.FromBytes(content).String(), "", bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	req, err := http.NewRequest("GET", blob, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Range", "bytes=3-5")
+	if r, err = http.DefaultClient.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	got, err := io.ReadAll(r.Body)
+	if err != nil || string(got) != "345" || r.StatusCode != 206 || r.Request.URL.Host == host {
+		t.Errorf("%s from %s: %q, %v", r.Status, r.Request.URL.Host, got, err)
+	}
+	if r, err := http.Get(strings.Replace(blob, "team/index", "team/other", 1)); err != nil || r.StatusCode != 404 {
+		t.Errorf("a repository that does not hold it: %v, %v", r, err)
+	}
 }
 
 // TestConformanceSignedIn asks everything as a user with a password, who learns from each challenge which token he needs and keeps

@@ -29,6 +29,11 @@ func (c *call) blob(reference string) error {
 	if err := c.may(access.Pull); err != nil {
 		return err
 	}
+	if c.r.Method == http.MethodGet {
+		if sent, err := c.send(d); sent || err != nil {
+			return err
+		}
+	}
 	content, err := c.cfg.Storage.RepositoryBlob(c.r.Context(), c.repo, d)
 	if fault.Is(err, fault.NotFound) && c.cfg.Upstream != nil && c.cfg.Upstream.Covers(c.repo) {
 		return blobUnknown(c.cfg.Upstream.Blob(c.r.Context(), c.repo, d, c.w, c.r))
@@ -49,6 +54,25 @@ func (c *call) blob(reference string) error {
 		c.event(notice.Event{Action: notice.Pull, Digest: d, MediaType: notice.Blob, Size: content.Size})
 	}
 	return nil
+}
+
+// send sends the client to the storage itself, where that is wanted and the blob is there.
+func (c *call) send(d digest.Digest) (bool, error) {
+	url, err := c.cfg.Storage.BlobLink(c.r.Context(), c.repo, d)
+	if fault.Is(err, fault.NotFound) || err == nil && url == "" {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	h := c.w.Header()
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("Location", url)
+	h.Set("Content-Length", "0")
+	h.Set("Cache-Control", "no-store") // the URL is for this caller and ends
+	c.w.WriteHeader(http.StatusTemporaryRedirect)
+	c.event(notice.Event{Action: notice.Pull, Digest: d, MediaType: notice.Blob})
+	return true, nil
 }
 
 func (c *call) deleteBlob(d digest.Digest) error {

@@ -37,6 +37,24 @@ func (s *Store) RepositoryBlob(ctx context.Context, repository string, d digest.
 	return s.driver.Open(ctx, blobKey(d))
 }
 
+// BlobLink gives a URL at which a client can read a blob that the repository holds; "" where the storage has no such thing. The blob is
+// spared from collection for the grace. NotFound when the repository does not hold it.
+func (s *Store) BlobLink(ctx context.Context, repository string, d digest.Digest) (string, error) {
+	linker, ok := s.driver.(Linker)
+	if !ok {
+		return "", nil
+	}
+	if err := check(repository, d); err != nil {
+		return "", err
+	}
+	url, err := linker.Link(ctx, blobKey(d)) // asks nobody
+	if url == "" || err != nil {
+		return "", err
+	}
+	_, err = s.StatBlob(ctx, repository, d)
+	return url, err
+}
+
 // StatBlob gives the descriptor of a blob or manifest that the repository holds, and spares it from collection for the grace: the
 // client may leave out the upload because of this answer. NotFound when the repository does not hold it.
 func (s *Store) StatBlob(ctx context.Context, repository string, d digest.Digest) (ocispec.Descriptor, error) {

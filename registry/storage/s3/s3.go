@@ -26,6 +26,9 @@ import (
 // ChunkMin is the size from which a client's chunk does not cost the store more than its bytes.
 const ChunkMin = 5 << 20
 
+// linkLife is for how long a URL is good that a client is sent to: long enough to begin a transfer and to ask again for the rest.
+const linkLife = 20 * time.Minute
+
 // Config says which bucket and how to reach it.
 type Config struct {
 	Bucket    string
@@ -36,10 +39,13 @@ type Config struct {
 
 	AccessKey, SecretKey, SessionToken string
 
+	// Redirect sends clients that pull to the store, by URLs that are good for linkLife, instead of passing the bytes on.
+	Redirect bool
+
 	PartSize int // bytes of a part; zero: 8 MiB. Stores refuse less than 5 MiB
 }
 
-// ParseURL reads "s3://BUCKET[/PREFIX]?endpoint=URL&region=NAME&path-style=true&part-size=BYTES". The keys are taken from
+// ParseURL reads "s3://BUCKET[/PREFIX]?endpoint=URL&region=NAME&path-style=true&part-size=BYTES&redirect=true". The keys are taken from
 // AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; a region that is not in the URL from AWS_REGION; an endpoint from
 // AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
 func ParseURL(s string, env func(string) string) (Config, error) {
@@ -80,6 +86,10 @@ func ParseURL(s string, env func(string) string) (Config, error) {
 			if c.PathStyle, err = strconv.ParseBool(v); err != nil {
 				return bad("path-style is true or false")
 			}
+		case "redirect":
+			if c.Redirect, err = strconv.ParseBool(v); err != nil {
+				return bad("redirect is true or false")
+			}
 		case "part-size":
 			if c.PartSize, err = strconv.Atoi(v); err != nil || c.PartSize < 5<<20 {
 				return bad("part-size is a number of bytes, at least 5242880")
@@ -100,9 +110,13 @@ type Driver struct {
 	bucket   *string
 	prefix   string // "" or ends in "/"
 	partSize int
+	presign  *s3.PresignClient // nil: clients are not sent to the store
 }
 
-var _ storage.Driver = (*Driver)(nil)
+var (
+	_ storage.Driver = (*Driver)(nil)
+	_ storage.Linker = (*Driver)(nil)
+)
 
 // Open reaches for the bucket, which has to exist, and removes what an earlier process has left.
 func Open(ctx context.Context, cfg Config) (*Driver, error) {
@@ -130,6 +144,9 @@ func Open(ctx context.Context, cfg Config) (*Driver, error) {
 		options.BaseEndpoint = aws.String(cfg.Endpoint)
 	}
 	d.client = s3.New(options)
+	if cfg.Redirect {
+		d.presign = s3.NewPresignClient(d.client, s3.WithPresignExpires(linkLife))
+	}
 	if _, err := d.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: d.bucket}); err != nil {
 		return nil, fault.In(storeError("bucket "+cfg.Bucket, err), "opening the object store")
 	}
@@ -209,6 +226,22 @@ func (d *Driver) Open(ctx context.Context, key string) (*storage.Content, error)
 		return nil, err
 	}
 	return &storage.Content{Body: &object{driver: d, ctx: ctx, key: key, size: e.Size}, Size: e.Size, Modified: e.Modified}, nil
+}
+
+// Link gives a signed URL.
+func (d *Driver) Link(ctx context.Context, key string) (string, error) {
+	if d.presign == nil {
+		return "", nil
+	}
+	k, err := d.key(key)
+	if err != nil {
+		return "", err
+	}
+	r, err := d.presign.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: d.bucket, Key: k, ResponseContentType: aws.String("application/octet-stream")})
+	if err != nil {
+		return "", storeError(key, err)
+	}
+	return r.URL, nil
 }
 
 // Remove takes a key away.

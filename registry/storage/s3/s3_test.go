@@ -32,8 +32,8 @@ func TestParseURL(t *testing.T) {
 		want s3.Config // zero: refused
 	}{
 		{"s3://bucket", keys, s3.Config{Bucket: "bucket", Region: "eu-north-1", AccessKey: "a", SecretKey: "s"}},
-		{"s3://bucket/a/b/?endpoint=http://127.0.0.1:9000&region=x&path-style=true&part-size=16777216", keys,
-			s3.Config{Bucket: "bucket", Prefix: "a/b", Endpoint: "http://127.0.0.1:9000", Region: "x", PathStyle: true, PartSize: 16 << 20, AccessKey: "a", SecretKey: "s"}},
+		{"s3://bucket/a/b/?endpoint=http://127.0.0.1:9000&region=x&path-style=true&part-size=16777216&redirect=true", keys,
+			s3.Config{Bucket: "bucket", Prefix: "a/b", Endpoint: "http://127.0.0.1:9000", Region: "x", PathStyle: true, PartSize: 16 << 20, Redirect: true, AccessKey: "a", SecretKey: "s"}},
 		{"s3://bucket", nil, s3.Config{}},
 		{"s3://", keys, s3.Config{}},
 		{"http://bucket", keys, s3.Config{}},
