@@ -45,33 +45,6 @@ func (s *site) call(ctx context.Context, method, path, repository string, in, ou
 	return fault.Wrap(fault.Internal, json.Unmarshal(text, out), "understand the answer of %s", s.base.Host)
 }
 
-// stream is call for an answer that comes in pieces, one JSON value after the other; each is given to line.
-func (s *site) stream(ctx context.Context, method, path string, in any, line func(json.RawMessage) error) error {
-	var body []byte
-	if in != nil {
-		var err error
-		if body, err = json.Marshal(in); err != nil {
-			return fault.Wrap(fault.Internal, err, "write the request")
-		}
-	}
-	resp, err := s.send(ctx, method, prefix+path, "", body)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	for d := json.NewDecoder(resp.Body); ; {
-		var v json.RawMessage
-		if err := d.Decode(&v); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return fault.Wrap(fault.Unavailable, err, "read the answer of %s", s.base.Host)
-		}
-		if err := line(v); err != nil {
-			return err
-		}
-	}
-}
-
 // send sends a request and gives the answer to one that succeeded. It says who we are from the start, because much can be asked by
 // everybody and is answered differently.
 func (s *site) send(ctx context.Context, method, path, repository string, body []byte) (*http.Response, error) {
