@@ -49,6 +49,12 @@ func (m *Manager) Look(ctx context.Context, l Layer) (*Prepared, error) {
 	if ready.here = m.cfg.Layers.Has(l.DiffID); ready.here {
 		return ready, nil
 	}
+	select {
+	case m.looks <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-m.looks }()
 	err = ready.look(ctx, p)
 	return ready, fault.In(err, "look for the table of contents of layer %s", l.Descriptor.Digest)
 }

@@ -18,6 +18,7 @@ import (
 	"berth/image/layer"
 	"berth/image/lazy"
 	"berth/kernel/mount"
+	"berth/kernel/probe"
 	"berth/kernel/tree"
 	"github.com/opencontainers/go-digest"
 )
@@ -478,6 +479,43 @@ func TestSecondPull(t *testing.T) {
 	}
 	if h.lazy(t, p.diff) {
 		t.Error("still lazy")
+	}
+	if b, err := h.cat(t, "c", "a"); err != nil || b != noise(1, 700_000) {
+		t.Errorf("%d bytes %v", len(b), err)
+	}
+}
+
+// Where the kernel cannot send requests again nothing is served, and what an earlier kernel left is fetched to its end.
+func TestWithoutResend(t *testing.T) {
+	p := pack(t, "zstd:chunked", makeTar(t, file{name: "a", body: noise(1, 700_000)}), 0, 0)
+	o := newOrigin(p.blob)
+	h := newHouse(t, lazy.Config{FillDelay: time.Hour, Keeper: newParker(t)})
+	h.add(t, p, o)
+	h.layers.Create(ctx, "c", []digest.Digest{p.diff}, layer.CreateOptions{})
+	h.m.Shutdown()
+	h.layers.Close()
+	o.set(true, nil)
+	h.cfg.Facts = probe.Host().Without(probe.FuseResend)
+	h.cfg.Open = func(context_, string, descriptor) (lazy.Ranger, error) { return o, nil }
+	h.open(t)
+	if h.m.Why() == "" || h.m.Can(p.desc) {
+		t.Error("it can")
+	}
+	if _, err := h.m.Add(ctx, lazy.Layer{Descriptor: p.desc, DiffID: digest.FromString("other"), From: o}); fault.KindOf(err) != fault.NotImplemented {
+		t.Errorf("%v", err)
+	}
+	if _, err := h.layers.Get("c"); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("a container on a layer that is not shown: %v", err)
+	}
+	if _, err := h.layers.Create(ctx, "d", []digest.Digest{p.diff}, layer.CreateOptions{}); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("%v", err)
+	}
+	if _, err := h.cat(t, "c", "a"); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("%v", err)
+	}
+	o.set(false, nil)
+	if err := h.m.Whole(ctx, p.diff); err != nil {
+		t.Fatal(err)
 	}
 	if b, err := h.cat(t, "c", "a"); err != nil || b != noise(1, 700_000) {
 		t.Errorf("%d bytes %v", len(b), err)

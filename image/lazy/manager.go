@@ -27,6 +27,7 @@ const (
 	memorySize   = 16 << 20
 	fillsAtOnce  = 3
 	decodeAtOnce = 4
+	looksAtOnce  = 6
 	parkPrefix   = "fuse/"
 	parkPatience = 10 * time.Second
 )
@@ -39,6 +40,7 @@ type Manager struct {
 	memory   *memory
 	decoders decoders
 	fills    chan struct{} // a place for each fill that may run
+	looks    chan struct{} // and for each table of contents that may be read
 	decodes  chan struct{} // and for each chunk that may be decompressed: it is in memory twice
 
 	adding sync.Mutex // held by Add and by the end of a layer; taken before mu
@@ -54,7 +56,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.ReadTimeout <= 0 {
 		cfg.ReadTimeout = readTimeout
 	}
-	m := &Manager{cfg: cfg, log: cfg.Log, memory: newMemory(memorySize), fills: make(chan struct{}, fillsAtOnce), decodes: make(chan struct{}, decodeAtOnce), contents: map[digest.Digest]*content{}}
+	m := &Manager{cfg: cfg, log: cfg.Log, memory: newMemory(memorySize), fills: make(chan struct{}, fillsAtOnce), looks: make(chan struct{}, looksAtOnce), decodes: make(chan struct{}, decodeAtOnce), contents: map[digest.Digest]*content{}}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
@@ -29,15 +31,26 @@ func (m *Manager) recover(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "list lazy layers")
 	}
-	for _, d := range dirs {
-		dir := filepath.Join(m.cfg.Root, d.Name())
-		views := parked[d.Name()]
-		if m.take(ctx, dir, d.Name(), views) {
+	// A table of contents takes a while to read: 50 ms for 10,000 files.
+	taken := make([]bool, len(dirs))
+	var readers errgroup.Group
+	readers.SetLimit(runtime.GOMAXPROCS(0))
+	for i, d := range dirs {
+		readers.Go(func() error {
+			dir := filepath.Join(m.cfg.Root, d.Name())
+			if taken[i] = m.take(ctx, dir, d.Name(), parked[d.Name()]); taken[i] {
+				return nil
+			}
+			if err := os.RemoveAll(dir); err != nil {
+				m.log.Warn("delete lazy layer's cache", "dir", d.Name(), "error", err)
+			}
+			return nil
+		})
+	}
+	readers.Wait()
+	for i, d := range dirs {
+		if taken[i] {
 			delete(parked, d.Name())
-			continue
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			m.log.Warn("delete lazy layer's cache", "dir", d.Name(), "error", err)
 		}
 	}
 	for _, views := range parked { // of layers that are gone: whoever still looks gets errors
