@@ -143,6 +143,9 @@ func (a *incoming) need(img *plannedImage, needed map[digest.Digest]*layer.Stage
 		want := img.doc.RootFS.DiffIDs[i]
 		switch {
 		case errors.Is(err, errAbsent) && a.hold.Layers(want) == nil:
+			if info, err := a.s.layers.Stat(want); err != nil || info.Lazy { // what is shown of it is another image's word
+				return fault.New(fault.Unavailable, "layer %d: %s is not in the archive and not here to its end: try again when it is", i, want)
+			}
 			continue // not in the archive, but here: as docker load has it
 		case err != nil:
 			return fault.In(err, "layer %d", i)

@@ -13,6 +13,10 @@ import (
 type Source struct {
 	Repository string             `json:"repository"` // with its host: docker.io/library/nginx
 	Descriptor ocispec.Descriptor `json:"descriptor"` // the compressed blob
+	// Claimed: somebody says so (a manifest whose layer was here already, an archive), and nobody here has unpacked the blob and compared.
+	// Such a blob may stand for the layer in the manifest that says so, and in no other: whoever writes a manifest could put
+	// another content into what others push.
+	Claimed bool `json:"claimed,omitempty"`
 }
 
 // sourcesMax bounds the sources that are remembered of a layer; the oldest goes.
@@ -59,6 +63,7 @@ func (s *Store) addAll(lists map[digest.Digest][]Source) error {
 	for d, list := range lists {
 		for _, src := range list[max(0, len(list)-sourcesMax):] {
 			if src.valid() {
+				src.Claimed = true
 				c.sources[d] = append(c.sources[d], src)
 			}
 		}
@@ -84,7 +89,10 @@ func (s *Store) mergeSources(more map[digest.Digest][]Source) map[digest.Digest]
 			same := func(o Source) bool {
 				return o.Repository == src.Repository && o.Descriptor.Digest == src.Descriptor.Digest
 			}
-			if n := len(list); n > 0 && same(list[n-1]) {
+			// What was compared once stays so wherever the blob lies.
+			seen := func(o Source) bool { return o.Descriptor.Digest == src.Descriptor.Digest && !o.Claimed }
+			src.Claimed = src.Claimed && !slices.ContainsFunc(list, seen)
+			if n := len(list); n > 0 && same(list[n-1]) && list[n-1].Claimed == src.Claimed {
 				continue
 			}
 			list, changed = append(slices.DeleteFunc(list, same), src), true

@@ -22,6 +22,7 @@ type lazily struct {
 	mu       sync.Mutex
 	added    []digest.Digest
 	supplied []digest.Digest
+	vouches  bool
 }
 
 func (l *lazily) Can(d ocispec.Descriptor) bool { _, ok := l.can[d.Digest]; return ok }
@@ -41,6 +42,35 @@ func (l *lazily) Supply(d digest.Digest, _ lazy.Ranger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.supplied = append(l.supplied, d)
+}
+
+func (l *lazily) Vouches(digest.Digest, ocispec.Descriptor) bool { return l.vouches }
+
+// What is only shown of a layer, by the word of another image's manifest, is not taken for an image's own.
+func TestPullOfWhatAnotherImageShows(t *testing.T) {
+	g := newRegistry(t)
+	l := &lazily{}
+	e := newEngine(t, func(c *Config) { c.Lazy = l })
+	s := g.build("x", "1", ocispec.Platform{}, nil, "honest")
+	layers := e.images.Layers()
+	if added, err := layers.AdmitLazy(layer.Info{DiffID: s.diffIDs[0]}, func(string) error { return nil }); err != nil || !added {
+		t.Fatal(added, err)
+	}
+	layers.Shown(s.diffIDs[0], true)
+	name := g.host() + "/x:1"
+	if plan := e.planPull(name, nil); plan.Images[0].Layers[0].Do != Fetch {
+		t.Errorf("the layer is %v", plan.Images[0].Layers[0].Do)
+	}
+	l.vouches = true
+	if plan := e.planPull(name, nil); plan.Images[0].Layers[0].Do != Here {
+		t.Errorf("the very layer is %v", plan.Images[0].Layers[0].Do)
+	}
+	l.vouches = false
+	e.mustPull(name)
+	if info, err := layers.Stat(s.diffIDs[0]); err != nil || info.Lazy {
+		t.Errorf("%+v %v", info, err)
+	}
+	e.has(name, "honest")
 }
 
 func TestPullLazily(t *testing.T) {

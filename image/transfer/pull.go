@@ -181,8 +181,8 @@ func leaveAll(list []passenger) {
 func (t *Transfer) fetch(ctx context.Context, p *PullImage, b *board, hold *image.Hold) (aboard []passenger, err error) {
 	for i := range p.Layers {
 		l := &p.Layers[i]
-		if l.Do == Here && hold.Layers(l.DiffID) != nil {
-			l.Do = Fetch // gone since the plan was made
+		if l.Do == Here && (hold.Layers(l.DiffID) != nil || !t.good(l)) {
+			l.Do = Fetch // gone, or another one, since the plan was made
 		}
 		switch l.Do {
 		case Here:
@@ -271,9 +271,12 @@ func (t *Transfer) register(ctx context.Context, p *PullImage, aboard []passenge
 		n.Documents = append(n.Documents, *attached(d.desc, d.raw))
 	}
 	for _, l := range p.Layers {
+		if _, twice := n.Sources[l.DiffID]; twice && l.Do != Fetch {
+			continue
+		}
 		src := l.Descriptor
 		src.Data = nil
-		n.Sources[l.DiffID] = image.Source{Repository: p.Name.Repository(), Descriptor: src}
+		n.Sources[l.DiffID] = image.Source{Repository: p.Name.Repository(), Descriptor: src, Claimed: l.Do != Fetch}
 	}
 	for _, x := range aboard {
 		if x.f.kept {

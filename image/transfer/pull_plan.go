@@ -343,7 +343,9 @@ func (t *Transfer) observeLayers(p *PullImage, doc *image.Document, lazy bool) e
 		case seen[l.DiffID]:
 			l.Do = Repeat
 		case t.cfg.Images.Layers().Has(l.DiffID):
-			l.Do = Here
+			if l.Do = Here; !t.good(&l) {
+				l.Do = Fetch
+			}
 		case lazy && t.cfg.Lazy != nil && t.cfg.Lazy.Can(l.Descriptor):
 			l.Do = Remote
 		}

@@ -169,7 +169,9 @@ func (u *upload) remember(ctx context.Context, root ocispec.Descriptor, raw []by
 	sources := map[digest.Digest]image.Source{}
 	for l, d := range u.done {
 		if l.DiffID != "" && distributable(d.MediaType) {
-			sources[l.DiffID] = image.Source{Repository: u.p.Name.Repository(), Descriptor: plain(d)}
+			// What was made of the layer is the layer's; another blob is so by the word of the image's manifest.
+			claimed := l.Descriptor.Digest != "" && l.Descriptor.Digest == d.Digest
+			sources[l.DiffID] = image.Source{Repository: u.p.Name.Repository(), Descriptor: plain(d), Claimed: claimed}
 		}
 	}
 	images, name := u.t.cfg.Images, u.p.Name

@@ -318,12 +318,13 @@ func (t *Transfer) ways(ctx context.Context, p *PushImage, l *PushLayer) error {
 	if l.Descriptor.Digest != "" {
 		add(l.Descriptor) // no other blob will do: the manifest says which
 		for _, s := range sources {
-			if s.Descriptor.Digest != l.Descriptor.Digest && s.Repository == p.Name.Repository() {
+			if !s.Claimed && s.Descriptor.Digest != l.Descriptor.Digest && s.Repository == p.Name.Repository() {
 				anew = append(anew, Way{How: Exists, Descriptor: plain(s.Descriptor), Ask: true})
 			}
 		}
 		sources = slices.DeleteFunc(sources, func(s image.Source) bool { return s.Descriptor.Digest != l.Descriptor.Digest })
 	}
+	sources = slices.DeleteFunc(sources, func(s image.Source) bool { return s.Claimed && s.Descriptor.Digest != l.Descriptor.Digest })
 	for _, s := range sources {
 		if distributable(s.Descriptor.MediaType) {
 			add(plain(s.Descriptor))

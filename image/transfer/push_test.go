@@ -248,6 +248,42 @@ func TestPushOfAnImageMadeHere(t *testing.T) {
 	other.has(name, "a", "b")
 }
 
+// A manifest whose layer was here already is not believed when it says in which blob the layer is: it would get another content into
+// what others push.
+func TestPushDoesNotBelieveClaims(t *testing.T) {
+	g := newRegistry(t)
+	e := newEngine(t, nil)
+	base := g.build("lib/base", "1", ocispec.Platform{}, nil, "base")
+	e.mustPull(g.host() + "/lib/base:1")
+	evil := g.build("evil/x", "1", ocispec.Platform{}, nil, "evil")
+	for tag, blobs := range map[string][]ocispec.Descriptor{"1": evil.blobs, "2": {base.blobs[0], evil.blobs[0]}} {
+		doc := image.Document{Platform: image.Platform{OS: "linux", Architecture: "amd64"}, RootFS: image.RootFS{Type: "layers"}}
+		for range blobs {
+			doc.RootFS.DiffIDs = append(doc.RootFS.DiffIDs, base.diffIDs[0])
+		}
+		config, _ := json.Marshal(doc)
+		m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: blobs,
+			Config: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: g.putBlob("evil/x", config), Size: int64(len(config))}}
+		m.SchemaVersion = 2
+		raw, _ := json.Marshal(m)
+		g.put("evil/x", tag, m.MediaType, raw)
+		e.mustPull(g.host() + "/evil/x:" + tag)
+	}
+	name := g.host() + "/team/web:1"
+	e.load(name, "base", "mine")
+	for range 2 { // what a push has noted is believed no more than before
+		if _, _, err := e.push(name, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, there := g.blobs["team/web@"+string(base.blobs[0].Digest)]; !there {
+		t.Error("the blob that is known to be the layer's was not used")
+	}
+	other := newEngine(t, nil)
+	other.mustPull(name)
+	other.has(name, "base", "mine")
+}
+
 func TestPushOfSeveralPlatforms(t *testing.T) {
 	g, target := newRegistry(t), newRegistry(t)
 	e := newEngine(t, nil)
