@@ -59,8 +59,8 @@ func (a *incoming) drop() {
 	a.hold.Release()
 }
 
-// stored reports whether a layer is in the store already.
-func (a *incoming) stored(d digest.Digest) bool { return a.s != nil && a.s.layers.Has(d) }
+// stored reports whether a layer is in the store already. One that is only shown, as some manifest describes it, does not count.
+func (a *incoming) stored(d digest.Digest) bool { return a.s != nil && a.s.layers.HasWhole(d) }
 
 // read reads the archive to its end.
 func (a *incoming) read(ctx context.Context, r io.Reader) error {

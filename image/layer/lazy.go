@@ -54,6 +54,14 @@ func (s *Store) LazyDiffs() []digest.Digest {
 	return list
 }
 
+// HasWhole reports whether the diff is there and unpacked: its content was compared with its id, which nobody can say of a lazy one.
+func (s *Store) HasWhole(d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.diffs[d]
+	return l != nil && !l.info.Lazy
+}
+
 // FSPath is where a diff's tree is, or would be.
 func (s *Store) FSPath(d digest.Digest) string { return s.path("d", shortName(d), "fs") }
 
