@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,7 +104,7 @@ func kill(t *testing.T, place string, deaths int) {
 		pushed, refused = pushed+c.pushed, refused+c.refused
 	}
 	t.Logf("%d deaths, %d images pushed, %d pushes told to upload again", deaths, pushed, refused)
-	if pushed < deaths {
+	if pushed < deaths/2 { // in a third of the rounds it dies by a point of its own, perhaps at once
 		t.Errorf("only %d images were pushed: this says nothing", pushed)
 	}
 }
@@ -117,6 +118,8 @@ type soak struct {
 	clients []*soakClient
 	url     string
 	errs    bytes.Buffer // what the registry wrote before it died
+
+	acknowledged atomic.Int64 // pushes
 }
 
 // start runs the registry as a process of its own.
@@ -150,7 +153,7 @@ func (s *soak) round(n int, last bool) {
 	if n%3 == 2 {
 		point, wait = fmt.Sprintf("%s=kill:%d", points[s.rand.IntN(len(points))], 1+s.rand.IntN(30)), 2*time.Second
 	}
-	cmd := s.start(point)
+	cmd, before := s.start(point), s.acknowledged.Load()
 	if n%5 == 0 || last {
 		for _, c := range s.clients {
 			c.verify()
@@ -169,6 +172,10 @@ func (s *soak) round(n int, last bool) {
 	select {
 	case <-died:
 	case <-time.After(wait):
+		// On a slow machine the clients need longer to get anywhere.
+		for end := time.Now().Add(20 * time.Second); s.acknowledged.Load() == before && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
+		}
 		cmd.Process.Kill()
 		<-died
 	}
@@ -351,6 +358,7 @@ func (c *soakClient) push(repo, tag string, st *state) bool {
 		case status == 201:
 			*st = state{now: d}
 			c.pushed++
+			c.acknowledged.Add(1)
 			return true
 		case status == 404 && bytes.Contains(body, []byte("MANIFEST_BLOB_UNKNOWN")):
 			c.refused++ // longer than the grace went by, or the registry died between
