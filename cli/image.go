@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
 	"berth/base/fault"
@@ -24,6 +26,12 @@ import (
 func extendImage(c *cobra.Command, d *command.DockerCli) {
 	c.AddCommand(newImageFsck(d), newImageSources(d))
 	for _, sub := range c.Commands() {
+		if sub.Name() == "prune" {
+			extendPrune(sub, d, "images", func(f client.Filters) client.Filters {
+				all := sub.Flag("all")
+				return f.Add("dangling", strconv.FormatBool(all == nil || all.Value.String() != "true"))
+			})
+		}
 		extend(sub, d)
 	}
 }

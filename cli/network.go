@@ -129,7 +129,7 @@ func printPlan(out io.Writer, noun string, p prunePlan) error {
 	for _, r := range p.Remove {
 		size := ""
 		switch {
-		case noun != "volumes":
+		case noun == "networks":
 		case r.Size < 0:
 			size = "size unknown"
 		default:

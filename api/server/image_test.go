@@ -109,6 +109,10 @@ func (a *album) Tag(name, newName string) error { return a.note("tag", name, new
 func (a *album) Remove(_ context.Context, name string, o image.RemoveOptions) ([]image.Removed, error) {
 	return []image.Removed{{Untagged: "busybox:1.36"}, {Deleted: a.img.ID}}, a.note("remove", name, o)
 }
+func (a *album) PlanPrune(image.Filters) (*image.PrunePlan, error) {
+	return &image.PrunePlan{Remove: []image.PruneItem{{Name: "idle:1", Size: 7}}, Reclaimable: 7}, nil
+}
+
 func (a *album) Prune(_ context.Context, f image.Filters) (image.PruneReport, error) {
 	return image.PruneReport{Reclaimed: 9}, a.note("prune", f)
 }

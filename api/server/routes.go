@@ -137,6 +137,7 @@ func routes() []route {
 		{method: get, path: "/berth/v1/kernel", handle: kernelFacilities, own: true},
 		{method: get, path: "/berth/v1/network/rules", handle: needNetworks(networkRules), own: true},
 		{method: get, path: "/berth/v1/port/audit", handle: needNetworks(portAudit), own: true},
+		{method: get, path: "/berth/v1/images/prune", handle: imagePrunePlan, own: true},
 		{method: get, path: "/berth/v1/networks/prune", handle: needNetworks(networkPrunePlan), own: true},
 		{method: get, path: "/berth/v1/images/create", handle: pullPlan, own: true},
 		{method: post, path: "/berth/v1/images/fsck", handle: imageFsck, own: true, stream: true},
