@@ -160,6 +160,44 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// Wrong passwords that are sent all at once are not all compared before the first one counts.
+func TestDamperAtOnce(t *testing.T) {
+	var d Damper
+	here := netip.MustParseAddr("192.0.2.1")
+	var ends []func()
+	for {
+		end, err := d.Begin("alice", here)
+		if err != nil {
+			if !errors.As(err, new(*Slow)) {
+				t.Fatal(err)
+			}
+			break
+		}
+		if ends = append(ends, end); len(ends) > 1000 {
+			t.Fatal("any number is compared at once")
+		}
+	}
+	if len(ends) < 8 {
+		t.Errorf("%d at once: clients do that too", len(ends))
+	}
+	for account, from := range map[string]string{"bob": "192.0.2.1", "alice": "192.0.2.2"} {
+		end, err := d.Begin(account, netip.MustParseAddr(from))
+		if err != nil {
+			t.Fatalf("others wait too: %v", err)
+		}
+		ends = append(ends, end)
+	}
+	for _, end := range ends {
+		end()
+	}
+	if len(d.looking) != 0 {
+		t.Errorf("what has ended is remembered: %v", d.looking)
+	}
+	if _, err := d.Begin("alice", here); err != nil || len(d.looking) != 2 {
+		t.Errorf("it does not end: %v, %v", err, d.looking)
+	}
+}
+
 func TestDamper(t *testing.T) {
 	here, there := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	slow := func(d *Damper, account string, from netip.Addr) time.Duration {

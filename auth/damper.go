@@ -17,8 +17,9 @@ import (
 //
 // The zero Damper is ready to use.
 type Damper struct {
-	mu    sync.Mutex
-	tries map[string]*tries
+	mu      sync.Mutex
+	tries   map[string]*tries
+	looking map[string]int // sign-ins that are being looked at, by account and address together, and by address
 }
 
 type tries struct {
@@ -32,6 +33,11 @@ const (
 	freeTogether = 5   // wrong passwords for one account from one address
 	freeAddress  = 50  // from one address, whatever the account
 	freeAccount  = 100 // for one account, from anywhere
+
+	// Sign-ins that are looked at at once, for one account from one address, and from one address: a wrong password counts when it was compared, and
+	// whoever sends a thousand at once must not have all of them compared before the first one counts.
+	lookTogether = 32
+	lookAddress  = 256
 
 	longestWait        = 15 * time.Minute
 	longestAccountWait = 10 * time.Second // slows a botnet down, costs a user little
@@ -66,6 +72,34 @@ func (d *Damper) Allow(account string, from netip.Addr) error {
 		return &Slow{After: max(wait, time.Second)}
 	}
 	return nil
+}
+
+// Begin is Allow, and notes that the password is being looked at until end is called; too many at once are *Slow. Call Right or Wrong
+// before end.
+func (d *Damper) Begin(account string, from netip.Addr) (end func(), err error) {
+	if err := d.Allow(account, from); err != nil {
+		return nil, err
+	}
+	a, b := pair(account, from), addressKey(from)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.looking[a] >= lookTogether || d.looking[b] >= lookAddress {
+		return nil, &Slow{After: time.Second}
+	}
+	if d.looking == nil {
+		d.looking = map[string]int{}
+	}
+	d.looking[a]++
+	d.looking[b]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, k := range []string{a, b} {
+			if d.looking[k]--; d.looking[k] <= 0 {
+				delete(d.looking, k)
+			}
+		}
+	}, nil
 }
 
 // Wrong counts a wrong password.

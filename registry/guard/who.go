@@ -167,9 +167,11 @@ func (g *Guard) signIn(ctx context.Context, name, password string, from netip.Ad
 	if err := auth.Check(name, password); err != nil {
 		return token.SignIn{}, nil, err
 	}
-	if err := g.damper.Allow(normal(name), from); err != nil {
+	end, err := g.damper.Begin(normal(name), from)
+	if err != nil {
 		return token.SignIn{}, nil, err
 	}
+	defer end()
 	in, limit, err := g.check(ctx, name, password)
 	switch {
 	case err == nil:
