@@ -58,7 +58,7 @@ func (c *call) blob(reference string) error {
 
 // send sends the client to the storage itself, where that is wanted and the blob is there.
 func (c *call) send(d digest.Digest) (bool, error) {
-	url, err := c.cfg.Storage.BlobLink(c.r.Context(), c.repo, d)
+	url, err := c.cfg.Storage.BlobURL(c.r.Context(), c.repo, d)
 	if fault.Is(err, fault.NotFound) || err == nil && url == "" {
 		return false, nil
 	}

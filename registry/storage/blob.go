@@ -37,17 +37,17 @@ func (s *Store) RepositoryBlob(ctx context.Context, repository string, d digest.
 	return s.driver.Open(ctx, blobKey(d))
 }
 
-// BlobLink gives a URL at which a client can read a blob that the repository holds; "" where the storage has no such thing. The blob is
+// BlobURL gives a URL at which a client can read a blob that the repository holds; "" where the storage has no such thing. The blob is
 // spared from collection for the grace. NotFound when the repository does not hold it.
-func (s *Store) BlobLink(ctx context.Context, repository string, d digest.Digest) (string, error) {
-	linker, ok := s.driver.(Linker)
+func (s *Store) BlobURL(ctx context.Context, repository string, d digest.Digest) (string, error) {
+	redirector, ok := s.driver.(Redirector)
 	if !ok {
 		return "", nil
 	}
 	if err := check(repository, d); err != nil {
 		return "", err
 	}
-	url, err := linker.Link(ctx, blobKey(d)) // asks nobody
+	url, err := redirector.Redirect(ctx, blobKey(d)) // asks nobody
 	if url == "" || err != nil {
 		return "", err
 	}

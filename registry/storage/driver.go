@@ -39,10 +39,10 @@ type Driver interface {
 	Close() error
 }
 
-// Linker is a Driver whose values clients can read by themselves.
-type Linker interface {
-	// Link gives a URL that reads a value, with ranges, for a while and for whoever has it; "" when clients are not to be sent there.
-	Link(ctx context.Context, key string) (string, error)
+// Redirector is a Driver whose values clients can read by themselves.
+type Redirector interface {
+	// Redirect gives a URL that reads a value, with ranges, for a while and for whoever has it; "" when clients are not to be sent there.
+	Redirect(ctx context.Context, key string) (string, error)
 }
 
 // Staged is the bytes of an upload that have arrived. One goroutine at a time uses it.

@@ -115,7 +115,7 @@ type Driver struct {
 
 var (
 	_ storage.Driver = (*Driver)(nil)
-	_ storage.Linker = (*Driver)(nil)
+	_ storage.Redirector = (*Driver)(nil)
 )
 
 // Open reaches for the bucket, which has to exist, and removes what an earlier process has left.
@@ -228,8 +228,8 @@ func (d *Driver) Open(ctx context.Context, key string) (*storage.Content, error)
 	return &storage.Content{Body: &object{driver: d, ctx: ctx, key: key, size: e.Size}, Size: e.Size, Modified: e.Modified}, nil
 }
 
-// Link gives a signed URL.
-func (d *Driver) Link(ctx context.Context, key string) (string, error) {
+// Redirect gives a signed URL.
+func (d *Driver) Redirect(ctx context.Context, key string) (string, error) {
 	if d.presign == nil {
 		return "", nil
 	}
