@@ -32,6 +32,7 @@ func example() Rules {
 	r.Repositories["open/secret"] = Repository{Visibility: Private, Grants: Grants{Group("dev"): Reader}}
 	r.Repositories["team/mirror"] = Repository{Grants: Grants{Anyone: Reader, SignedIn: Writer}}
 	r.Repositories["free/app"] = Repository{By: "carl", Grants: Grants{User("carl"): Owner}}
+	r.Repositories["nick/mine"] = Repository{By: "nick", Grants: Grants{User("nick"): Owner}}
 	r.Repositories["free/closed"] = Repository{By: "carl", Visibility: Private, Grants: Grants{User("carl"): Owner}}
 	return r
 }
@@ -68,7 +69,7 @@ func TestDecide(t *testing.T) {
 		{"library/busybox", "-", "P"}, {"library/busybox", "root", "PUDA"}, {"library/busybox", "nick", "P"},
 		{"inner/x", "-", ""}, {"inner/x", "nick", "P"},
 		{"free/new", "-", ""}, {"free/new", "nick", "PU"}, {"free/app", "nick", "PU"}, {"free/app", "carl", "PUDA"}, {"free/closed", "nick", ""}, {"free/closed", "carl", "PUDA"},
-		{"nick/x", "nick", "PUDA"}, {"nick/x", "carl", "PU"}, {"nick", "nick", "PUDA"},
+		{"nick/x", "nick", "PUDA"}, {"nick/x", "carl", "PU"}, {"nick/mine", "nick", "PUDA"}, {"nick/mine", "carl", "P"}, {"nick", "nick", "PUDA"},
 		{"single", "nick", "PU"}, {"Bad/Name", "root", ""}, {"a//b", "root", ""}, {"../x", "root", ""}, {"", "root", ""},
 	} {
 		got := ""

@@ -73,6 +73,8 @@ func (r Rules) unmade(s Subject, repository string, repo Repository, org string,
 		return no("%s gives %s no right to %s", repository, s.Name, a)
 	case r.Site.Creation != ByAnyUser:
 		return no("nobody has made organisation %s, and the site's creation is %q", org, r.Site.Creation)
+	case a == Push && repo.By == org:
+		return no("what is below %s/ belongs to user %s, who made %s", org, org, repository)
 	case repo.Visibility == Private:
 		return no("repository %s is private and gives %s no right", repository, s.Name)
 	}
