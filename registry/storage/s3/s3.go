@@ -114,7 +114,7 @@ type Driver struct {
 }
 
 var (
-	_ storage.Driver = (*Driver)(nil)
+	_ storage.Driver     = (*Driver)(nil)
 	_ storage.Redirector = (*Driver)(nil)
 )
 
