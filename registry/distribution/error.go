@@ -92,6 +92,10 @@ func (c *call) translate(err error) *apiError {
 		c.w.Header().Set("Retry-After", strconv.Itoa(int(slow.After.Seconds())+1))
 		return &apiError{status: http.StatusTooManyRequests, code: "TOOMANYREQUESTS", message: slow.Error()}
 	}
+	if storage.Full(err) {
+		c.w.Header().Set("Retry-After", "30")
+		return &apiError{status: http.StatusServiceUnavailable, code: "UNAVAILABLE", message: "the registry's disk is full"}
+	}
 	switch kind := fault.KindOf(err); kind {
 	case fault.Invalid:
 		return &apiError{status: http.StatusBadRequest, code: "UNSUPPORTED", message: err.Error()}

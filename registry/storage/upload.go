@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -204,9 +205,16 @@ func (u *Upload) Append(ctx context.Context, offset int64, r io.Reader) (int64, 
 	if errors.As(err, new(*ShortError)) {
 		u.hasher = nil // it has seen bytes that were not taken
 	}
+	if Full(err) {
+		// Half an upload would keep everybody's disk full until it is collected, a day later. Whoever pushes begins again when there is room.
+		return n, errors.Join(err, u.end(context.WithoutCancel(ctx), u.staged.Cancel))
+	}
 	// Also after a client that went away in the middle: it may come back, perhaps after a restart.
 	return n, errors.Join(err, u.save(context.WithoutCancel(ctx)))
 }
+
+// Full reports whether an error says that the place where the content lies has no room.
+func Full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // save keeps what a later process needs to go on.
 func (u *Upload) save(ctx context.Context) error {

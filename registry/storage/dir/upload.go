@@ -127,6 +127,7 @@ func (s *staged) Save(_ context.Context, state []byte) error {
 	tmp := path.Join(tmpDir, id.New())
 	value := fmt.Appendf(nil, "%d %s\n%s", s.size, s.driver.boot, state)
 	if err := s.driver.root.WriteFile(tmp, value, fileMode); err != nil {
+		s.driver.root.Remove(tmp)
 		return keyError(s.path(), err)
 	}
 	if err := s.driver.root.Rename(tmp, s.path()+stateSuffix); err != nil {
