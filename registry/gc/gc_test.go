@@ -262,6 +262,30 @@ func TestBlobSpared(t *testing.T) {
 	}
 }
 
+// What somebody has asked for is spared for the grace, which a collection may make shorter.
+func TestPromises(t *testing.T) {
+	d, err := dir.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := storage.Open(t.Context(), d, storage.Config{Grace: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := &shop{T: t, Store: store}
+	blob := s.blob("a", "x")
+	if _, err := s.StatBlob(t.Context(), "a", blob.Digest); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.collect(gc.Policy{Grace: -1}); r.Any() {
+		t.Errorf("collected %+v", *r)
+	}
+	if r := s.collect(gc.Policy{Grace: 0}); r.Blobs != 1 {
+		t.Errorf("without a grace collected %+v", *r)
+	}
+}
+
 // A repository whose name was lost keeps its content.
 func TestLostNameIsFoundAgain(t *testing.T) {
 	root := t.TempDir()

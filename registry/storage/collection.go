@@ -24,7 +24,7 @@ func (s *Store) BeginCollection(grace time.Duration) (*Collection, error) {
 	if grace < 0 {
 		grace = s.cfg.Grace
 	}
-	if !s.leases.begin() {
+	if !s.leases.begin(grace) {
 		return nil, fault.New(fault.Conflict, "a garbage collection is running")
 	}
 	return &Collection{store: s, mark: time.Now().Add(-grace)}, nil

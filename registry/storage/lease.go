@@ -20,6 +20,7 @@ type leases struct {
 	held    map[digest.Digest]int       // how many operations in flight name it
 	until   map[digest.Digest]time.Time // a client has been told that it is there
 	pruned  int                         // how many promises the last prune has left
+	shorter time.Duration               // by how much the grace of the collection that is running is shorter than ours
 	touched map[digest.Digest]bool      // leased since the collection that is running began; nil: none is running
 }
 
@@ -92,8 +93,9 @@ func (l *leases) one(d digest.Digest, take func()) {
 	}
 }
 
-// begin starts a collection: what is leased now or from now on is spared until end, however short the lease.
-func (l *leases) begin() bool {
+// begin starts a collection: what is leased now or from now on is spared until end, however short the lease. Promises count as long as
+// the collection's grace says.
+func (l *leases) begin(grace time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.touched != nil {
@@ -104,8 +106,11 @@ func (l *leases) begin() bool {
 		l.touched[d] = true
 	}
 	l.prune()
-	for d := range l.until {
-		l.touched[d] = true
+	l.shorter = max(l.grace-grace, 0)
+	for d, until := range l.until {
+		if l.counts(until) {
+			l.touched[d] = true
+		}
 	}
 	return true
 }
@@ -113,8 +118,11 @@ func (l *leases) begin() bool {
 func (l *leases) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.touched = nil
+	l.touched, l.shorter = nil, 0
 }
+
+// counts reports whether a promise still holds. The caller holds mu.
+func (l *leases) counts(until time.Time) bool { return until.Add(-l.shorter).After(time.Now()) }
 
 // sweep calls remove unless the digest is leased. It reports whether it did.
 func (l *leases) sweep(d digest.Digest, remove func() (bool, error)) (bool, error) {
@@ -130,5 +138,5 @@ func (l *leases) sweep(d digest.Digest, remove func() (bool, error)) (bool, erro
 func (l *leases) leased(d digest.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.held[d] > 0 || l.touched[d] || l.until[d].After(time.Now())
+	return l.held[d] > 0 || l.touched[d] || l.counts(l.until[d])
 }
