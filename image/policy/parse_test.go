@@ -64,6 +64,27 @@ func TestTheMostSpecificRuleHolds(t *testing.T) {
 	golden(t, "rules.golden", b.String())
 }
 
+// A rule is not got around by another spelling of the registry's name.
+func TestSpellings(t *testing.T) {
+	p := parsed(t, `{"version": 1, "default": "accept", "rules": [
+		{"images": "Registry.example/**", "action": "reject"},
+		{"images": "docker.io/library/*", "action": "reject"},
+		{"images": "other.example:443/**", "action": "reject"}]}`)
+	for name, want := range map[string]Action{
+		"registry.example/x": Reject, "REGISTRY.example/x": Reject, "registry.example:443/x": Reject, "Registry.Example:443/x": Reject, "registry.example:5000/x": Accept,
+		"registry-1.docker.io/library/x": Reject, "Registry-1.docker.io:443/library/x": Reject, "index.docker.io/library/x": Reject, "x": Reject,
+		"other.example:443/x": Reject, "OTHER.example:443/x": Reject, "other.example/x": Reject,
+	} {
+		n, err := ref.Parse(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Rule(n).Action; got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -45,12 +46,28 @@ const (
 // Rule gives the rule that holds for a name.
 func (p *Policy) Rule(name ref.Ref) *Rule {
 	best := p.rest
+	spellings := spellings(name)
 	for _, r := range p.rules {
-		if r.pattern.match(name.Repository()) && (best == p.rest || r.pattern.above(best.pattern)) {
+		if slices.ContainsFunc(spellings, r.pattern.match) && (best == p.rest || r.pattern.above(best.pattern)) {
 			best = r
 		}
 	}
 	return best
+}
+
+// spellings gives a repository's names by which rules find it. A registry is the same one in capitals, with the port that TLS has anyway, and
+// by the name of the Hub's server: rules must not be got around by writing it so.
+func spellings(name ref.Ref) []string {
+	domain := strings.ToLower(name.Domain)
+	all := []string{domain + "/" + name.Path}
+	domain = strings.TrimSuffix(domain, ":443")
+	if domain == "registry-1.docker.io" || domain == "index.docker.io" {
+		domain = ref.DefaultDomain
+	}
+	if plain := domain + "/" + name.Path; plain != all[0] {
+		all = append(all, plain)
+	}
+	return all
 }
 
 // String gives the rule as plans print it, with its place.
@@ -95,6 +112,9 @@ type pattern []string
 
 func parsePattern(text string) (pattern, string) {
 	p := pattern(strings.Split(text, "/"))
+	if p[0] = strings.ToLower(p[0]); !strings.Contains(p[0], "*") {
+		p[0] = strings.TrimSuffix(p[0], ":443") // see spellings
+	}
 	for i, e := range p {
 		switch {
 		case e == "":
