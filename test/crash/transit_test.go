@@ -98,7 +98,7 @@ func TestKillInTransit(t *testing.T) {
 	wg.Wait()
 	t.Logf("%d pulls and %d pushes by the engine, %d pushes beside it, %d collections", s.pulls.Load(), s.pushes.Load(), s.direct.Load(), s.collections.Load())
 
-	h.collect()
+	h.collect("{}")
 	for ref, want := range s.kept {
 		if err := h.check(ref, want); err != nil {
 			t.Errorf("%s, which was pushed: %v", ref, err)
@@ -205,8 +205,8 @@ func (h *harbourServer) check(ref string, want v1.Hash) error {
 }
 
 // collect asks for a collection; that the registry is gone meanwhile is nobody's fault.
-func (h *harbourServer) collect() bool {
-	resp, err := h.client.Post("http://"+harbour+"/berth/registry/v1/gc", "application/json", strings.NewReader("{}"))
+func (h *harbourServer) collect(policy string) bool {
+	resp, err := h.client.Post("http://"+harbour+"/berth/registry/v1/gc", "application/json", strings.NewReader(policy))
 	if err != nil {
 		return false
 	}
@@ -303,7 +303,7 @@ func (s *transit) pushDirectly(r *rand.Rand, n int) {
 }
 
 func (s *transit) collect(*rand.Rand, int) {
-	if s.h.collect() {
+	if s.h.collect("{}") {
 		s.collections.Add(1)
 	}
 	time.Sleep(20 * time.Millisecond)
@@ -387,8 +387,9 @@ func (s *transit) registryIsEmpty() {
 			}
 		}
 	}
-	time.Sleep(20 * time.Millisecond) // the grace of uploads
-	s.h.collect()
+	// A push that was killed between its manifest and its tag left a manifest without a name, which stays unless it is asked for.
+	time.Sleep(20 * time.Millisecond)
+	s.h.collect(`{"untagged": "1ms", "uploads": "1ms", "grace": "1ms"}`)
 	left := 0
 	filepath.WalkDir(filepath.Join(s.h.dir, "content", "blobs"), func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
