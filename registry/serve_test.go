@@ -222,12 +222,11 @@ func TestUpkeepRoutes(t *testing.T) {
 	if askJSON(t, "GET", base+routes+"usage/team/web", nil, &use); use.Used != 100 {
 		t.Errorf("use %+v", use)
 	}
-	// The other one was asked for when it was pushed again, and is spared.
 	var collected struct {
 		Plan    string
 		Removed *struct{ Blobs int }
 	}
-	if askJSON(t, "POST", base+routes+"gc", map[string]any{"plan": true, "grace": "0s"}, &collected); collected.Removed != nil || !strings.Contains(collected.Plan, "remove 0 manifests, 1 links, 1 blobs") {
+	if askJSON(t, "POST", base+routes+"gc", map[string]any{"plan": true, "grace": "0s"}, &collected); collected.Removed != nil || !strings.Contains(collected.Plan, "remove 0 manifests, 2 links, 2 blobs") {
 		t.Errorf("plan: %+v", collected)
 	}
 	if askJSON(t, "POST", base+routes+"gc", map[string]any{}, &collected); collected.Removed == nil || collected.Removed.Blobs != 0 {
