@@ -278,6 +278,7 @@ func TestImportFromURL(t *testing.T) {
 		{there.URL + "/x.tar", 200, `{"status":"Downloading from ` + there.URL + `/x.tar"}` + "\r\n" +
 			`{"status":"Importing","progressDetail":{"current":4,"total":4},"progress":"[==================================================\u003e]       4B/4B"}` + "\r\n" + `{"status":"sha256:`},
 		{strings.TrimPrefix(there.URL, "http://") + "/x.tar", 200, "Downloading from http://"},
+		{strings.Replace(there.URL, "://", "://ann:secret@", 1) + "/x.tar", 200, "Downloading from http://ann:xxxxx@"},
 		{there.URL + "/y.tar", 404, "failed to GET " + there.URL + "/y.tar with status 404 Not Found: not here"},
 		{"http://127.0.0.1:1/x", 500, "connection refused"},
 	} {
@@ -288,7 +289,7 @@ func TestImportFromURL(t *testing.T) {
 		if code != tt.code || !strings.Contains(text, tt.has) {
 			t.Errorf("%s: %d %s\nwant %d …%s…", tt.source, code, text, tt.code, tt.has)
 		}
-		if code == 200 && (a.data != "{tar" || !strings.Contains(strings.Join(a.calls, " "), `"Message":"Imported from `+tt.source+`"`)) {
+		if code == 200 && (a.data != "{tar" || !strings.Contains(strings.Join(a.calls, " "), `"Message":"Imported from `+strings.Replace(tt.source, ":secret@", ":xxxxx@", 1)+`"`)) {
 			t.Errorf("%s: %q was read, %q", tt.source, a.data, a.calls)
 		}
 	}

@@ -21,15 +21,19 @@ const sayEvery = 100 * time.Millisecond
 
 // importURL makes an image of a tar that the engine downloads: fromSrc=URL, or an address to which http:// belongs.
 func (s *Server) importURL(c *call, source string, o image.ImportOptions) error {
-	if o.Message == "" {
-		o.Message = "Imported from " + source
-	}
+	said := source
 	if !strings.Contains(source, "://") {
 		source = "http://" + source
 	}
 	u, err := url.Parse(source)
 	if err != nil {
 		return fault.Wrap(fault.Invalid, err, "")
+	}
+	if u.User != nil {
+		said = u.Redacted() // the image's history is for everybody who gets the image
+	}
+	if o.Message == "" {
+		o.Message = "Imported from " + said
 	}
 	ctx, cancel := context.WithCancel(c.ctx())
 	defer cancel()
