@@ -228,7 +228,10 @@ func (d *Driver) name(tmp, key string) error {
 	if err != nil {
 		return err
 	}
-	return d.syncDir(dir)
+	if err := d.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // somebody else has removed the key since, and the directory with it
 }
 
 // Remove takes a key away, and directories that became empty.
