@@ -39,8 +39,7 @@ func TestDiskUsage(t *testing.T) {
 	h.uses[big.id()] = []Use{{"c1", true}}
 	h.Layers().WaitTrash(ctx)
 	for range 2 {
-		u, err := h.DiskUsage(ctx)
-		if err != nil {
+		if _, err := h.DiskUsage(ctx); err != nil {
 			t.Fatal(err)
 		}
 		d, err := tree.OpenDir(h.root)
@@ -50,7 +49,8 @@ func TestDiskUsage(t *testing.T) {
 		d.SyncFS() // blocks are given out late
 		d.Close()
 		h.reopen() // forgets what was measured before
-		if u, err = h.DiskUsage(ctx); err != nil {
+		u, err := h.DiskUsage(ctx)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if got, want := u.Disk(), du(t, h.root); got != want {

@@ -223,18 +223,6 @@ func (s *Store) dropRetired(name string) {
 	}
 }
 
-// dropAllRetired ends the delay for all.
-func (s *Store) dropAllRetired() {
-	s.mu.Lock()
-	retired := s.retired
-	s.retired = nil
-	s.mu.Unlock()
-	for name, timer := range retired {
-		timer.Stop()
-		s.dropLazy(s.path("v", name))
-	}
-}
-
 // Whole waits until diffs are unpacked, which lazy ones are not; only then is the size of their tars known. The caller holds them.
 func (s *Store) Whole(ctx context.Context, chain ...digest.Digest) error {
 	for _, d := range chain {

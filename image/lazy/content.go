@@ -36,7 +36,6 @@ type content struct {
 	whole   atomic.Bool // reads go to the unpacked files
 	reads   atomic.Int64
 	logged  atomic.Int64  // when a failed read was last logged, in seconds
-	bad     atomic.Bool   // a chunk did not match its digest twice
 	over    chan struct{} // closed when it ends
 	stopped sync.WaitGroup
 

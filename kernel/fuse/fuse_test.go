@@ -33,7 +33,6 @@ type memory struct {
 	attrs map[Node]Attr
 	wait  chan struct{} // closed: "slow" may be read
 	slow  atomic.Int32  // readers of it
-	acl   bool
 }
 
 const many = 3000
