@@ -44,6 +44,9 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, fault.New(fault.Invalid, "a registry needs a root directory")
 	}
 	r := &Registry{cfg: cfg, mux: http.NewServeMux()}
+	if err := r.checkTLS(); err != nil {
+		return nil, err
+	}
 	if err := r.open(context.Background()); err != nil {
 		r.Close()
 		return nil, err

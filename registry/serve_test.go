@@ -117,17 +117,23 @@ func TestCertificateIsReadAgain(t *testing.T) {
 }
 
 func TestBadCertificateIsRefusedAtStart(t *testing.T) {
-	r, err := Open(Config{Root: t.TempDir(), Addr: "127.0.0.1:0", TLSCert: "/does/not/exist", TLSKey: "/does/not/exist"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	l, err := r.Listener()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Serve(t.Context(), l); err == nil || !strings.Contains(err.Error(), "/does/not/exist") {
-		t.Errorf("Serve gives %v", err)
+	for _, c := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{TLSCert: "/does/not/exist", TLSKey: "/does/not/exist"}, "/does/not/exist"},
+		{Config{TLSCert: "cert.pem"}, "its key is not said"},
+		{Config{TLSKey: "key.pem"}, "its certificate is not said"},
+		{Config{TLSCA: "ca.pem"}, "only with TLS"},
+	} {
+		c.cfg.Root = t.TempDir()
+		r, err := Open(c.cfg)
+		if err == nil {
+			r.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("certificate %q, key %q, CA %q: %v; want %q", c.cfg.TLSCert, c.cfg.TLSKey, c.cfg.TLSCA, err, c.want)
+		}
 	}
 }
 

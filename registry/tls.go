@@ -11,6 +11,22 @@ import (
 	"berth/base/fault"
 )
 
+// checkTLS refuses settings that cannot be served with, before anything is opened, listened at or announced.
+func (r *Registry) checkTLS() error {
+	switch c := r.cfg; {
+	case c.TLSCert == "" && c.TLSKey == "" && c.TLSCA == "":
+		return nil
+	case c.TLSCert == "" && c.TLSKey == "":
+		return fault.New(fault.Invalid, "clients can be asked for certificates only with TLS: the TLS CA needs a TLS certificate and a key beside it")
+	case c.TLSCert == "":
+		return fault.New(fault.Invalid, "the TLS key %s is there, its certificate is not said", c.TLSKey)
+	case c.TLSKey == "":
+		return fault.New(fault.Invalid, "the TLS certificate %s is there, its key is not said", c.TLSCert)
+	}
+	_, err := r.tls()
+	return err
+}
+
 // tls gives the settings of a server with the certificate of cfg. The files are read now, so that a wrong one is refused at start.
 func (r *Registry) tls() (*tls.Config, error) {
 	c := &certificate{cert: r.cfg.TLSCert, key: r.cfg.TLSKey, log: r.cfg.Log}

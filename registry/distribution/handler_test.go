@@ -1,10 +1,12 @@
 package distribution_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -348,4 +350,30 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("%s %q: %d %s", method, path, w.Code, w.Body)
 		}
 	})
+}
+
+// A client that sends the whole of a manifest before it reads is told that it is too large, whether it said how large it is or not.
+func TestManifestTooLargeIsSaid(t *testing.T) {
+	server := httptest.NewServer(distribution.New(distribution.Config{Storage: store(t)}))
+	defer server.Close()
+	for _, head := range []string{"Content-Length: 6291456\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n600000\r\n"} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(conn, "PUT /v2/a/b/manifests/1 HTTP/1.1\r\nHost: r\r\nContent-Type: %s\r\n%s", ocispec.MediaTypeImageManifest, head)
+		if _, err := conn.Write(make([]byte, 6<<20)); err != nil {
+			t.Fatalf("%q: %v", head, err)
+		}
+		io.WriteString(conn, "\r\n0\r\n\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%q: %v", head, err)
+		}
+		if answer.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%q: %s", head, answer.Status)
+		}
+	}
 }

@@ -147,18 +147,31 @@ func (c *call) putManifest(reference string) error {
 // small reads a body that is to be a manifest.
 func (c *call) small() ([]byte, error) {
 	tooLarge := &apiError{status: http.StatusRequestEntityTooLarge, code: "MANIFEST_INVALID", message: "manifest invalid", detail: "a manifest may have " + strconv.Itoa(storage.MaxManifest) + " bytes"}
+	b := &body{c: c, control: http.NewResponseController(c.w)}
 	if c.r.ContentLength > storage.MaxManifest {
+		c.drain(b)
 		return nil, tooLarge
 	}
-	b := &body{c: c, control: http.NewResponseController(c.w)}
 	content, err := io.ReadAll(io.LimitReader(b, storage.MaxManifest+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(content) > storage.MaxManifest {
+		c.drain(b)
 		return nil, tooLarge
 	}
 	return content, nil
+}
+
+// maxDrain is how much of a manifest that is too large is read for its sender's sake.
+const maxDrain = 16 << 20
+
+// drain reads what is left of a body: whoever writes all of it before he reads the answer would learn of a broken connection only.
+func (c *call) drain(b io.Reader) {
+	if c.r.ContentLength > maxDrain {
+		return
+	}
+	io.CopyN(io.Discard, b, maxDrain)
 }
 
 func putError(err error) error {
