@@ -194,6 +194,44 @@ func askJSON(t *testing.T, method, url string, body, answer any) int {
 	return resp.StatusCode
 }
 
+// What has arrived and has no name yet counts, too.
+func TestQuotaOfUploads(t *testing.T) {
+	_, host := open(t, Config{})
+	base := "http://" + host
+	if s := askJSON(t, "PUT", base+routes+"quota", map[string]any{"repository": 100}, nil); s != 204 {
+		t.Fatal(s)
+	}
+	send := func(method, url string, n int) (int, string) {
+		req, err := http.NewRequest(method, url, bytes.NewReader(make([]byte, n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode, base + resp.Header.Get("Location")
+	}
+	_, one := send("POST", base+"/v2/team/web/blobs/uploads/", 0)
+	_, two := send("POST", base+"/v2/team/web/blobs/uploads/", 0)
+	if s, _ := send("PATCH", one, 60); s != 202 {
+		t.Fatal(s)
+	}
+	if s, _ := send("PATCH", two, 60); s != 403 {
+		t.Errorf("two uploads of 60 bytes where 100 may lie: %d", s)
+	}
+	if s, _ := send("PATCH", one, 40); s != 202 {
+		t.Errorf("as much as the quota: %d", s)
+	}
+	if s, _ := send("DELETE", one, 0); s != 204 {
+		t.Fatal(s)
+	}
+	if s, _ := send("PATCH", two, 60); s != 202 {
+		t.Errorf("when the other has ended: %d", s)
+	}
+}
+
 func TestUpkeepRoutes(t *testing.T) {
 	_, host := open(t, Config{})
 	base := "http://" + host

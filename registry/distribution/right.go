@@ -1,8 +1,10 @@
 package distribution
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -108,6 +110,23 @@ func (c *call) claim() error {
 // room refuses what does not fit into the repository's quota.
 func (c *call) room(more int64) error {
 	return c.cfg.Quota(c.r.Context(), c.repo, max(more, 0))
+}
+
+// forgotten is for how long nobody has added to an upload that gives way to another one.
+const forgotten = 10 * time.Minute
+
+// roomToArrive is room for the request's body beside all that has arrived and has no name yet, or a quota would not bound what lies on
+// the disk. Uploads that their clients have left give way.
+func (c *call) roomToArrive() error {
+	arriving := func() error { return c.room(c.cfg.Storage.Arriving(c.repo) + max(c.r.ContentLength, 0)) }
+	full := arriving()
+	if full == nil {
+		return nil
+	}
+	if err := c.cfg.Storage.DropIdle(context.WithoutCancel(c.r.Context()), c.repo, forgotten); err != nil {
+		c.cfg.Log.Warn("uploads that were left could not be dropped", "repository", c.repo, "error", err)
+	}
+	return arriving()
 }
 
 // roomFor is room for a blob, which takes none when the repository holds it already.

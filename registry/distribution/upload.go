@@ -195,7 +195,7 @@ func (c *call) add(u *storage.Upload) error {
 	if err != nil {
 		return err
 	}
-	if err := c.room(u.Size() + max(c.r.ContentLength, 0)); err != nil {
+	if err := c.roomToArrive(); err != nil {
 		return err
 	}
 	var body io.Reader = c.body(u)

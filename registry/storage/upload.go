@@ -312,6 +312,38 @@ func (u *Upload) end(ctx context.Context, last func(context.Context) error) erro
 	return nil
 }
 
+// Arriving gives the bytes of all uploads to a repository that have not ended, as far as this process has seen them.
+func (s *Store) Arriving(repository string) int64 {
+	n := int64(0)
+	for _, u := range s.arriving(repository) {
+		n += u.Size()
+	}
+	return n
+}
+
+// DropIdle cancels the uploads to a repository that nobody has added to for that long.
+func (s *Store) DropIdle(ctx context.Context, repository string, idle time.Duration) error {
+	var errs []error
+	for _, u := range s.arriving(repository) {
+		if u.idle() >= idle {
+			_, err := s.DropUpload(ctx, u.id, idle)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) arriving(repository string) (all []*Upload) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range s.sessions {
+		if u.repo == repository {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
 // Pending is an upload that has not ended.
 type Pending struct {
 	ID   string
