@@ -15,6 +15,7 @@ type resolver interface {
 	Serve(context.Context, dns.Sandbox) error
 	Drop(ctx context.Context, sandboxID string) error
 	Recovered(context.Context) error
+	Repark()
 	Close() error
 }
 

@@ -168,6 +168,12 @@ func (n *Networks) openDrivers() (map[string]driver.Driver, error) {
 	return map[string]driver.Driver{"bridge": n.bridges, "host": host.Driver{}, "null": null.Driver{}, "macvlan": mac, "ipvlan": ipv, "cni": plugins}, nil
 }
 
+// Repark gives a keeper that is new what the one before held: the name server's sockets and those that reserve ports.
+func (n *Networks) Repark(ctx context.Context) {
+	n.names.Repark()
+	n.ports.Repark(ctx)
+}
+
 // Close ends the room's own goroutines and leaves all networks, sandboxes and rules as they are.
 func (n *Networks) Close() error { return n.closeAll() }
 

@@ -235,11 +235,22 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	}
 	r.images.UsedBy(r.engine.ImageUses)
 	r.plugins.Attach(ctx, r.engine)
+	r.keeper.OnNew(r.repark)
 	if err := os.WriteFile(cfg.Pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "writing the pidfile")
 	}
 	r.pidfile = cfg.Pidfile
 	return r, nil
+}
+
+// repark gives a new keeper what was parked in the one that died.
+func (r *rooms) repark() {
+	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
+	defer cancel()
+	r.networks.Repark(ctx)
+	if err := r.lazy.Repark(ctx); err != nil {
+		r.log.Warn("lazy layers are not safe from the engine's end", "error", err)
+	}
 }
 
 // upgradeKeeper gives a keeper of another version the binary that belongs to this engine. It keeps its process, its containers and

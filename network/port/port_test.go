@@ -205,3 +205,33 @@ func FuzzEntry(f *testing.F) {
 	f.Add("   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 12345 1")
 	f.Fuzz(func(t *testing.T, line string) { sock.Entry(line, "tcp", netip.MustParseAddrPort("127.0.0.1:8080")) })
 }
+
+// The sockets that reserve ports go with the keeper; a new one gets others.
+func TestRepark(t *testing.T) {
+	alone.Need(t)
+	k := &keeper{files: map[string]*os.File{}}
+	table := New(k, slog.New(slog.DiscardHandler))
+	if _, err := table.Reserve(ctx, Holder{"1", "nx"}, []Want{{"tcp", []netip.Addr{all4}, 80, 80}, {"udp", []netip.Addr{lo}, 53, 53}, {"tcp", []netip.Addr{all4}, 81, 81}}); err != nil {
+		t.Fatal(err)
+	}
+	for name := range k.files { // it dies
+		k.Unpark(ctx, name)
+	}
+	taken, err := net.Listen("tcp4", ":81") // and somebody is quick
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	table.Repark(ctx)
+	if len(k.files) != 2 || table.Count() != 3 {
+		t.Errorf("%d parked, %d held", len(k.files), table.Count())
+	}
+	if l, err := net.Listen("tcp4", ":80"); err == nil {
+		l.Close()
+		t.Error("a program of the host got the port")
+	}
+	table.Release(ctx, Key{"tcp", all4, 80}, Key{"tcp", all4, 81}, Key{"udp", lo, 53})
+	if len(k.files) != 0 || table.Count() != 0 {
+		t.Errorf("left: %d parked, %d held", len(k.files), table.Count())
+	}
+}

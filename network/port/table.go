@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -212,6 +213,27 @@ func (t *Table) bind(ctx context.Context, k Key, r *reservation) error {
 	}
 	defer f.Close()
 	return fault.In(t.parker.Park(ctx, k.parked(), f), "reserve %s", k)
+}
+
+// Repark reserves every port again, for a keeper that is new: the sockets went with the one before. A port that somebody has taken
+// meanwhile is logged; what is published on it goes on, as the kernel leads it there.
+func (t *Table) Repark(ctx context.Context) {
+	if t.parker == nil {
+		return
+	}
+	t.mu.Lock()
+	keys := slices.Collect(maps.Keys(t.held))
+	t.mu.Unlock()
+	for _, k := range keys {
+		f, err := bound(k)
+		if err == nil {
+			err = t.parker.Park(ctx, k.parked(), f)
+			f.Close()
+		}
+		if err != nil && !isAbsent(err) {
+			t.log.Warn("a published port is no longer reserved", "port", k, "error", err)
+		}
+	}
 }
 
 func allocated(k Key, who string) error {

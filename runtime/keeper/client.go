@@ -54,6 +54,7 @@ type Client struct {
 	done  chan struct{} // closed when there will be no connection any more
 
 	ending atomic.Bool // the keeper was asked to end: it is not started again
+	onNew  func()      // see OnNew
 
 	mu       sync.Mutex // guards what follows; never held while waiting
 	cur      *conn
@@ -131,15 +132,30 @@ func (c *Client) watch(cn *conn) {
 		if c.cfg == nil || c.ending.Load() {
 			return
 		}
-		if cn = c.renew(); cn == nil {
+		fresh := false
+		if cn, fresh = c.renew(); cn == nil {
 			return
+		}
+		c.mu.Lock()
+		told := c.onNew
+		c.mu.Unlock()
+		if fresh && told != nil {
+			c.watchers.Go(told)
 		}
 	}
 }
 
+// OnNew has f called whenever a new keeper has taken the place of one that died. Processes, their output and their terminals it has got
+// back; what was parked it has not. f may use the client and ends soon after Close.
+func (c *Client) OnNew(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onNew = f
+}
+
 // renew gets a new connection, to the same keeper or to a new one, however long that takes. It gives
-// nil when the client was closed meanwhile.
-func (c *Client) renew() *conn {
+// nil when the client was closed meanwhile. fresh tells that the keeper had to be started.
+func (c *Client) renew() (cn *conn, fresh bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -153,16 +169,17 @@ func (c *Client) renew() *conn {
 		cn, err := c.connect(ctx)
 		if fault.Is(err, fault.Unavailable) {
 			if err = Start(ctx, *c.cfg); err == nil {
+				fresh = true
 				cn, err = c.connect(ctx)
 			}
 		}
 		if err == nil {
-			return cn
+			return cn, fresh
 		}
 		select {
 		case <-time.After(wait):
 		case <-c.stop:
-			return nil
+			return nil, false
 		}
 	}
 }

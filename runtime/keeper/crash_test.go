@@ -611,3 +611,33 @@ func TestCutLaunch(t *testing.T) {
 		t.Errorf("%+v", x)
 	}
 }
+
+// A new keeper has nothing of what was parked in the one that died; whoever parked it is told, and parks it again.
+func TestParkedAgain(t *testing.T) {
+	r := newRig(t)
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	told := make(chan error, 4)
+	park := func() error { return r.c.Park(r.ctx(), "spare/1", f) }
+	r.c.OnNew(func() { told <- park() })
+	if err := park(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		syscall.Kill(r.keeperPID(), syscall.SIGKILL)
+		select {
+		case err := <-told:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("nobody was told of the new keeper")
+		}
+		if names, err := r.c.Parked(r.ctx()); err != nil || len(names) != 1 || names[0] != "spare/1" {
+			t.Errorf("parked: %v, %v", names, err)
+		}
+	}
+}
