@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -411,7 +413,7 @@ func TestDocument(t *testing.T) {
 // A page of another site, in a browser that knows the password, changes nothing.
 func TestCrossSite(t *testing.T) {
 	s := serve(t, registry.Config{})
-	for _, header := range [][2]string{{"Host", "evil.example:5000"}, {"Sec-Fetch-Site", "cross-site"}, {"Origin", "http://evil.example"}, {"X-Forwarded-For", "192.0.2.9"}} {
+	for _, header := range [][2]string{{"Host", "evil.example:5000"}, {"Sec-Fetch-Site", "cross-site"}, {"Origin", "http://evil.example"}, {"X-Forwarded-For", "192.0.2.9"}, {"X-Real-Ip", "192.0.2.9"}, {"Via", "1.1 proxy"}} {
 		r, _ := http.NewRequest("POST", s.url+guard.Prefix+"/users", strings.NewReader(`{"name":"eve","password":"x","admin":true}`))
 		r.Header.Set(header[0], header[1])
 		if header[0] == "Host" { // a name that its owner made stand for this machine
@@ -424,6 +426,25 @@ func TestCrossSite(t *testing.T) {
 		answer.Body.Close()
 		if answer.StatusCode != 403 && answer.StatusCode != 401 {
 			t.Errorf("%s: %d", header[0], answer.StatusCode)
+		}
+	}
+}
+
+// A proxy on this machine that says nothing of its clients, as nginx does when it is told no more than proxy_pass, lends them nothing.
+func TestSilentProxy(t *testing.T) {
+	s := serve(t, registry.Config{})
+	for _, c := range [][2]string{{"HTTP/1.0", " 401 "}, {"HTTP/1.1", " 201 "}} { // in this order: the second one guards the registry
+		protocol, want := c[0], c[1]
+		conn, err := net.Dial("tcp", s.host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		body := `{"name":"eve","password":"x-and-more-than-that","admin":true}`
+		fmt.Fprintf(conn, "POST %s/users %s\r\nHost: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", guard.Prefix, protocol, s.host, len(body), body)
+		answer := make([]byte, 32)
+		if _, err := io.ReadFull(conn, answer); err != nil || !strings.Contains(string(answer), want) {
+			t.Errorf("%s: %q %v, want%s", protocol, answer, err, want)
 		}
 	}
 }

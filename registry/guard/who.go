@@ -138,7 +138,13 @@ func (g *Guard) fromHere(r *http.Request) bool {
 	if err != nil || !peer.Addr().Unmap().IsLoopback() {
 		return false
 	}
-	return r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == "" && !crossSite(r) && namesThisMachine(r.Host)
+	// Proxies give themselves away, by what they add or by the old protocol in which nginx asks when nobody told it otherwise.
+	for _, h := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via"} {
+		if r.Header.Get(h) != "" {
+			return false
+		}
+	}
+	return r.ProtoAtLeast(1, 1) && !crossSite(r) && namesThisMachine(r.Host)
 }
 
 // namesThisMachine reports whether a request was made to an address or to localhost. Under another name a browser may
