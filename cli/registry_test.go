@@ -227,6 +227,7 @@ func TestRegistryCommands(t *testing.T) {
 		{args: "gc --plan", out: "blob sha256:1  5 bytes\n", asked: `POST /gc {"plan":true}`},
 		{args: "gc --untagged 168h", out: "Removed: 1 manifests, 2 links, 3 blobs, 0 uploads, 0 repositories; 1.5kB are free.\n1 of the plan stayed", asked: `POST /gc {"plan":false,"untagged":"168h0m0s"}`},
 		{args: "check --content", code: 1, out: "team/web:1: its manifest is not there\n1 repositories, 2 tags, 3 manifests, 4 blobs (1.5kB): 1 problems\n", asked: `POST /check {"content":true}`},
+		{args: "check --content --repair", code: 1, out: "team/web:1: its manifest is not there\n1 repositories, 2 tags, 3 manifests, 4 blobs (1.5kB): 1 problems, 0 repaired\n", asked: `POST /check {"content":true,"repair":true}`},
 		{args: "quota ls", out: "every repository  1GB\nteam/             2GB\n"},
 		{args: "quota set team/web 10GB", out: "team/web\n", asked: `PUT /quota {"repository":1000000000,"repositories":{"team/web":10000000000},"organisations":{"team":2000000000}}`},
 		{args: "quota set --org team none", asked: `PUT /quota {"repository":1000000000}`},

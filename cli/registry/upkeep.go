@@ -70,19 +70,28 @@ func (s *site) gc() *cobra.Command {
 }
 
 func (s *site) check() *cobra.Command {
-	var content bool
-	c := verb("check [OPTIONS]", "Verify that all that is named is there", "  berth registry check\n  berth registry check --content", cli.NoArgs, func(cmd *cobra.Command, _ []string) error {
+	var content, repair bool
+	c := verb("check [OPTIONS]", "Verify that all that is named is there", "  berth registry check\n  berth registry check --content\n  berth registry check --content --repair", cli.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		how := map[string]bool{"content": content}
+		if repair {
+			how["repair"] = true
+		}
 		var raw json.RawMessage
-		if err := s.slow(cmd, "verifying the registry", http.MethodPost, "/check", map[string]bool{"content": content}, &raw); err != nil {
+		if err := s.slow(cmd, "verifying the registry", http.MethodPost, "/check", how, &raw); err != nil {
 			return err
 		}
 		var found struct {
 			Repositories, Tags, Manifests, Blobs int
 			Bytes                                int64
 			Problems                             []string
+			Repaired                             int
 		}
 		if err := json.Unmarshal(raw, &found); err != nil {
 			return fault.Wrap(fault.Internal, err, "understand what was found")
+		}
+		repaired := ""
+		if repair {
+			repaired = fmt.Sprintf(", %d repaired", found.Repaired)
 		}
 		if s.asJSON {
 			if err := s.printJSON(raw); err != nil {
@@ -92,14 +101,16 @@ func (s *site) check() *cobra.Command {
 			for _, p := range found.Problems {
 				fmt.Fprintln(s.d.Out(), p)
 			}
-			fmt.Fprintf(s.d.Out(), "%d repositories, %d tags, %d manifests, %d blobs (%s): %d problems\n", found.Repositories, found.Tags, found.Manifests, found.Blobs, units.HumanSize(float64(found.Bytes)), len(found.Problems))
+			fmt.Fprintf(s.d.Out(), "%d repositories, %d tags, %d manifests, %d blobs (%s): %d problems%s\n", found.Repositories, found.Tags, found.Manifests, found.Blobs, units.HumanSize(float64(found.Bytes)), len(found.Problems), repaired)
 		}
-		if len(found.Problems) > 0 {
+		if len(found.Problems) > found.Repaired {
 			return cli.StatusError{StatusCode: 1}
 		}
 		return nil
 	})
+	c.Long = "Verify that all that is named is there. With --repair, content that has another digest than its name is removed: whoever pushes it\nnext is not told that it is there, and brings it again."
 	c.Flags().BoolVar(&content, "content", false, "Read every byte and compare it with its digest")
+	c.Flags().BoolVar(&repair, "repair", false, "Mend what can be mended, and take damaged content out")
 	return c
 }
 
