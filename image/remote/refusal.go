@@ -220,6 +220,15 @@ func netFault(ctx context.Context, method, url string, err error) error {
 			errors.As(err, &record) || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 			kind = fault.Internal // it is there, and will not be another one by itself
 		}
+		if string(record.RecordHeader[:]) == "HTTP/" {
+			err = &plainAnswer{err}
+		}
 	}
 	return fault.Wrap(kind, err, "%s %q", method[:1]+strings.ToLower(method[1:]), url)
 }
+
+// plainAnswer says that a server that was asked by TLS answered without, in the words of Go's HTTP client, which people look for.
+type plainAnswer struct{ err error }
+
+func (*plainAnswer) Error() string   { return "http: server gave HTTP response to HTTPS client" }
+func (p *plainAnswer) Unwrap() error { return p.err }
