@@ -17,6 +17,7 @@ func (c *Catalog) AdminHandler(d *door.Door) http.Handler {
 		if !ok {
 			return
 		}
+		s.Limit = nil // as in SearchHandler: the list is of what may be pulled, not of what this token is for
 		query, n, page, err := asked(r)
 		if err != nil {
 			d.Fail(w, r, err)
