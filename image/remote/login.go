@@ -27,6 +27,7 @@ func (c *Client) Login(ctx context.Context, cred Credentials) (status, identityT
 	if err != nil {
 		return "", "", err
 	}
+	c.unlearn(e) // it may have had no users when it was asked last
 	u := base
 	u.Path += "/"
 	at := u.String()
