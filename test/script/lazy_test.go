@@ -30,7 +30,7 @@ import (
 
 // lazyRegistryMain is the program `lazyregistry ADDRESS DIR`: a registry in the background with box as the images estargz, zstd and
 // plain, each with 24 more files of a megabyte in /data. It gives out blobs at 4 MB/s, and nothing more while DIR/stall is there. It
-// is ready when DIR/ready is there, and ends when DIR/stop is there or after two minutes.
+// is ready when DIR/ready is there, and ends when DIR/stop is there, with DIR, or after two minutes.
 func lazyRegistryMain() {
 	address, dir := os.Args[1], os.Args[2]
 	if len(os.Args) == 3 { // again, in the background
@@ -72,6 +72,9 @@ func serveLazy(address, dir string) error {
 	for range 600 {
 		if _, err := os.Stat(filepath.Join(dir, "stop")); err == nil {
 			return nil
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ready")); err != nil {
+			return nil // the script has ended, and its directory is gone
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
