@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -65,27 +66,32 @@ func newImageFsck(d *command.DockerCli) *cobra.Command {
 		Example: "  berth image fsck\n  berth image fsck --repair",
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path := "/images/fsck"
-			r := newRemote(d.Client())
-			if repair {
-				path += "?repair=1"
-				auth, err := allCredentials(d)
-				if err != nil {
-					return err
-				}
-				r.header = http.Header{"X-Registry-Config": {auth}}
-			}
-			answer, err := r.open(cmd.Context(), "berth image fsck", http.MethodPost, path, nil)
-			if err != nil {
-				return err
-			}
-			defer answer.Close()
-			return printFsck(d, answer, repair)
+			return imageFsck(cmd.Context(), d, "berth image fsck", repair)
 		},
 		DisableFlagsInUseLine: true,
 	}
 	cmd.Flags().BoolVar(&repair, "repair", false, "Repair what is damaged")
 	return cmd
+}
+
+// imageFsck has the engine verify its images and prints what it says; command is what is told where the engine is no Berth.
+func imageFsck(ctx context.Context, d *command.DockerCli, command string, repair bool) error {
+	path := "/images/fsck"
+	r := newRemote(d.Client())
+	if repair {
+		path += "?repair=1"
+		auth, err := allCredentials(d)
+		if err != nil {
+			return err
+		}
+		r.header = http.Header{"X-Registry-Config": {auth}}
+	}
+	answer, err := r.open(ctx, command, http.MethodPost, path, nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	return printFsck(d, answer, repair)
 }
 
 // allCredentials are those of all logins, as the engine reads them from one header.

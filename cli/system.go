@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 
 	"berth/cli/daemon"
 
@@ -56,7 +57,9 @@ func newCheck(d *command.DockerCli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [OPTIONS]",
 		Short: "Say what this machine has and lacks for containers",
-		Long:  "Say what this machine's kernel has and lacks for containers, and what Berth does where it lacks something.\nIt runs `berthd system check`, which it finds beside itself or on PATH, and needs no engine.",
+		Long: "Say what this machine's kernel has and lacks for containers, and what Berth does where it lacks something.\nIt runs `berthd system check`, which it finds beside itself or on PATH, and needs no engine.\n" +
+			"With --images the engine verifies its images as well, as `berth image fsck` does.",
+		Example: "  berth system check\n  berth system check --images",
 		// berthd reads its own flags, --data-root for example.
 		DisableFlagParsing:    true,
 		DisableFlagsInUseLine: true,
@@ -66,7 +69,13 @@ func newCheck(d *command.DockerCli) *cobra.Command {
 					return cmd.Help()
 				}
 			}
-			return runDaemon(append([]string{"system", "check"}, args...))
+			images := slices.Contains(args, "--images")
+			args = slices.DeleteFunc(args, func(a string) bool { return a == "--images" })
+			if err := runDaemon(append([]string{"system", "check"}, args...)); err != nil || !images {
+				return err
+			}
+			fmt.Fprintln(d.Out())
+			return imageFsck(cmd.Context(), d, "berth system check --images", false)
 		},
 	}
 }
