@@ -45,7 +45,7 @@ func (v *view) close() {
 	v.done()
 }
 
-// open opens a container's files: those of a running one through its own mounts, those of one that does not run by mounting them where
+// view opens a container's files: those of a running one through its own mounts, those of one that does not run by mounting them where
 // nobody else sees it. Whatever is looked up below is looked up with the container's root as the root.
 func (e *Engine) view(ctx context.Context, c *entry) (*view, error) {
 	for range 3 {

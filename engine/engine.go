@@ -205,7 +205,7 @@ func (e *Engine) Info(ctx context.Context) Facts {
 		f.CgroupVersion = "2"
 	}
 	for _, c := range e.index.all() {
-		if c.hidden() {
+		if c.hidden {
 			continue
 		}
 		f.Containers++

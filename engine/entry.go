@@ -25,8 +25,9 @@ const opPatience = 2 * time.Minute
 // whoever waits for the process to end does not hold it. order makes the journal's lines come in the order of the changes. mu guards
 // memory only. Readers use snapshot and take no lock.
 type entry struct {
-	id string
-	e  *Engine
+	id     string
+	hidden bool // it runs a managed plugin: no list shows it, only its full id finds it
+	e      *Engine
 
 	op     chan struct{}          // one token: the right to work on the container
 	holder atomic.Pointer[string] // what the holder does, for the error of who cannot wait
@@ -62,7 +63,7 @@ type waiter struct {
 }
 
 func newEntry(e *Engine, r *container.Record, at store.Standing) *entry {
-	c := &entry{id: r.ID, e: e, op: make(chan struct{}, 1), rec: r, at: at, waiters: map[*waiter]struct{}{}, ended: make(chan struct{})}
+	c := &entry{id: r.ID, hidden: r.Spec.Plugin != "", e: e, op: make(chan struct{}, 1), rec: r, at: at, waiters: map[*waiter]struct{}{}, ended: make(chan struct{})}
 	if !at.State.Status.Alive() {
 		close(c.ended)
 	}

@@ -31,7 +31,7 @@ func (x *index) find(ref string) (*entry, error) {
 	if c := x.byID[ref]; c != nil {
 		return c, nil
 	}
-	if c := x.byID[x.names[strings.TrimPrefix(ref, "/")]]; c != nil && !c.hidden() {
+	if c := x.byID[x.names[strings.TrimPrefix(ref, "/")]]; c != nil && !c.hidden {
 		return c, nil
 	}
 	if id.IsHex(ref) {
@@ -75,7 +75,7 @@ func (x *index) add(c *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.byID[c.id] = c
-	if i, found := slices.BinarySearch(x.order, c.id); !found && !c.hidden() {
+	if i, found := slices.BinarySearch(x.order, c.id); !found && !c.hidden {
 		x.order = slices.Insert(x.order, i, c.id)
 	}
 }

@@ -74,7 +74,7 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]container.Info, err
 	all := o.All || o.Limit > 0 || filters.NeedsAll()
 	var found []*container.Info
 	for _, c := range e.index.all() {
-		if i := c.snapshot(); !c.hidden() && (all || i.State.Running) && match(i) {
+		if i := c.snapshot(); !c.hidden && (all || i.State.Running) && match(i) {
 			found = append(found, i)
 		}
 	}
@@ -110,12 +110,9 @@ func cloneFilters(f container.Filters) container.Filters {
 // Plugins gives the containers that run managed plugins, which List leaves out.
 func (e *Engine) Plugins() (list []container.Info) {
 	for _, c := range e.index.all() {
-		if c.hidden() {
+		if c.hidden {
 			list = append(list, *c.snapshot())
 		}
 	}
 	return list
 }
-
-// hidden reports whether the container is a managed plugin's.
-func (c *entry) hidden() bool { return c.record().Spec.Plugin != "" }

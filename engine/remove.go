@@ -124,7 +124,7 @@ func (e *Engine) Prune(ctx context.Context, f container.Filters) (PruneReport, e
 			return report, nil // what was done is reported
 		}
 		i := c.snapshot()
-		if i.State.Running || c.hidden() || !match(i) {
+		if i.State.Running || c.hidden || !match(i) {
 			continue
 		}
 		size, _ := e.images.LayerSize(c.id) // only for the report

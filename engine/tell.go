@@ -10,7 +10,7 @@ import (
 
 // tell publishes that action happened to c, with Docker's attributes: the labels, image and name, then extra.
 func (e *Engine) tell(c *entry, action string, extra map[string]string) {
-	if c.hidden() {
+	if c.hidden {
 		return
 	}
 	i := c.snapshot()

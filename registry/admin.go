@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -17,27 +16,10 @@ import (
 
 // Collect says when garbage is collected by itself, and what counts as garbage. Spans of time are written as "36h" or "20m".
 type Collect struct {
-	Every    Span `json:"every,omitempty"`    // 0: an hour; less: only when it is asked for
-	Untagged Span `json:"untagged,omitempty"` // see gc.Policy.Untagged
-	Uploads  Span `json:"uploads,omitempty"`  // see gc.Policy.Uploads
+	Every    door.Duration `json:"every,omitempty"`    // 0: an hour; less: only when it is asked for
+	Untagged door.Duration `json:"untagged,omitempty"` // see gc.Policy.Untagged
+	Uploads  door.Duration `json:"uploads,omitempty"`  // see gc.Policy.Uploads
 }
-
-// Span is a time.Duration that reads and writes "36h" in JSON; a number is nanoseconds.
-type Span time.Duration
-
-// UnmarshalJSON reads a span.
-func (s *Span) UnmarshalJSON(data []byte) error {
-	var text string
-	if json.Unmarshal(data, &text) != nil {
-		return json.Unmarshal(data, (*int64)(s))
-	}
-	d, err := time.ParseDuration(text)
-	*s = Span(d)
-	return err
-}
-
-// MarshalJSON writes a span.
-func (s Span) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).String()) }
 
 const routes = "/berth/registry/v1/"
 
@@ -101,16 +83,16 @@ type upkeep struct {
 
 func (u *upkeep) collect(w http.ResponseWriter, req *http.Request) {
 	var asked struct {
-		Plan     bool  `json:"plan"`
-		Grace    *Span `json:"grace"`
-		Untagged *Span `json:"untagged"`
-		Uploads  *Span `json:"uploads"`
+		Plan     bool           `json:"plan"`
+		Grace    *door.Duration `json:"grace"`
+		Untagged *door.Duration `json:"untagged"`
+		Uploads  *door.Duration `json:"uploads"`
 	}
 	if _, ok := u.door.Admin(w, req); !ok || !u.door.Body(w, req, &asked) {
 		return
 	}
 	policy := u.policy
-	for to, from := range map[*time.Duration]*Span{&policy.Grace: asked.Grace, &policy.Untagged: asked.Untagged, &policy.Uploads: asked.Uploads} {
+	for to, from := range map[*time.Duration]*door.Duration{&policy.Grace: asked.Grace, &policy.Untagged: asked.Untagged, &policy.Uploads: asked.Uploads} {
 		if from != nil {
 			*to = time.Duration(*from)
 		}

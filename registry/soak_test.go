@@ -24,6 +24,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/failpoint"
+	"berth/registry/door"
 	"berth/registry/gc"
 	"berth/registry/storage"
 	"berth/registry/storage/s3/s3test"
@@ -43,7 +44,7 @@ func TestChild(t *testing.T) {
 	if err := failpoint.Arm(os.Getenv(failpoint.Env)); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Open(Config{Root: root, Addr: "127.0.0.1:0", Storage: os.Getenv(childStorageEnv), Grace: 50 * time.Millisecond, Collect: Collect{Every: Span(5 * time.Millisecond), Untagged: Span(100 * time.Millisecond)}, Log: slog.New(slog.DiscardHandler)})
+	r, err := Open(Config{Root: root, Addr: "127.0.0.1:0", Storage: os.Getenv(childStorageEnv), Grace: 50 * time.Millisecond, Collect: Collect{Every: door.Duration(5 * time.Millisecond), Untagged: door.Duration(100 * time.Millisecond)}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

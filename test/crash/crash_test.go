@@ -30,19 +30,29 @@ const (
 
 var killsFlag = flag.Int("kills", 0, "how often to kill the engine; 0: a few, or a thousand with BERTH_SOAK")
 
-func TestKillTheEngine(t *testing.T) {
-	kills := usualKills
+// ordeal gives how often to kill and the seed of everything random, and notes both.
+func ordeal(t *testing.T) (kills int, seed uint64) {
+	t.Helper()
+	kills = usualKills
 	switch {
 	case *killsFlag > 0:
 		kills = *killsFlag
 	case os.Getenv("BERTH_SOAK") != "":
 		kills = soakKills
 	}
-	seed := uint64(time.Now().UnixNano())
+	seed = uint64(time.Now().UnixNano())
 	if s := os.Getenv("BERTH_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("BERTH_SEED: %v", err)
+		}
 	}
 	t.Logf("%d kills, BERTH_SEED=%d", kills, seed)
+	return kills, seed
+}
+
+func TestKillTheEngine(t *testing.T) {
+	kills, seed := ordeal(t)
 	image := busyboxImage(t)
 	e := newEngine(t)
 	e.start()

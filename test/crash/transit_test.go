@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,18 +35,7 @@ const (
 // TestKillInTransit kills the engine or the registry while images are pulled, pushed and collected. At the end every push that was
 // confirmed can be pulled whole, every image here is whole, and nothing else is on either disk.
 func TestKillInTransit(t *testing.T) {
-	kills := usualKills
-	switch {
-	case *killsFlag > 0:
-		kills = *killsFlag
-	case os.Getenv("BERTH_SOAK") != "":
-		kills = soakKills
-	}
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("BERTH_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
-	t.Logf("%d kills, BERTH_SEED=%d", kills, seed)
+	kills, seed := ordeal(t)
 	e := newEngine(t)
 	h := newHarbour(t, e)
 	e.start()
