@@ -13,6 +13,7 @@ import (
 	"errors"
 
 	"berth/base/failpoint"
+	"berth/base/trace"
 )
 
 // Step is one part of an operation.
@@ -30,13 +31,21 @@ func Run(ctx context.Context, operation string, steps ...Step) error {
 			err = ctx.Err()
 		}
 		if err == nil {
-			err = s.Do(ctx)
+			err = traced(ctx, operation, s)
 		}
 		if err != nil {
 			return undo(err, steps[:i])
 		}
 	}
 	return nil
+}
+
+// traced does one step as a span of its own.
+func traced(ctx context.Context, operation string, s Step) error {
+	ctx, end := trace.Start(ctx, operation+"/"+s.Name)
+	err := s.Do(ctx)
+	end(err)
+	return err
 }
 
 func undo(err error, done []Step) error {
