@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+
+	"berth/base/failpoint"
 )
 
 const tmpPrefix = ".tmp-"
@@ -54,16 +56,23 @@ func Create(path string, perm fs.FileMode) (*File, error) {
 // Commit makes the content durable, gives the file its name and makes the name durable.
 // After an error the old file is still in place, unless only the last step (fsync of the directory) failed.
 func (a *File) Commit() error {
+	if err := failpoint.Hit("atomicfile/before-sync"); err != nil {
+		return err
+	}
 	if err := Sync(a.File); err != nil {
 		return err
 	}
 	if err := a.Close(); err != nil {
 		return err
 	}
+	if err := failpoint.Hit("atomicfile/before-rename"); err != nil {
+		return err
+	}
 	if err := os.Rename(a.Name(), a.path); err != nil {
 		return err
 	}
 	a.done = true
+	_ = failpoint.Hit("atomicfile/renamed") // done for whoever reads: only dying makes sense
 	return SyncDir(filepath.Dir(a.path))
 }
 
@@ -79,6 +88,9 @@ func (a *File) Abort() {
 
 // Remove deletes the file durably. A file that is not there is no error.
 func Remove(path string) error {
+	if err := failpoint.Hit("atomicfile/before-remove"); err != nil {
+		return err
+	}
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -86,14 +98,19 @@ func Remove(path string) error {
 	if err != nil {
 		return err
 	}
+	_ = failpoint.Hit("atomicfile/removed")
 	return SyncDir(filepath.Dir(path))
 }
 
 // Rename renames within one file system and makes it durable in both directories.
 func Rename(from, to string) error {
+	if err := failpoint.Hit("atomicfile/before-move"); err != nil {
+		return err
+	}
 	if err := os.Rename(from, to); err != nil {
 		return err
 	}
+	_ = failpoint.Hit("atomicfile/moved")
 	if err := SyncDir(filepath.Dir(to)); err != nil {
 		return err
 	}

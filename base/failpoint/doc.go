@@ -5,7 +5,10 @@
 //
 //	BERTH_FAILPOINTS = point {"," point}
 //	point            = name "=" action [":" n]        n: only the n-th hit acts; without it every hit does
-//	action           = "kill" | "error" | "sleep:" duration
+//	name             = "room/what" | "*"              "*": every point, each counted by itself
+//	action           = "kill" | "error" | "sleep:" duration | "note:" file
+//
+// "note" appends the name of the point to a file: so a test learns which points its work passes, and how often.
 //
 //	BERTH_FAILPOINTS=image/before-commit=kill:3,engine/start=sleep:10ms
 //

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,12 +15,19 @@ import (
 // Env is the environment variable that main hands to Arm.
 const Env = "BERTH_FAILPOINTS"
 
-var armed atomic.Pointer[map[string]*point] // nil: all off
+var armed atomic.Pointer[armedSet] // nil: all off
+
+type armedSet struct {
+	points map[string]*point
+	every  *point   // "*", or nil
+	counts sync.Map // of every: name to *atomic.Int64
+}
 
 type point struct {
-	action string // kill, error or sleep
+	action string // kill, error, sleep or note
 	sleep  time.Duration
-	only   int64 // the hit that acts, counted from 1; 0: every hit
+	file   string // of note
+	only   int64  // the hit that acts, counted from 1; 0: every hit
 	hits   atomic.Int64
 }
 
@@ -30,15 +38,21 @@ func Hit(name string) error {
 	if set == nil {
 		return nil
 	}
-	p := (*set)[name]
+	if set.every != nil {
+		n, _ := set.counts.LoadOrStore(name, new(atomic.Int64))
+		if err := set.every.hit(name, n.(*atomic.Int64)); err != nil {
+			return err
+		}
+	}
+	p := set.points[name]
 	if p == nil {
 		return nil
 	}
-	return p.hit(name)
+	return p.hit(name, &p.hits)
 }
 
-func (p *point) hit(name string) error {
-	if n := p.hits.Add(1); p.only != 0 && n != p.only {
+func (p *point) hit(name string, hits *atomic.Int64) error {
+	if n := hits.Add(1); p.only != 0 && n != p.only {
 		return nil
 	}
 	switch p.action {
@@ -49,8 +63,21 @@ func (p *point) hit(name string) error {
 	case "sleep":
 		time.Sleep(p.sleep)
 		return nil
+	case "note":
+		p.note(name)
+		return nil
 	}
 	return fault.New(fault.Internal, "failpoint %s", name)
+}
+
+// note appends the name to the file, one write a line: several processes may note in the same one.
+func (p *point) note(name string) {
+	f, err := os.OpenFile(p.file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return // a full disk, say: what is tested goes on
+	}
+	defer f.Close()
+	f.WriteString(name + "\n")
 }
 
 // Arm replaces the armed points by those of spec; "" turns all off. On an error nothing changes.
@@ -63,7 +90,9 @@ func Arm(spec string) error {
 		armed.Store(nil)
 		return nil
 	}
-	armed.Store(&set)
+	every := set["*"]
+	delete(set, "*")
+	armed.Store(&armedSet{points: set, every: every})
 	return nil
 }
 
@@ -102,8 +131,13 @@ func parseAction(what string) (*point, error) {
 			return nil, fmt.Errorf("%q is no duration", words[0])
 		}
 		p.sleep, words = d, words[1:]
+	case "note":
+		if len(words) == 0 || words[0] == "" {
+			return nil, fmt.Errorf("note wants a file, as in note:/tmp/passed")
+		}
+		p.file, words = words[0], words[1:]
 	default:
-		return nil, fmt.Errorf("action %q is none of kill, error, sleep", p.action)
+		return nil, fmt.Errorf("action %q is none of kill, error, sleep, note", p.action)
 	}
 	if len(words) > 1 {
 		return nil, fmt.Errorf("too many parts")

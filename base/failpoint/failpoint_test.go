@@ -3,6 +3,7 @@ package failpoint
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,6 +41,28 @@ func TestErrorEveryHitAndNth(t *testing.T) {
 	}
 }
 
+func TestEveryPoint(t *testing.T) {
+	t.Cleanup(func() { Arm("") })
+	passed := filepath.Join(t.TempDir(), "passed")
+	if err := Arm("*=note:" + passed + ",b=error:2"); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range []bool{false, true} {
+		if Hit("a") != nil || (Hit("b") != nil) != want {
+			t.Errorf("time %d", n)
+		}
+	}
+	if b, _ := os.ReadFile(passed); string(b) != "a\nb\na\nb\n" {
+		t.Errorf("noted %q", b)
+	}
+	Arm("*=error:1")
+	for _, name := range []string{"a", "b"} {
+		if Hit(name) == nil || Hit(name) != nil {
+			t.Errorf("%s must fail the first time only", name)
+		}
+	}
+}
+
 func TestSleep(t *testing.T) {
 	t.Cleanup(func() { Arm("") })
 	synctest.Test(t, func(t *testing.T) {
@@ -68,7 +91,7 @@ func TestKill(t *testing.T) {
 }
 
 func TestBadSpecs(t *testing.T) {
-	for _, s := range []string{"x", "=kill", "x=", "x=explode", "x=sleep", "x=sleep:fast", "x=sleep:-1s", "x=kill:0", "x=kill:a", "x=kill:1:2"} {
+	for _, s := range []string{"x", "=kill", "x=", "x=explode", "x=sleep", "x=sleep:fast", "x=sleep:-1s", "x=note", "x=note:", "x=kill:0", "x=kill:a", "x=kill:1:2"} {
 		if err := Arm(s); err == nil || !strings.Contains(err.Error(), "failpoint") {
 			t.Errorf("%q accepted (%v)", s, err)
 		}
