@@ -43,7 +43,7 @@ func (c *call) hijack(framed bool, headers ...string) (*takeover, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "taking the connection over")
 	}
-	c.began = true
+	c.began, c.code = true, http.StatusSwitchingProtocols
 	_ = conn.SetDeadline(time.Time{})
 	var head strings.Builder
 	if _, upgrade := c.r.Header["Upgrade"]; upgrade {

@@ -58,9 +58,9 @@ func (s *Server) download(ctx context.Context, u *url.URL) (io.ReadCloser, int64
 	if err != nil {
 		return nil, 0, fault.Wrap(fault.Invalid, err, "")
 	}
-	req.Header.Set("User-Agent", "Berth/"+s.cfg.About.Version)
+	req.Header.Set("User-Agent", "Berth/"+s.about().Version)
 	proxies := httpproxy.FromEnvironment()
-	for to, v := range map[*string]string{&proxies.HTTPProxy: s.cfg.About.Registries.HTTPProxy, &proxies.HTTPSProxy: s.cfg.About.Registries.HTTPSProxy, &proxies.NoProxy: s.cfg.About.Registries.NoProxy} {
+	for to, v := range map[*string]string{&proxies.HTTPProxy: s.about().Registries.HTTPProxy, &proxies.HTTPSProxy: s.about().Registries.HTTPSProxy, &proxies.NoProxy: s.about().Registries.NoProxy} {
 		if v != "" {
 			*to = v
 		}

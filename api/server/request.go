@@ -30,6 +30,7 @@ type call struct {
 	name  string       // what stands for {name} in the route
 	q     url.Values
 	began bool // the status is out
+	code  int  // which it was
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }

@@ -108,6 +108,6 @@ func (c *call) done(code int) error {
 }
 
 func (c *call) begin(code int) {
-	c.began = true
+	c.began, c.code = true, code
 	c.w.WriteHeader(code)
 }

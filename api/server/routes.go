@@ -132,6 +132,10 @@ func routes() []route {
 		{method: del, path: "/configs/{name}", since: 30, lacks: noSwarm},
 		{method: post, path: "/configs/{name}/update", since: 30, lacks: noSwarm},
 
+		{method: get, path: "/debug/vars", handle: debugging(debugVars), note: "while the engine runs with --debug"},
+		{method: get, path: "/debug/pprof/", handle: debugging(debugIndex), note: "while the engine runs with --debug"},
+		{method: get, path: "/debug/pprof/{name}", handle: debugging(debugProfile), stream: true, note: "while the engine runs with --debug"},
+
 		{method: get, path: "/berth/v1/openapi.json", handle: openAPI, own: true},
 		{method: get, path: "/berth/v1/containers/{name}/explain", handle: explain, own: true},
 		{method: get, path: "/berth/v1/kernel", handle: kernelFacilities, own: true},

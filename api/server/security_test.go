@@ -18,7 +18,7 @@ func TestSecurityOptions(t *testing.T) {
 		{About{Seccomp: "unconfined", NoNewPrivs: true}, engine.Facts{AppArmor: true, SELinux: true, CgroupVersion: "2"},
 			[]string{"name=apparmor", "name=seccomp,profile=unconfined", "name=selinux", "name=cgroupns", "name=no-new-privileges"}},
 	} {
-		s := &Server{cfg: Config{About: c.about}}
+		s := New(Config{About: c.about})
 		if got := s.security(&c.facts); !slices.Equal(got, c.want) {
 			t.Errorf("%q, want %q", got, c.want)
 		}

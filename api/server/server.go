@@ -8,7 +8,10 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"berth/api/server/wire"
 	"berth/base/fault"
@@ -31,8 +34,10 @@ type Config struct {
 
 	About About
 
-	Defaults wire.Defaults // what the engine does where a container's specification says nothing
-	Shutdown func()        // begins the end: all containers stop, then the engine; it returns at once
+	Defaults wire.Defaults        // what the engine does where a container's specification says nothing
+	Observe  func(Answered)       // hears of every request that had a route, after its answer; nil: nobody
+	Traces   trace.TracerProvider // collects spans; nil: nobody
+	Shutdown func()               // begins the end: all containers stop, then the engine; it returns at once
 
 	Log *slog.Logger
 	Now func() time.Time
@@ -44,6 +49,8 @@ type Server struct {
 	log   *slog.Logger
 	now   func() time.Time
 	table *table
+
+	describes atomic.Pointer[About]
 
 	base    context.Context // ends when nobody waits for requests any more; every request's context comes from it
 	cut     context.CancelFunc
@@ -64,6 +71,7 @@ func New(cfg Config) *Server {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	s.Describe(cfg.About)
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.leaving, s.leave = context.WithCancel(s.base)
 	s.http = &http.Server{
@@ -124,12 +132,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.name = name
 	h := w.Header()
-	h.Set("Server", "Berth/"+s.cfg.About.Version+" (linux)")
+	h.Set("Server", "Berth/"+s.about().Version+" (linux)")
 	h.Set("Api-Version", wire.Newest.String())
 	h.Set("Ostype", "linux")
-	if err := s.answer(c, found); err != nil {
-		s.fail(c, err)
-	}
+	s.attend(c, found)
 }
 
 func (s *Server) answer(c *call, to *route) error {
@@ -144,7 +150,7 @@ func (s *Server) answer(c *call, to *route) error {
 		return fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", c.asked, wire.Newest)
 	}
 	experimental := "false"
-	if s.cfg.About.Experimental {
+	if s.about().Experimental {
 		experimental = "true"
 	}
 	c.w.Header().Set("Docker-Experimental", experimental)

@@ -424,7 +424,7 @@ func TestVersionText(t *testing.T) {
 func TestInfoTellsWhatConfines(t *testing.T) {
 	f := newFake()
 	s, web, _ := serve(t, f)
-	s.cfg.About = About{Seccomp: "builtin", NoNewPrivs: true, Labels: []string{"a=b"}, Hosts: []string{"unix:///x", "tcp://127.0.0.1:2375"}}
+	s.Describe(About{Seccomp: "builtin", NoNewPrivs: true, Labels: []string{"a=b"}, Hosts: []string{"unix:///x", "tcp://127.0.0.1:2375"}})
 	_, text, _ := ask(t, web, "GET", "/info", "")
 	for _, want := range []string{
 		`"SecurityOptions":["name=apparmor","name=seccomp,profile=builtin","name=cgroupns","name=no-new-privileges"]`, `"Labels":["a=b"]`,

@@ -48,7 +48,7 @@ func ping(s *Server, c *call) error {
 	h := c.w.Header()
 	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
 	h.Set("Pragma", "no-cache")
-	h.Set("Berth-Version", s.cfg.About.Version)
+	h.Set("Berth-Version", s.about().Version)
 	h.Set("Swarm", "inactive")
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	if c.r.Method == http.MethodHead {
@@ -59,7 +59,7 @@ func ping(s *Server, c *call) error {
 }
 
 func version(s *Server, c *call) error {
-	a := &s.cfg.About
+	a := s.about()
 	return c.json(http.StatusOK, wire.VersionOf(&wire.Facts{
 		Version: a.Version, Commit: a.Commit, BuildTime: a.BuildTime, Experimental: a.Experimental, KernelVersion: probe.Release(),
 	}))
@@ -71,7 +71,7 @@ func info(s *Server, c *call) error {
 
 // facts gathers what info tells. root is "/" but in tests. What cannot be read is left out: info must answer on a sick machine, too.
 func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
-	a := &s.cfg.About
+	a := s.about()
 	f := &wire.Facts{
 		Version: a.Version, Commit: a.Commit, BuildTime: a.BuildTime, Experimental: a.Experimental, Debug: a.Debug, Labels: a.Labels,
 		KernelVersion: probe.Release(), NCPU: runtime.NumCPU(), Goroutines: runtime.NumGoroutine(), SystemTime: s.now().Format(time.RFC3339Nano),
@@ -176,13 +176,13 @@ func limits(f *wire.Facts, layout cgroup.Layout) {
 // openSockets warns about sockets through which anybody is root.
 func (s *Server) openSockets() (warnings []string) {
 	const why = "\n         Access to the remote API is equivalent to root access on the host. Refer\n         to the 'Docker daemon attack surface' section in the documentation for\n         more information: https://docs.docker.com/go/attack-surface/"
-	for _, host := range s.cfg.About.Hosts {
+	for _, host := range s.about().Hosts {
 		address, tcp := strings.CutPrefix(host, "tcp://")
 		switch {
 		case !tcp:
-		case !s.cfg.About.TLS:
+		case !s.about().TLS:
 			warnings = append(warnings, fmt.Sprintf("WARNING: API is accessible on http://%s without encryption.%s", address, why))
-		case !s.cfg.About.TLSVerify:
+		case !s.about().TLSVerify:
 			warnings = append(warnings, fmt.Sprintf("WARNING: API is accessible on https://%s without TLS client verification.%s", address, why))
 		}
 	}
@@ -191,7 +191,7 @@ func (s *Server) openSockets() (warnings []string) {
 
 // security lists what confines containers, in Docker's order.
 func (s *Server) security(e *engine.Facts) (options []string) {
-	a := &s.cfg.About
+	a := s.about()
 	if e.AppArmor {
 		options = append(options, "name=apparmor")
 	}
