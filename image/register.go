@@ -241,6 +241,9 @@ func (s *Store) apply(c *change) error {
 	}
 	stale := s.staleSources
 	err := s.db.Update(func(tx *bolt.Tx) error {
+		if err := failpoint.Hit("image/before-write"); err != nil {
+			return err
+		}
 		for _, r := range c.put {
 			if err := putImage(tx, r); err != nil {
 				return err

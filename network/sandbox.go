@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/kernel/netns"
 	"berth/network/driver"
@@ -51,6 +52,9 @@ func (n *Networks) writeBox(f sandboxFile) error {
 	path := n.sandboxPath(f.Sandbox.ContainerID)
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return fault.Wrap(fault.Internal, err, "write sandbox")
+	}
+	if err := failpoint.Hit("network/sandbox-written"); err != nil {
+		return fault.In(err, "write sandbox")
 	}
 	return fault.Wrap(fault.Internal, os.Rename(path+".new", path), "write sandbox")
 }

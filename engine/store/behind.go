@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"berth/base/failpoint"
 )
 
 // lag is how long a line may wait before it is on disk, half of the second that is promised.
@@ -65,7 +67,13 @@ func (b *behind) flush() error {
 	for _, line := range dirty {
 		text = append(text, line...)
 	}
-	err := b.to.append(text)
+	err := failpoint.Hit("store/before-behind")
+	if err == nil {
+		err = b.to.append(text)
+	}
+	if err == nil {
+		err = failpoint.Hit("store/behind-unsynced")
+	}
 	if err == nil {
 		err = b.to.sync()
 	}

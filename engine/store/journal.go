@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"berth/base/atomicfile"
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/engine/container"
 )
@@ -235,6 +236,9 @@ func replace(path string, text []byte, durable bool) error {
 	}
 	tmp := filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path))
 	if err := os.WriteFile(tmp, text, 0o600); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("store/journal-rewritten"); err != nil {
 		return err
 	}
 	return os.Rename(tmp, path)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"berth/base/atomicfile"
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/engine/container"
@@ -122,12 +123,16 @@ func (s *Store) Create(r *container.Record) error {
 	if err := s.Write(r); err != nil {
 		return err
 	}
+	_ = failpoint.Hit("store/recorded-unsynced")
 	return fault.Wrap(fault.Internal, atomicfile.SyncDir(s.dir), "recording container %s", r.ID)
 }
 
 // NoteVolumes notes, before they are made, the volumes of a container that is being created: if a crash cuts the creation off, they are
 // known. The note is for who comes after a kill; after a power cut a volume may stay, unused.
 func (s *Store) NoteVolumes(cid string, names []string) error {
+	if err := failpoint.Hit("store/before-volumes-note"); err != nil {
+		return fault.In(err, "noting the volumes of container %s", cid)
+	}
 	err := os.WriteFile(filepath.Join(s.Dir(cid), volumesFile), []byte(strings.Join(names, "\n")), 0o600)
 	return fault.Wrap(fault.Internal, err, "noting the volumes of container %s", cid)
 }
@@ -152,13 +157,18 @@ func (s *Store) Write(r *container.Record) error {
 
 // Remove makes the container not exist, durably, and then deletes its files. Removing twice is no error.
 func (s *Store) Remove(cid string) error {
+	if err := failpoint.Hit("store/before-gone"); err != nil {
+		return fault.In(err, "removing container %s", cid)
+	}
 	gone := filepath.Join(s.dir, gonePrefix+cid)
 	if err := os.Rename(s.Dir(cid), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.Wrap(fault.Internal, err, "removing container %s", cid)
 	}
+	_ = failpoint.Hit("store/gone-unsynced")
 	if err := atomicfile.SyncDir(s.dir); err != nil {
 		return fault.Wrap(fault.Internal, err, "removing container %s", cid)
 	}
+	_ = failpoint.Hit("store/gone")
 	s.late.drop(cid)
 	s.gone.Store(cid, struct{}{})
 	if err := os.RemoveAll(gone); err != nil {
@@ -177,6 +187,9 @@ func (s *Store) SetStanding(cid string, at Standing) error {
 	l, err := encode(line{ID: cid, Boot: s.boot, Standing: &at})
 	if err != nil {
 		return err
+	}
+	if err := failpoint.Hit("store/before-standing"); err != nil {
+		return fault.In(err, "noting where container %s stands", cid)
 	}
 	s.late.put(cid, l)
 	return s.now.append(l)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/image/archive"
@@ -114,6 +115,9 @@ func (s *Store) makeContainer(containerID string, chain []digest.Digest, o Creat
 		}
 	}
 	if err := d.Chmod("fs", a.Mode); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Hit("layer/before-record"); err != nil {
 		return nil, err
 	}
 	r := containerRecord{Version: formatVersion, ImageID: o.ImageID, Chain: chain, Skeleton: facts.skeleton}

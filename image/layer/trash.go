@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"berth/base/failpoint"
 	"berth/kernel/mount"
 )
 
@@ -56,6 +57,9 @@ func (t *trash) take(path string) error {
 
 // rename puts a directory into the trash under a name that enqueue wants; "" when it is not there.
 func (t *trash) rename(path string) (name string, err error) {
+	if err := failpoint.Hit("layer/before-trash"); err != nil {
+		return "", err
+	}
 	name = newName()
 	err = os.Rename(path, filepath.Join(t.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,6 +117,7 @@ func (t *trash) run() {
 }
 
 func (t *trash) remove(name string) {
+	_ = failpoint.Hit("layer/in-trash")
 	if err := os.RemoveAll(filepath.Join(t.dir, name)); err != nil {
 		t.log.Warn("delete from trash; tried again at the next start", "name", name, "err", err)
 	}
