@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Kept is how many past events a Bus remembers.
-const Kept = 256
+// Kept is how many past events a Bus with a Journal remembers in memory; the rest is on disk.
+const Kept = 1024
 
-// queueMax bounds the events that wait for one slow listener.
-const queueMax = 8192
+// keptAlone is the same for a Bus without a Journal.
+const keptAlone = 8192
 
 // Event says that Action happened to a thing.
 type Event struct {
@@ -21,26 +21,49 @@ type Event struct {
 	Time       time.Time
 }
 
-// Bus passes events on. The zero value is not ready; use New.
+// Bus passes events on. The zero value is not ready; use New or NewDurable.
 type Bus struct {
-	now func() time.Time
+	now     func() time.Time
+	journal *Journal // nil: only memory remembers
+	kept    int      // events in memory, at most
 
-	mu    sync.Mutex // guards all below; held for memory only
-	past  []Event    // at most Kept, oldest first
-	subs  map[*Subscription]struct{}
-	close bool
+	mu      sync.Mutex // guards all below; held for memory only
+	ring    []Event    // the event of number n is at (n-base) % kept
+	base    uint64     // number of the first event of this process
+	next    uint64     // number that the next event gets
+	last    time.Time  // of the last event
+	changed chan struct{}
+	subs    map[*Subscription]struct{}
+	close   bool
 }
 
-// New makes a Bus. now tells the time, time.Now if nil.
-func New(now func() time.Time) *Bus {
+// New makes a Bus that remembers in memory only. now tells the time, time.Now if nil.
+func New(now func() time.Time) *Bus { return newBus(now, nil, keptAlone) }
+
+// NewDurable makes a Bus that goes on where j ends. The Bus owns j from now on and closes it.
+func NewDurable(now func() time.Time, j *Journal) *Bus { return newBus(now, j, Kept) }
+
+func newBus(now func() time.Time, j *Journal, kept int) *Bus {
 	if now == nil {
 		now = time.Now
 	}
-	return &Bus{now: now, subs: map[*Subscription]struct{}{}}
+	b := &Bus{now: now, journal: j, kept: kept, subs: map[*Subscription]struct{}{}}
+	if j != nil {
+		b.base, b.last = j.end()
+		b.next = b.base
+		if b.last.Sub(now()) > clockJump {
+			// The clock was far ahead once and is right again. Going on from there would give all events of the next years one moment.
+			b.last = time.Time{}
+		}
+	}
+	return b
 }
 
-// Publish hands e to every listener whose filter takes it. It never blocks. A zero Time becomes now; times never go backwards,
-// so that a listener may resume from the last one it saw.
+// clockJump is how far the clock may have been set back between two engines without the order of times being given up.
+const clockJump = 5 * time.Minute
+
+// Publish hands e to every listener. It never blocks. A zero Time becomes now; times never go backwards, so that a listener may resume
+// from the last one it saw.
 func (b *Bus) Publish(e Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -50,35 +73,46 @@ func (b *Bus) Publish(e Event) {
 	if e.Time.IsZero() {
 		e.Time = b.now()
 	}
-	if n := len(b.past); n > 0 && !e.Time.After(b.past[n-1].Time) {
-		e.Time = b.past[n-1].Time.Add(1)
+	if !e.Time.After(b.last) {
+		e.Time = b.last.Add(1)
 	}
-	if len(b.past) == Kept {
-		b.past = append(b.past[:0:0], b.past[1:]...)
+	b.last = e.Time
+	if len(b.ring) < b.kept {
+		b.ring = append(b.ring, e)
+	} else {
+		b.ring[int((b.next-b.base)%uint64(b.kept))] = e
 	}
-	b.past = append(b.past, e)
-	for s := range b.subs {
-		s.offer(e)
+	if b.journal != nil {
+		b.journal.put(b.next, e)
+	}
+	b.next++
+	if b.changed != nil {
+		close(b.changed)
+		b.changed = nil
 	}
 }
 
-// Subscribe listens to events that match (all if match is nil). Remembered events from since on come first when since is not zero.
+// oldest is the number of the oldest event in memory; mu is held.
+func (b *Bus) oldest() uint64 { return b.next - uint64(len(b.ring)) }
+
+func (b *Bus) at(n uint64) Event { return b.ring[int((n-b.base)%uint64(b.kept))] }
+
+// Subscribe listens to events that match (all if match is nil). Those that are kept from since on come first when since is not zero.
 // With a non-zero until the subscription ends at that moment. It also ends with ctx, with the Bus, and by Close.
 func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, match func(Event) bool) *Subscription {
-	s := &Subscription{bus: b, match: match, until: until, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := &Subscription{bus: b, match: match, since: since, until: until, ended: make(chan struct{})}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	s.next, s.live = b.next, b.next
+	if !since.IsZero() {
+		s.next = b.oldest()
+		// What is older than memory is looked for by whoever reads: it takes time.
+		s.seek = b.journal != nil && (len(b.ring) == 0 || !b.at(s.next).Time.Before(since))
+	}
 	if !until.IsZero() {
 		s.timer = time.AfterFunc(until.Sub(b.now()), s.Close)
 	}
 	s.stop = context.AfterFunc(ctx, s.Close)
-	if !since.IsZero() {
-		for _, e := range b.past {
-			if !e.Time.Before(since) {
-				s.offer(e)
-			}
-		}
-	}
 	if b.close {
 		s.end()
 	} else {
@@ -87,7 +121,7 @@ func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, match func(
 	return s
 }
 
-// Close ends every subscription; later events are dropped.
+// Close ends every subscription, drops later events and brings the journal to disk.
 func (b *Bus) Close() {
 	b.mu.Lock()
 	subs := b.subs
@@ -96,71 +130,136 @@ func (b *Bus) Close() {
 	for s := range subs {
 		s.end()
 	}
+	if b.journal != nil {
+		b.journal.Close()
+	}
 }
 
-// Subscription is one listener's queue.
+// Subscription is one listener's place among the events. One goroutine reads from it; Close may be called from anywhere.
 type Subscription struct {
-	bus   *Bus
-	match func(Event) bool
-	until time.Time
-	timer *time.Timer
-	stop  func() bool
+	bus          *Bus
+	match        func(Event) bool
+	since, until time.Time
+	live         uint64 // number of the first event after Subscribe
+	timer        *time.Timer
+	stop         func() bool
 
-	wake  chan struct{} // holds one token when the queue may have something
 	once  sync.Once
 	ended chan struct{}
+	limit uint64 // once ended is closed: number of the first event that is not this listener's
 
-	mu    sync.Mutex // guards queue and lost
-	queue []Event
-	lost  int
+	// Of the goroutine that reads.
+	next uint64 // number of the event that is looked at next
+	seek bool   // next is still to be found in the journal, by since
+	file *cursor
+
+	mu   sync.Mutex // guards lost
+	lost int
 }
 
-// offer queues e; the oldest event gives way when the queue is full.
-func (s *Subscription) offer(e Event) {
-	if s.match != nil && !s.match(e) || !s.until.IsZero() && e.Time.After(s.until) {
-		return
-	}
-	s.mu.Lock()
-	if len(s.queue) == queueMax {
-		s.queue = s.queue[1:]
-		s.lost++
-	}
-	s.queue = append(s.queue, e)
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Next gives the next event, waiting for one. It reports false once the subscription has ended and its queue is empty, or ctx ended.
+// Next gives the next event, waiting for one. It reports false once the subscription has ended and everything of its time was given, or
+// ctx ended.
 func (s *Subscription) Next(ctx context.Context) (Event, bool) {
 	for {
-		if e, ok := s.take(); ok {
+		e, wait := s.take()
+		if wait == nil {
 			return e, true
 		}
 		select {
-		case <-s.wake:
+		case <-wait:
 		case <-s.ended:
-			return s.take()
+			// What was published before the end is given all the same.
+			e, wait := s.take()
+			if wait != nil {
+				s.file.close()
+				s.file = nil
+			}
+			return e, wait == nil
 		case <-ctx.Done():
 			return Event{}, false
 		}
 	}
 }
 
-func (s *Subscription) take() (Event, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.queue) == 0 {
-		return Event{}, false
+// take gives the next event that fits. Where there is none yet, wait is closed when one may have come.
+func (s *Subscription) take() (_ Event, wait <-chan struct{}) {
+	b := s.bus
+	if s.seek {
+		s.seek = false
+		s.file = b.journal.cursor()
+		if n, found := s.file.seek(s.since); found && n < s.next {
+			s.next = n
+		}
 	}
-	e := s.queue[0]
-	s.queue = s.queue[1:]
-	return e, true
+	for {
+		b.mu.Lock()
+		end, oldest := b.next, b.oldest()
+		if s.limit > 0 {
+			end = min(end, s.limit-1)
+		}
+		if s.next >= end {
+			if b.changed == nil {
+				b.changed = make(chan struct{})
+			}
+			wait := b.changed
+			b.mu.Unlock()
+			return Event{}, wait
+		}
+		if s.next < oldest {
+			b.mu.Unlock()
+			if e, ok := s.past(min(oldest, end)); ok && s.fits(e) {
+				return e, nil
+			}
+			continue
+		}
+		e := b.at(s.next)
+		s.next++
+		b.mu.Unlock()
+		if s.file != nil { // caught up
+			s.file.close()
+			s.file = nil
+		}
+		if s.fits(e) {
+			return e, nil
+		}
+	}
 }
 
-// Lost tells how many events the listener missed because it read too slowly.
+// past reads one event of before limit from the journal. What is not there any more is counted, and passed over.
+func (s *Subscription) past(limit uint64) (Event, bool) {
+	if s.bus.journal != nil {
+		if s.file == nil {
+			s.file = s.bus.journal.cursor()
+		}
+		if n, e, ok := s.file.read(s.next, limit); ok {
+			s.miss(n - s.next)
+			s.next = n + 1
+			return e, true
+		}
+	}
+	s.miss(limit - s.next)
+	s.next = limit
+	return Event{}, false
+}
+
+// fits reports whether the event just read is one for this listener.
+func (s *Subscription) fits(e Event) bool {
+	if !s.since.IsZero() && s.next <= s.live && e.Time.Before(s.since) {
+		return false
+	}
+	return (s.until.IsZero() || !e.Time.After(s.until)) && (s.match == nil || s.match(e))
+}
+
+func (s *Subscription) miss(n uint64) {
+	if n == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost += int(n)
+}
+
+// Lost tells how many events the listener could not be given because they are not kept any more.
 func (s *Subscription) Lost() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,6 +270,9 @@ func (s *Subscription) Lost() int {
 func (s *Subscription) Close() {
 	s.bus.mu.Lock()
 	delete(s.bus.subs, s)
+	if s.limit == 0 {
+		s.limit = s.bus.next + 1
+	}
 	s.bus.mu.Unlock()
 	s.end()
 }

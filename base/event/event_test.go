@@ -92,16 +92,28 @@ func TestSlowListenerLosesOldest(t *testing.T) {
 	b := New(nil)
 	s := b.Subscribe(t.Context(), time.Time{}, time.Time{}, nil)
 	defer s.Close()
-	for i := range queueMax + 10 {
+	for i := range keptAlone + 10 {
 		b.Publish(Event{Action: fmt.Sprint(i)})
-	}
-	if s.Lost() != 10 {
-		t.Errorf("lost %d", s.Lost())
 	}
 	if e, _ := s.Next(t.Context()); e.Action != "10" {
 		t.Errorf("first is %s", e.Action)
 	}
-	if len(b.past) != Kept {
-		t.Errorf("kept %d", len(b.past))
+	if s.Lost() != 10 {
+		t.Errorf("lost %d", s.Lost())
+	}
+	if len(b.ring) != keptAlone {
+		t.Errorf("kept %d", len(b.ring))
+	}
+}
+
+// Whoever closes gets what was published before and nothing of what comes after.
+func TestClosedListenerIsDrained(t *testing.T) {
+	b := New(nil)
+	s := b.Subscribe(t.Context(), time.Time{}, time.Time{}, nil)
+	b.Publish(Event{Action: "a"})
+	s.Close()
+	b.Publish(Event{Action: "b"})
+	if got := fmt.Sprint(names(t.Context(), s, 5)); got != "[a]" {
+		t.Errorf("got %s", got)
 	}
 }
