@@ -60,6 +60,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (Attac
 		if err != nil {
 			return Attachment{}, err
 		}
+		conn = noticeDetach(conn, spec.Process.TTY, r.Stdin, keys, func() { e.tell(c, "detach", nil) })
 	}
 	e.tell(c, "attach", nil)
 	if len(history) > 0 {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -160,7 +159,7 @@ func (x *execution) claim() error {
 	return nil
 }
 
-func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions) (*net.UnixConn, error) {
+func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions) (Conn, error) {
 	c := x.c
 	if err := c.mayExec(c.id); err != nil {
 		return nil, err
@@ -218,7 +217,10 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 	}
 	x.change(func() bool { x.pid = started.PID; return x.running }) // it may have ended by now
 	if len(started.Attached) > 0 {
-		return started.Attached[0], nil
+		keys, _ := parseDetachKeys(x.spec.DetachKeys)
+		return noticeDetach(started.Attached[0], x.spec.TTY, x.spec.AttachStdin, keys, func() {
+			e.tell(c, "exec_detach", map[string]string{"execID": x.id})
+		}), nil
 	}
 	return nil, nil
 }

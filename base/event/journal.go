@@ -72,6 +72,8 @@ type Journal struct {
 	file  *os.File
 	dirty bool // written since the last fsync
 	stuck bool // the last write failed
+
+	resumed bool // the last segment of an earlier process was opened
 }
 
 type numbered struct {
@@ -142,7 +144,7 @@ func (j *Journal) Close() {
 	<-j.done
 }
 
-// scan reads what segments there are, and cuts what a crash tore.
+// scan reads what segments there are. It changes nothing.
 func (j *Journal) scan() error {
 	entries, err := os.ReadDir(j.dir)
 	if err != nil {
@@ -163,25 +165,38 @@ func (j *Journal) scan() error {
 		}
 	}
 	j.segments = slices.DeleteFunc(j.segments, func(s segment) bool { return s.size == 0 })
-	if n := len(j.segments); n > 0 {
-		s := &j.segments[n-1]
-		f, err := os.OpenFile(j.path(s.first), os.O_RDWR, 0)
-		if err == nil {
-			err = f.Truncate(s.size)
-		}
-		if err == nil {
-			_, err = f.Seek(s.size, io.SeekStart)
-		}
-		if err != nil { // it stays readable; a new one is begun
-			j.log.Warn("the journal of events is continued in a new file", "error", err)
-			if f != nil {
-				f.Close()
-			}
-		} else {
-			j.file = f
-		}
-	}
 	return nil
+}
+
+// resume opens the last segment for writing and cuts what a crash tore. It is done with the first event: whoever opens a journal and finds
+// that the house belongs to another process has changed nothing then.
+func (j *Journal) resume() {
+	j.resumed = true
+	j.mu.Lock()
+	n := len(j.segments)
+	var s segment
+	if n > 0 {
+		s = j.segments[n-1]
+	}
+	j.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	f, err := os.OpenFile(j.path(s.first), os.O_RDWR, 0)
+	if err == nil {
+		err = f.Truncate(s.size)
+	}
+	if err == nil {
+		_, err = f.Seek(s.size, io.SeekStart)
+	}
+	if err != nil { // it stays readable; a new one is begun
+		j.log.Warn("the journal of events is continued in a new file", "error", err)
+		if f != nil {
+			f.Close()
+		}
+		return
+	}
+	j.file = f
 }
 
 func (j *Journal) path(first uint64) string {
@@ -359,6 +374,9 @@ func (j *Journal) flush() bool {
 
 // writeSome writes as many events as still belong into one segment, and gives how many these were.
 func (j *Journal) writeSome(batch []numbered) (int, error) {
+	if !j.resumed {
+		j.resume()
+	}
 	size := int64(0)
 	if j.file != nil {
 		j.mu.Lock()

@@ -66,6 +66,7 @@ type config struct {
 	NoNewPrivileges bool
 	Net             netOptions
 	Image           imageOptions
+	Removal         removalOptions
 	DNS             []string
 	DNSSearch       []string
 	DNSOptions      []string
@@ -169,6 +170,9 @@ func (c *config) complete(set *pflag.FlagSet, options []option) error {
 	}
 	if c.Net.MTU < 0 || c.Net.MTU > 65535 {
 		return fmt.Errorf("invalid default MTU: %d", c.Net.MTU)
+	}
+	if err := c.Removal.check(); err != nil {
+		return err
 	}
 	if len(c.Hosts) == 0 {
 		c.Hosts = []string{defaultHost}

@@ -183,7 +183,7 @@ type rooms struct {
 
 // openRooms opens from the ground up. What was opened is closed again when a later room does not open.
 func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
-	r := &rooms{events: event.New(nil), log: log}
+	r := &rooms{log: log}
 	ours := false // the keeper was started by us
 	defer func() {
 		if err == nil {
@@ -202,6 +202,9 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	}()
 	if err := errors.Join(os.MkdirAll(cfg.DataRoot, 0o710), os.MkdirAll(cfg.ExecRoot, 0o711)); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "making the engine's directories")
+	}
+	if r.events, err = openEvents(cfg, log); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
@@ -280,7 +283,9 @@ func (r *rooms) close() {
 	if r.engine != nil {
 		errs = append(errs, r.engine.Close())
 	}
-	r.events.Close()
+	if r.events != nil {
+		r.events.Close()
+	}
 	if r.networks != nil {
 		errs = append(errs, r.networks.Close())
 	}

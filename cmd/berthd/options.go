@@ -80,7 +80,7 @@ func table(c *config) []option {
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
 		{"version", "v", "", "Print the version and exit", &boolean{to: &c.Version}},
 		{"help", "h", "", "Print this help and exit", &boolean{to: new(bool)}},
-	}, slices.Concat(networkOptions(&c.Net), transferOptions(&c.Image), missing())...)
+	}, slices.Concat(networkOptions(&c.Net), transferOptions(&c.Image), removalFlags(&c.Removal), missing())...)
 }
 
 // missing lists what dockerd has and this build refuses.
