@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/base/fault"
@@ -53,11 +54,10 @@ func (c Credentials) anonymous() bool {
 
 // Client talks to registries. It holds their connections and what is known of them, and is safe for concurrent use.
 type Client struct {
-	cfg      Config
-	insecure insecureSet
-	mirrors  []*url.URL
-	log      *slog.Logger
-	sleep    func(context.Context, time.Duration) error
+	cfg   Config
+	log   *slog.Logger
+	sleep func(context.Context, time.Duration) error
+	reach atomic.Pointer[reach]
 
 	mu         sync.Mutex
 	transports map[string]*http.Transport // by what their TLS settings are made of
@@ -88,18 +88,35 @@ func New(cfg Config) (*Client, error) {
 	if c.cfg.Attempts <= 0 {
 		c.cfg.Attempts = 7
 	}
-	var err error
-	if c.insecure, err = parseInsecure(cfg.Insecure); err != nil {
-		return nil, err
+	return c, c.Configure(cfg.Mirrors, cfg.Insecure)
+}
+
+// reach is the part of the settings that may change while the client lives.
+type reach struct {
+	insecure insecureSet
+	mirrors  []*url.URL
+}
+
+// Configure replaces the settings Mirrors and Insecure. What is under way goes on as it began; what was learnt of servers is forgotten.
+// When one of them means nothing, none changes.
+func (c *Client) Configure(mirrors, insecure []string) (err error) {
+	r := &reach{}
+	if r.insecure, err = parseInsecure(insecure); err != nil {
+		return err
 	}
-	for _, m := range cfg.Mirrors {
+	for _, m := range mirrors {
 		u, err := parseMirror(m)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		c.mirrors = append(c.mirrors, u)
+		r.mirrors = append(r.mirrors, u)
 	}
-	return c, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reach.Store(r)
+	clear(c.known)
+	clear(c.resolved)
+	return nil
 }
 
 // Close drops idle connections. Requests that are under way go on.

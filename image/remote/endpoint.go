@@ -76,7 +76,7 @@ func (c *Client) endpoints(domain string) ([]*endpoint, error) {
 	}
 	var list []*endpoint
 	if domain == ref.DefaultDomain {
-		for _, m := range c.mirrors {
+		for _, m := range c.reach.Load().mirrors {
 			e, err := c.mirrorEndpoint(m)
 			if err != nil {
 				return nil, err
@@ -141,12 +141,13 @@ func (c *Client) isInsecure(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
 	}
-	if c.insecure.hosts[host] || c.insecure.hosts[name] || name == "localhost" {
+	insecure := c.reach.Load().insecure
+	if insecure.hosts[host] || insecure.hosts[name] || name == "localhost" {
 		return true
 	}
 	name = strings.Trim(name, "[]")
 	if a, err := netip.ParseAddr(name); err == nil {
-		return c.insecure.contains(a)
+		return insecure.contains(a)
 	}
 	if name == hubHost || name == hubIndex {
 		return false
@@ -160,7 +161,7 @@ func (c *Client) isInsecure(host string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	addrs, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-	found := resolution{at: time.Now(), insecure: slices.ContainsFunc(addrs, c.insecure.contains)}
+	found := resolution{at: time.Now(), insecure: slices.ContainsFunc(addrs, insecure.contains)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.resolved) > 1000 {

@@ -585,3 +585,31 @@ func TestWaitTogether(t *testing.T) {
 		t.Errorf("asked %d times in %v", asked.Load(), time.Since(start))
 	}
 }
+
+// TestConfigure replaces mirrors and insecure registries of a client that lives, all or none.
+func TestConfigure(t *testing.T) {
+	c := newClient(t, Config{})
+	asked := func() string {
+		t.Helper()
+		list, err := c.endpoints("docker.io")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list[0].base.Host
+	}
+	if asked() != hubHost || c.isInsecure("192.0.2.7:5000") {
+		t.Fatal("not as made")
+	}
+	if err := c.Configure([]string{"http://192.0.2.7:5000"}, []string{"192.0.2.0/24"}); err != nil {
+		t.Fatal(err)
+	}
+	if asked() != "192.0.2.7:5000" || !c.isInsecure("192.0.2.7:5000") {
+		t.Error("not as configured")
+	}
+	if err := c.Configure([]string{"ftp://x"}, nil); err == nil {
+		t.Error("a mirror by FTP was accepted")
+	}
+	if asked() != "192.0.2.7:5000" || !c.isInsecure("192.0.2.7:5000") {
+		t.Error("a refused configuration changed something")
+	}
+}

@@ -150,13 +150,14 @@ func (f *flight) fly(ctx context.Context) {
 }
 
 func (f *flight) turn(ctx context.Context) error {
-	if !f.t.down.TryAcquire(1) {
+	places := f.t.down.Load()
+	if !places.TryAcquire(1) {
 		f.say(Progress{Status: "Waiting"})
-		if err := f.t.down.Acquire(ctx, 1); err != nil {
+		if err := places.Acquire(ctx, 1); err != nil {
 			return err
 		}
 	}
-	defer f.t.down.Release(1)
+	defer places.Release(1)
 	from, err := f.bring(ctx)
 	if from != "" {
 		// The bytes were not the blob's: where there are mirrors, another one may have the right ones.

@@ -12,6 +12,7 @@ import (
 	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/base/ref"
+	"berth/base/trace"
 	"berth/image"
 	"berth/image/layer"
 )
@@ -22,11 +23,16 @@ import (
 func (t *Transfer) Pull(ctx context.Context, req PullRequest) (*Pulled, error) {
 	b := newBoard(req.Progress)
 	defer b.close()
-	plan, err := t.planPull(ctx, req, b)
+	in, end := trace.Start(ctx, "pull/plan", "image", req.Name.String())
+	plan, err := t.planPull(in, req, b)
+	end(err)
 	if err != nil {
 		return nil, err
 	}
-	return t.applyPull(ctx, plan, b)
+	in, end = trace.Start(ctx, "pull/apply")
+	pulled, err := t.applyPull(in, plan, b)
+	end(err)
+	return pulled, err
 }
 
 // ApplyPull does what a plan says.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
@@ -51,9 +52,9 @@ type Ruler interface {
 type Transfer struct {
 	cfg  Config
 	log  *slog.Logger
-	down *semaphore.Weighted // places for layers that come
-	up   *semaphore.Weighted // and for those that go
-	make *semaphore.Weighted // and for those of them that are compressed on the way
+	down atomic.Pointer[semaphore.Weighted] // places for layers that come
+	up   atomic.Pointer[semaphore.Weighted] // and for those that go
+	make *semaphore.Weighted                // and for those of them that are compressed on the way
 
 	mu      sync.Mutex // guards what follows; held for memory only
 	flights map[flightKey]*flight
@@ -69,13 +70,19 @@ func New(cfg Config) *Transfer {
 	}
 	t := &Transfer{
 		cfg: cfg, log: cfg.Log, flights: map[flightKey]*flight{},
-		down: semaphore.NewWeighted(int64(cfg.MaxDownloads)), up: semaphore.NewWeighted(int64(cfg.MaxUploads)),
 		make: semaphore.NewWeighted(int64(min(cfg.MaxUploads, max(2, runtime.GOMAXPROCS(0)/2)))), // each uses several processors, and megabytes
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
+	t.Limit(cfg.MaxDownloads, cfg.MaxUploads)
 	return t
+}
+
+// Limit replaces the numbers of layers that come and go at a time. What is under way goes on and is not counted.
+func (t *Transfer) Limit(downloads, uploads int) {
+	t.down.Store(semaphore.NewWeighted(int64(max(1, downloads))))
+	t.up.Store(semaphore.NewWeighted(int64(max(1, uploads))))
 }
 
 // Refetch opens a compressed layer at its source again, for repairs. The bytes are not verified.

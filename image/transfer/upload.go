@@ -56,13 +56,14 @@ func (u *upload) layers(ctx context.Context) error {
 
 // turn waits for a place and then goes the layer's ways until one leads there.
 func (u *upload) turn(ctx context.Context, l *PushLayer) error {
-	if !u.t.up.TryAcquire(1) {
+	places := u.t.up.Load()
+	if !places.TryAcquire(1) {
 		u.b.status(l.id(), "Waiting")
-		if err := u.t.up.Acquire(ctx, 1); err != nil {
+		if err := places.Acquire(ctx, 1); err != nil {
 			return err
 		}
 	}
-	defer u.t.up.Release(1)
+	defer places.Release(1)
 	var last error
 	for _, w := range l.Ways {
 		d, err := u.try(ctx, l, w)
