@@ -20,11 +20,15 @@ type Stack struct {
 	Upper, Work string
 	UserXattr   bool   // marks are user.overlay.* attributes: mounts in a user namespace
 	Label       string // SELinux label that all files show; "" their own
+	Map         *Mapping
 }
 
 // Mount mounts the stack and gives a descriptor of its root. Closing the descriptor unmounts. scratch is an empty
 // directory that nobody else uses meanwhile: kernels before 6.5 need it for a moment. Needs CAP_SYS_ADMIN.
 func (s Stack) Mount(have probe.Features, scratch string) (fd int, err error) {
+	if s.Map != nil {
+		return s.mapped(have, scratch)
+	}
 	if have.Has(probe.OverlayAppend) {
 		return s.assemble()
 	}
@@ -46,10 +50,28 @@ func (s Stack) assemble() (int, error) {
 	for _, dir := range s.Lower {
 		set("lowerdir+", dir)
 	}
-	var attributes uint64
 	if s.Upper != "" {
 		set("upperdir", s.Upper)
 		set("workdir", s.Work)
+	}
+	if err != nil {
+		return -1, err
+	}
+	attributes, err := s.options(f)
+	if err != nil {
+		return -1, err
+	}
+	return f.Mount(attributes)
+}
+
+// options sets all but the layers, and gives the attributes that the mount is to have.
+func (s Stack) options(f *mount.FS) (attributes uint64, err error) {
+	set := func(key, value string) {
+		if err == nil {
+			err = f.Set(key, value)
+		}
+	}
+	if s.Upper != "" {
 		set("index", "off")
 	} else {
 		attributes = unix.MOUNT_ATTR_RDONLY
@@ -62,10 +84,7 @@ func (s Stack) assemble() (int, error) {
 	if s.UserXattr && err == nil {
 		err = f.Flag("userxattr")
 	}
-	if err != nil {
-		return -1, err
-	}
-	return f.Mount(attributes)
+	return attributes, err
 }
 
 // redirects: "nofollow" refuses redirects that a hostile layer might carry even where the kernel's default is to follow them.
