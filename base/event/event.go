@@ -121,6 +121,13 @@ func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, match func(
 	return s
 }
 
+// Count tells how many events this process has published, and how many listeners there are.
+func (b *Bus) Count() (published uint64, listeners int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.next - b.base, len(b.subs)
+}
+
 // Close ends every subscription, drops later events and brings the journal to disk.
 func (b *Bus) Close() {
 	b.mu.Lock()
