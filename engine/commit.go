@@ -50,7 +50,7 @@ func (e *Engine) Commit(ctx context.Context, ref string, o CommitOptions) (strin
 	if err != nil {
 		return "", err
 	}
-	e.tell(c, "commit", map[string]string{"comment": o.Comment, "imageID": id, "imageRef": o.Ref})
+	e.tell(c, "commit", map[string]string{"comment": o.Comment, "imageID": id, "imageRef": familiar(o.Ref)})
 	return id, nil
 }
 

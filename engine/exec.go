@@ -108,7 +108,7 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s container.ExecSpe
 	x := &execution{id: id.New(), c: c, spec: s}
 	e.execs.put(x)
 	c.addExec(x.id)
-	e.tell(c, "exec_create: "+strings.Join(s.Cmd, " "), map[string]string{"execID": x.id})
+	e.tell(c, "exec_create: "+commandText(s.Cmd), map[string]string{"execID": x.id})
 	return x.id, nil
 }
 
@@ -203,7 +203,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 			Stdin: x.spec.AttachStdin, Stdout: x.spec.AttachStdout, Stderr: x.spec.AttachStderr, Framed: !x.spec.TTY, DetachKeys: ttyKeys(x.spec.TTY, keys),
 		}}
 	}
-	e.tell(c, "exec_start: "+strings.Join(x.spec.Cmd, " "), map[string]string{"execID": x.id}) // as in Docker before it is sure: its end may be told first
+	e.tell(c, "exec_start: "+commandText(x.spec.Cmd), map[string]string{"execID": x.id}) // as in Docker before it is sure: its end may be told first
 	// Known as running before the launch: an end that is told at once must find it so.
 	x.mu.Lock()
 	x.running = true

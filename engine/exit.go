@@ -143,6 +143,9 @@ func (e *Engine) endRun(c *entry) {
 	if err := e.leaveNetworks(c.record()); err != nil {
 		e.log.Warn("a container's network stays until the next start of the engine", "container", c.id, "error", err)
 	}
+	if mounted {
+		e.tellNetwork(c.record(), "disconnect")
+	}
 	if err := e.unmountVolumes(c.record()); err != nil {
 		e.log.Warn("a container's volumes stay mounted until the next start of the engine", "container", c.id, "error", err)
 	} else if mounted {

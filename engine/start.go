@@ -122,6 +122,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			joined()
 			if err == nil {
 				c.remember(run{cgroup: cg, sandbox: sandbox, volumes: true})
+				e.tellNetwork(c.record(), "connect")
 				e.tellVolumes(c.record(), "mount")
 			}
 			why = late(err)

@@ -3,8 +3,10 @@ package engine
 import (
 	"maps"
 	"strconv"
+	"strings"
 
 	"berth/base/event"
+	"berth/base/ref"
 	"berth/engine/container"
 )
 
@@ -34,4 +36,33 @@ func (e *Engine) tellVolumes(r *container.Record, action string) {
 		}
 		e.events.Publish(event.Event{Type: "volume", Action: action, ID: m.Name, Attributes: attrs})
 	}
+}
+
+// tellNetwork publishes that a container came to one of the networks that are only a name, "none" or "host", or left it. Of the others the
+// network room tells.
+func (e *Engine) tellNetwork(r *container.Record, action string) {
+	if e.networks == nil || r.Spec.Plugin != "" || r.Spec.Network.IsContainer() || needsSandbox(r.Spec) {
+		return
+	}
+	n, err := e.networks.Get(r.Spec.Network.Name())
+	if err != nil {
+		return
+	}
+	e.events.Publish(event.Event{Type: "network", Action: action, ID: n.ID, Attributes: map[string]string{"container": r.ID, "name": n.Name, "type": n.Driver}})
+}
+
+// commandText is a command as Docker has it in an exec's events: the program, a space, its arguments.
+func commandText(cmd []string) string {
+	if len(cmd) == 0 {
+		return ""
+	}
+	return cmd[0] + " " + strings.Join(cmd[1:], " ")
+}
+
+// familiar is a reference as people write it.
+func familiar(text string) string {
+	if r, err := ref.Parse(text); err == nil && text != "" {
+		return r.Familiar()
+	}
+	return text
 }
