@@ -57,6 +57,7 @@ func (p *point) hit(name string, hits *atomic.Int64) error {
 	}
 	switch p.action {
 	case "kill":
+		os.Stderr.WriteString("failpoint " + name + " kills this process\n") // no buffer: what is to be tested comes right after
 		self, _ := os.FindProcess(os.Getpid())
 		self.Kill()
 		select {} // SIGKILL arrives before any other line of ours runs

@@ -391,7 +391,7 @@ func (e *engine) nothingLeft() {
 		e.t.Errorf("containers are left: %s", b)
 	}
 	left := func() (all []string) {
-		for _, pattern := range []string{e.dir + "/data/containers/*", e.dir + "/data/volumes/*", e.dir + "/data/image/layer/c/*", "/sys/fs/cgroup" + e.parent + "/*", "/sys/fs/cgroup/*" + e.parent + "/*"} {
+		for _, pattern := range []string{e.data + "/containers/*", e.data + "/volumes/*", e.data + "/image/layer/c/*", "/sys/fs/cgroup" + e.parent + "/*", "/sys/fs/cgroup/*" + e.parent + "/*"} {
 			m, _ := filepath.Glob(pattern)
 			for _, p := range m {
 				if len(strings.TrimPrefix(filepath.Base(p), ".gone-")) == 64 { // an id; cgroups have files of the kernel's too

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/base/failpoint"
 	"berth/test/world"
 )
 
@@ -29,8 +30,12 @@ type engine struct {
 	bin    string
 	dir    string
 	parent string // cgroup
+	data   string // the data root
 	client *http.Client
 	world  *world.World // berthd runs on its host
+	arm    string       // failpoints of the next start; "": none
+	flags  []string     // more of berthd's
+	from   int64        // where the log of the last start begins
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd
@@ -53,7 +58,7 @@ func newEngine(t *testing.T) *engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.Close() })
-	e := &engine{world: w, t: t, bin: filepath.Join(dir, "bin"), dir: dir, parent: fmt.Sprintf("/berth-test-%d-crash", os.Getpid())}
+	e := &engine{world: w, t: t, bin: filepath.Join(dir, "bin"), dir: dir, data: dir + "/data", parent: fmt.Sprintf("/berth-test-%d-crash", os.Getpid())}
 	os.Mkdir(e.bin, 0o755)
 	build := exec.Command("go", "build", "-o", e.bin, "berth/cmd/berthd", "berth/cmd/berth-keeper", "berth/cmd/berth-init")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -80,10 +85,22 @@ func (e *engine) sock() string { return filepath.Join(e.dir, "sock") }
 // start runs berthd and waits until it answers.
 func (e *engine) start() {
 	e.t.Helper()
-	cmd := exec.Command(filepath.Join(e.bin, "berthd"), "-H", "unix://"+e.sock(), "--data-root", e.dir+"/data", "--exec-root", e.dir+"/exec",
-		"--cgroup-parent", e.parent, "--config-file", e.dir+"/none.json", "--log-level", "info")
+	if !e.tryStart() {
+		e.t.Fatalf("berthd does not start:\n%s", e.tail())
+	}
+}
+
+// tryStart is start; false when berthd ended before it answered.
+func (e *engine) tryStart() bool {
+	e.t.Helper()
+	cmd := exec.Command(filepath.Join(e.bin, "berthd"), append([]string{"-H", "unix://" + e.sock(), "--data-root", e.data, "--exec-root", e.dir + "/exec",
+		"--cgroup-parent", e.parent, "--config-file", e.dir + "/none.json", "--log-level", "info"}, e.flags...)...)
 	os.WriteFile(e.dir+"/none.json", []byte("{}"), 0o600)
 	cmd.Stdout, cmd.Stderr = e.log, e.log
+	cmd.Env = os.Environ()
+	if e.arm != "" {
+		cmd.Env = append(cmd.Env, failpoint.Env+"="+e.arm)
+	}
 	if err := e.world.Start(cmd); err != nil {
 		e.t.Fatal(err)
 	}
@@ -95,15 +112,16 @@ func (e *engine) start() {
 	for range 3000 {
 		if r, err := e.client.Get("http://berth/_ping"); err == nil {
 			r.Body.Close()
-			return
+			return true
 		}
 		select {
 		case <-ended:
-			e.t.Fatalf("berthd does not start:\n%s", e.tail())
+			return false
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	e.t.Fatalf("berthd does not answer:\n%s", e.tail())
+	return false
 }
 
 // kill ends berthd as a crash does.
@@ -136,7 +154,10 @@ func (e *engine) do(method, path string, body any) (int, []byte, error) {
 		}
 		r = bytes.NewReader(b)
 	}
-	req, err := http.NewRequest(method, "http://berth/v1.44"+path, r)
+	if !strings.HasPrefix(path, "/berth/") {
+		path = "/v1.44" + path
+	}
+	req, err := http.NewRequest(method, "http://berth"+path, r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -186,6 +207,26 @@ func (e *engine) insist(method, path string, body any) (int, []byte) {
 // busyboxImage gives a docker-save archive of one static busybox.
 func busyboxImage(t *testing.T) []byte {
 	t.Helper()
+	return imageOf(t, "busybox:latest")
+}
+
+// extraImage is the same with a second layer, which has content in /etc.
+func extraImage(t *testing.T) []byte {
+	t.Helper()
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for i := range 20 {
+		text := bytes.Repeat([]byte{byte('a' + i)}, 3000)
+		w.WriteHeader(&tar.Header{Name: fmt.Sprintf("etc/f%d", i), Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))})
+		w.Write(text)
+	}
+	w.Close()
+	return imageOf(t, "extra:latest", layer.Bytes())
+}
+
+// imageOf makes an archive of busybox with layers above it.
+func imageOf(t *testing.T, tag string, above ...[]byte) []byte {
+	t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Skip("needs busybox: install the package busybox-static")
@@ -205,23 +246,31 @@ func busyboxImage(t *testing.T) []byte {
 		w.WriteHeader(&tar.Header{Name: "bin/" + n, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777})
 	}
 	w.Close()
-	sum := sha256.Sum256(layer.Bytes())
+	layers := append([][]byte{layer.Bytes()}, above...)
+	var diffs, names []string
+	for i, l := range layers {
+		sum := sha256.Sum256(l)
+		diffs = append(diffs, "sha256:"+hex.EncodeToString(sum[:]))
+		names = append(names, fmt.Sprintf("layer%d.tar", i))
+	}
 	config, _ := json.Marshal(map[string]any{
 		"architecture": "amd64", "os": "linux", "config": map[string]any{"Env": []string{"PATH=/bin"}, "Cmd": []string{"sh"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": diffs},
 	})
 	csum := sha256.Sum256(config)
 	name := hex.EncodeToString(csum[:]) + ".json"
-	manifest, _ := json.Marshal([]map[string]any{{"Config": name, "RepoTags": []string{"busybox:latest"}, "Layers": []string{"layer.tar"}}})
+	manifest, _ := json.Marshal([]map[string]any{{"Config": name, "RepoTags": []string{tag}, "Layers": names}})
 	var out bytes.Buffer
 	w = tar.NewWriter(&out)
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{name, config}, {"layer.tar", layer.Bytes()}, {"manifest.json", manifest}} {
-		w.WriteHeader(&tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(f.data))})
-		w.Write(f.data)
+	add := func(name string, data []byte) {
+		w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(data))})
+		w.Write(data)
 	}
+	add(name, config)
+	for i, l := range layers {
+		add(names[i], l)
+	}
+	add("manifest.json", manifest)
 	w.Close()
 	return out.Bytes()
 }
