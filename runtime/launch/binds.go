@@ -153,16 +153,10 @@ func (c *compiler) owner(m *specs.Mount, o mount.Options, what string) Slot {
 	switch {
 	case len(uids) == 0 && !o.IDMap && !o.IDMapRec:
 		return NoSlot
-	case len(uids) == 0:
-		for _, j := range c.joins {
-			if j.kind == specs.UserNamespace {
-				return j.fd
-			}
-		}
-		uids, gids = c.s.Linux.UIDMappings, c.s.Linux.GIDMappings
-	}
-	if len(uids) == 0 {
+	case len(uids) == 0 && len(c.s.Linux.UIDMappings) == 0 && !c.joined(specs.UserNamespace):
 		return NoSlot
+	case len(uids) == 0:
+		return c.mapping(what)
 	}
 	return c.prep.open("idmap:"+m.Destination, what, OpUserns, Str(mapText(uids)), Str(mapText(gids)))
 }

@@ -30,8 +30,10 @@ type Options struct {
 	NewKeyring  bool            // give the process a session keyring of its own (keyrings(7))
 	// Unprivileged says that the launcher has no rights but those that joining a user namespace of its user gives.
 	Unprivileged bool
-	InUserNS     bool           // the launcher is root of a user namespace only: it can make no device nodes
-	Facts        probe.Features // what the kernel can do
+	// OwnerNS says that the path of the user namespace is that of a namespace which it owns, such as a network's.
+	OwnerNS  bool
+	InUserNS bool           // the launcher is root of a user namespace only: it can make no device nodes
+	Facts    probe.Features // what the kernel can do
 
 	// OpenFiles is the limit of open files where the spec sets none; nil: the launcher's, whose soft limit
 	// Go has raised.
@@ -56,6 +58,7 @@ type Overlay struct {
 	Lower       []string // topmost first
 	Upper, Work string   // empty: a read-only overlay
 	UserXattr   bool     // keep overlay's marks in user.* attributes (rootless)
+	Mapped      bool     // the layers hold the ids of the container's user namespace: they are shown through its mapping
 }
 
 // compiler is one compilation: a spec, what is known beside it, and the program as far as it is.
@@ -77,6 +80,8 @@ type compiler struct {
 	tty      Slot            // the terminal's slave end
 	trees    map[int]Slot    // spec.Mounts index → detached mount made by Prepare
 	owners   map[int]Slot    // spec.Mounts index → user namespace of an id-mapped bind that the child clones
+	maps     Slot            // a user namespace with the container's mapping, for mounts; or NoSlot
+	devMade  bool            // Prepare makes /dev with its nodes
 	null     Slot            // this program's own /dev/null, which masks files
 	nulls    []Slot          // where /dev is not its own: a clone of the host's for each masked path
 	nodes    map[string]Slot // device path → clone of the host's node, in a user namespace
@@ -115,7 +120,7 @@ func newCompiler(s *specs.Spec, o Options) *compiler {
 		o.MountFlags = mountFlags
 	}
 	p := &Program{Slots: append([]string(nil), fixedNames...), Listener: NoSlot, Clone: Clone{Cgroup: NoSlot, PidNS: NoSlot}}
-	c := &compiler{s: s, o: o, p: p, proc: NoSlot, devpts: NoSlot, tty: NoSlot, hostProc: NoSlot, root: NoSlot, null: NoSlot,
+	c := &compiler{s: s, o: o, p: p, proc: NoSlot, devpts: NoSlot, tty: NoSlot, hostProc: NoSlot, root: NoSlot, null: NoSlot, maps: NoSlot,
 		trees: map[int]Slot{}, owners: map[int]Slot{}, nodes: map[string]Slot{}}
 	c.prep.p, c.kid.p = p, p
 	c.prep.steps, c.kid.steps = make([]Step, 0, 48), make([]Step, 0, 352)

@@ -57,7 +57,7 @@ func (c *compiler) prepareNodes() error {
 		return nil
 	}
 	for _, d := range c.deviceList() {
-		if d.Type == "p" {
+		if d.Type == "p" || c.devMade && strings.HasPrefix(filepath.Clean("/"+d.Path), "/dev/") {
 			continue
 		}
 		c.nodes[d.Path] = c.cloneHost("node:"+d.Path, "open the host's "+d.Path, d.Path, false)
@@ -87,6 +87,9 @@ func (c *compiler) fillDev() error {
 		dev = c.inRoot("dev", "open /dev", "/dev", unix.O_PATH|unix.O_DIRECTORY)
 	}
 	for _, d := range c.deviceList() {
+		if c.devMade && strings.HasPrefix(filepath.Clean("/"+d.Path), "/dev/") {
+			continue
+		}
 		if err := c.device(dev, d); err != nil {
 			return err
 		}
@@ -178,8 +181,13 @@ func (c *compiler) prepareTerminal() error {
 		fs := p.open("devpts-fs", what, unix.SYS_FSOPEN, Str("devpts"), Int(unix.FSOPEN_CLOEXEC))
 		for _, o := range pts.Options {
 			key, value, has := strings.Cut(o, "=")
-			if !has || key == "gid" && c.bindNodes() {
+			if !has {
 				continue
+			}
+			if key == "gid" && c.bindNodes() { // here it is the host's
+				if value = c.hostGroup(value); value == "" {
+					continue
+				}
 			}
 			p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(key), Str(value), Int(0))
 		}
@@ -190,6 +198,20 @@ func (c *compiler) prepareTerminal() error {
 	}
 	c.openSlave(what)
 	return nil
+}
+
+// hostGroup gives the host's number of one of the container's groups; "" where it has none, or the launcher may not
+// use it.
+func (c *compiler) hostGroup(gid string) string {
+	n, err := strconv.ParseUint(gid, 10, 32)
+	if err != nil || c.o.InUserNS || c.o.Unprivileged {
+		return ""
+	}
+	id, ok := hostID(c.s.Linux.GIDMappings, uint32(n))
+	if !ok {
+		return ""
+	}
+	return strconv.FormatUint(uint64(id), 10)
 }
 
 // openSlave unlocks the terminal whose master is in SlotConsole and opens its other end without a path

@@ -23,7 +23,8 @@ var forms = sync.OnceValue(func() map[int]callForm {
 		OpFail:                     {"fail", "e"},
 		OpUserns:                   {"user_namespace", "ss"},
 		OpCopyUp:                   {"copy_up", "dsdd"},
-		OpOverlay:                  {"overlay", "vssds"},
+		OpOverlay:                  {"overlay", "vssdss"},
+		OpCreateAs:                 {"create_as", "ddd"},
 		unix.SYS_OPENAT:            {"openat", "dsOo"},
 		unix.SYS_OPENAT2:           {"openat2", "dsHd"},
 		unix.SYS_OPEN_TREE:         {"open_tree", "dsT"},
@@ -189,5 +190,6 @@ var (
 		unix.RLIMIT_CORE: "RLIMIT_CORE", unix.RLIMIT_RSS: "RLIMIT_RSS", unix.RLIMIT_NPROC: "RLIMIT_NPROC", unix.RLIMIT_NOFILE: "RLIMIT_NOFILE",
 		unix.RLIMIT_MEMLOCK: "RLIMIT_MEMLOCK", unix.RLIMIT_AS: "RLIMIT_AS", unix.RLIMIT_LOCKS: "RLIMIT_LOCKS", unix.RLIMIT_SIGPENDING: "RLIMIT_SIGPENDING",
 		unix.RLIMIT_MSGQUEUE: "RLIMIT_MSGQUEUE", unix.RLIMIT_NICE: "RLIMIT_NICE", unix.RLIMIT_RTPRIO: "RLIMIT_RTPRIO", unix.RLIMIT_RTTIME: "RLIMIT_RTTIME"}
-	ioctlNames = map[uint64]string{unix.TIOCSCTTY: "TIOCSCTTY", unix.TIOCSPTLCK: "TIOCSPTLCK", unix.TIOCGPTPEER: "TIOCGPTPEER", unix.SIOCSIFFLAGS: "SIOCSIFFLAGS"}
+	ioctlNames = map[uint64]string{unix.TIOCSCTTY: "TIOCSCTTY", unix.TIOCSPTLCK: "TIOCSPTLCK", unix.TIOCGPTPEER: "TIOCGPTPEER", unix.SIOCSIFFLAGS: "SIOCSIFFLAGS",
+		unix.NS_GET_USERNS: "NS_GET_USERNS"}
 )

@@ -102,6 +102,8 @@ var goldens = []struct {
 		s.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
 		o.Overlay = &Overlay{Lower: []string{"/layers/a"}, Upper: "/box/upper", Work: "/box/work"}
 	}},
+	{"mapped", func(s *specs.Spec, o *Options) { inUserns(s, o); o.Facts = probe.AssumeVersion(6, 15) }},
+	{"mapped-6.1", func(s *specs.Spec, o *Options) { inUserns(s, o); o.Facts = probe.AssumeVersion(6, 1) }},
 	{"hooks-and-gate", func(s *specs.Spec, o *Options) {
 		o.HookGates = HookGates{BeforePivot: true, BeforeExec: true}
 		o.GateFifo = "/run/berth-oci/box/exec.fifo"
@@ -115,6 +117,21 @@ var goldens = []struct {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "time"})
 		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {Secs: 172800}, "boottime": {Secs: 3600, Nanosecs: 5}}
 	}},
+}
+
+// inUserns makes it a container of the engine's in a user namespace: that which owns the network namespace made beforehand.
+func inUserns(s *specs.Spec, o *Options) {
+	o.OwnerNS = true
+	o.Overlay = &Overlay{Lower: []string{"/layers/b", "/layers/a"}, Upper: "/box/upper", Work: "/box/work", Mapped: true}
+	dropNamespace(s, "network")
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "network", Path: "/run/berth/netns/box"}, specs.LinuxNamespace{Type: "user", Path: "/run/berth/netns/box"})
+	s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+	s.Linux.GIDMappings = []specs.LinuxIDMapping{{HostID: 200000, Size: 65536}}
+	mode, group := os.FileMode(0o660), uint32(20)
+	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/bus/usb/001", Type: "c", Major: 189, Minor: 1, FileMode: &mode, GID: &group}, {Path: "/dev/bus/usb/002", Type: "c", Major: 189, Minor: 2}}
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", Options: []string{"rbind", "idmap"}})
+	s.Process.Terminal = true
+	s.Hostname = ""
 }
 
 func dropNamespace(s *specs.Spec, kind specs.LinuxNamespaceType) {

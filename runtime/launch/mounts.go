@@ -37,6 +37,12 @@ func (c *compiler) prepareMounts() error {
 			}
 			c.prepareBind(i, m, opts)
 		}
+		if c.mapped() && m.Type == "tmpfs" && filepath.Clean(m.Destination) == "/dev" {
+			if err := c.prepareDev(i, m, opts); err != nil {
+				return err
+			}
+			continue
+		}
 		if opts.TmpCopyUp && m.Type == "tmpfs" {
 			c.trees[i] = c.prepareCopy(m, opts)
 		}

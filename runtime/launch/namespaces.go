@@ -55,6 +55,10 @@ func (c *compiler) namespaces() error {
 		case path == "":
 			c.private |= n.flag
 		default:
+			if n.kind == specs.UserNamespace && c.o.OwnerNS {
+				c.joins = append(c.joins, join{n.kind, n.flag, c.ownerOf(path)})
+				continue
+			}
 			fd := c.prep.open(n.file+"ns", "open the "+string(n.kind)+" namespace "+path, unix.SYS_OPENAT, atCwd, Str(path),
 				Int(unix.O_RDONLY|unix.O_CLOEXEC), Int(0))
 			if n.kind == specs.PIDNamespace {
@@ -83,6 +87,13 @@ func (c *compiler) namespaces() error {
 	c.p.Clone.GateStops = c.o.Gate
 	c.hostProc = c.prep.open("host-proc", "open the host's /proc", unix.SYS_OPENAT, atCwd, Str("/proc"), Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), Int(0))
 	return nil
+}
+
+// ownerOf opens the user namespace that owns the namespace at a path (ioctl_ns(2), Linux 4.9).
+func (c *compiler) ownerOf(path string) Slot {
+	what := "open the user namespace of " + path
+	of := c.prep.open("owned", what, unix.SYS_OPENAT, atCwd, Str(path), Int(unix.O_RDONLY|unix.O_CLOEXEC), Int(0))
+	return c.prep.open("userns", what, unix.SYS_IOCTL, Of(of), Int(unix.NS_GET_USERNS), Int(0))
 }
 
 // mayCover says whether the empty mount namespace will do. A user namespace may mount proc and sysfs

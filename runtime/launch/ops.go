@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"berth/kernel/idmap"
 	"berth/kernel/overlay"
 	"berth/kernel/probe"
 )
@@ -22,6 +23,8 @@ func runOp(st *Step, slots []int) (int, error) {
 		return -1, unix.Errno(st.Args[0].N)
 	case st.Nr == OpCopyUp && st.Args[1].D != nil:
 		return 0, copyUp(slots[st.Args[0].N], text(st.Args[1].D.Bytes), slots[st.Args[2].N], st.Args[3].N != 0)
+	case st.Nr == OpCreateAs:
+		return 0, createAs(slots[st.Args[0].N], uint32(st.Args[1].N), uint32(st.Args[2].N))
 	case st.Nr == OpOverlay && st.Args[0].D != nil && st.Args[1].D != nil && st.Args[2].D != nil:
 		return classicOverlay(st)
 	case st.Args[0].D == nil || st.Args[1].D == nil:
@@ -41,7 +44,26 @@ func classicOverlay(st *Step) (int, error) {
 	if st.Args[4].D != nil {
 		s.Label = text(st.Args[4].D.Bytes)
 	}
-	return s.Mount(probe.Host().Without(probe.OverlayAppend), s.Work)
+	have := probe.Host().Without(probe.OverlayAppend)
+	if st.Args[5].D == nil {
+		return s.Mount(have, s.Work)
+	}
+	uids, gids, _ := strings.Cut(text(st.Args[5].D.Bytes), ";")
+	var m idmap.Pair
+	var err error
+	if m.Users, err = idmap.ParseProc(uids); err != nil {
+		return -1, unix.EINVAL
+	}
+	if m.Groups, err = idmap.ParseProc(gids); err != nil {
+		return -1, unix.EINVAL
+	}
+	s.Map = &overlay.Mapping{}
+	s.Map.UID, s.Map.GID, _ = m.Root()
+	if s.Map.NS, err = userNamespace(uids, gids); err != nil {
+		return -1, err
+	}
+	defer unix.Close(s.Map.NS)
+	return s.Mount(have, s.Work)
 }
 
 // userNamespace makes a user namespace with the maps and nobody in it, for id-mapped mounts, and gives

@@ -90,12 +90,14 @@ type Rescue struct {
 // OpUserns makes a user namespace with the maps in its arguments and stores its descriptor, OpCopyUp
 // copies a directory of the root (first argument, path in the second) into a mount (third), OpOverlay
 // mounts layers (first, topmost first) with upper and work directory, userxattr and label the way of old
-// kernels; all three in Prepare only.
+// kernels, through the two maps of its last argument if it has one; OpCreateAs creates the file system that a
+// descriptor (first argument) configures, as the file system user and group that follow. All in Prepare only.
 const (
-	OpFail    = -1
-	OpUserns  = -2
-	OpCopyUp  = -3
-	OpOverlay = -4
+	OpFail     = -1
+	OpUserns   = -2
+	OpCopyUp   = -3
+	OpOverlay  = -4
+	OpCreateAs = -5
 )
 
 // maxRescues is how many expected errnos the child's table has room for.

@@ -35,6 +35,9 @@ func (c *compiler) prepareOverlay(v *Overlay) error {
 		return fault.New(fault.Invalid, "overlay: at least one lower layer is needed")
 	}
 	p, what := &c.prep, "mount the overlay"
+	if v.Mapped {
+		return c.mappedOverlay(v, what)
+	}
 	if !c.o.Facts.Has(probe.OverlayAppend) {
 		return c.classicOverlay(v, what)
 	}
@@ -49,16 +52,24 @@ func (c *compiler) prepareOverlay(v *Overlay) error {
 		set("upperdir", v.Upper)
 		set("workdir", v.Work)
 	}
-	set("redirect_dir", "nofollow") // stricter than off: not even what is there already
-	set("metacopy", "off")
-	set("index", "off")
-	c.labelFS(&c.prep, fs, what)
+	c.overlayOptions(fs, what)
 	if v.UserXattr {
 		p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_FLAG), Str("userxattr"), Int(0), Int(0))
 	}
 	p.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_CMD_CREATE), Int(0), Int(0), Int(0))
 	c.root = p.open("root", what, unix.SYS_FSMOUNT, Of(fs), Int(unix.FSMOUNT_CLOEXEC), Int(0))
 	return nil
+}
+
+// overlayOptions sets all but the layers.
+func (c *compiler) overlayOptions(fs Slot, what string) {
+	for _, o := range [...][2]string{
+		{"redirect_dir", "nofollow"}, // stricter than off: not even what is there already
+		{"metacopy", "off"}, {"index", "off"},
+	} {
+		c.prep.call(what, unix.SYS_FSCONFIG, Of(fs), Int(unix.FSCONFIG_SET_STRING), Str(o[0]), Str(o[1]), Int(0))
+	}
+	c.labelFS(&c.prep, fs, what)
 }
 
 // classicOverlay is for kernels before 6.5, where fsconfig(2) takes all lower layers as one string of at
