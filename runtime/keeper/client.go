@@ -56,16 +56,17 @@ type Client struct {
 	ending atomic.Bool // the keeper was asked to end: it is not started again
 	onNew  func()      // see OnNew
 
-	mu       sync.Mutex // guards what follows; never held while waiting
-	cur      *conn
-	up       chan struct{} // closed while cur is set
-	closed   bool
-	gen      int // of connections
-	held     map[target]*insured
-	atts     map[uint32]*insuredAttachment
-	queue    []Exit        // for exits
-	queued   chan struct{} // has room for one token: queue is not empty
-	watchers sync.WaitGroup
+	mu        sync.Mutex // guards what follows; never held while waiting
+	cur       *conn
+	up        chan struct{} // closed while cur is set
+	closed    bool
+	gen       int // of connections
+	onRotated func(id string)
+	held      map[target]*insured
+	atts      map[uint32]*insuredAttachment
+	queue     []Exit        // for exits
+	queued    chan struct{} // has room for one token: queue is not empty
+	watchers  sync.WaitGroup
 }
 
 type target struct{ id, proc string }
@@ -449,11 +450,34 @@ func (c *Client) RotateLog(ctx context.Context, id string) error {
 	return err
 }
 
-// ClearLog empties the log of the container's init and removes its rotated files. Of a container
-// that does not run it is fault.NotFound: the files are the caller's.
-func (c *Client) ClearLog(ctx context.Context, id string) error {
-	_, err := c.again(ctx, wire.ClearLogKind, &wire.Request{ID: id}, nil)
+// ClearLog begins the log of the container's init anew and removes its rotated files; also those of a
+// container that does not run, whose log is at path.
+func (c *Client) ClearLog(ctx context.Context, id, path string) error {
+	_, err := c.again(ctx, wire.ClearLogKind, &wire.Request{ID: id, Path: path}, nil)
 	return err
+}
+
+// ShippedLog says that all files of the container's log that are older than the one of this inode were
+// shipped: a log of LogConfig.Keep may rotate them away. It is to be said again to a new keeper.
+func (c *Client) ShippedLog(ctx context.Context, id string, inode uint64) error {
+	_, err := c.again(ctx, wire.ShippedKind, &wire.LogFile{ID: id, Inode: inode}, nil)
+	return err
+}
+
+// PackedLog puts a compressed copy of the rotated file of this inode into its place. path is the log's
+// current file; the copy must be safe on disk on the same file system. fault.NotFound: the file was rotated
+// away, or cleared.
+func (c *Client) PackedLog(ctx context.Context, path string, inode uint64, packed string) error {
+	_, err := c.again(ctx, wire.PackedKind, &wire.LogFile{Path: path, Inode: inode, Packed: packed}, nil)
+	return err
+}
+
+// OnRotated has f called with a container's id a moment after its log was rotated, where the log has
+// LogConfig.Announce. f must not wait, nor use the client.
+func (c *Client) OnRotated(f func(id string)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onRotated = f
 }
 
 // Park gives the keeper a descriptor to hold under a name until Unpark: it survives this process.

@@ -155,6 +155,9 @@ func TestKeeperKilledRotating(t *testing.T) {
 	r := newRig(t)
 	log := r.logCfg("rot")
 	log.MaxSize, log.MaxFiles = 4000, 1000
+	if rnd.IntN(2) == 0 {
+		log.Format = "local"
+	}
 	r.launch(Launch{ID: "rot", Log: log, Program: program(self(t), "child-count", "0", "20")})
 	for range rounds {
 		randomWait(rnd, 40*time.Millisecond)
@@ -474,6 +477,9 @@ func TestFailpoints(t *testing.T) {
 			pid := r.keeperPID()
 			log := r.logCfg("a")
 			log.MaxSize, log.MaxFiles = 3000, 500
+			if rnd.IntN(2) == 0 {
+				log.Format = "local"
+			}
 			for i := range 3 {
 				// They end when all are launched: a launch that is cut off is another test.
 				r.launch(Launch{ID: fmt.Sprint("short", i), Program: sh("while [ ! -e " + r.root + "/go ]; do sleep 0.01; done; exit 4")})

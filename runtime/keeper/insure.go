@@ -74,6 +74,16 @@ func (c *Client) pushed(cn *conn, kind wire.Kind, body []byte, fds []int) {
 			c.dropAttachment(m.Attachment)
 			c.mu.Unlock()
 		}
+	case wire.RotatedKind:
+		var m wire.Request
+		if wire.Unmarshal(body, &m) == nil {
+			c.mu.Lock()
+			told := c.onRotated
+			c.mu.Unlock()
+			if told != nil {
+				told(m.ID)
+			}
+		}
 	}
 	closeAll(fds) // of what was not understood
 }

@@ -260,7 +260,7 @@ func TestRotateAndClear(t *testing.T) {
 	if a, b := text(records(t, log.Path+".1"), ""), text(records(t, log.Path), ""); a != "one\n" || b != "two\n" {
 		t.Errorf("%q %q", a, b)
 	}
-	if err := r.c.ClearLog(r.ctx(), "a"); err != nil {
+	if err := r.c.ClearLog(r.ctx(), "a", ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(log.Path + ".1"); err == nil {
@@ -275,7 +275,7 @@ func TestRotateAndClear(t *testing.T) {
 	if got := text(records(t, log.Path), ""); got != "four\n" {
 		t.Errorf("%q", got)
 	}
-	if err := r.c.ClearLog(r.ctx(), "b"); !fault.Is(err, fault.NotFound) {
+	if err := r.c.ClearLog(r.ctx(), "b", ""); !fault.Is(err, fault.NotFound) {
 		t.Error(err)
 	}
 }
@@ -623,7 +623,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("not counted: %+v", all[0])
 	}
 	before := len(records(t, log.Path))
-	if err := r.c.ClearLog(r.ctx(), "a"); err != nil {
+	if err := r.c.ClearLog(r.ctx(), "a", ""); err != nil {
 		t.Fatal(err)
 	}
 	echo(10)

@@ -40,15 +40,18 @@ func checkLaunch(r *wire.Launch) error {
 		return fault.New(fault.Invalid, "launch: bad container id %q", r.ID)
 	case len(r.Proc) > 256 || strings.IndexByte(r.Proc, 0) >= 0:
 		return fault.New(fault.Invalid, "launch: bad process id %q", r.Proc)
-	case r.Log.Format != "" && r.Log.Format != "none" && r.Log.Format != "json-file":
-		return fault.New(fault.Invalid, "launch: unknown log format %q; the keeper writes json-file or none", r.Log.Format)
-	case r.Log.Format == "json-file" && !path.IsAbs(r.Log.Path):
+	case r.Log.Format != "" && r.Log.Format != "none" && !written(&r.Log):
+		return fault.New(fault.Invalid, "launch: unknown log format %q; this keeper writes json-file, local or none", r.Log.Format)
+	case written(&r.Log) && !path.IsAbs(r.Log.Path):
 		return fault.New(fault.Invalid, "launch: log path %q is not absolute", r.Log.Path)
 	case len(r.Attach) > wire.MaxFDs-8:
 		return fault.New(fault.Invalid, "launch: %d attachments at once; %d are possible", len(r.Attach), wire.MaxFDs-8)
 	}
 	return nil
 }
+
+// written reports whether a log is written to a file.
+func written(c *wire.LogConfig) bool { return c.Format == formatJSON || c.Format == formatLocal }
 
 // begin takes a launch on. The reply comes when the process runs, or has failed to.
 func (s *Server) begin(l *launch) error {
@@ -67,7 +70,7 @@ func (s *Server) begin(l *launch) error {
 	if err != nil {
 		return fault.Wrap(fault.Unavailable, err, "launch %s", name(k))
 	}
-	if l.req.Log.Format != "json-file" {
+	if !written(&l.req.Log) {
 		l.req.Log = wire.LogConfig{}
 	}
 	slices.SortFunc(l.req.Log.Attrs, func(a, b wire.Attr) int { return strings.Compare(a.Key, b.Key) })
@@ -104,7 +107,7 @@ func (s *Server) nextLaunch() {
 func (l *launch) run(starter Starter, devNull int) {
 	l.in, l.out, l.err, l.logFD = -1, -1, -1, -1
 	io := Stdio{In: devNull, Out: devNull, Err: devNull, Rows: l.req.Rows, Cols: l.req.Cols}
-	if l.req.Log.Format == "json-file" {
+	if written(&l.req.Log) {
 		if l.logFD, l.failed = openLogFile(l.req.Log.Path); l.failed != nil {
 			return
 		}

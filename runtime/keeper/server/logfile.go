@@ -2,30 +2,28 @@ package server
 
 import (
 	"bytes"
-	"fmt"
-	"os"
-	"strconv"
 	"time"
 
-	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/runtime/keeper/jsonfile"
+	"berth/runtime/keeper/localfile"
 	"berth/runtime/keeper/slate"
 
 	"golang.org/x/sys/unix"
 )
 
-// logFile is a process's json-file log.
+// logFile is a process's log, in the format of Docker's json-file or local driver.
 //
 // When the file cannot be written (a full disk), what was not written waits in the slate and its
 // stream is not read, so that the process blocks in the end; every logRetry it is tried again.
 // After logStall the piece is dropped, counted, and the log is lossy: the process runs on, each
 // further piece is tried once, and the first success ends it. Records are written whole or not at
-// all, and after a drop the log goes on with the next whole line.
+// all, and after a drop the log goes on with the next whole line. A log of NonBlock drops at once; one
+// of Keep whose files were not shipped waits for that as long as it takes (rotate.go).
 type logFile struct {
 	p     *proc
 	fd    int
-	attrs []byte
+	attrs []byte // encoded as the format has them
 
 	failing time.Time // since when writes have failed; zero: they do not
 	lossy   bool
@@ -35,6 +33,8 @@ type logFile struct {
 
 	faults, lost uint64
 	noRotate     time.Time // rotation failed: not again before this
+	shipped      uint64    // inode of the file that is being shipped: older ones were
+	announce     *timer    // tells of rotations
 }
 
 func openLogFile(path string) (int, error) {
@@ -75,7 +75,7 @@ func (l *logFile) write(op *slate.Op, data []byte) {
 		w.skipLine(stream)
 	}
 	err := w.all(stream)
-	if err != nil && !l.lossy {
+	if err != nil && err != errUnshipped && !l.lossy {
 		w.each = true // again, as far as whole records fit
 		err = w.all(stream)
 	}
@@ -102,7 +102,7 @@ func (w *writer) records(stream int) error {
 	line := w.l.p.s.slate.LineBuf(w.op.Slot, stream)
 	for int(w.now.Pos) < len(w.data) {
 		rest := w.data[w.now.Pos:]
-		room := jsonfile.MaxPiece - int(w.now.Line)
+		room := slate.LineLen - int(w.now.Line)
 		if len(rest) > room {
 			rest = rest[:room]
 		}
@@ -139,14 +139,19 @@ func (w *writer) record(line, piece []byte, newline bool) error {
 	if w.now.More != 0 {
 		at = w.now.First
 	} else if !newline {
-		w.now.More, w.now.First = 1, at
+		w.now.First = at
+	}
+	ordinal := uint32(0) // the line is this record
+	if w.now.More != 0 || !newline {
+		w.now.More++
+		ordinal = w.now.More
 	}
 	text := piece
 	if w.now.Line > 0 {
 		s.line = append(append(s.line[:0], line[:w.now.Line]...), piece...)
 		text = s.line
 	}
-	s.out = jsonfile.Append(s.out, text, newline, streamNames[w.op.Stream&1], l.attrs, time.Unix(0, at))
+	s.out = l.encode(s.out, text, w.op.Stream&1, newline, ordinal, at)
 	w.now.Line = 0
 	w.now.Pos += uint32(len(piece))
 	if newline {
@@ -157,6 +162,19 @@ func (w *writer) record(line, piece []byte, newline bool) error {
 		return w.flush()
 	}
 	return nil
+}
+
+// encode appends one record: text, at which a newline was or not, the ordinal-th of its line, 0 where it
+// is the whole line.
+func (l *logFile) encode(dst, text []byte, stream uint32, newline bool, ordinal uint32, at int64) []byte {
+	if l.p.d.Log.Format != formatLocal {
+		return jsonfile.Append(dst, text, newline, streamNames[stream], l.attrs, time.Unix(0, at))
+	}
+	var part localfile.Partial
+	if ordinal > 0 {
+		part = localfile.Partial{ID: localfile.PartialID(l.p.d.ID, stream, at), Ordinal: int32(ordinal), Last: newline}
+	}
+	return localfile.Append(dst, text, streamNames[stream], at, part, l.attrs)
 }
 
 var streamNames = [2]string{"stdout", "stderr"}
@@ -185,48 +203,23 @@ func (w *writer) flush() error {
 	return nil
 }
 
-// rotate is a point of no return within a piece: what was written is committed first, so that a
-// repetition goes on in the new file.
-func (w *writer) rotate() error {
-	if err := w.flush(); err != nil {
-		return err
-	}
-	if time.Now().Before(w.l.noRotate) {
-		return nil
-	}
-	w.op.SetCommit(w.done)
-	if err := w.l.rotate(); err != nil {
-		w.l.faults++
-		w.l.p.s.logFaults++
-		w.l.noRotate = time.Now().Add(time.Second)
-		w.l.p.s.say.warn("log rotation failed, the file grows on", "path", w.l.p.d.Log.Path, "err", err.Error())
-		return nil
-	}
-	c := w.l.begin(&slate.Line{})
-	w.done.Off, w.done.Inode = c.Off, c.Inode
-	w.op.SetCommit(w.done)
-	w.now = w.done
-	return nil
-}
-
 // refused decides about what could not be written: wait, or drop.
 func (w *writer) refused(stream int, err error) {
 	l, s := w.l, w.l.p.s
-	l.faults++
-	s.logFaults++
 	rest := w.data[w.done.Pos:]
 	w.done.Tail = 0
+	if err == errUnshipped {
+		w.stash(stream, rest)
+		return
+	}
+	l.faults++
+	s.logFaults++
 	if l.failing.IsZero() {
 		l.failing = time.Now()
 		s.say.warn("log cannot be written", "id", l.p.d.ID, "path", l.p.d.Log.Path, "err", err.Error())
 	}
-	if !l.lossy && time.Since(l.failing) < logStall && !l.p.finished {
-		line := &s.slate.Slot(w.op.Slot).Line[stream]
-		copy(s.slate.StashBuf(w.op.Slot, stream), rest)
-		line.StashTime, line.StashEOF = w.op.Time, w.op.EOF
-		line.StashLen = uint32(len(rest))
-		w.done.Pos = uint32(len(w.data))
-		l.wait(stream)
+	if !l.lossy && !l.p.d.Log.NonBlock && time.Since(l.failing) < logStall && !l.p.finished {
+		w.stash(stream, rest)
 		return
 	}
 	if !l.lossy {
@@ -240,6 +233,17 @@ func (w *writer) refused(stream int, err error) {
 		l.skip[stream] = true
 	}
 	w.done.Pos, w.done.Line, w.done.More, w.done.First = uint32(len(w.data)), 0, 0, 0
+}
+
+// stash puts what could not be written aside, to be tried again.
+func (w *writer) stash(stream int, rest []byte) {
+	l, s := w.l, w.l.p.s
+	line := &s.slate.Slot(w.op.Slot).Line[stream]
+	copy(s.slate.StashBuf(w.op.Slot, stream), rest)
+	line.StashTime, line.StashEOF = w.op.Time, w.op.EOF
+	line.StashLen = uint32(len(rest))
+	w.done.Pos = uint32(len(w.data))
+	l.wait(stream)
 }
 
 func (l *logFile) drop(n uint64) {
@@ -315,66 +319,8 @@ func (l *logFile) giveUp(st *stream) {
 	l.unstash(st.n)
 }
 
-// rotate moves path to path.1, path.1 to path.2 and so on up to the first number that is free, and begins
-// anew. Where none is free the oldest file goes, as with Docker's driver. With one file it is emptied. A
-// keeper killed between any two steps leaves a number free, and its successor's rotation goes on from there.
-func (l *logFile) rotate() error {
-	path, files := l.p.d.Log.Path, l.p.d.Log.MaxFiles
-	if files < 2 {
-		return unix.Ftruncate(l.fd, 0)
-	}
-	at := func(n int) string { return path + "." + strconv.Itoa(n) }
-	free := 1
-	for free < files-1 && (exists(at(free)) || exists(at(free)+".gz")) {
-		free++
-	}
-	for _, suffix := range []string{"", ".gz"} { // the engine may compress what was rotated
-		if err := os.Remove(at(free) + suffix); err != nil && !os.IsNotExist(err) {
-			return err
-		}
-		for i := free; i > 1; i-- {
-			if err := os.Rename(at(i-1)+suffix, at(i)+suffix); err != nil && !os.IsNotExist(err) {
-				return err
-			}
-		}
-	}
-	_ = failpoint.Hit("keeper/rotating")
-	if err := os.Rename(path, at(1)); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	_ = failpoint.Hit("keeper/renamed")
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o640)
-	if err != nil {
-		// Go on in the rotated file rather than nowhere; the next rotation renames what is there.
-		return fmt.Errorf("open %s: %w", path, err)
-	}
-	_ = unix.Close(l.fd)
-	l.fd = high(fd)
-	_ = failpoint.Hit("keeper/rotated")
-	return nil
-}
-
-func exists(path string) bool {
-	var st unix.Stat_t
-	return unix.Lstat(path, &st) == nil
-}
-
-// clear empties the log and removes its rotated files.
-func (l *logFile) clear() error {
-	if err := unix.Ftruncate(l.fd, 0); err != nil {
-		return err
-	}
-	for i := 1; i < max(l.p.d.Log.MaxFiles, 2); i++ {
-		for _, suffix := range []string{"", ".gz"} {
-			if err := os.Remove(l.p.d.Log.Path + "." + strconv.Itoa(i) + suffix); err != nil && !os.IsNotExist(err) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 func (l *logFile) close() {
 	l.p.s.times.stop(l.retry)
+	l.p.s.times.stop(l.announce)
 	closeFD(&l.fd)
 }

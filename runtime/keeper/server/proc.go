@@ -7,6 +7,7 @@ import (
 
 	"berth/base/failpoint"
 	"berth/runtime/keeper/jsonfile"
+	"berth/runtime/keeper/localfile"
 	"berth/runtime/keeper/wire"
 
 	"golang.org/x/sys/unix"
@@ -312,6 +313,9 @@ func (p *proc) openLog(fd int) {
 		keys[i], values[i] = a.Key, a.Value
 	}
 	p.log = &logFile{p: p, fd: fd, attrs: jsonfile.Attrs(keys, values)}
+	if p.d.Log.Format == formatLocal {
+		p.log.attrs = localfile.Attrs(keys, values)
+	}
 }
 
 func closeFD(fd *int) {

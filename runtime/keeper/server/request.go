@@ -28,6 +28,8 @@ func (s *Server) request(c *peer, h wire.Head, body []byte, fds *[]int) {
 		err = s.attachRequest(c, h, body, fds)
 	case wire.AdoptKind, wire.AdoptAttachKind, wire.AdoptEndKind:
 		err = s.adoptRequest(c, h, body, fds)
+	case wire.ShippedKind, wire.PackedKind:
+		err = s.logFileRequest(c, h, body)
 	default:
 		var r wire.Request
 		if err = wire.Unmarshal(body, &r); err == nil {
@@ -202,6 +204,12 @@ func (s *Server) simple(c *peer, h wire.Head, r *wire.Request, fds *[]int) error
 		}
 		s.done = true
 	default:
+		if p := s.procs[key{r.ID, r.Proc}]; h.Kind == wire.ClearLogKind && r.Path != "" && (p == nil || p.finished) {
+			if err := clearFiles(r.Path); err != nil {
+				return fault.Wrap(fault.Internal, err, "clear the log of %s", r.ID)
+			}
+			break
+		}
 		p, err := s.find(r.ID, r.Proc)
 		if err != nil {
 			return err

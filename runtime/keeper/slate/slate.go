@@ -70,7 +70,7 @@ type Commit struct {
 	Pos   uint32 // bytes of the buffer that are in the log or in Line
 	Line  uint32 // bytes of the slot's line that still count before Tail
 	Tail  uint32 // with it: bytes of the buffer, up to Got, that become (more of) the unfinished line
-	More  uint32 // 1: pieces of the present line are in the log already
+	More  uint32 // pieces of the present line that are in the log already (1 for any number, of older keepers)
 	First int64  // with More: the time that the line's records carry
 	Off   int64  // bytes of the log file that are good
 	Inode uint64 // of the log file
@@ -89,7 +89,7 @@ type Slot struct {
 // Line is an unfinished line and a refused piece of one stream.
 type Line struct {
 	Len   uint32
-	More  uint32 // 1: pieces of this line are in the log already
+	More  uint32 // pieces of this line that are in the log already
 	First int64  // with More: the time that its records carry
 
 	StashLen  uint32

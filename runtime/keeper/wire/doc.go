@@ -32,6 +32,11 @@
 //	                                             ◀──  StdinGone{id}      close the insured write end
 //	                                             ◀──  AttachGone{number} close the insured end
 //	                                             ◀──  Exit{id, code, signal, unknown, time}
+//	                                             ◀──  Rotated{id}          compress what was rotated
+//	Packed{path, inode, packed}                  ──▶
+//	                                             ◀──  Packed
+//	Shipped{id, inode}                           ──▶
+//	                                             ◀──  Shipped
 //	Ack{id}                                      ──▶
 //	List                                         ──▶
 //	                                             ◀──  List|more: States … List: States

@@ -29,11 +29,20 @@ type Launch struct {
 
 // LogConfig says where the output of a process goes beside its attachments.
 type LogConfig struct {
-	Format   string // "json-file", or "none" (also "")
+	Format   string // "json-file", "local", or "none" (also "")
 	Path     string // absolute
 	MaxSize  int64  // bytes at which the file is rotated; <= 0: never
 	MaxFiles int    // files kept in all, the current one included; 0 is 1
 	Attrs    []Attr // extra fields of every line ("attrs"), in this order
+
+	// Keep: somebody ships what is in the files, and a file that was not shipped (Shipped) is not rotated
+	// away. The process is not read on, and blocks in the end, until it was; its last words, once it has
+	// ended, are written beyond the size. It wants MaxFiles of 2 and more.
+	Keep bool
+	// NonBlock: what the file system refuses is dropped at once instead of blocking the process a while.
+	NonBlock bool
+	// Announce: rotations are told to clients, to compress what was rotated.
+	Announce bool
 }
 
 // Attr is one extra field of a log line.
@@ -176,6 +185,9 @@ func (m *LogConfig) Encode(e *Enc) {
 	for i := range m.Attrs {
 		e.Msg(5, &m.Attrs[i])
 	}
+	e.Bool(6, m.Keep)
+	e.Bool(7, m.NonBlock)
+	e.Bool(8, m.Announce)
 }
 
 // Decode reads the message's fields.
@@ -194,6 +206,12 @@ func (m *LogConfig) Decode(d *Dec) {
 			var a Attr
 			d.Msg(&a)
 			m.Attrs = append(m.Attrs, a)
+		case 6:
+			m.Keep = d.Bool()
+		case 7:
+			m.NonBlock = d.Bool()
+		case 8:
+			m.Announce = d.Bool()
 		}
 	}
 }

@@ -52,6 +52,8 @@ const (
 	AdoptKind       // a process of a dead keeper comes back, with its descriptors
 	AdoptAttachKind // one of its attachments
 	AdoptEndKind    // that was all: what is still missing is gone
+	ShippedKind     // files of a log that are older than one were shipped (LogFile)
+	PackedKind      // a compressed copy of a rotated file takes its place (LogFile)
 )
 
 // What the keeper says unasked (its seq is 0).
@@ -61,6 +63,7 @@ const (
 	HeldAttachKind                   // insurance: the keeper's end of an attachment
 	StdinGoneKind                    // the process's stdin is closed: so must the insured descriptor be
 	AttachGoneKind                   // the attachment ended: so must the insured descriptor be
+	RotatedKind                      // a log with Announce was rotated, a moment ago, perhaps more than once
 )
 
 // Flag is a bit in a packet's head.
@@ -185,7 +188,7 @@ type Request struct {
 	Signal     int
 	Rows, Cols uint16
 	Name       string // park, take, unpark
-	Path       string // upgrade: the binary
+	Path       string // upgrade: the binary; clear: the log of a container that does not run
 	Attachment uint32
 }
 
@@ -221,6 +224,38 @@ func (m *Request) Decode(d *Dec) {
 			m.Path = d.Str()
 		case 8:
 			m.Attachment = uint32(d.Uint())
+		}
+	}
+}
+
+// LogFile names a file of a log.
+type LogFile struct {
+	ID     string // shipped: the container
+	Path   string // packed: the log's current file
+	Inode  uint64
+	Packed string // packed: the compressed copy, on the same file system and safe on disk
+}
+
+// Encode appends the message's fields.
+func (m *LogFile) Encode(e *Enc) {
+	e.Str(1, m.ID)
+	e.Str(2, m.Path)
+	e.Uint(3, m.Inode)
+	e.Str(4, m.Packed)
+}
+
+// Decode reads the message's fields.
+func (m *LogFile) Decode(d *Dec) {
+	for d.Next() {
+		switch d.Tag {
+		case 1:
+			m.ID = d.Str()
+		case 2:
+			m.Path = d.Str()
+		case 3:
+			m.Inode = d.Uint()
+		case 4:
+			m.Packed = d.Str()
 		}
 	}
 }
