@@ -60,7 +60,7 @@ func (j *join) run(ctx context.Context, wishes []wish) (err error) {
 	if err := j.settle(wishes, nil); err != nil {
 		return err
 	}
-	if j.slot, err = n.pool.get(); err != nil {
+	if j.slot, err = n.slotFor(w); err != nil {
 		return err
 	}
 	ordered := j.ordered(nil)
@@ -109,6 +109,14 @@ func (j *join) run(ctx context.Context, wishes []wish) (err error) {
 	}
 	j.slot.close()
 	return nil
+}
+
+// slotFor gives the namespace that a container is to have.
+func (n *Networks) slotFor(w Want) (*slot, error) {
+	if w.IDMap != nil {
+		return n.mapped.get(*w.IDMap)
+	}
+	return n.pool.get()
 }
 
 // settle chooses ids, names and addresses of the endpoints.

@@ -40,6 +40,7 @@ type Networks struct {
 	bridges *bridge.Driver
 	ports   *port.Table
 	pool    *pool
+	mapped  mapped
 	reaper  *reaper
 	rules   rules
 	relay   *loopback6.Relay
@@ -147,6 +148,7 @@ func open(ctx context.Context, cfg Config) (_ *Networks, err error) {
 		return nil, err
 	}
 	n.pool = openPool(n.nsDir(), n.cfg.PoolSize, n.sandboxFiles(), n.log)
+	n.mapped.dir, n.mapped.log = n.nsDir(), n.log
 	return n, nil
 }
 
@@ -186,6 +188,7 @@ func (n *Networks) closeOnce() (err error) {
 	if n.pool != nil {
 		n.pool.close()
 	}
+	n.mapped.close()
 	if n.reaper != nil {
 		n.reaper.close()
 	}

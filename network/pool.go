@@ -27,7 +27,7 @@ func (s *slot) close() {
 // pool holds namespaces ready, since making one takes a good part of a container's start. One that was given out never
 // comes back.
 type pool struct {
-	dir   string
+	new   func() (*slot, error)
 	log   *slog.Logger
 	ready chan *slot
 	more  chan struct{} // somebody took one
@@ -40,7 +40,6 @@ func openPool(dir string, size int, used map[string]bool, log *slog.Logger) *poo
 	if size == 0 {
 		size = 4
 	}
-	p := &pool{dir: dir, log: log, ready: make(chan *slot, max(size, 0)), more: make(chan struct{}, 1), stop: make(chan struct{})}
 	live, dead, err := netns.List(dir)
 	if err != nil {
 		log.Warn("network namespaces of a former life are not seen", "err", err)
@@ -52,6 +51,11 @@ func openPool(dir string, size int, used map[string]bool, log *slog.Logger) *poo
 			}
 		}
 	}
+	return startPool(size, func() (*slot, error) { return makeSlot(dir) }, log)
+}
+
+func startPool(size int, new func() (*slot, error), log *slog.Logger) *pool {
+	p := &pool{new: new, log: log, ready: make(chan *slot, max(size, 0)), more: make(chan struct{}, 1), stop: make(chan struct{})}
 	p.wg.Go(p.fill)
 	return p
 }
@@ -60,7 +64,7 @@ func openPool(dir string, size int, used map[string]bool, log *slog.Logger) *poo
 func (p *pool) fill() {
 	for {
 		for len(p.ready) < cap(p.ready) {
-			s, err := p.make()
+			s, err := p.new()
 			if err != nil {
 				p.log.Warn("no network namespace can be made ahead", "err", err)
 				break // whoever needs one will see
@@ -90,33 +94,15 @@ func (p *pool) get() (*slot, error) {
 		}
 		return s, nil
 	default:
-		return p.make()
+		return p.new()
 	}
 }
 
-// make makes a namespace with lo up and a socket in it.
-func (p *pool) make() (*slot, error) {
+// makeSlot makes a namespace with lo up and a socket in it.
+func makeSlot(dir string) (*slot, error) {
 	s := &slot{id: id.New()}
-	s.key = filepath.Join(p.dir, id.Short(s.id))
-	err := netns.CreateWith(s.key, func() (err error) {
-		if s.in, err = link.Dial(); err != nil {
-			return err
-		}
-		if err := s.in.Do(link.Set(1, link.Change{Up: true})); err != nil {
-			s.in.Close()
-			return err
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if s.ns, err = netns.Open(s.key); err != nil {
-		s.in.Close()
-		netns.Remove(s.key)
-		return nil, err
-	}
-	return s, nil
+	s.key = filepath.Join(dir, id.Short(s.id))
+	return s.made(func(inside func() error) error { return netns.CreateWith(s.key, inside) })
 }
 
 func (p *pool) drop(s *slot) {

@@ -3,6 +3,8 @@ package network
 import (
 	"net/netip"
 	"time"
+
+	"berth/kernel/idmap"
 )
 
 // Network is what one network is: fixed at its creation, durable, and shown by inspect. A Network that was handed out is not changed.
@@ -101,6 +103,9 @@ type Want struct {
 	Sysctls   map[string]string // of the container; those below net. that name an interface are the driver's matter
 	Rate      uint64            // bits per second, both ways, for each endpoint that has no rate of its own; 0: no limit
 	Weight    uint16            // share of the network's interface, 1 to 1000; 0: 100
+
+	// IDMap is the mapping of the user namespace that the network namespace is to belong to; nil: the engine's own.
+	IDMap *idmap.Pair `json:",omitempty"`
 }
 
 // Sandbox is the network of one running container.

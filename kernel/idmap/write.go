@@ -110,7 +110,13 @@ func run(name string, args []string) error {
 // Namespace gives a descriptor of a new user namespace that has the mapping and no process in it, for
 // mount.IDMap. The kernel makes a namespace only around a process, so one is made and ended before it
 // runs anything.
-func Namespace(p Pair) (int, error) {
+func Namespace(p Pair) (int, error) { return namespace(p, 0, "user") }
+
+// NetNamespace gives a descriptor of a new network namespace with no process in it, which belongs to a new user
+// namespace that has the mapping (ioctl_ns(2), NS_GET_USERNS).
+func NetNamespace(p Pair) (int, error) { return namespace(p, syscall.CLONE_NEWNET, "net") }
+
+func namespace(p Pair, more uintptr, kind string) (int, error) {
 	if err := p.Check(); err != nil {
 		return -1, err
 	}
@@ -120,7 +126,7 @@ func Namespace(p Pair) (int, error) {
 	defer runtime.UnlockOSThread()
 	proc, err := os.StartProcess("/proc/self/exe", []string{"idmap"}, &os.ProcAttr{
 		Sys: &syscall.SysProcAttr{
-			Cloneflags:                 syscall.CLONE_NEWUSER,
+			Cloneflags:                 syscall.CLONE_NEWUSER | more,
 			UidMappings:                p.Users.sys(),
 			GidMappings:                p.Groups.sys(),
 			GidMappingsEnableSetgroups: true,
@@ -135,7 +141,7 @@ func Namespace(p Pair) (int, error) {
 		_ = proc.Kill()
 		_, _ = proc.Wait()
 	}()
-	fd, err := unix.Open("/proc/"+strconv.Itoa(proc.Pid)+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open("/proc/"+strconv.Itoa(proc.Pid)+"/ns/"+kind, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	return fd, fault.Wrap(fault.Internal, err, "make a user namespace for %s", p.Key())
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/idmap"
 )
 
 // Create makes a new network namespace, all links down, and bind mounts it on the file path, which must not exist: its
@@ -43,6 +44,38 @@ func CreateWith(path string, inside func() error) error {
 	}
 	os.Remove(path)
 	return fault.In(err, "make network namespace")
+}
+
+// CreateFor is CreateWith for a namespace that belongs to a new user namespace with the mapping, whose root then rules
+// it. inside may do what the caller may: its thread stays in the caller's user namespace.
+func CreateFor(path string, p idmap.Pair, inside func() error) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return fault.Wrap(kind(err), err, "network namespace")
+	}
+	f.Close()
+	err = createFor(path, p, inside)
+	if err != nil {
+		unix.Unmount(path, unix.MNT_DETACH)
+		os.Remove(path)
+	}
+	return fault.In(err, "make network namespace")
+}
+
+func createFor(path string, p idmap.Pair, inside func() error) error {
+	fd, err := idmap.NetNamespace(p)
+	if err != nil {
+		return err
+	}
+	ns := os.NewFile(uintptr(fd), "net")
+	defer ns.Close()
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), path, "", unix.MS_BIND, ""); err != nil {
+		return fault.Wrap(kind(err), err, "mount it on %s", path)
+	}
+	if inside == nil {
+		return nil
+	}
+	return Do(ns, inside)
 }
 
 // Open opens the namespace that is mounted at path; what is there but is no network namespace (a file whose mount is

@@ -5,12 +5,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/idmap"
+	"berth/kernel/probe"
 )
 
 func needRoot(t *testing.T) {
@@ -190,5 +193,41 @@ func BenchmarkDo(b *testing.B) {
 	defer ns.Close()
 	for b.Loop() {
 		Do(ns, func() error { unix.Getpid(); return nil })
+	}
+}
+
+// A namespace made for a mapping belongs to a user namespace that has it, and no process keeps either.
+func TestCreateFor(t *testing.T) {
+	if os.Getuid() != 0 || !probe.Host().Has(probe.UserNamespace) {
+		t.Skip("needs root and user namespaces: " + probe.Host().Why(probe.UserNamespace))
+	}
+	path := filepath.Join(t.TempDir(), "ns")
+	m := idmap.Map{{Inside: 0, Outside: 700000, Size: 10}}
+	var links []byte
+	if err := CreateFor(path, idmap.Pair{Users: m, Groups: m}, func() (err error) {
+		links, err = os.ReadFile("/proc/thread-self/net/dev")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer Remove(path)
+	if n := strings.Count(string(links), ":"); n != 1 {
+		t.Errorf("not alone in it: %s", links)
+	}
+	ns, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	owner, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_USERNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(owner)
+	if uid, err := unix.IoctlGetUint32(owner, unix.NS_GET_OWNER_UID); err != nil || uid != 0 {
+		t.Errorf("made by %d, %v", uid, err)
+	}
+	if err := CreateFor(path, idmap.Pair{Users: m, Groups: m}, nil); err == nil {
+		t.Error("made twice at one path")
 	}
 }
