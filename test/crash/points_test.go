@@ -23,7 +23,7 @@ func TestDieAtEveryFailpoint(t *testing.T) {
 	if os.Getenv("BERTH_SOAK") != "" {
 		passes = soakPasses
 	}
-	o := newOrdeal(t)
+	o := newTrial(t)
 	died := map[string]int{}
 	for pass := range passes {
 		for p := range all {
@@ -69,7 +69,7 @@ type trial struct {
 	stateless    bool // where containers stand is not compared
 }
 
-func newOrdeal(t *testing.T) *trial {
+func newTrial(t *testing.T) *trial {
 	o := &trial{t: t, left: map[string]bool{}, model: facts{"nameless volumes": "0"}, busybox: busyboxImage(t), extra: extraImage(t)}
 	o.e = newEngine(t)
 	o.e.start() // not armed: the keeper inherits it
