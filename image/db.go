@@ -17,12 +17,14 @@ import (
 	"berth/base/ref"
 )
 
-// The database has four buckets:
+// The database has these buckets:
 //
 //	meta     "version" → 4 bytes, big endian: dbVersion
 //	images   image id ("sha256:…") → JSON of stored
 //	names    full reference ("docker.io/library/busybox:latest", "…@sha256:…") → JSON of target
 //	sources  diff id → JSON list of Source, the latest last
+//	trash    image id → JSON of trashed: images that were removed and can be restored
+//	used     image id → 8 bytes, big endian: nanoseconds since 1970, when a container last used it
 //
 // bbolt makes each transaction durable (two fdatasync) before Update returns.
 const dbVersion = 2
@@ -32,6 +34,8 @@ var (
 	bucketImages  = []byte("images")
 	bucketNames   = []byte("names")
 	bucketSources = []byte("sources")
+	bucketTrash   = []byte("trash")
+	bucketUsed    = []byte("used")
 	keyVersion    = []byte("version")
 )
 
@@ -43,7 +47,11 @@ func openDB(path string) (*bolt.DB, error) {
 	if err != nil {
 		return nil, fault.In(err, "open %s", path)
 	}
-	if err := prepare(db); err != nil {
+	err = prepare(db)
+	if err == nil {
+		err = later(db)
+	}
+	if err != nil {
 		db.Close()
 		return nil, err
 	}
@@ -82,6 +90,25 @@ func prepare(db *bolt.DB) error {
 			}
 		}
 		return tx.Bucket(bucketMeta).Put(keyVersion, binary.BigEndian.AppendUint32(nil, dbVersion))
+	})
+}
+
+// later makes the buckets that came without a new version: older builds pass them over.
+func later(db *bolt.DB) error {
+	there := true
+	err := db.View(func(tx *bolt.Tx) error {
+		there = tx.Bucket(bucketTrash) != nil && tx.Bucket(bucketUsed) != nil
+		return nil
+	})
+	if err != nil || there {
+		return err
+	}
+	return db.Update(func(tx *bolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(bucketTrash)
+		if err == nil {
+			_, err = tx.CreateBucketIfNotExists(bucketUsed)
+		}
+		return err
 	})
 }
 

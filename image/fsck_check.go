@@ -333,6 +333,15 @@ func (c *checker) holds() error {
 			layers[d]++
 		}
 	}
+	for _, t := range c.s.trashed {
+		blobs[t.record.id]++
+		for _, d := range t.record.held {
+			blobs[d]++
+		}
+		for _, d := range t.record.doc.RootFS.DiffIDs {
+			layers[d]++
+		}
+	}
 	for d := range c.s.rootHolds {
 		blobs[d]++
 	}

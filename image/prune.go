@@ -2,45 +2,58 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"berth/base/fault"
+	"berth/base/id"
 	"berth/base/ref"
+	words "berth/base/removal"
 )
 
 // PruneReport tells what Prune deleted.
 type PruneReport struct {
 	Deleted   []Removed
-	Reclaimed int64 // bytes of layers that are gone
+	Reclaimed int64        // bytes of layers that are gone
+	Skipped   []words.Item // of the plan: what has changed since
+	Trashed   bool         // it can be restored; nothing is reclaimed before its time is over
 }
 
-// PrunePlan is what a Prune would remove now.
-type PrunePlan struct {
-	Remove      []PruneItem
-	Reclaimable int64 // bytes of layers that would be gone
+// PlanPrune tells what Prune would do with these filters: those images go that nothing uses and that have no tag, or with the filter
+// dangling=false all that no container uses. Further filters: until, label, label!. It changes nothing. Each item is one reference, and
+// with an image's last one the image; Look is the image's id and names.
+func (s *Store) PlanPrune(f Filters) (*words.Plan, error) {
+	return s.planPrune(f, nil)
 }
 
-// PruneItem is one reference that would be removed, and with an image's last one the image.
-type PruneItem struct {
-	Name  string   // a name as people write it, or an id
-	ID    string   // of the image
-	Size  int64    // bytes of the image's layers, also those that others have too
-	Drops []string // ids of the images that would be gone with it: on the last item of each
+// PlanPruneWithout is PlanPrune as if some containers were gone.
+func (s *Store) PlanPruneWithout(f Filters, gone func(containerID string) bool) (*words.Plan, error) {
+	return s.planPrune(f, gone)
 }
 
-// PlanPrune tells what Prune would do with the same filters. It changes nothing.
-func (s *Store) PlanPrune(f Filters) (*PrunePlan, error) {
-	names, err := s.pruneNames(f)
+func (s *Store) planPrune(f Filters, gone func(string) bool) (*words.Plan, error) {
+	now := time.Now()
+	sel, err := readPrune(f, now)
 	if err != nil {
 		return nil, err
 	}
+	names, spared := s.unusedOf(s.prunable(sel, f), gone)
+	plan := s.planOf(names, now)
+	plan.Spare = append(plan.Spare, spared...)
+	words.Sort(plan.Spare)
+	return plan, nil
+}
+
+// planOf makes a plan of references that are to go.
+func (s *Store) planOf(names []string, now time.Time) *words.Plan {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	plan := &PrunePlan{}
+	plan := words.NewPlan(now)
 	taken := map[ref.Ref]bool{}
 	gone := map[digest.Digest]bool{}
 	for _, name := range names {
@@ -49,7 +62,12 @@ func (s *Store) PlanPrune(f Filters) (*PrunePlan, error) {
 			continue // removed meanwhile
 		}
 		group := s.groupIn(s.views(), h.r)
-		item := PruneItem{Name: name, ID: string(h.r.id), Size: h.r.size}
+		item := words.Item{
+			Kind: words.Image, ID: string(h.r.id), Name: name, Look: s.look(h.r), Size: h.r.size, LastUsed: s.used.at(h.r.id), Why: s.whyPrune(h.r),
+		}
+		if h.r.doc.Created != nil {
+			item.Created = *h.r.doc.Created
+		}
 		if n, err := ref.Parse(name); err == nil {
 			if _, ok := s.names[lookupForm(n)]; ok {
 				taken[lookupForm(n)] = true
@@ -65,7 +83,23 @@ func (s *Store) PlanPrune(f Filters) (*PrunePlan, error) {
 		plan.Remove = append(plan.Remove, item)
 	}
 	plan.Reclaimable = s.freedBy(gone)
-	return plan, nil
+	return plan
+}
+
+// look is what a plan remembers of an image: whether it is the same and has the same names; mu is held.
+func (s *Store) look(r *record) string {
+	var list []string
+	for _, n := range s.namesOf(r) {
+		list = append(list, n.String())
+	}
+	return string(r.id) + " " + strings.Join(list, " ")
+}
+
+func (s *Store) whyPrune(r *record) string {
+	if len(s.snapshot(r, "").RepoTags) == 0 {
+		return "it has no tag"
+	}
+	return "no container uses it"
 }
 
 // freedBy gives the bytes of the layers that only some images have; mu is held.
@@ -91,46 +125,95 @@ func (s *Store) freedBy(gone map[digest.Digest]bool) (size int64) {
 	return size
 }
 
-// unusedOf leaves out the references whose images containers use, on any platform. They would be refused one by one, but for those
-// that have several names: these would lose all but one.
-func (s *Store) unusedOf(names []string) []string {
+// unusedOf leaves out the references whose images containers use, on any platform, and says who does. They would be refused one by
+// one, but for those that have several names: these would lose all but one.
+func (s *Store) unusedOf(names []string, gone func(string) bool) (unused []string, spared []words.Item) {
 	groups := make([][]string, len(names))
+	items := make([]words.Item, len(names))
 	s.mu.RLock()
 	for i, name := range names {
 		if h, err := s.resolve(name); err == nil {
 			groups[i] = s.groupOf(h.r)
+			items[i] = words.Item{Kind: words.Image, ID: string(h.r.id), Name: name, Size: h.r.size, LastUsed: s.used.at(h.r.id)}
+			if n, err := ref.Parse(name); err == nil && s.names[lookupForm(n)].ID != "" {
+				items[i].Name = n.Familiar()
+			}
 		}
 	}
 	s.mu.RUnlock()
-	var unused []string
 	for i, name := range names {
-		if !slices.ContainsFunc(groups[i], func(id string) bool { return len(s.usedBy(id)) > 0 }) {
-			unused = append(unused, name)
+		var users []string
+		for _, image := range groups[i] {
+			for _, u := range s.usedBy(image) {
+				if gone != nil && gone(u.ContainerID) {
+					continue
+				}
+				who := "stopped container " + id.Short(u.ContainerID)
+				if u.Running {
+					who = "running container " + id.Short(u.ContainerID)
+				}
+				users = append(users, who)
+			}
 		}
+		if len(users) == 0 {
+			unused = append(unused, name)
+			continue
+		}
+		items[i].Why = "used by " + some(users)
+		spared = append(spared, items[i])
 	}
-	return unused
+	return unused, spared
 }
 
-// Prune deletes images that nothing uses: those without a tag, or with the filter dangling=false all that no container
-// uses. Further filters: until, label, label!. What is in the way of one image is no error, it stays.
-func (s *Store) Prune(ctx context.Context, f Filters) (PruneReport, error) {
-	report := PruneReport{}
-	names, err := s.pruneNames(f)
-	if err != nil {
-		return report, err
+// some names the first of many.
+func some(all []string) string {
+	if len(all) <= 3 {
+		return strings.Join(all, ", ")
 	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:3], ", "), len(all)-3)
+}
+
+// Prune plans with these filters, and does it. What is in the way of one image is no error, it stays.
+func (s *Store) Prune(ctx context.Context, f Filters) (PruneReport, error) {
+	plan, err := s.PlanPrune(f)
+	if err != nil {
+		return PruneReport{}, err
+	}
+	return s.ApplyPrune(ctx, plan)
+}
+
+// ApplyPrune removes what a plan says, as far as it still looks as it did then, and nothing else.
+func (s *Store) ApplyPrune(ctx context.Context, plan *words.Plan) (PruneReport, error) {
+	report := s.removePlanned(ctx, plan, RemoveOptions{})
+	s.emit(Event{Action: "prune", Attrs: map[string]string{"reclaimed": strconv.FormatInt(report.Reclaimed, 10)}})
+	return report, nil
+}
+
+func (s *Store) removePlanned(ctx context.Context, plan *words.Plan, o RemoveOptions) (report PruneReport) {
+	report.Trashed = s.cfg.Trash != nil && s.cfg.Trash() > 0 && !o.ForGood
 	sizes := map[string]int64{} // of layers that are there before and, in the end, not after
 	for _, i := range s.layers.List() {
 		sizes[string(i.DiffID)] = i.Size
 	}
-	for _, name := range names {
+	changed := s.changedSince(plan)
+	for _, item := range words.Of(plan.Remove, words.Image) {
 		if ctx.Err() != nil {
 			break // what was deleted is told all the same
 		}
-		done, err := s.Remove(ctx, name, RemoveOptions{})
-		report.Deleted = append(report.Deleted, done...)
-		if err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
-			s.log.Warn("prune image", "image", name, "err", err)
+		why := changed[item.ID]
+		if why == "" {
+			done, err := s.removeLooking(ctx, item, o)
+			report.Deleted = append(report.Deleted, done...)
+			if err != nil {
+				why = err.Error()
+			}
+			if err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
+				s.log.Warn("prune image", "image", item.Name, "err", err)
+			}
+		}
+		if why != "" {
+			item.Why = why
+			report.Skipped = append(report.Skipped, item)
 		}
 	}
 	for _, i := range s.layers.List() {
@@ -139,33 +222,76 @@ func (s *Store) Prune(ctx context.Context, f Filters) (PruneReport, error) {
 	for _, size := range sizes {
 		report.Reclaimed += size
 	}
-	s.emit(Event{Action: "prune", Attrs: map[string]string{"reclaimed": strconv.FormatInt(report.Reclaimed, 10)}})
-	return report, nil
+	return report
 }
 
-// pruneNames reads the filters of a prune and gives the references to remove.
-func (s *Store) pruneNames(f Filters) ([]string, error) {
-	if err := f.known("dangling", "label", "label!", "until"); err != nil {
-		return nil, err
-	}
-	danglingOnly, _, err := f.flag("dangling", true)
-	if err != nil {
-		return nil, err
-	}
-	var until time.Time
-	switch values := f["until"]; {
-	case len(values) > 1:
-		return nil, fault.New(fault.Invalid, "more than one until filter specified")
-	case len(values) == 1:
-		if until, err = moment(values[0], time.Now()); err != nil {
-			return nil, err
+// changedSince says why images of a plan are left: they do not look as they did. An image of which several references are to go is
+// looked at once, before the first goes.
+func (s *Store) changedSince(plan *words.Plan) map[string]string {
+	why := map[string]string{}
+	looked := map[string]bool{}
+	for _, item := range words.Of(plan.Remove, words.Image) {
+		if looked[item.ID] {
+			continue
+		}
+		looked[item.ID] = true
+		s.mu.RLock()
+		r := s.images[digest.Digest(item.ID)]
+		var group []string
+		now := ""
+		if r != nil {
+			now = s.look(r)
+			group = s.groupOf(r)
+		}
+		s.mu.RUnlock()
+		switch {
+		case r == nil:
+			why[item.ID] = "it is gone already"
+		case now != item.Look:
+			why[item.ID] = "its names have changed"
+		}
+		for _, id := range group {
+			if u := s.usedBy(id); len(u) > 0 && why[item.ID] == "" {
+				why[item.ID] = "a container uses it now"
+			}
 		}
 	}
-	return s.unusedOf(s.prunable(danglingOnly, until, f)), nil
+	return why
 }
 
-// prunable gives the references to remove.
-func (s *Store) prunable(danglingOnly bool, until time.Time, f Filters) (names []string) {
+// removeLooking removes one reference of a plan if it is still one of that image.
+func (s *Store) removeLooking(ctx context.Context, item words.Item, o RemoveOptions) ([]Removed, error) {
+	o.only = digest.Digest(item.ID)
+	return s.Remove(ctx, item.Name, o)
+}
+
+// pruning are the filters of a prune as they were read.
+type pruning struct {
+	dangling bool // only images without a tag
+	until    time.Time
+}
+
+// readPrune reads the filters of a prune.
+func readPrune(f Filters, now time.Time) (p pruning, err error) {
+	if err := f.known("dangling", "label", "label!", "until"); err != nil {
+		return p, err
+	}
+	if p.dangling, _, err = f.flag("dangling", true); err != nil {
+		return p, err
+	}
+	switch values := f["until"]; {
+	case len(values) > 1:
+		return p, fault.New(fault.Invalid, "more than one until filter specified")
+	case len(values) == 1:
+		if p.until, err = moment(values[0], now); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// prunable gives the references to remove, those of images in use among them.
+func (s *Store) prunable(p pruning, f Filters) (names []string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	parents := s.parents()
@@ -175,10 +301,10 @@ func (s *Store) prunable(danglingOnly bool, until time.Time, f Filters) (names [
 			continue // goes with the image of its index
 		}
 		refs := s.byID[id]
-		if len(refs) == 0 && parents[id] || danglingOnly && parents[id] {
+		if len(refs) == 0 && parents[id] || p.dangling && parents[id] {
 			continue
 		}
-		if !until.IsZero() && (r.doc.Created == nil || r.doc.Created.After(until)) {
+		if !p.until.IsZero() && (r.doc.Created == nil || r.doc.Created.After(p.until)) {
 			continue
 		}
 		if !f.labels("label", r.doc.Config.Labels) || len(f["label!"]) > 0 && f.labels("label!", r.doc.Config.Labels) {
@@ -188,7 +314,7 @@ func (s *Store) prunable(danglingOnly bool, until time.Time, f Filters) (names [
 		switch {
 		case len(refs) == 0:
 			names = append(names, string(id))
-		case !danglingOnly || !tagged:
+		case !p.dangling || !tagged:
 			for _, n := range refs {
 				names = append(names, n.String())
 			}

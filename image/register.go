@@ -218,6 +218,7 @@ type change struct {
 	drop    []ref.Ref
 	index   *index // that becomes known
 	sources map[digest.Digest][]Source
+	trash   map[digest.Digest]*trashed // of gone: what can be restored
 }
 
 func newChange() *change {
@@ -252,6 +253,11 @@ func (s *Store) apply(c *change) error {
 		for id := range c.gone {
 			if err := deleteImage(tx, id); err != nil {
 				return err
+			}
+			if t := c.trash[id]; t != nil {
+				if err := putTrashed(tx, id, t); err != nil {
+					return err
+				}
 			}
 		}
 		for _, n := range c.drop {
@@ -322,7 +328,13 @@ func (s *Store) apply(c *change) error {
 	for _, b := range mended {
 		s.releaseBroken(b)
 	}
-	for _, r := range c.gone {
+	for id, r := range c.gone {
+		if t := c.trash[id]; t != nil { // its holds are the trash's now
+			s.throwAway(id)
+			t.record = r
+			s.trashed[id] = t
+			continue
+		}
 		s.forgetSources(s.release(r))
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -18,7 +19,11 @@ import (
 type RemoveOptions struct {
 	Force     bool       // also images that stopped containers use or that have several names
 	NoPrune   bool       // keep parents without names
+	ForGood   bool       // not into the trash
+	Reason    string     // why, told with the events; "" somebody asked
 	Platforms []Platform // take only the images for these platforms, and names only where none is left; empty: all
+
+	only digest.Digest // the reference must be one of this image; "" whichever it is
 }
 
 // Removed is one line of what Remove did: a name taken, or an image or layer deleted.
@@ -46,7 +51,13 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Rem
 		}
 		return nil, err
 	}
+	if o.only != "" && h.r.id != o.only {
+		return nil, fault.New(fault.NotFound, "%s is another image now", name)
+	}
 	rm := &removal{s: s, o: o}
+	if s.cfg.Trash != nil && !o.ForGood {
+		rm.window = s.cfg.Trash()
+	}
 	switch {
 	case len(o.Platforms) > 0:
 		err = rm.platforms(name, h)
@@ -58,6 +69,9 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Rem
 		err = rm.name(name, h.r)
 	}
 	for _, e := range rm.events {
+		if o.Reason != "" {
+			e.Attrs = map[string]string{"reason": o.Reason}
+		}
 		s.emit(e)
 	}
 	return rm.done, err
@@ -69,6 +83,8 @@ type removal struct {
 	o      RemoveOptions
 	done   []Removed
 	events []Event
+	window time.Duration // how long what goes can be restored; 0: not at all
+	first  digest.Digest // the first image that went
 }
 
 // byID reports whether a reference speaks of the image rather than of one of its names: it is none of them.
@@ -344,6 +360,13 @@ func (rm *removal) delete(r *record, names []ref.Ref) error {
 	c.drop = names
 	c.gone[r.id] = r
 	gone := s.goneChains(r)
+	if rm.window > 0 {
+		c.trash = map[digest.Digest]*trashed{r.id: rm.trashed(r, names)}
+		gone = nil // nothing is deleted yet
+	}
+	if rm.first == "" {
+		rm.first = r.id
+	}
 	if err := s.apply(c); err != nil {
 		return err
 	}

@@ -24,13 +24,14 @@ import (
 
 // Config says where the store is and how it behaves.
 type Config struct {
-	Root      string         // directory of the store alone
-	Limits    archive.Limits // of one layer
-	UserXattr bool           // layers are mounted in a user namespace
-	KeepBlobs bool           // keep the compressed layers of images that come from now on, beside the unpacked ones
-	Facts     probe.Features // the zero value asks the kernel
-	Log       *slog.Logger   // nil: nothing is logged
-	Events    func(Event)    // told what happened to images, after it is durable; nil: nobody. It must not call back
+	Root      string               // directory of the store alone
+	Limits    archive.Limits       // of one layer
+	UserXattr bool                 // layers are mounted in a user namespace
+	KeepBlobs bool                 // keep the compressed layers of images that come from now on, beside the unpacked ones
+	Facts     probe.Features       // the zero value asks the kernel
+	Log       *slog.Logger         // nil: nothing is logged
+	Trash     func() time.Duration // how long what Remove and Prune delete can be restored, asked each time; nil or 0: not at all
+	Events    func(Event)          // told what happened to images, after it is durable; nil: nobody. It must not call back
 }
 
 // Event is something that happened to an image, in the words of docker events.
@@ -69,7 +70,10 @@ type Store struct {
 
 	derived atomic.Pointer[views] // what follows from the above; nil after a change
 
+	used usedTimes // when images were last used
+
 	// Guarded by changing.
+	trashed      map[digest.Digest]*trashed
 	rootHolds    map[digest.Digest]bool // root documents held for names
 	staleSources []digest.Digest        // in the database still, for layers that are gone
 }
@@ -106,6 +110,7 @@ type Image struct {
 	Manifest    *Descriptor
 	Index       *Descriptor
 	Tagged      time.Time
+	LastUsed    time.Time // by a container that was created or started; zero: not since Berth notes it
 }
 
 // Open opens or makes the store in cfg.Root and recovers it; another process that has it open is Conflict.
@@ -113,7 +118,7 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Log, usedBy: func(string) []Use { return nil },
 		images: map[digest.Digest]*record{}, broken: map[digest.Digest]*brokenImage{}, names: map[ref.Ref]target{}, byID: map[digest.Digest][]ref.Ref{},
-		indexes: map[digest.Digest]*index{}, sources: map[digest.Digest][]Source{}, rootHolds: map[digest.Digest]bool{},
+		indexes: map[digest.Digest]*index{}, sources: map[digest.Digest][]Source{}, rootHolds: map[digest.Digest]bool{}, trashed: map[digest.Digest]*trashed{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -143,6 +148,12 @@ func (s *Store) openRest() (err error) {
 	if err := s.readAll(); err != nil {
 		return err
 	}
+	if err := s.readTrash(); err != nil {
+		return err
+	}
+	if err := s.used.open(s); err != nil {
+		return err
+	}
 	s.changing.Lock()
 	s.settle()
 	err = s.completeRecords()
@@ -161,6 +172,7 @@ func (s *Store) openRest() (err error) {
 func (s *Store) Close() error {
 	var err error
 	if s.db != nil {
+		s.used.close()
 		err = s.db.Close()
 	}
 	if lerr := s.layers.Close(); err == nil {
@@ -275,7 +287,7 @@ func (s *Store) Get(id digest.Digest) (*Image, error) {
 func (s *Store) snapshot(r *record, root digest.Digest) *Image {
 	img := &Image{
 		ID: string(r.id), RepoTags: []string{}, RepoDigests: []string{}, Parent: string(r.Parent), Config: r.doc,
-		Layers: r.doc.RootFS.DiffIDs, Size: r.size, Tagged: r.Tagged,
+		Layers: r.doc.RootFS.DiffIDs, Size: r.size, Tagged: r.Tagged, LastUsed: s.used.at(r.id),
 	}
 	img.Manifest, img.Index = s.originOf(r, root)
 	if r.doc.Created != nil {
