@@ -14,9 +14,19 @@ type streams interface {
 	Resize(ctx context.Context, ref string, rows, cols uint16) error
 }
 
-// containerAttach joins the client with the container's first process. Errors come before the connection is taken over, so that they
-// have a status code.
+// containerAttach joins the client with the container's first process. Errors come before the client is answered, so that they
+// have a status code; as in Docker they are plain text.
 func containerAttach(s *Server, c *call) error {
+	if err := s.attach(c); err != nil {
+		if c.began {
+			return err
+		}
+		return c.refuseStream(err)
+	}
+	return nil
+}
+
+func (s *Server) attach(c *call) error {
 	o := engine.AttachOptions{
 		Stdin: c.flag("stdin"), Stdout: c.flag("stdout"), Stderr: c.flag("stderr"), Logs: c.flag("logs"), Stream: c.flag("stream"), DetachKeys: c.text("detachKeys"),
 	}

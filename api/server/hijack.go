@@ -70,6 +70,20 @@ func (c *call) hijack(framed bool, headers ...string) (*takeover, error) {
 	return t, nil
 }
 
+// refuseStream answers a request for a stream with an error as Docker does: the sentence alone, and the end of the connection.
+func (c *call) refuseStream(failed error) error {
+	conn, _, err := http.NewResponseController(c.w).Hijack()
+	if err != nil {
+		return failed // on a connection that cannot be taken over it is an answer like others
+	}
+	c.began = true
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(lingering))
+	code := codeOf(failed)
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n\r\n%s\r\n", code, http.StatusText(code), rawStream, failed)
+	return nil
+}
+
 // earlyOutput is how long such clients are given to read the head of an answer alone.
 const earlyOutput = 40 * time.Millisecond
 
@@ -86,6 +100,8 @@ type pumpOptions struct {
 	stdin bool // what the client sends goes to the process
 	// closeStdin: the end of the client's input is the end of the process's. Otherwise it means that the client leaves, as in Docker.
 	closeStdin bool
+	// whole: the client's connection has no halves, so that the end of its input is its leaving in any case.
+	whole bool
 }
 
 // pump joins a client and a process until both are done. It owns both ends and closes them.
@@ -138,12 +154,20 @@ func (t *takeover) input(process engine.Conn, o pumpOptions, outputDone <-chan s
 		case in.err == nil: // the process does not take any more
 		case errors.Is(in.err, io.EOF) && o.closeStdin:
 			_ = process.CloseWrite()
+			if o.whole {
+				process.Close()
+				return
+			}
 		default:
 			process.Close() // the client has left or broke off
 			return
 		}
 	}
 	_, _ = io.Copy(io.Discard, t.in)
+	if o.whole {
+		process.Close()
+		return
+	}
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
