@@ -36,6 +36,9 @@ type Input struct {
 
 	// Devices finds device nodes on the host; see Host.
 	Devices Nodes
+
+	// Inject edits the specification for the devices that were asked for by what they are; nil: nobody does. See engine/cdi.
+	Inject func(*specs.Spec, []container.DeviceRequest) error
 }
 
 // Nodes looks at device nodes.
@@ -75,6 +78,11 @@ func (r *Rules) Build(in Input) (Built, error) {
 			return Built{}, err
 		}
 	}
+	if in.Inject != nil {
+		if err := in.Inject(out, s.Resources.DeviceRequests); err != nil {
+			return Built{}, err
+		}
+	}
 	p, err := r.seccomp(in, opt, out.Process.Capabilities.Bounding)
 	if err != nil {
 		return Built{}, err
@@ -96,6 +104,7 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 		User:         ProcessUser(in.User),
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 	}
+	p.User.Umask = s.Process.Umask
 	if r.cfg.SELinux && !s.Security.Privileged { // in Docker too privilege wins over label=type:…
 		p.SelinuxLabel = in.Record.ProcessLabel
 	}
@@ -181,7 +190,7 @@ func (r *Rules) namespaces(out *specs.Spec, in Input, _ options) error {
 	return nil
 }
 
-func (r *Rules) mounts(out *specs.Spec, in Input, _ options) error {
+func (r *Rules) mounts(out *specs.Spec, in Input, opt options) error {
 	var own []specs.Mount
 	asked := in.Record.AllMounts()
 	for i := range asked {
@@ -202,7 +211,7 @@ func (r *Rules) mounts(out *specs.Spec, in Input, _ options) error {
 		})
 	}
 	var all []specs.Mount
-	for _, m := range r.systemMounts(in) {
+	for _, m := range r.systemMounts(in, opt) {
 		if !covered(m.Destination) {
 			all = append(all, m)
 		}
@@ -221,7 +230,7 @@ func (r *Rules) mounts(out *specs.Spec, in Input, _ options) error {
 }
 
 // systemMounts gives /proc, /dev, /sys and the rest as this container wants them.
-func (r *Rules) systemMounts(in Input) []specs.Mount {
+func (r *Rules) systemMounts(in Input, opt options) []specs.Mount {
 	s := in.Record.Spec
 	var all []specs.Mount
 	for _, m := range spec.Mounts(s.Resources.ShmSize) {
@@ -236,7 +245,11 @@ func (r *Rules) systemMounts(in Input) []specs.Mount {
 				m = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: in.Shm, Options: []string{"rbind", "rprivate"}}
 			}
 		case "/sys", "/sys/fs/cgroup":
-			if s.Security.Privileged {
+			writable := s.Security.Privileged
+			if m.Destination == "/sys/fs/cgroup" && opt.writableCgroups != nil {
+				writable = *opt.writableCgroups
+			}
+			if writable {
 				m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == "ro" })
 			}
 		}

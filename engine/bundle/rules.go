@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -46,6 +47,8 @@ type options struct {
 	apparmor  string
 	labels    []string
 	noNewPriv bool
+
+	writableCgroups *bool // nil: as privilege says
 }
 
 // parseOptions reads --security-opt in both of Docker's notations, "key=value" and "key:value".
@@ -70,6 +73,12 @@ func parseOptions(list []string, noNewPriv bool) (options, error) {
 			o.apparmor = value
 		case "label":
 			o.labels = append(o.labels, value)
+		case "writable-cgroups":
+			yes, err := strconv.ParseBool(value)
+			if err != nil {
+				return o, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
+			}
+			o.writableCgroups = &yes
 		case "no-new-privileges":
 			switch value {
 			case "true":

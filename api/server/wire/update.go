@@ -16,7 +16,7 @@ type UpdateRequest struct {
 
 // Change is what an update asks for.
 type Change struct {
-	Resources container.Resources // what is zero or nil stays as it is
+	Resources container.Resources // what is zero or nil stays as it is; a list of devices, also an empty one, takes the place of the old
 	Restart   *container.Restart  // nil: stays
 }
 
@@ -45,17 +45,11 @@ func (r *UpdateRequest) Change(v Version) (Change, error) {
 		{u.CgroupParent != "", "CgroupParent", fault.Invalid, notLater},
 		{u.OomKillDisable != nil && *u.OomKillDisable, "OomKillDisable", fault.Invalid, notLater},
 		{u.MemorySwappiness != nil && *u.MemorySwappiness != -1, "MemorySwappiness", fault.Invalid, notLater},
-		{len(u.BlkioWeightDevice) > 0, "BlkioWeightDevice", fault.NotImplemented, noDeviceUpdate},
-		{len(u.BlkioDeviceReadBps) > 0, "BlkioDeviceReadBps", fault.NotImplemented, noDeviceUpdate},
-		{len(u.BlkioDeviceWriteBps) > 0, "BlkioDeviceWriteBps", fault.NotImplemented, noDeviceUpdate},
-		{len(u.BlkioDeviceReadIOps) > 0, "BlkioDeviceReadIOps", fault.NotImplemented, noDeviceUpdate},
-		{len(u.BlkioDeviceWriteIOps) > 0, "BlkioDeviceWriteIOps", fault.NotImplemented, noDeviceUpdate},
 		{u.CPUCount != 0, "CpuCount", fault.Invalid, notLinux},
 		{u.CPUPercent != 0, "CpuPercent", fault.Invalid, notLinux},
 		{u.IOMaximumIOps != 0, "IOMaximumIOps", fault.Invalid, notLinux},
 		{u.IOMaximumBandwidth != 0, "IOMaximumBandwidth", fault.Invalid, notLinux},
 		{r.KernelMemory != 0 && v < 42, "KernelMemory", fault.NotImplemented, noKernelLimit},
-		{r.KernelMemoryTCP != 0 && v >= 40 && v < 52, "KernelMemoryTCP", fault.NotImplemented, noKernelTCP},
 	} {
 		if f.set {
 			return Change{}, fault.New(f.kind, "%s: %s", f.name, f.why)
@@ -63,17 +57,13 @@ func (r *UpdateRequest) Change(v Version) (Change, error) {
 	}
 	u.OomKillDisable, u.MemorySwappiness = nil, nil
 	c := Change{Resources: resources(u)}
+	if v >= 40 && v < 52 {
+		c.Resources.KernelMemoryTCP = r.KernelMemoryTCP
+	}
 	if p := r.RestartPolicy; p.Name != "" || p.MaximumRetryCount != 0 {
-		if err := containertypes.ValidateRestartPolicy(p); err != nil {
-			return Change{}, fault.Wrap(fault.Invalid, err, "")
-		}
 		c.Restart = &container.Restart{Name: string(p.Name), MaxRetries: p.MaximumRetryCount}
 	}
 	return c, nil
 }
 
-const (
-	notLater       = "cannot be changed after the container was created"
-	noDeviceUpdate = "limits of single devices cannot be changed later in this build"
-	noKernelTCP    = "TCP buffers cannot be limited apart in this build"
-)
+const notLater = "cannot be changed after the container was created"
