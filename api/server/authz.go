@@ -58,7 +58,7 @@ func (s *Server) carry(c *call, to *route) error {
 	if len(plugins) == 0 {
 		return to.handle(s, c)
 	}
-	q, err := authzRequest(c)
+	q, err := authzRequest(c, to)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (s *Server) carry(c *call, to *route) error {
 		return nil
 	}
 	q.ResponseStatusCode, q.ResponseHeaders = w.code, flat(w.Header())
-	if isJSON(w.Header().Get("Content-Type")) && !secret(c.r.URL.Path) {
+	if isJSON(w.Header().Get("Content-Type")) && !to.secret() {
 		q.ResponseBody = w.body.Bytes()
 	}
 	for i := len(plugins) - 1; i >= 0; i-- {
@@ -110,7 +110,7 @@ func allowed(ctx context.Context, p Authorizer, method string, q *authzQuestion)
 }
 
 // authzRequest describes a request. Its body is read where it is JSON, and put back.
-func authzRequest(c *call) (*authzQuestion, error) {
+func authzRequest(c *call, to *route) (*authzQuestion, error) {
 	q := &authzQuestion{RequestMethod: c.r.Method, RequestURI: c.r.RequestURI, RequestHeaders: flat(c.r.Header)}
 	delete(q.RequestHeaders, "X-Registry-Auth")
 	delete(q.RequestHeaders, "X-Registry-Config")
@@ -122,7 +122,7 @@ func authzRequest(c *call) (*authzQuestion, error) {
 			q.User, q.UserAuthNMethod = t.PeerCertificates[0].Subject.CommonName, "TLS"
 		}
 	}
-	if c.r.Body == nil || !isJSON(c.r.Header.Get("Content-Type")) || secret(c.r.URL.Path) {
+	if c.r.Body == nil || !isJSON(c.r.Header.Get("Content-Type")) || to.secret() {
 		return q, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(c.r.Body, maxAuthzBody+1))
@@ -138,7 +138,7 @@ func authzRequest(c *call) (*authzQuestion, error) {
 }
 
 // secret reports whether a request or its answer carries a password.
-func secret(path string) bool { return path == "/auth" || strings.HasSuffix(path, "/auth") }
+func (r *route) secret() bool { return r.path == "/auth" }
 
 func isJSON(contentType string) bool {
 	kind, _, err := mime.ParseMediaType(contentType)

@@ -34,6 +34,7 @@ func (s *Server) attend(c *call, to *route) {
 	if s.cfg.Observe != nil {
 		s.cfg.Observe(Answered{Method: to.method, Route: to.path, Code: code, Took: s.now().Sub(begun), Stream: to.stream})
 	}
+	s.audit(c, to, code, err, s.now().Sub(begun), false)
 	if err != nil {
 		s.fail(c, err)
 	}
@@ -54,7 +55,12 @@ func (s *Server) span(c *call, to *route) (end func(error)) {
 }
 
 // about is what the engine tells of itself at the moment.
-func (s *Server) about() *About { return s.describes.Load() }
+func (s *Server) about() *About {
+	if s.gate != nil {
+		return s.gate.plain.about()
+	}
+	return s.describes.Load()
+}
 
 // Describe replaces what the engine tells of itself, after its configuration was read again.
 func (s *Server) Describe(a About) { s.describes.Store(&a) }

@@ -29,8 +29,9 @@ type call struct {
 	v     wire.Version // the version that counts
 	name  string       // what stands for {name} in the route
 	q     url.Values
-	began bool // the status is out
-	code  int  // which it was
+	began bool   // the status is out
+	made  string // what the request made, for the audit log
+	code  int    // which it was
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }

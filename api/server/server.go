@@ -7,12 +7,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
+	"berth/api/access"
 	"berth/api/server/wire"
 	"berth/base/fault"
 )
@@ -28,6 +30,9 @@ type Config struct {
 	Plugins    Plugins
 	Events     Events
 	System     System
+	Access     Accesses
+
+	Audit Audit // who hears of requests
 
 	// Authorizers gives the plugins that decide about requests, in their order; nil: nobody is asked. When it fails, nothing is allowed.
 	Authorizers func(ctx context.Context) ([]Authorizer, error)
@@ -37,7 +42,9 @@ type Config struct {
 	Defaults wire.Defaults        // what the engine does where a container's specification says nothing
 	Observe  func(Answered)       // hears of every request that had a route, after its answer; nil: nobody
 	Traces   trace.TracerProvider // collects spans; nil: nobody
-	Shutdown func()               // begins the end: all containers stop, then the engine; it returns at once
+	// Reload reads the engine's configuration again and tells what differs; with apply, what can take effect does. nil: it cannot.
+	Reload   func(apply bool) ([]Setting, error)
+	Shutdown func() // begins the end: all containers stop, then the engine; it returns at once
 
 	Log *slog.Logger
 	Now func() time.Time
@@ -49,6 +56,8 @@ type Server struct {
 	log   *slog.Logger
 	now   func() time.Time
 	table *table
+	rules map[string]access.Rule // of the routes, for policies and the audit log
+	gate  *gate                  // of an access socket; nil: everything is allowed
 
 	describes atomic.Pointer[About]
 
@@ -64,7 +73,7 @@ type Server struct {
 
 // New makes a Server. It serves nothing yet.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, table: newTable(routes())}
+	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, table: newTable(routes()), rules: rules()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -77,6 +86,7 @@ func New(cfg Config) *Server {
 	s.http = &http.Server{
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return s.base },
+		ConnContext:       withPeer,
 		ReadHeaderTimeout: time.Minute,     // a client that dribbles its headers
 		IdleTimeout:       5 * time.Minute, // between two requests; bodies and answers may take as long as they need
 		MaxHeaderBytes:    256 << 10,
@@ -114,6 +124,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{w: w, r: r}
 	defer s.survive(c)
+	for _, check := range []func(*http.Request) error{wellFormed, ofBrowser} {
+		if err := check(r); err != nil {
+			s.audit(c, nil, codeOf(err), err, 0, false)
+			s.fail(c, err)
+			return
+		}
+	}
 	if clean := cleanPath(r.URL.Path); clean != r.URL.Path {
 		to := url.URL{Path: clean, RawQuery: r.URL.RawQuery}
 		http.Redirect(w, r, to.String(), http.StatusMovedPermanently)
@@ -124,12 +141,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var rest string
-	c.asked, rest = splitVersion(r.URL.Path)
+	c.asked, rest = splitVersion(routed(r.URL))
 	found, name := s.table.find(r.Method, rest)
 	if found == nil {
+		s.audit(c, nil, http.StatusNotFound, nil, 0, false)
 		_ = c.json(http.StatusNotFound, errorBody{"page not found"})
 		return
 	}
+	name = strings.ReplaceAll(name, encodedSlash, "/")
 	c.name = name
 	h := w.Header()
 	h.Set("Server", "Berth/"+s.about().Version+" (linux)")
@@ -158,6 +177,11 @@ func (s *Server) answer(c *call, to *route) error {
 	if c.q, err = url.ParseQuery(c.r.URL.RawQuery); err != nil {
 		return fault.Wrap(fault.Invalid, err, "")
 	}
+	if s.gate != nil {
+		if err := s.gate.admit(c, to); err != nil {
+			return err
+		}
+	}
 	if to.handle == nil && to.absent != "" {
 		// `docker inspect NAME` asks every kind of thing for the name, and stops at any other answer than 404.
 		return fault.New(fault.NotFound, to.absent+" (%s not in this build of Berth)", c.name, to.lacks)
@@ -170,6 +194,7 @@ func (s *Server) answer(c *call, to *route) error {
 		defer cancel()
 		defer context.AfterFunc(s.leaving, cancel)()
 		c.r = c.r.WithContext(ctx)
+		s.audit(c, to, 0, nil, 0, true)
 	}
 	return s.carry(c, to)
 }

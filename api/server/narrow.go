@@ -1,0 +1,650 @@
+package server
+
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	networktypes "github.com/moby/moby/api/types/network"
+
+	"berth/api/access"
+	"berth/base/event"
+	"berth/base/fault"
+	"berth/engine"
+	"berth/engine/container"
+	"berth/image"
+	"berth/network"
+	"berth/volume"
+)
+
+// A server of an access socket is a server whose rooms are narrowed: its handlers are the same, and find only what the policy sees. What
+// a path names is looked for in the scope before any handler (gate), and handlers then get the id, so that a name that changes hands in
+// between does not lead elsewhere. What is not in the scope is answered like what does not exist.
+
+// gate is what decides about the requests of an access socket.
+type gate struct {
+	policy *access.Policy
+	plain  *Server // with rooms that see everything
+}
+
+// Scoped gives a server for an access socket. It has the rooms of s, as far as the policy sees them, and is served and shut down on its
+// own.
+func (s *Server) Scoped(p *access.Policy) *Server {
+	g := &gate{policy: p, plain: s}
+	cfg := s.cfg
+	cfg.Containers = &narrowContainers{s.cfg.Containers, g}
+	if p.Scoped() {
+		if cfg.Networks != nil {
+			cfg.Networks = &narrowNetworks{s.cfg.Networks, g}
+		}
+		if cfg.Volumes != nil {
+			cfg.Volumes = &narrowVolumes{s.cfg.Volumes, g}
+		}
+		if cfg.Events != nil {
+			cfg.Events = &narrowEvents{s.cfg.Events, g}
+		}
+		if cfg.Images != nil {
+			cfg.Images = &narrowImages{s.cfg.Images}
+		}
+		if cfg.System != nil {
+			cfg.System = &narrowSystem{s.cfg.System, g}
+		}
+	} else {
+		if cfg.Networks != nil {
+			cfg.Networks = &checkedNetworks{s.cfg.Networks, p}
+		}
+		if cfg.Volumes != nil {
+			cfg.Volumes = &checkedVolumes{s.cfg.Volumes, g}
+		}
+	}
+	t := New(cfg)
+	t.gate = g
+	return t
+}
+
+// admit decides about a request by its route and by what its path names.
+func (g *gate) admit(c *call, to *route) error {
+	rule := g.plain.rules[to.method+" "+to.path]
+	if err := g.policy.Admit(to.method, to.path, rule); err != nil {
+		return err
+	}
+	if !g.policy.Scoped() {
+		return nil
+	}
+	switch rule.Reach {
+	case access.Container:
+		info, ok := g.container(c.ctx(), c.name)
+		if !ok {
+			return fault.New(fault.NotFound, "No such container: %s", c.name)
+		}
+		c.name = info.ID
+	case access.Execution:
+		x, err := g.plain.cfg.Containers.ExecInspect(c.ctx(), c.name)
+		if err == nil {
+			if _, ok := g.container(c.ctx(), x.ContainerID); ok {
+				return nil
+			}
+		}
+		return fault.New(fault.NotFound, "No such exec instance: %s", c.name)
+	case access.Volume:
+		if g.plain.cfg.Volumes == nil {
+			return nil
+		}
+		if _, ok := g.volume(c.ctx(), c.name); !ok {
+			return fault.New(fault.NotFound, "get %s: no such volume", c.name)
+		}
+	case access.Network:
+		if g.plain.cfg.Networks == nil {
+			return nil
+		}
+		n, ok := g.network(c.name)
+		if !ok {
+			return fault.New(fault.NotFound, "network %s not found", c.name)
+		}
+		c.name = n.ID
+	}
+	return nil
+}
+
+// container finds a container of the scope by id, name, or a beginning of the id that is unique in the scope.
+func (g *gate) container(ctx context.Context, ref string) (*container.Info, bool) {
+	all := g.plain.cfg.Containers
+	if info, err := all.Inspect(ctx, ref); err == nil && g.sees(&info) {
+		return &info, true
+	}
+	if !g.policy.Scoped() || ref == "" {
+		return nil, false
+	}
+	mine, err := all.List(ctx, engine.ListOptions{All: true, Filters: g.filters(nil)})
+	if err != nil {
+		return nil, false
+	}
+	var found *container.Info
+	for i := range mine {
+		if !strings.HasPrefix(mine[i].ID, ref) || !g.sees(&mine[i]) {
+			continue
+		}
+		if found != nil {
+			return nil, false
+		}
+		found = &mine[i]
+	}
+	if found == nil {
+		return nil, false
+	}
+	info, err := all.Inspect(ctx, found.ID)
+	return &info, err == nil && g.sees(&info)
+}
+
+// sees tells whether a container is in the scope. Those of managed plugins are nobody's.
+func (g *gate) sees(i *container.Info) bool {
+	return i.Spec != nil && g.policy.Sees(i.Spec.Labels) && (i.Spec.Plugin == "" || !g.policy.Scoped())
+}
+
+// filters gives a list's filters with the scope's label.
+func (g *gate) filters(f container.Filters) container.Filters {
+	if !g.policy.Scoped() {
+		return f
+	}
+	out := container.Filters{}
+	maps.Copy(out, f)
+	out["label"] = append(slices.Clone(out["label"]), g.policy.Selector())
+	return out
+}
+
+// volume finds a volume of the scope: one with its label, or one that was made for containers of the scope alone.
+func (g *gate) volume(ctx context.Context, name string) (volume.Volume, bool) {
+	v, err := g.plain.cfg.Volumes.Get(ctx, name)
+	return v, err == nil && g.seesVolume(ctx, &v)
+}
+
+func (g *gate) seesVolume(ctx context.Context, v *volume.Volume) bool {
+	if g.policy.Sees(v.Labels) {
+		return true
+	}
+	users := g.plain.cfg.Containers.VolumeUsers(v.Name)
+	if !v.Anonymous || len(users) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(users, func(id string) bool {
+		_, ok := g.container(ctx, id)
+		return !ok
+	})
+}
+
+// network finds a network of the scope, or one that is always there.
+func (g *gate) network(ref string) (network.Network, bool) {
+	n, err := g.plain.cfg.Networks.Get(ref)
+	if err == nil && g.seesNetwork(&n) {
+		return n, true
+	}
+	if !g.policy.Scoped() {
+		return network.Network{}, false
+	}
+	var found []network.Network
+	for _, n := range g.plain.cfg.Networks.List() {
+		if g.seesNetwork(&n) && (n.Name == ref || ref != "" && strings.HasPrefix(n.ID, ref)) {
+			found = append(found, n)
+		}
+	}
+	if len(found) != 1 {
+		return network.Network{}, false
+	}
+	return found[0], true
+}
+
+func (g *gate) seesNetwork(n *network.Network) bool {
+	return g.policy.Sees(n.Labels) || predefined(n.Name)
+}
+
+// sight is what the gate tells a policy of the things that a request names.
+type sight struct {
+	g   *gate
+	ctx context.Context // of the one request that this value lives for
+}
+
+// Container implements access.Sight.
+func (w sight) Container(ref string) (string, []container.MountPoint, bool) {
+	info, ok := w.g.container(w.ctx, ref)
+	if !ok {
+		return "", nil, false
+	}
+	return info.ID, info.Mounts, true
+}
+
+// Volume implements access.Sight.
+func (w sight) Volume(name string) (exists, inScope bool) {
+	if w.g.plain.cfg.Volumes == nil {
+		return false, false
+	}
+	v, err := w.g.plain.cfg.Volumes.Get(w.ctx, name)
+	if fault.Is(err, fault.NotFound) {
+		return false, false
+	}
+	return true, err == nil && w.g.seesVolume(w.ctx, &v)
+}
+
+// Network implements access.Sight.
+func (w sight) Network(ref string) (driver string, ok bool) {
+	if w.g.plain.cfg.Networks == nil {
+		return "", ref == networktypes.NetworkBridge
+	}
+	n, ok := w.g.network(ref)
+	return n.Driver, ok
+}
+
+// HoldsEngine implements access.Sight. Links are followed: what is mounted is what they lead to.
+func (w sight) HoldsEngine(path string) bool {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		real = filepath.Clean(path)
+	}
+	var own []string
+	for _, h := range w.g.plain.about().Hosts {
+		if socket, ok := strings.CutPrefix(h, "unix://"); ok {
+			own = append(own, socket)
+		}
+	}
+	own = append(own, "/run/docker.sock", "/run/berth", "/run/containerd", "/var/lib/berth", "/var/lib/docker", "/etc/berth", "/etc/docker")
+	if w.g.plain.cfg.System != nil {
+		f := w.g.plain.cfg.System.Info(w.ctx)
+		own = append(own, f.DataRoot, f.ExecRoot)
+	}
+	for _, o := range own {
+		if o == "" {
+			continue
+		}
+		if r, err := filepath.EvalSymlinks(o); err == nil {
+			o = r
+		}
+		if within(real, o) || within(o, real) {
+			return true
+		}
+	}
+	return false
+}
+
+// within tells whether path is dir or below it.
+func within(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// DefaultRuntime implements access.Sight.
+func (w sight) DefaultRuntime() string { return w.g.plain.cfg.Defaults.Runtime }
+
+// narrowContainers are the containers that a policy sees. Methods that take a container's name and stand not here are reached by routes
+// whose path names it, after the gate.
+type narrowContainers struct {
+	Containers
+	g *gate
+}
+
+// Create makes a container that the policy allows. Its named volumes are made first, with the scope's label.
+func (n *narrowContainers) Create(ctx context.Context, name string, s container.Spec) (engine.CreateResult, error) {
+	g := n.g
+	s, err := g.policy.Container(s, sight{g, ctx})
+	if err != nil {
+		return engine.CreateResult{}, err
+	}
+	if g.policy.Scoped() && g.plain.cfg.Volumes != nil {
+		for i := range s.Mounts {
+			m := &s.Mounts[i]
+			if m.Type != "volume" || m.Source == "" {
+				continue
+			}
+			driver := m.Driver
+			if driver == "" {
+				driver = s.VolumeDriver
+			}
+			// One that somebody else has made meanwhile is handed back, and is not the scope's.
+			v, err := g.plain.cfg.Volumes.Create(ctx, volume.CreateRequest{Name: m.Source, Driver: driver, Labels: m.VolumeLabels, Options: m.DriverOptions})
+			if err != nil {
+				return engine.CreateResult{}, err
+			}
+			if !g.seesVolume(ctx, &v) {
+				return engine.CreateResult{}, fault.New(fault.Forbidden, "access %q: volume %q is refused: it is not in this socket's scope", g.policy.Name, m.Source)
+			}
+		}
+	}
+	made, err := n.Containers.Create(ctx, name, s)
+	if g.policy.Scoped() && fault.Is(err, fault.Conflict) && name != "" {
+		// The engine names the container that has the name, which may be anybody's.
+		err = fault.New(fault.Conflict, "Conflict. The container name %q is already in use. You have to remove (or rename) that container to be able to reuse that name.", "/"+strings.TrimPrefix(name, "/"))
+	}
+	return made, err
+}
+
+// Inspect tells of a container of the scope.
+func (n *narrowContainers) Inspect(ctx context.Context, ref string) (container.Info, error) {
+	info, ok := n.g.container(ctx, ref)
+	if !ok && n.g.policy.Scoped() {
+		return container.Info{}, fault.New(fault.NotFound, "No such container: %s", ref)
+	}
+	if !ok {
+		return n.Containers.Inspect(ctx, ref) // its own words
+	}
+	if n.g.policy.HideEnv {
+		spec := *info.Spec
+		spec.Process.Env = access.HideEnvironment(spec.Process.Env)
+		info.Spec = &spec
+	}
+	return *info, nil
+}
+
+// List gives the containers of the scope.
+func (n *narrowContainers) List(ctx context.Context, o engine.ListOptions) ([]container.Info, error) {
+	if n.g.policy.Scoped() {
+		for _, ref := range slices.Concat([]string{o.Before, o.Since}, o.Filters["before"], o.Filters["since"]) {
+			if _, ok := n.g.container(ctx, ref); ref != "" && !ok {
+				return nil, fault.New(fault.NotFound, "No such container: %s", ref)
+			}
+		}
+		o.Filters = n.g.filters(o.Filters)
+	}
+	return n.Containers.List(ctx, o)
+}
+
+// Prune removes stopped containers of the scope.
+func (n *narrowContainers) Prune(ctx context.Context, f container.Filters) (engine.PruneReport, error) {
+	return n.Containers.Prune(ctx, n.g.filters(f))
+}
+
+// Update changes limits as far as the policy allows.
+func (n *narrowContainers) Update(ctx context.Context, ref string, r container.Resources) ([]string, error) {
+	if err := n.g.policy.Resources(&r); err != nil {
+		return nil, err
+	}
+	return n.Containers.Update(ctx, ref, r)
+}
+
+// ExecCreate prepares a process that the policy allows.
+func (n *narrowContainers) ExecCreate(ctx context.Context, ref string, s container.ExecSpec) (string, error) {
+	if err := n.g.policy.Exec(&s); err != nil {
+		return "", err
+	}
+	return n.Containers.ExecCreate(ctx, ref, s)
+}
+
+// Top lists processes. ps shows environments when it is told to.
+func (n *narrowContainers) Top(ctx context.Context, ref, args string) (engine.Top, error) {
+	if n.g.policy.HideEnv && args != "-ef" && args != "aux" {
+		return engine.Top{}, fault.New(fault.Forbidden, "access %q: top takes no other arguments than -ef and aux here: ps could show environments", n.g.policy.Name)
+	}
+	return n.Containers.Top(ctx, ref, args)
+}
+
+// Explain tells how a container is isolated. The launch program holds its environment.
+func (n *narrowContainers) Explain(ctx context.Context, ref string) (engine.Explanation, error) {
+	e, err := n.Containers.Explain(ctx, ref)
+	if n.g.policy.HideEnv {
+		e.Program = "# " + access.Hidden + "\n"
+	}
+	return e, err
+}
+
+// ConnectNetwork joins a container and a network of the scope.
+func (n *narrowContainers) ConnectNetwork(ctx context.Context, net, ref string, s network.EndpointSpec) error {
+	if err := n.g.policy.Join(net, sight{n.g, ctx}); err != nil {
+		return err
+	}
+	id, err := n.mine(ctx, ref)
+	if err != nil {
+		return err
+	}
+	for _, l := range s.Links {
+		other, _, _ := strings.Cut(l, ":")
+		if _, err := n.mine(ctx, other); err != nil {
+			return err
+		}
+	}
+	return n.Containers.ConnectNetwork(ctx, net, id, s)
+}
+
+// DisconnectNetwork parts a container and a network of the scope.
+func (n *narrowContainers) DisconnectNetwork(ctx context.Context, net, ref string, force bool) error {
+	id, err := n.mine(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return n.Containers.DisconnectNetwork(ctx, net, id, force)
+}
+
+// mine gives the id of a container of the scope, which a body names.
+func (n *narrowContainers) mine(ctx context.Context, ref string) (string, error) {
+	if !n.g.policy.Scoped() {
+		return ref, nil
+	}
+	info, ok := n.g.container(ctx, ref)
+	if !ok {
+		return "", fault.New(fault.NotFound, "No such container: %s", ref)
+	}
+	return info.ID, nil
+}
+
+// checkedNetworks makes no networks that a policy without a scope refuses.
+type checkedNetworks struct {
+	Networks
+	policy *access.Policy
+}
+
+// Create makes a network that the policy allows.
+func (n *checkedNetworks) Create(ctx context.Context, r network.CreateRequest) (network.Network, string, error) {
+	r, err := n.policy.NetworkCreate(r)
+	if err != nil {
+		return network.Network{}, "", err
+	}
+	return n.Networks.Create(ctx, r)
+}
+
+// narrowNetworks are the networks that a policy sees.
+type narrowNetworks struct {
+	Networks
+	g *gate
+}
+
+// Create makes a network that the policy allows, with the scope's label.
+func (n *narrowNetworks) Create(ctx context.Context, r network.CreateRequest) (network.Network, string, error) {
+	r, err := n.g.policy.NetworkCreate(r)
+	if err != nil {
+		return network.Network{}, "", err
+	}
+	return n.Networks.Create(ctx, r)
+}
+
+// Get tells of a network of the scope.
+func (n *narrowNetworks) Get(ref string) (network.Network, error) {
+	found, ok := n.g.network(ref)
+	if !ok {
+		return network.Network{}, fault.New(fault.NotFound, "network %s not found", ref)
+	}
+	return found, nil
+}
+
+// List gives the networks of the scope.
+func (n *narrowNetworks) List() []network.Network {
+	return slices.DeleteFunc(slices.Clone(n.Networks.List()), func(one network.Network) bool { return !n.g.seesNetwork(&one) })
+}
+
+// Endpoints gives the places of containers of the scope.
+func (n *narrowNetworks) Endpoints(id string) []network.Endpoint {
+	return slices.DeleteFunc(slices.Clone(n.Networks.Endpoints(id)), func(e network.Endpoint) bool {
+		ref := e.ContainerID
+		if ref == "" {
+			ref = e.Container
+		}
+		_, ok := n.g.container(context.Background(), ref)
+		return !ok
+	})
+}
+
+// checkedVolumes makes no volumes that a policy without a scope refuses.
+type checkedVolumes struct {
+	Volumes
+	g *gate
+}
+
+// Create makes a volume that the policy allows.
+func (n *checkedVolumes) Create(ctx context.Context, r volume.CreateRequest) (volume.Volume, error) {
+	r, err := n.g.policy.VolumeCreate(r, sight{n.g, ctx})
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	return n.Volumes.Create(ctx, r)
+}
+
+// narrowVolumes are the volumes that a policy sees.
+type narrowVolumes struct {
+	Volumes
+	g *gate
+}
+
+// Create makes a volume that the policy allows, with the scope's label. One that somebody else has made meanwhile is not the scope's.
+func (n *narrowVolumes) Create(ctx context.Context, r volume.CreateRequest) (volume.Volume, error) {
+	r, err := n.g.policy.VolumeCreate(r, sight{n.g, ctx})
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	v, err := n.Volumes.Create(ctx, r)
+	if err == nil && !n.g.seesVolume(ctx, &v) {
+		return volume.Volume{}, fault.New(fault.Forbidden, "access %q: volume %q is refused: it is not in this socket's scope", n.g.policy.Name, r.Name)
+	}
+	return v, err
+}
+
+// Get tells of a volume of the scope.
+func (n *narrowVolumes) Get(ctx context.Context, name string) (volume.Volume, error) {
+	v, ok := n.g.volume(ctx, name)
+	if !ok {
+		return volume.Volume{}, fault.New(fault.NotFound, "get %s: no such volume", name)
+	}
+	return v, nil
+}
+
+// List gives the volumes of the scope.
+func (n *narrowVolumes) List(ctx context.Context) ([]volume.Volume, []string, error) {
+	all, warnings, err := n.Volumes.List(ctx)
+	return slices.DeleteFunc(slices.Clone(all), func(v volume.Volume) bool { return !n.g.seesVolume(ctx, &v) }), warnings, err
+}
+
+// Prune removes unused volumes of the scope.
+func (n *narrowVolumes) Prune(ctx context.Context, keep func(volume.Volume) bool) (volume.PruneReport, error) {
+	return n.Volumes.Prune(ctx, func(v volume.Volume) bool { return !n.g.seesVolume(ctx, &v) || keep(v) })
+}
+
+// Remove removes a volume of the scope.
+func (n *narrowVolumes) Remove(ctx context.Context, name string, force bool) error {
+	if _, ok := n.g.volume(ctx, name); !ok {
+		return fault.New(fault.NotFound, "get %s: no such volume", name)
+	}
+	return n.Volumes.Remove(ctx, name, force)
+}
+
+// narrowImages are all images, without what others do with them.
+type narrowImages struct{ Images }
+
+// List gives images, and not how many containers use them.
+func (n *narrowImages) List(ctx context.Context, o image.ListOptions) ([]image.Summary, error) {
+	o.Containers = false
+	return n.Images.List(ctx, o)
+}
+
+// DiskUsage measures images, and does not tell who uses them.
+func (n *narrowImages) DiskUsage(ctx context.Context) (*image.DiskUsage, error) {
+	u, err := n.Images.DiskUsage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := *u
+	out.Images, out.Containers, out.Reclaimable = slices.Clone(u.Images), image.DiskUsage{}.Containers, 0
+	for i := range out.Images {
+		out.Images[i].Containers = nil
+	}
+	return &out, nil
+}
+
+// narrowEvents are the events of what a policy sees.
+type narrowEvents struct {
+	Events
+	g *gate
+}
+
+// Subscribe passes events of containers with the scope's label on, and those of its volumes and networks. Of images, plugins and the
+// engine it tells nothing: they are other people's doings.
+func (n *narrowEvents) Subscribe(ctx context.Context, since, until time.Time, match func(event.Event) bool) *event.Subscription {
+	mine := map[string]bool{} // volumes and networks that were in the scope: their last event comes when they are gone
+	if n.g.plain.cfg.Volumes != nil {
+		if all, _, err := n.g.plain.cfg.Volumes.List(ctx); err == nil {
+			for i := range all {
+				mine["volume "+all[i].Name] = n.g.seesVolume(ctx, &all[i])
+			}
+		}
+	}
+	if n.g.plain.cfg.Networks != nil {
+		for _, one := range n.g.plain.cfg.Networks.List() {
+			mine["network "+one.ID] = n.g.policy.Sees(one.Labels)
+		}
+	}
+	return n.Events.Subscribe(ctx, since, until, func(e event.Event) bool {
+		return n.sees(ctx, e, mine) && (match == nil || match(e))
+	})
+}
+
+// sees is called by one goroutine, the subscription's reader.
+func (n *narrowEvents) sees(ctx context.Context, e event.Event, mine map[string]bool) bool {
+	switch e.Type {
+	case "container":
+		return n.g.policy.Sees(e.Attributes)
+	case "volume", "network":
+		if who := e.Attributes["container"]; who != "" {
+			if _, ok := n.g.container(ctx, who); !ok {
+				return false
+			}
+		}
+		key := e.Type + " " + e.ID
+		in, known := mine[key]
+		if !known {
+			if e.Type == "volume" && n.g.plain.cfg.Volumes != nil {
+				_, in = n.g.volume(ctx, e.ID)
+			} else if e.Type == "network" && n.g.plain.cfg.Networks != nil {
+				one, ok := n.g.network(e.ID)
+				in = ok && n.g.policy.Sees(one.Labels)
+			}
+			if in {
+				mine[key] = true
+			}
+		}
+		return in
+	}
+	return false
+}
+
+// narrowSystem counts the containers that a policy sees.
+type narrowSystem struct {
+	System
+	g *gate
+}
+
+// Info gives the engine's figures with the scope's counts.
+func (n *narrowSystem) Info(ctx context.Context) engine.Facts {
+	f := n.System.Info(ctx)
+	f.Containers, f.Running, f.Paused, f.Stopped = 0, 0, 0, 0
+	mine, err := n.g.plain.cfg.Containers.List(ctx, engine.ListOptions{All: true, Filters: n.g.filters(nil)})
+	if err != nil {
+		return f
+	}
+	for i := range mine {
+		f.Containers++
+		switch st := mine[i].State; {
+		case st.Paused:
+			f.Paused++
+		case st.Running:
+			f.Running++
+		default:
+			f.Stopped++
+		}
+	}
+	return f
+}
