@@ -58,7 +58,7 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 				extendInfo(sub, d)
 			}
 		}
-		c.AddCommand(newShutdown(d), newCheck(d))
+		c.AddCommand(newShutdown(d), newCheck(d), newReload(d))
 	}
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +31,8 @@ type config struct {
 	Show     string // text to print instead of serving (help); "" to go on
 	Version  bool   // print the version instead of serving
 	Validate bool   // only check the configuration
+
+	File map[string]string // what daemon.json says: compact JSON by key
 
 	ID         string // 6 hex digits of sha256(data-root), "" for the default root
 	Hosts      []string
@@ -71,6 +75,7 @@ type config struct {
 	DNSSearch       []string
 	DNSOptions      []string
 	AuthZ           []string // plugins that are asked about each request, in their order
+	Metrics         string   // HOST:PORT of /metrics; "" none
 	ShutdownTimeout int      // seconds that stopping containers may take; -1 for ever
 }
 
@@ -128,6 +133,7 @@ func parseFlags(args []string) (config, error) {
 
 // mergeFile puts daemon.json under the flags. The file may be missing unless it was named.
 func mergeFile(c *config, options []option, set *pflag.FlagSet) error {
+	c.File = map[string]string{}
 	data, err := os.ReadFile(c.ConfigFile)
 	if errors.Is(err, fs.ErrNotExist) && !set.Changed("config-file") {
 		return nil
@@ -135,7 +141,16 @@ func mergeFile(c *config, options []option, set *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
-	return applyFile(data, options, set.Changed)
+	if err := applyFile(data, options, set.Changed); err != nil {
+		return err
+	}
+	fields, err := objectFields(data)
+	for _, f := range fields {
+		var b bytes.Buffer
+		_ = json.Compact(&b, f.value) // it was read before
+		c.File[f.name] = b.String()
+	}
+	return err
 }
 
 // complete fills in what depends on something else and checks values against each other.

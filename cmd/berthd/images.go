@@ -228,14 +228,12 @@ func (r *rooms) pluginEvent(action, id, name string) {
 	r.events.Publish(event.Event{Type: "plugin", Action: action, ID: id, Attributes: map[string]string{"name": name}})
 }
 
-// authorizers finds the plugins that decide about requests, when the first request comes; nil where there are none.
+// authorizers finds the plugins that decide about requests, when a request comes; their names may change meanwhile.
 func (r *rooms) authorizers(names []string) func(context.Context) ([]server.Authorizer, error) {
-	if len(names) == 0 {
-		return nil
-	}
+	r.authzNames.Store(&names)
 	r.authz = pluginclient.New(pluginclient.Config{Managed: r.plugins, Log: r.log})
 	return func(ctx context.Context) (list []server.Authorizer, err error) {
-		for _, n := range names {
+		for _, n := range *r.authzNames.Load() {
 			p, err := r.authz.Get(ctx, n, "authz")
 			if err != nil {
 				return nil, fault.Wrap(fault.Internal, err, "authorization plugin %s", n)

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,16 +74,18 @@ func main() {
 	case cfg.Validate:
 		fmt.Println("configuration OK")
 	default:
-		log := newLog(cfg)
-		if err := serve(cfg, log); err != nil {
+		level := &slog.LevelVar{}
+		level.Set(cfg.Level())
+		log := newLog(cfg, level)
+		if err := serve(cfg, log, level); err != nil {
 			log.Error("berthd ends", "error", err)
 			os.Exit(1)
 		}
 	}
 }
 
-func newLog(cfg config) *slog.Logger {
-	o := &slog.HandlerOptions{Level: cfg.Level()}
+func newLog(cfg config, level *slog.LevelVar) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, o))
 	}
@@ -90,7 +93,7 @@ func newLog(cfg config) *slog.Logger {
 }
 
 // serve opens everything, serves until a signal or a shutdown request, and closes everything.
-func serve(cfg config, log *slog.Logger) error {
+func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	if err := failpoint.Arm(os.Getenv(failpoint.Env)); err != nil {
 		return err
 	}
@@ -103,6 +106,12 @@ func serve(cfg config, log *slog.Logger) error {
 		return err
 	}
 	defer rooms.close()
+	rooms.patience.Store(int64(cfg.ShutdownTimeout))
+	observe, err := openObservers(cfg, rooms, log)
+	if err != nil {
+		return err
+	}
+	defer observe.close()
 
 	tlsConfig, err := loadTLS(cfg)
 	if err != nil {
@@ -113,9 +122,11 @@ func serve(cfg config, log *slog.Logger) error {
 		return err
 	}
 	shutdown := make(chan struct{}, 1)
+	again := &reloader{rooms: rooms, log: log, level: level, cfg: cfg}
 	s := server.New(server.Config{
 		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins,
 		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
+		Observe: observe.answered, Traces: observe.traces, Reload: again.reload,
 		Shutdown: func() {
 			select {
 			case shutdown <- struct{}{}:
@@ -123,6 +134,7 @@ func serve(cfg config, log *slog.Logger) error {
 			}
 		},
 	})
+	again.tell = s.Describe
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	for _, l := range listeners {
@@ -131,7 +143,7 @@ func serve(cfg config, log *slog.Logger) error {
 	fmt.Printf("berthd %s serves on %v\n", version, cfg.Hosts)
 	notifySystemd(log, "READY=1")
 
-	stopAll := waitForEnd(signals, shutdown, log)
+	stopAll := waitForEnd(signals, shutdown, again.onSignal)
 	notifySystemd(log, "STOPPING=1")
 	go func() { // a second signal does not wait
 		<-signals
@@ -149,14 +161,14 @@ func serve(cfg config, log *slog.Logger) error {
 }
 
 // waitForEnd gives whether all containers are to stop too.
-func waitForEnd(signals <-chan os.Signal, shutdown <-chan struct{}, log *slog.Logger) bool {
+func waitForEnd(signals <-chan os.Signal, shutdown <-chan struct{}, reload func()) bool {
 	for {
 		select {
 		case <-shutdown:
 			return true
 		case s := <-signals:
 			if s == unix.SIGHUP {
-				log.Info("SIGHUP: the configuration is read at the start only; restart berthd, containers do not notice")
+				reload()
 				continue
 			}
 			return false
@@ -173,12 +185,16 @@ type rooms struct {
 	lazy     *lazy.Manager
 	transfer *transfer.Transfer
 	plugins  *plugin.Manager
-	authz    *pluginclient.Registry // of authorization plugins; nil: there are none
+	authz    *pluginclient.Registry // of authorization plugins
 	networks *network.Networks
 	volumes  *volume.Volumes
 	engine   *engine.Engine
 	pidfile  string
 	log      *slog.Logger
+
+	// What a reload of daemon.json may change.
+	authzNames atomic.Pointer[[]string] // of authorization plugins
+	patience   atomic.Int64             // seconds that stopping all containers may take; negative: for ever
 }
 
 // openRooms opens from the ground up. What was opened is closed again when a later room does not open.
@@ -313,10 +329,10 @@ func (r *rooms) close() {
 // stopContainers is the end of `berth system shutdown`: containers, then the keeper.
 func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
 	ctx := context.Background()
-	if cfg.ShutdownTimeout >= 0 {
+	if seconds := r.patience.Load(); seconds >= 0 {
 		// Each container has its own time until SIGKILL; this bounds them all.
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(cfg.ShutdownTimeout)*time.Second+time.Minute)
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second+time.Minute)
 		defer cancel()
 	}
 	if err := r.engine.Shutdown(ctx); err != nil {

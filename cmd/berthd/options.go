@@ -75,6 +75,7 @@ func table(c *config) []option {
 		{"dns-search", "", "dns-search", "Search domain for containers; may be repeated", &list{to: &c.DNSSearch}},
 		{"dns-opt", "", "dns-opts", "Resolver option for containers; may be repeated", &list{to: &c.DNSOptions}},
 		{"authorization-plugin", "", "authorization-plugins", "Plugin that is asked whether a request may be carried out; may be repeated. One that does not answer lets nothing pass", &list{to: &c.AuthZ}},
+		{"metrics-addr", "", "metrics-addr", "Address, HOST:PORT, at which Prometheus finds /metrics", newText(&c.Metrics, "")},
 		{"shutdown-timeout", "", "shutdown-timeout", "Seconds to wait for containers when they are all to stop", newNumber(&c.ShutdownTimeout, 15)},
 
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
@@ -108,7 +109,6 @@ func missing() []option {
 	refuse("the init that --init runs is built in", false, "init-path")
 	refuse("the parent cgroup has no real-time budget of its own in this build", false, "cpu-rt-period", "cpu-rt-runtime")
 	refuse("overlay2 takes no options in this build", false, "storage-opt|storage-opts")
-	refuse("there is no metrics endpoint in this build", false, "metrics-addr")
 	refuse("there are no switchable features in this build", false, "feature|features")
 	refuse("there are no CDI devices in this build", false, "cdi-spec-dir|cdi-spec-dirs")
 	refuse("there is no NRI in this build", false, "nri-opts")
