@@ -125,6 +125,9 @@ func newCompiler(s *specs.Spec, o Options) *compiler {
 	c.prep.p, c.kid.p = p, p
 	c.prep.steps, c.kid.steps = make([]Step, 0, 48), make([]Step, 0, 352)
 	p.Owner = int(s.Process.User.UID)
+	if uid, ok := hostID(s.Linux.UIDMappings, s.Process.User.UID); ok && c.launcherOwns() {
+		p.Owner = int(uid)
+	}
 	if len(s.Process.Args) > 0 {
 		p.Args0 = s.Process.Args[0]
 	}

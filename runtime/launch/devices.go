@@ -204,7 +204,7 @@ func (c *compiler) prepareTerminal() error {
 // use it.
 func (c *compiler) hostGroup(gid string) string {
 	n, err := strconv.ParseUint(gid, 10, 32)
-	if err != nil || c.o.InUserNS || c.o.Unprivileged {
+	if err != nil || !c.launcherOwns() {
 		return ""
 	}
 	id, ok := hostID(c.s.Linux.GIDMappings, uint32(n))

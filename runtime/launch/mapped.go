@@ -20,6 +20,9 @@ import (
 // as owner: nodes bound from the host would belong to nobody in there, and only who is let in by their mode could
 // open them.
 
+// launcherOwns says that the container's ids on the host are the launcher's to give: it is root there.
+func (c *compiler) launcherOwns() bool { return !c.o.InUserNS && !c.o.Unprivileged }
+
 // mapped says that the container's layers are shown through its mapping.
 func (c *compiler) mapped() bool { return c.o.Overlay != nil && c.o.Overlay.Mapped }
 

@@ -84,6 +84,9 @@ func (c *compiler) stdio(p *specs.Process) {
 	for i, s := range []Slot{SlotIn, SlotOut, SlotErr} {
 		if c.tty != NoSlot {
 			s = c.tty
+		} else if c.p.Owner != int(p.User.UID) {
+			// Nobody in the user namespace may: the streams belong to the launcher, who has no id in there.
+			c.prep.call(what, unix.SYS_FCHOWN, Of(SlotOwnIn+Slot(i)), Int(c.p.Owner), Int(^uint32(0))).expect(unix.EBADF, 0).expect(unix.EINVAL, 0).expect(unix.EPERM, 0)
 		} else if p.User.UID != 0 {
 			// Programs reopen /dev/stdout by name, for which they must own it.
 			k.call(what, unix.SYS_FCHOWN, Of(SlotOwnIn+Slot(i)), Int(p.User.UID), Int(^uint32(0))).expect(unix.EBADF, 0).expect(unix.EINVAL, 0).expect(unix.EPERM, 0)
