@@ -10,6 +10,7 @@ import (
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/engine/container"
+	"berth/engine/health"
 	"berth/engine/step"
 	"berth/engine/store"
 )
@@ -33,6 +34,10 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 	if err != nil {
 		return CreateResult{}, err
 	}
+	if err := health.Check(s.Healthcheck); err != nil {
+		return CreateResult{}, err
+	}
+	warnings = append(warnings, healthWarning(&s)...)
 	r, err := e.newRecord(s, img)
 	if err != nil {
 		return CreateResult{}, err
@@ -64,7 +69,7 @@ func (e *Engine) build(ctx context.Context, r *container.Record, img Image) erro
 	var made []string // volumes, for this container alone
 	return step.Run(ctx, "create",
 		step.Step{Name: "directory", Do: func(context.Context) error { return e.store.MakeDir(r.ID) }, Undo: func() error { return e.store.Abandon(r.ID) }},
-		step.Step{Name: "layer", Do: func(ctx context.Context) error { return e.images.CreateLayer(ctx, r.ID, img) }, Undo: func() error { return e.images.RemoveLayer(r.ID) }},
+		step.Step{Name: "layer", Do: func(ctx context.Context) error { return e.makeLayer(ctx, r, img) }, Undo: func() error { return e.removeLayer(r) }},
 		step.Step{Name: "volumes", Do: func(ctx context.Context) (err error) {
 			made, err = e.resolveMounts(ctx, r)
 			if err == nil {
@@ -96,6 +101,9 @@ func (e *Engine) newRecord(s container.Spec, img Image) (*container.Record, erro
 	}
 	r := &container.Record{
 		Version: container.Version, ID: cid, Created: time.Now().UTC(), Spec: &s, ImageID: img.ID, Platform: "linux", Cgroup: group,
+	}
+	if r.LayerSize, err = e.quotas.layerSize(s.StorageOpt, e.cfg.LayerSize); err != nil {
+		return nil, err
 	}
 	r.Path, r.Args = s.Process.CommandLine()
 	if s.Log.Driver == "json-file" {

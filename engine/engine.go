@@ -14,7 +14,9 @@ import (
 	"berth/base/event"
 	"berth/base/fault"
 	"berth/engine/bundle"
+	"berth/engine/cdi"
 	"berth/engine/container"
+	"berth/engine/health"
 	"berth/engine/logs"
 	"berth/engine/store"
 	"berth/image"
@@ -45,6 +47,8 @@ type Config struct {
 	SeccompProfile  string // JSON text of the default profile; "" the built-in one; "unconfined"
 	SELinux         bool
 	NoNewPrivileges bool
+	CDIDirs         []string // where specifications of CDI devices lie; none: no such devices
+	LayerSize       uint64   // bytes that a writable layer may hold where the container does not say; 0 no limit. Needs project quotas below DataRoot
 	DNS             []string
 	DNSSearch       []string
 	DNSOptions      []string
@@ -128,12 +132,16 @@ type Engine struct {
 	facts       probe.Features
 	rules       *bundle.Rules // what all containers' specs have in common
 	confinement confinement
+	cdi         *cdi.Devices
+	quotas      layerQuotas
 	boot        string   // the kernel's boot id
 	lock        *os.File // held while this engine owns the data root
 
-	index index
-	execs execTable
-	users userCache
+	index  index
+	execs  execTable
+	users  userCache
+	health *health.Clock // has each container's probe made at its time
+	probes chan struct{} // a token for each probe that is being launched
 
 	making sync.Map // names of volumes ([]string) of containers that are being created, by id: nobody else knows yet that they are in use
 
@@ -151,6 +159,7 @@ func Open(ctx context.Context, cfg Config, r Rooms) (*Engine, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{cfg: cfg, log: cfg.Log, images: r.Images, networks: r.Networks, volumes: r.Volumes, keeper: r.Keeper, events: r.Events, done: make(chan struct{}), facts: probe.Host()}
+	e.cdi = cdi.New(cfg.CDIDirs)
 	e.index.init()
 	e.execs.init()
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -171,22 +180,33 @@ func Open(ctx context.Context, cfg Config, r Rooms) (*Engine, error) {
 	if e.lock, err = lockRoot(cfg.DataRoot); err != nil {
 		return nil, err
 	}
+	if err := e.quotas.open(cfg.DataRoot, cfg.LayerSize); err != nil {
+		e.lock.Close()
+		return nil, err
+	}
+	e.probes = make(chan struct{}, launchedAtOnce)
+	e.health = health.NewClock(e.probe)
 	if err := e.recover(ctx); err != nil {
+		e.health.Close()
+		e.quotas.close()
 		e.lock.Close()
 		return nil, err
 	}
 	e.work.Go(e.listenExits)
 	e.awaitEnds()
+	e.resumeHealth()
 	return e, nil
 }
 
 // Close lets go of everything and leaves the containers running.
 func (e *Engine) Close() error {
 	close(e.done)
+	e.health.Close()
 	e.index.each(func(c *entry) { c.cancelRestart() })
 	e.work.Wait()
 	err := e.store.Close()
 	e.groups.close()
+	e.quotas.close()
 	e.lock.Close()
 	return err
 }
@@ -204,6 +224,8 @@ func (e *Engine) Info(ctx context.Context) Facts {
 	if e.layout.Mode == cgroup.V2 {
 		f.CgroupVersion = "2"
 	}
+	f.CDIDirs = e.cdi.Dirs()
+	f.CDIDevices, f.Problems = e.cdi.List()
 	for _, c := range e.index.all() {
 		if c.hidden {
 			continue

@@ -45,7 +45,8 @@ type entry struct {
 	ended   chan struct{} // closed at the next end of the process; new at each start
 	timer   *time.Timer   // of a restart to come
 	execIDs []string
-	keep    bool // the next end does not remove it, whatever AutoRemove says: it is being restarted
+	keep    bool       // the next end does not remove it, whatever AutoRemove says: it is being restarted
+	probe   *execution // the last process of its health check
 	gone    bool
 }
 
@@ -97,6 +98,11 @@ func (c *entry) begin(ctx context.Context, what string) (func(), error) {
 
 // change applies f to the container's standing, shows the result to readers and notes it in the journal. An error of f changes nothing.
 func (c *entry) change(f func(*store.Standing) error) error {
+	return c.changeAnd(f, c.e.store.SetStanding)
+}
+
+// changeAnd is change with another way of noting the result.
+func (c *entry) changeAnd(f func(*store.Standing) error, note func(cid string, at store.Standing) error) error {
 	c.order.Lock()
 	defer c.order.Unlock()
 	c.mu.Lock()
@@ -108,14 +114,19 @@ func (c *entry) change(f func(*store.Standing) error) error {
 	was, is := c.at.State.Status.Alive(), at.State.Status.Alive()
 	if is && !was {
 		c.ended = make(chan struct{})
+		at.State.Health = healthAtStart(c.rec.Spec, at.State.Health)
 	}
+	before := c.at.State.Status
 	c.at = at
 	c.publish()
 	if was && !is {
 		close(c.ended) // after the snapshot: who is woken by it finds the end there
 	}
 	c.mu.Unlock()
-	return c.e.store.SetStanding(c.id, at)
+	if before != at.State.Status {
+		c.e.watchHealth(c, at.State)
+	}
+	return note(c.id, at)
 }
 
 // setRecord replaces the record after it was written to disk.

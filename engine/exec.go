@@ -27,6 +27,8 @@ type execution struct {
 	c    *entry
 	spec container.ExecSpec
 
+	probed chan struct{} // closed at its end; nil: it is no health check's. One that is has no line in the journal
+
 	order sync.Mutex // held over a change and its line in the journal; taken before mu
 
 	mu      sync.Mutex // guards all below
@@ -64,6 +66,12 @@ func (t *execTable) put(x *execution) {
 			delete(t.byID, eid)
 		}
 	}
+}
+
+func (t *execTable) drop(eid string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byID, eid)
 }
 
 func (t *execTable) dropContainer(cid string) {
@@ -257,6 +265,10 @@ func (e *Engine) onExecExit(ctx context.Context, k keeper.Exit) {
 	}
 	x.c.dropExec(x.id)
 	e.tell(x.c, "exec_die", map[string]string{"execID": x.id, "exitCode": strconv.Itoa(k.Code)})
+	if x.probed != nil {
+		close(x.probed)
+		e.execs.drop(x.id)
+	}
 }
 
 // change applies f and, if it says so, notes the result in the journal, in the order of the changes.
@@ -267,8 +279,8 @@ func (x *execution) change(f func() bool) bool {
 	changed := f()
 	line := store.Exec{ID: x.id, Container: x.c.id, Spec: x.spec, Pid: x.pid, Running: x.running, ExitCode: x.code}
 	x.mu.Unlock()
-	if !changed {
-		return false
+	if !changed || x.probed != nil {
+		return changed
 	}
 	if err := x.c.e.store.SetExec(line); err != nil {
 		x.c.e.log.Warn("an exec is not in the journal; a new engine will not know it", "exec", x.id, "error", err)

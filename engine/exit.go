@@ -80,13 +80,15 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	err := c.change(func(at *store.Standing) (err error) {
 		next = restart.Decide(policy, restart.Ended{
 			Code: x.Code, Manually: at.State.ManuallyStopped, Ran: x.At.Sub(at.State.StartedAt), Restarts: at.RestartCount, LastWait: at.RestartWait,
+			Unhealthy: at.Unwell, Relapses: at.Relapses,
 		})
 		if at.State, err = at.State.Ended(end, next.Restart); err != nil {
 			return err
 		}
-		at.Figures = figures
+		at.Figures, at.Unwell = figures, false
 		if next.Restart {
 			at.RestartCount++
+			at.Relapses++
 			at.RestartWait = next.Wait
 		}
 		return nil
@@ -162,7 +164,7 @@ func (e *Engine) afterExit(ctx context.Context, c *entry, next restart.Decision)
 	case next.Restart:
 		e.restartLater(c, next.Wait)
 	case c.record().Spec.AutoRemove && !c.kept():
-		if err := e.removeHeld(ctx, c, true); err != nil {
+		if err := e.removeHeld(ctx, c, removing{volumes: true, good: true}); err != nil {
 			e.log.Error("cannot remove a container at its end", "container", c.id, "error", err)
 		}
 	}

@@ -85,7 +85,7 @@ func (e *Engine) recover(ctx context.Context) error {
 		e.behind = append(e.behind, func() { e.work.Go(func() { e.undoCreation(context.Background(), cid) }) })
 	}
 	for _, cid := range e.images.Layers() {
-		if _, err := os.Lstat(e.store.Dir(cid)); errors.Is(err, os.ErrNotExist) && id.Valid(cid) {
+		if _, err := os.Lstat(e.store.Dir(cid)); errors.Is(err, os.ErrNotExist) && id.Valid(cid) && !e.store.InTrash(cid) {
 			e.log.Info("removing a layer that belongs to no container", "container", cid)
 			if err := e.images.RemoveLayer(cid); err != nil {
 				e.log.Warn("cannot remove it", "container", cid, "error", err)
@@ -196,6 +196,7 @@ func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[strin
 	for _, x := range l.Execs {
 		e.recoverExec(c, x, procs[x.ID])
 	}
+	e.killProbes(c, procs)
 	if then != nil {
 		e.behind = append(e.behind, e.inBackground(c, "recovery", then))
 	}
@@ -205,9 +206,10 @@ func (e *Engine) recoverOne(ctx context.Context, l store.Loaded, procs map[strin
 // recoverState brings the standing up to date. It gives what is to be done behind, with c's op held, or nil.
 func (e *Engine) recoverState(c *entry, l store.Loaded, main keeper.ProcState, known bool) (then func(), err error) {
 	state := l.Standing.State
+	removal, begun := removalBegun(l.Standing.Op)
 	switch {
-	case l.Standing.Op == opRemove, l.Standing.Op == opRemoveVolumes:
-		return func() { e.finishRemoval(c, l.Standing.Op == opRemoveVolumes) }, nil
+	case begun:
+		return func() { e.finishRemoval(c, removal) }, nil
 	case known && main.Running && state.Pid == main.PID:
 		return nil, e.recoverPaused(c)
 	case known && main.Running:
@@ -227,8 +229,8 @@ func (e *Engine) recoverState(c *entry, l store.Loaded, main keeper.ProcState, k
 	return e.recoverStopped(c, l), nil
 }
 
-func (e *Engine) finishRemoval(c *entry, volumes bool) {
-	if err := e.removeHeld(context.Background(), c, volumes); err != nil {
+func (e *Engine) finishRemoval(c *entry, o removing) {
+	if err := e.removeHeld(context.Background(), c, o); err != nil {
 		e.log.Error("a removal that was cut off cannot be finished", "container", c.id, "error", err)
 	}
 }

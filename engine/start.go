@@ -61,9 +61,9 @@ func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
 	}
 	err = c.change(func(at *store.Standing) (err error) {
 		if !byPolicy {
-			at.RestartCount, at.RestartWait, at.State.ManuallyStopped = 0, 0, false
+			at.RestartCount, at.Relapses, at.RestartWait, at.State.ManuallyStopped = 0, 0, 0, false
 		}
-		at.Figures, at.Reboot = nil, false
+		at.Figures, at.Reboot, at.Unwell = nil, false, false
 		at.State, err = at.State.Started(started.PID, started.StartTime)
 		return err
 	})
@@ -167,7 +167,7 @@ func (e *Engine) startFailed(c *entry, err error) error {
 		e.log.Error("cannot note a failed start", "container", c.id, "error", cerr)
 	}
 	if c.record().Spec.AutoRemove {
-		if rerr := e.removeHeld(context.Background(), c, true); rerr != nil {
+		if rerr := e.removeHeld(context.Background(), c, removing{volumes: true, good: true}); rerr != nil {
 			e.log.Error("a container that could not be started was not removed", "container", c.id, "error", rerr)
 		}
 	}

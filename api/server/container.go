@@ -40,8 +40,7 @@ type lives interface {
 	Unpause(ctx context.Context, ref string) error
 	Remove(ctx context.Context, ref string, o engine.RemoveOptions) error
 	Rename(ctx context.Context, ref, name string) error
-	Update(ctx context.Context, ref string, r container.Resources) (warnings []string, err error)
-	UpdateRestart(ctx context.Context, ref string, p container.Restart) error
+	Update(ctx context.Context, ref string, r container.Resources, p *container.Restart) (warnings []string, err error)
 	Wait(ctx context.Context, ref string, until container.WaitCondition) (<-chan container.ExitStatus, error)
 	Prune(ctx context.Context, f container.Filters) (engine.PruneReport, error)
 }
@@ -81,10 +80,6 @@ func containerCreate(s *Server, c *call) error {
 		if name != "name" && name != "platform" {
 			warnings = append(warnings, name+" is no field of a container's configuration at API "+c.v.String()+" and was ignored")
 		}
-	}
-	// What the image brings with it cannot be refused, but it can be told.
-	if info, err := s.cfg.Containers.Inspect(c.ctx(), made.ID); err == nil && info.Spec.Healthcheck != nil && spec.Healthcheck == nil {
-		warnings = append(warnings, "The image's health check is not run: there are no health checks in this build of Berth")
 	}
 	answer := containertypes.CreateResponse{ID: made.ID, Warnings: append(made.Warnings, warnings...)}
 	if answer.Warnings == nil {
@@ -170,15 +165,9 @@ func containerUpdate(s *Server, c *call) error {
 	if err != nil {
 		return err
 	}
-	// The limits first: only they can fail for what the container is at the moment.
-	warnings, err := s.cfg.Containers.Update(c.ctx(), c.name, change.Resources)
+	warnings, err := s.cfg.Containers.Update(c.ctx(), c.name, change.Resources, change.Restart)
 	if err != nil {
 		return err
-	}
-	if change.Restart != nil {
-		if err := s.cfg.Containers.UpdateRestart(c.ctx(), c.name, *change.Restart); err != nil {
-			return err
-		}
 	}
 	return c.json(http.StatusOK, containertypes.UpdateResponse{Warnings: warnings})
 }

@@ -120,7 +120,7 @@ func compileFilter(name string, values []string, l Lookup) (Matcher, error) {
 				return nil, invalidFilter("health", v)
 			}
 		}
-		return func(*Info) bool { return slices.Contains(values, "none") }, nil
+		return func(i *Info) bool { return slices.Contains(values, string(i.State.HealthStatus())) }, nil
 	case "is-task":
 		task, err := truth(values)
 		if err != nil {

@@ -76,6 +76,8 @@ type State struct {
 	Signal int
 	// Unknown: the process is gone and nobody saw its exit status (ExitCode is 255).
 	Unknown bool
+	// Health is what its probes found; nil where it has no check, and before its first start.
+	Health *Health `json:",omitzero"`
 }
 
 // ExitStatus is what a waiter receives.

@@ -36,6 +36,9 @@ type Record struct {
 	AppArmorProfile string `json:"appArmorProfile,omitempty"`
 	ProcessLabel    string `json:"processLabel,omitempty"`
 	MountLabel      string `json:"mountLabel,omitempty"`
+
+	LayerSize    uint64 `json:"layerSize,omitempty"`    // bytes that the writable layer may hold; 0 no limit
+	LayerProject uint32 `json:"layerProject,omitempty"` // the file system's number for it
 }
 
 // Encode gives the record's file.

@@ -28,6 +28,8 @@ type Spec struct {
 	Restart    Restart    `json:",omitzero"`
 	AutoRemove bool       `json:",omitzero"`
 
+	StorageOpt map[string]string `json:",omitzero"` // "size": most that the writable layer may hold, "10G"
+
 	StopSignal  string `json:",omitzero"` // name or number; "" SIGTERM
 	StopTimeout *int   `json:",omitzero"` // seconds; nil 10; negative: wait for ever
 
@@ -43,8 +45,9 @@ type Spec struct {
 	Init    *bool  `json:",omitzero"` // run a reaping init as pid 1; nil: the engine's default
 	Runtime string `json:",omitzero"` // "" or the engine's own
 
+	Healthcheck *Healthcheck `json:",omitzero"`
+
 	// Carried for inspect and for commit; the engine of this build does not act on them.
-	Healthcheck     *Healthcheck        `json:",omitzero"`
 	OnBuild         []string            `json:",omitzero"`
 	Shell           []string            `json:",omitzero"`
 	Volumes         map[string]struct{} `json:",omitzero"` // anonymous volumes of the image's configuration
@@ -64,6 +67,7 @@ type Process struct {
 	WorkingDir  string   `json:",omitzero"` // "" the image's, else "/"
 	User        string   `json:",omitzero"` // "user", "uid", "user:group", "uid:gid"
 	GroupAdd    []string `json:",omitzero"` // names or numbers
+	Umask       *uint32  `json:",omitzero"` // 0 to 0777; nil: 022
 	TTY         bool     `json:",omitzero"`
 }
 
@@ -146,7 +150,7 @@ type Resources struct {
 	Ulimits           []Ulimit        `json:",omitzero"`
 	Devices           []Device        `json:",omitzero"`
 	DeviceCgroupRules []string        `json:",omitzero"` // "c 13:* rwm"
-	DeviceRequests    []DeviceRequest `json:",omitzero"` // --gpus and CDI; refused where no driver serves them
+	DeviceRequests    []DeviceRequest `json:",omitzero"` // --gpus and CDI; see engine/cdi
 	CgroupParent      string          `json:",omitzero"` // "" the engine's
 	ShmSize           int64           `json:",omitzero"` // bytes of /dev/shm; 0: 64 MiB
 }
@@ -177,13 +181,13 @@ type Device struct {
 	Permissions string // of "rwm"
 }
 
-// DeviceRequest asks a device driver for devices. It is kept whole so that a refusal can name it.
+// DeviceRequest asks for devices by what they are rather than by where their nodes lie.
 type DeviceRequest struct {
-	Driver       string
-	Count        int
-	DeviceIDs    []string
-	Capabilities [][]string
-	Options      map[string]string
+	Driver       string            `json:",omitzero"` // "cdi", "nvidia", "amd"; "" whoever has the capabilities
+	Count        int               `json:",omitzero"` // -1: all
+	DeviceIDs    []string          `json:",omitzero"` // qualified names for "cdi"
+	Capabilities [][]string        `json:",omitzero"` // alternatives, each a list of what must come together: [["gpu", "compute"]]
+	Options      map[string]string `json:",omitzero"`
 }
 
 // Security narrows or widens what the processes may do.
@@ -225,13 +229,13 @@ type Log struct {
 
 // Restart says when a stopped container is started again.
 type Restart struct {
-	Name       string `json:",omitzero"` // "" and "no", "always", "unless-stopped", "on-failure"
-	MaxRetries int    `json:",omitzero"` // on-failure only; 0 for ever
+	Name       string `json:",omitzero"` // "" and "no", "always", "unless-stopped", "on-failure", "on-unhealthy"
+	MaxRetries int    `json:",omitzero"` // on-failure and on-unhealthy only; 0 for ever
 }
 
-// Healthcheck is the image's or client's health test, kept for inspect.
+// Healthcheck is the image's or the client's health test; package health acts on it. Zero durations and counts are Docker's defaults.
 type Healthcheck struct {
-	Test          []string      `json:",omitzero"`
+	Test          []string      `json:",omitzero"` // {"CMD", word…}, {"CMD-SHELL", line}, {"NONE"}; none: the image's
 	Interval      time.Duration `json:",omitzero"`
 	Timeout       time.Duration `json:",omitzero"`
 	StartPeriod   time.Duration `json:",omitzero"`

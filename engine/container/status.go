@@ -44,6 +44,9 @@ func (s State) Become(next Status) (State, error) {
 	if !next.Alive() {
 		s.Pid = 0
 	}
+	if next != Running {
+		s.Health = s.Health.unwatched()
+	}
 	return s, nil
 }
 

@@ -42,8 +42,10 @@ const execKept = 10 * time.Minute
 type Standing struct {
 	State        container.State `json:"state"`
 	RestartCount int             `json:"restarts,omitzero"`
-	RestartWait  time.Duration   `json:"wait,omitzero"` // the last wait before a restart by policy
-	Op           string          `json:"op,omitzero"`   // an operation that must be finished after a crash: "remove"
+	RestartWait  time.Duration   `json:"wait,omitzero"`     // the last wait before a restart by policy
+	Relapses     int             `json:"relapses,omitzero"` // restarts by on-unhealthy since it was healthy or a person started it
+	Unwell       bool            `json:"unwell,omitzero"`   // the engine is ending this run, because it is unhealthy
+	Op           string          `json:"op,omitzero"`       // an operation that must be finished after a crash: "remove"
 	Figures      *Figures        `json:"figures,omitempty"`
 	Reboot       bool            `json:"reboot,omitzero"` // it ended because the machine went down
 }

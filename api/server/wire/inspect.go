@@ -80,7 +80,10 @@ func Summary(i *container.Info, image string, ids NetworkIDs, v Version, now tim
 		s.HostConfig.Annotations = i.Spec.Annotations
 	}
 	if v >= 52 {
-		s.Health = &containertypes.HealthSummary{Status: containertypes.NoHealthcheck}
+		s.Health = &containertypes.HealthSummary{Status: containertypes.HealthStatus(i.State.HealthStatus())}
+		if h := i.State.Health; h != nil {
+			s.Health.FailingStreak = h.FailingStreak
+		}
 	}
 	return s
 }
@@ -94,7 +97,7 @@ func Status(s *container.State, now time.Time) string {
 	case s.Paused:
 		return "Up " + since(s.StartedAt) + " (Paused)"
 	case s.Running:
-		return "Up " + since(s.StartedAt)
+		return "Up " + since(s.StartedAt) + healthNote(s.Health)
 	case s.Status == container.Removing:
 		return "Removal In Progress"
 	case s.Dead:
@@ -107,10 +110,34 @@ func Status(s *container.State, now time.Time) string {
 	return fmt.Sprintf("Exited (%d) %s ago", s.ExitCode, since(s.FinishedAt))
 }
 
+// healthNote is what a status says of the container's health.
+func healthNote(h *container.Health) string {
+	switch {
+	case h == nil:
+		return ""
+	case h.Status == container.Starting:
+		return " (health: starting)"
+	}
+	return " (" + string(h.Status) + ")"
+}
+
+// health is what inspect shows of the probes; nil where there is no check.
+func health(h *container.Health) *containertypes.Health {
+	if h == nil {
+		return nil
+	}
+	out := &containertypes.Health{Status: containertypes.HealthStatus(h.Status), FailingStreak: h.FailingStreak, Log: []*containertypes.HealthcheckResult{}}
+	for _, r := range h.Log {
+		out.Log = append(out.Log, &containertypes.HealthcheckResult{Start: r.Start, End: r.End, ExitCode: r.ExitCode, Output: r.Output})
+	}
+	return out
+}
+
 func state(s *container.State) *containertypes.State {
 	return &containertypes.State{
 		Status: containertypes.ContainerState(s.Status), Running: s.Running, Paused: s.Paused, Restarting: s.Restarting, OOMKilled: s.OOMKilled,
 		Dead: s.Dead, Pid: s.Pid, ExitCode: s.ExitCode, Error: s.Error, StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt),
+		Health: health(s.Health),
 	}
 }
 

@@ -3,14 +3,11 @@ package wire
 import (
 	"reflect"
 
-	containertypes "github.com/moby/moby/api/types/container"
-
 	"berth/base/fault"
 )
 
 // Why whole groups of fields are refused.
 const (
-	noHealth      = "health checks are not in this build"
 	noKernelLimit = "kernel memory limits were dropped by Linux 5.4 and by Docker's API 1.42"
 	notLinux      = "it is an option of Windows"
 )
@@ -18,20 +15,15 @@ const (
 // refuse names the first field that is set and that this build does not honour. What the build cannot do yet is NotImplemented;
 // what makes no sense on Linux is Invalid.
 func (r *CreateRequest) refuse() error {
-	c, h := r.Config, &r.HostConfig
+	h := &r.HostConfig
 	for _, f := range []struct {
 		set  bool
 		name string
 		kind fault.Kind
 		why  string
 	}{
-		{c.Healthcheck != nil && !noCheck(c.Healthcheck), "Healthcheck", fault.NotImplemented, noHealth},
 		{h.Cgroup != "", "HostConfig.Cgroup", fault.NotImplemented, "containers have a cgroup of their own"},
-		{len(h.StorageOpt) > 0, "HostConfig.StorageOpt", fault.NotImplemented, "overlay2 takes no options in this build"},
-		{h.Umask != nil, "HostConfig.Umask", fault.NotImplemented, "the umask of a container cannot be chosen in this build"},
-		{len(h.DeviceRequests) > 0, "HostConfig.DeviceRequests", fault.NotImplemented, "no device driver (GPU, CDI) is in this build"},
 		{h.KernelMemory != 0, "HostConfig.KernelMemory", fault.NotImplemented, noKernelLimit},
-		{h.KernelMemoryTCP != 0, "HostConfig.KernelMemoryTCP", fault.NotImplemented, noKernelTCP},
 		{h.CPUCount != 0, "HostConfig.CpuCount", fault.Invalid, notLinux},
 		{h.CPUPercent != 0, "HostConfig.CpuPercent", fault.Invalid, notLinux},
 	} {
@@ -40,13 +32,6 @@ func (r *CreateRequest) refuse() error {
 		}
 	}
 	return nil
-}
-
-// noCheck reports whether a health check asks for none, or for what the image says.
-func noCheck(h *containertypes.HealthConfig) bool {
-	rest := *h
-	rest.Test = nil
-	return (len(h.Test) == 0 || h.Test[0] == "NONE") && firstSet(reflect.ValueOf(rest), "") == ""
 }
 
 // builtinRuntimes are the names that mean the built-in one. Docker's own names for its default are among them, so that a container can

@@ -108,12 +108,13 @@ func (r *CreateRequest) Spec(v Version) (s container.Spec, warnings []string, er
 	s.Image, s.Labels, s.Annotations = c.Image, c.Labels, h.Annotations
 	s.Process = container.Process{
 		Entrypoint: r.Entrypoint, Cmd: r.Cmd, ArgsEscaped: c.ArgsEscaped, Env: c.Env, WorkingDir: c.WorkingDir,
-		User: c.User, GroupAdd: h.GroupAdd, TTY: c.Tty,
+		User: c.User, GroupAdd: h.GroupAdd, TTY: c.Tty, Umask: h.Umask,
 	}
 	s.Hostname, s.Domainname = c.Hostname, c.Domainname
 	s.Namespaces = container.Namespaces{PID: string(h.PidMode), IPC: string(h.IpcMode), UTS: string(h.UTSMode), Cgroup: string(h.CgroupnsMode)}
 	s.Resources = resources(&h.Resources)
-	s.Resources.OOMScoreAdj, s.Resources.ShmSize = h.OomScoreAdj, h.ShmSize
+	s.Resources.OOMScoreAdj, s.Resources.ShmSize, s.Resources.KernelMemoryTCP = h.OomScoreAdj, h.ShmSize, h.KernelMemoryTCP
+	s.StorageOpt = h.StorageOpt
 	s.Security = container.Security{
 		Privileged: h.Privileged, CapAdd: h.CapAdd, CapDrop: h.CapDrop, SecurityOpt: h.SecurityOpt, ReadonlyRootfs: h.ReadonlyRootfs,
 		Sysctls: h.Sysctls, MaskedPaths: h.MaskedPaths, ReadonlyPaths: h.ReadonlyPaths, UsernsMode: string(h.UsernsMode),
@@ -187,6 +188,7 @@ func HostSettings(i *container.Info, d *Defaults) *containertypes.HostConfig {
 		SecurityOpt: s.Security.SecurityOpt, UTSMode: containertypes.UTSMode(s.Namespaces.UTS), UsernsMode: containertypes.UsernsMode(s.Security.UsernsMode),
 		ShmSize: s.Resources.ShmSize, Sysctls: s.Security.Sysctls, Runtime: or(s.Runtime, d.Runtime),
 		Resources: apiResources(&s.Resources), MaskedPaths: s.Security.MaskedPaths, ReadonlyPaths: s.Security.ReadonlyPaths, Init: s.Init,
+		StorageOpt: s.StorageOpt, Umask: s.Process.Umask,
 	}
 	h.Binds, h.Tmpfs, h.Mounts = apiMounts(s.Mounts)
 	h.VolumesFrom, h.VolumeDriver = s.VolumesFrom, s.VolumeDriver
@@ -215,10 +217,12 @@ func HostSettings(i *container.Info, d *Defaults) *containertypes.HostConfig {
 }
 
 func healthcheck(h *containertypes.HealthConfig) *container.Healthcheck {
-	if h == nil || len(h.Test) == 0 {
+	if h == nil {
 		return nil
 	}
-	return &container.Healthcheck{Test: h.Test}
+	return &container.Healthcheck{
+		Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries,
+	}
 }
 
 func resources(r *containertypes.Resources) container.Resources {
@@ -249,6 +253,9 @@ func resources(r *containertypes.Resources) container.Resources {
 			Source: d.PathOnHost, Target: or(d.PathInContainer, d.PathOnHost), Permissions: or(d.CgroupPermissions, "rwm"),
 		})
 	}
+	for _, d := range r.DeviceRequests {
+		out.DeviceRequests = append(out.DeviceRequests, container.DeviceRequest(d))
+	}
 	return out
 }
 
@@ -270,6 +277,9 @@ func apiResources(r *container.Resources) containertypes.Resources {
 	}
 	for _, d := range r.Devices {
 		out.Devices = append(out.Devices, containertypes.DeviceMapping{PathOnHost: d.Source, PathInContainer: d.Target, CgroupPermissions: d.Permissions})
+	}
+	for _, d := range r.DeviceRequests {
+		out.DeviceRequests = append(out.DeviceRequests, containertypes.DeviceRequest(d))
 	}
 	return out
 }
