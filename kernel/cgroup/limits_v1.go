@@ -139,6 +139,8 @@ func (b *builder) blkioV1(io *specs.LinuxBlockIO) {
 	for _, d := range io.WeightDevice {
 		if n := deref(d.Weight); n != 0 {
 			put("blkio.weight_device", "blkio.bfq.weight_device", number(d.Major, d.Minor)+" "+utoa(uint64(n)), "weightDevice")
+		} else if d.Weight != nil && b.now != nil {
+			put("blkio.weight_device", "blkio.bfq.weight_device", number(d.Major, d.Minor)+" default", "weightDevice")
 		}
 		if n := deref(d.LeafWeight); n != 0 {
 			put("blkio.leaf_weight_device", "", number(d.Major, d.Minor)+" "+utoa(uint64(n)), "weightDevice")

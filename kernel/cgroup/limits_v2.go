@@ -128,6 +128,8 @@ func (b *builder) ioV2(io *specs.LinuxBlockIO) {
 		if n := deref(d.Weight); n != 0 {
 			s := put("io.bfq.weight", number(d.Major, d.Minor)+" "+utoa(uint64(n)), "weightDevice")
 			s.Or, s.OrValue = "io.weight", number(d.Major, d.Minor)+" "+utoa(IOWeight(n))
+		} else if d.Weight != nil && b.now != nil {
+			put("io.bfq.weight", number(d.Major, d.Minor)+" default", "weightDevice").Or = "io.weight"
 		}
 		if deref(d.LeafWeight) != 0 {
 			b.onlyV1(pre + "weightDevice.leafWeight")

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -12,18 +13,23 @@ import (
 // some. When a write is refused, the values already written are put back as far as the kernel lets them,
 // and the error says which one it was.
 func (c *Cgroup) Update(r *specs.LinuxResources) error {
+	_, err := c.Change(r)
+	return err
+}
+
+// Change is Update; undo writes back what held before, for a caller whose own part fails afterwards. It says
+// what the kernel did not take back.
+func (c *Cgroup) Change(r *specs.LinuxResources) (undo func() error, err error) {
 	s, err := c.PlanUpdate(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	a := applier{setup: &s}
 	defer a.file.close()
 	var before []Step
 	for i := range s.Steps {
 		step := &s.Steps[i]
-		if old, ok := restorable(step); ok {
-			before = append(before, old)
-		}
+		before = append(before, restorable(step)...)
 		if err = a.do(step); err != nil {
 			break
 		}
@@ -31,13 +37,25 @@ func (c *Cgroup) Update(r *specs.LinuxResources) error {
 	if err == nil {
 		err = a.again()
 	}
-	if err == nil {
-		return nil
+	undo = func() error {
+		back := applier{setup: &s}
+		defer back.file.close()
+		var first error
+		for _, step := range slices.Backward(before) {
+			if err := back.do(&step); err != nil && first == nil {
+				first = err
+			}
+		}
+		if err := back.again(); err != nil && first == nil {
+			first = err
+		}
+		return first
 	}
-	for i := len(before) - 1; i >= 0; i-- {
-		_ = before[i].write(&a.file)
+	if err != nil {
+		_ = undo() // the refusal is what the caller has to know
+		return nil, err
 	}
-	return err
+	return undo, nil
 }
 
 // PlanUpdate computes an update from what holds at the moment, without changing anything.
@@ -89,25 +107,67 @@ func (c *Cgroup) observe(r *specs.LinuxResources) *observed {
 // down to pages.
 const unlimitedV1 = 1<<63 - 1<<16
 
-// restorable gives the step that writes back the present value, for files that hold one plain value.
-func restorable(s *Step) (Step, bool) {
-	if s.Op != Write || s.Or != "" {
-		return Step{}, false
+// restorable gives the steps that write back what holds now in the file that s is about to write; none
+// for files that do not tell it (device rules, which only OCI's callers change).
+func restorable(s *Step) []Step {
+	if s.Op != Write {
+		return nil
 	}
-	switch s.File {
-	case "devices.allow", "devices.deny", "io.max", "rdma.max", "net_prio.ifpriomap", "memory.oom_control":
-		return Step{}, false
+	file := s.File
+	if s.Or != "" && !exists(s.Dir+"/"+file) {
+		file = s.Or
 	}
-	if strings.HasPrefix(s.File, "blkio.throttle.") {
-		return Step{}, false
+	text, err := readFile(s.Dir + "/" + file)
+	if err != nil {
+		return nil
 	}
-	old := trimmed(s.Dir + "/" + s.File)
-	if old == "" {
-		return Step{}, false
+	value, ok := formerly(file, s.Value, string(text))
+	if !ok {
+		return nil
 	}
-	back := *s
-	back.Value = old
-	return back, true
+	return []Step{{Op: Write, Dir: s.Dir, File: file, Value: value, Field: s.Field, Optional: s.Optional, Retry: true}}
+}
+
+// formerly gives what has to be written to a file for it to hold what it holds now, text, again after value was written.
+func formerly(file, value, text string) (string, bool) {
+	old := strings.TrimSpace(text)
+	device, _, keyed := strings.Cut(value, " ")
+	keyed = keyed && strings.Contains(device, ":")
+	switch {
+	case file == "devices.allow", file == "devices.deny", file == "rdma.max", file == "net_prio.ifpriomap":
+		return "", false
+	case file == "memory.oom_control":
+		_, after, found := strings.Cut(old, "oom_kill_disable ")
+		disabled, _, _ := strings.Cut(after, "\n")
+		return disabled, found
+	case file == "cpuset.cpus" || file == "cpuset.mems":
+		if old == "" { // v2: the parent's
+			return "\n", true
+		}
+		return old, true
+	case keyed:
+		for line := range strings.Lines(old) {
+			if strings.HasPrefix(line, device+" ") {
+				return strings.TrimSpace(line), true
+			}
+		}
+		return device + " " + unlimited(file), true
+	case strings.HasSuffix(file, "weight"): // v2: "default 100", then lines of devices
+		first, _, _ := strings.Cut(old, "\n")
+		return first, first != ""
+	}
+	return old, old != ""
+}
+
+// unlimited is what takes a device's own line out of a file.
+func unlimited(file string) string {
+	switch {
+	case file == "io.max":
+		return "rbps=max wbps=max riops=max wiops=max"
+	case strings.Contains(file, "weight"):
+		return "default"
+	}
+	return "0"
 }
 
 // gone turns the absence of the whole cgroup into an error of its own.
