@@ -1,12 +1,9 @@
 package logs
 
 import (
-	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -15,8 +12,6 @@ import (
 
 const (
 	chunk = 64 << 10
-	// maxLine bounds one line of a file. The keeper splits output at 16 KiB, which JSON may blow up sixfold, plus attributes.
-	maxLine = 4 << 20
 	// poll is how often a follower looks without being woken: the safety net for a lost or impossible inotify watch.
 	poll = time.Second
 )
@@ -27,21 +22,26 @@ type Options struct {
 	Since, Until   time.Time // zero: no bound
 	Tail           int       // last N lines of all files, whatever their stream; negative: all
 	Follow         bool
+	Local          bool // the files have the local driver's format, not json-file's
 	// Ended tells a follower that nothing will be written any more; it then reads to the end. Nil: never.
 	Ended <-chan struct{}
 }
 
 // Reader hands out the lines of one log. Next may be called by one goroutine, Close by any.
 type Reader struct {
-	path  string
-	opt   Options
-	watch *Watch // nil unless following
+	path   string
+	opt    Options
+	format format
+	watch  *Watch // nil unless following
 
 	mu    sync.Mutex // held by Next, and by the end of Close; guards all below up to the next gap
-	files []*os.File // still to read, oldest first; the first is being read
+	files []*file    // still to read, oldest first; the first is being read
 	off   int64      // how far the first was read
 	buf   []byte     // read, not yet handed out
-	drop  bool       // skipping the rest of a line that was too long
+	skip  int        // records to pass over
+
+	head   [headLen]byte // of the file with the inode headOf
+	headOf uint64
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -49,13 +49,17 @@ type Reader struct {
 
 // Open starts reading the log at path. A log that does not exist is empty. w may be nil: followers then only poll.
 func Open(path string, opt Options, w *Watcher) (*Reader, error) {
-	r := &Reader{path: path, opt: opt, closed: make(chan struct{})}
+	r := &Reader{path: path, opt: opt, format: newFormat(opt.Local), closed: make(chan struct{})}
 	if opt.Follow && w != nil {
 		r.watch = w.Watch(path) // before the first look: no wake-up is lost
 	}
 	var err error
-	if r.files, err = openAll(path); err == nil && opt.Tail >= 0 {
-		err = r.seekTail(opt.Tail)
+	if r.files, err = openAll(path); err == nil {
+		if opt.Tail >= 0 {
+			err = r.seekTail(opt.Tail)
+		} else if !opt.Since.IsZero() {
+			r.skipBefore(opt.Since)
+		}
 	}
 	if err != nil {
 		r.release()
@@ -73,7 +77,7 @@ func (r *Reader) Next() (Line, error) {
 		if err != nil {
 			return Line{}, err
 		}
-		l, ok := decode(raw)
+		l, ok := r.format.decode(raw)
 		if !ok || !r.opt.Since.IsZero() && l.Time.Before(r.opt.Since) {
 			continue
 		}
@@ -135,22 +139,22 @@ func (r *Reader) rawLine() ([]byte, error) {
 	}
 }
 
-// cut takes a line out of what was read.
+// cut takes a record out of what was read.
 func (r *Reader) cut() ([]byte, bool) {
 	for {
-		i := bytes.IndexByte(r.buf, '\n')
-		if i < 0 {
-			if len(r.buf) > maxLine {
-				r.buf, r.drop = r.buf[:0], true
-			}
+		record, n := r.format.cut(r.buf)
+		if n == 0 {
 			return nil, false
 		}
-		line := r.buf[:i]
-		r.buf = r.buf[i+1:]
-		if !r.drop {
-			return line, true
+		r.buf = r.buf[n:]
+		if record == nil {
+			continue
 		}
-		r.drop = false
+		if r.skip > 0 {
+			r.skip--
+			continue
+		}
+		return record, true
 	}
 }
 
@@ -162,7 +166,8 @@ func (r *Reader) fill() (bool, error) {
 	if cap(r.buf)-len(r.buf) < chunk {
 		r.buf = append(make([]byte, 0, 2*len(r.buf)+chunk), r.buf...)
 	}
-	n, err := r.files[0].ReadAt(r.buf[len(r.buf):len(r.buf)+chunk], r.off)
+	f := r.files[0]
+	n, err := f.read(r.buf[len(r.buf):len(r.buf)+chunk], r.off)
 	r.buf = r.buf[:len(r.buf)+n]
 	r.off += int64(n)
 	if n > 0 {
@@ -171,33 +176,35 @@ func (r *Reader) fill() (bool, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, fault.Wrap(fault.Internal, err, "reading the container's log")
 	}
-	if st, err := r.files[0].Stat(); err == nil && st.Size() < r.off { // cleared: begin anew
-		r.off, r.buf = 0, r.buf[:0]
+	if st, err := f.Stat(); err == nil && !f.packed() && st.Size() < r.off { // somebody emptied it: begin anew
+		r.goTo(r.files)
 		return st.Size() > 0, nil
 	}
 	return false, nil
 }
 
-// nextFile goes on to the next newer file, if there is one.
+// goTo goes on with the first of these files.
+func (r *Reader) goTo(files []*file) {
+	r.files, r.off, r.buf, r.skip = files, 0, r.buf[:0], 0
+	r.format.reset()
+}
+
+// nextFile goes on to the next newer file, if there is one. What a file holds after its last whole record is no record.
 func (r *Reader) nextFile() (bool, error) {
 	if len(r.files) > 1 {
 		r.files[0].Close()
-		r.files, r.off, r.buf = r.files[1:], 0, r.buf[:0] // what a file holds after its last newline is no line
+		r.goTo(r.files[1:])
 		return true, nil
 	}
 	if !r.opt.Follow {
 		return false, nil
 	}
-	var last fs.FileInfo
+	var last *file
 	if len(r.files) == 1 {
-		st, err := r.files[0].Stat()
-		if err != nil {
-			return false, fault.Wrap(fault.Internal, err, "reading the container's log")
-		}
-		if now, err := os.Stat(r.path); err != nil || os.SameFile(st, now) {
+		last = r.files[0]
+		if now, err := os.Stat(r.path); err != nil || os.SameFile(last.info, now) {
 			return false, nil // not rotated, or in the middle of it
 		}
-		last = st
 		// The writer's last words in it may have come after the last look and before the rotation.
 		if more, err := r.fill(); more || err != nil {
 			return more, err
@@ -207,22 +214,14 @@ func (r *Reader) nextFile() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for i, f := range newer {
-		if st, err := f.Stat(); last != nil && err == nil && os.SameFile(st, last) {
-			for _, f := range newer[:i+1] {
-				f.Close()
-			}
-			newer = newer[i+1:]
-			break
-		}
+	if last != nil {
+		newer = newerThan(newer, last)
 	}
 	if len(newer) == 0 {
 		return false, nil
 	}
-	for _, f := range r.files {
-		f.Close()
-	}
-	r.files, r.off, r.buf = newer, 0, r.buf[:0]
+	closeFiles(r.files)
+	r.goTo(newer)
 	return true, nil
 }
 
@@ -274,129 +273,35 @@ func (r *Reader) wait() bool {
 }
 
 func (r *Reader) release() {
-	for _, f := range r.files {
-		f.Close()
-	}
+	closeFiles(r.files)
 	r.files = nil
 	if r.watch != nil {
 		r.watch.Close()
 	}
 }
 
-// openAll opens all files of the log, oldest first, as they were at one moment between two rotations.
-func openAll(path string) ([]*os.File, error) {
-	for try := range 200 {
-		if try > 10 {
-			time.Sleep(time.Millisecond) // a rotation under way is a few renames
-		}
-		files, whole, err := openOnce(path)
-		if err == nil && whole {
-			return files, nil
-		}
-		for _, f := range files {
-			f.Close()
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return nil, fault.New(fault.Unavailable, "the log rotates faster than it can be opened")
-}
-
-// openOnce also tells whether it saw the whole log: a rotation, which renames from the oldest file to the newest, leaves a hole while
-// it is under way, may show a file at two places, and puts another file at path when it is done.
-func openOnce(path string) (files []*os.File, whole bool, err error) {
-	var newest, before fs.FileInfo
-	for n := 0; ; n++ {
-		f, err := os.Open(numbered(path, n))
-		if errors.Is(err, fs.ErrNotExist) {
-			if _, err := os.Lstat(numbered(path, n+1)); err == nil {
-				return files, false, nil
-			}
-			break
-		}
-		if err != nil {
-			return files, false, err
-		}
-		files = append([]*os.File{f}, files...)
-		st, err := f.Stat()
-		if err != nil {
-			return files, false, err
-		}
-		if n == 0 {
-			newest = st
-		} else if os.SameFile(st, before) {
-			return files, false, nil
-		}
-		before = st
-	}
-	if newest == nil {
-		return nil, true, nil
-	}
-	now, err := os.Stat(path)
-	return files, err == nil && os.SameFile(newest, now), nil
-}
-
-func numbered(path string, n int) string {
-	if n == 0 {
-		return path
-	}
-	return path + "." + strconv.Itoa(n)
-}
-
-// seekTail drops all but the last n lines.
+// seekTail drops all but the last n records.
 func (r *Reader) seekTail(n int) error {
 	for i := len(r.files) - 1; i >= 0; i-- {
-		off, found, err := tailOffset(r.files[i], n)
+		t, err := r.files[i].tail(r.format, n)
 		if err != nil {
 			return err
 		}
-		if n -= found; n > 0 {
+		if n -= t.found; n > 0 {
 			continue
 		}
-		for _, f := range r.files[:i] {
-			f.Close()
-		}
-		r.files, r.off = r.files[i:], off
+		closeFiles(r.files[:i])
+		r.goTo(r.files[i:])
+		r.off, r.skip = t.off, t.skip
 		return nil
 	}
 	return nil
 }
 
-// tailOffset finds where the last n whole lines of f begin, and how many there are (at most n). It reads from the end.
-func tailOffset(f *os.File, n int) (off int64, found int, err error) {
-	st, err := f.Stat()
-	if err != nil {
-		return 0, 0, err
+// skipBefore drops compressed files whose last record is older.
+func (r *Reader) skipBefore(since time.Time) {
+	for len(r.files) > 1 && r.files[0].packed() && !r.files[0].last.IsZero() && r.files[0].last.Before(since) {
+		r.files[0].Close()
+		r.files = r.files[1:]
 	}
-	end := st.Size() // exclusive end of what was not looked at
-	buf := make([]byte, chunk)
-	lastLineEnd := int64(-1)
-	for end > 0 {
-		from := max(0, end-chunk)
-		b := buf[:end-from]
-		if _, err := f.ReadAt(b, from); err != nil && !errors.Is(err, io.EOF) {
-			return 0, 0, err
-		}
-		for i := len(b) - 1; i >= 0; i-- {
-			if b[i] != '\n' {
-				continue
-			}
-			at := from + int64(i) + 1 // a line ends before at; the next begins there
-			if lastLineEnd < 0 {
-				if lastLineEnd = at; n == 0 {
-					return at, 0, nil
-				}
-				continue
-			}
-			if found++; found == n {
-				return at, found, nil
-			}
-		}
-		end = from
-	}
-	if lastLineEnd < 0 { // not one whole line yet
-		return 0, 0, nil
-	}
-	return 0, found + 1, nil
 }
