@@ -53,7 +53,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (Attac
 			ID: c.id, Stdin: o.Stdin && spec.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr, Framed: !spec.Process.TTY, DetachKeys: ttyKeys(spec.Process.TTY, keys),
 		}
 		if state.Running {
-			conn, err = e.keeper.Attach(ctx, r)
+			conn, err = e.attachNow(ctx, r)
 		} else {
 			conn, err = c.attachLater(r)
 		}
@@ -67,6 +67,20 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (Attac
 		conn = &afterHistory{Conn: conn, history: *bytes.NewReader(history)}
 	}
 	return Attachment{Conn: conn, TTY: spec.Process.TTY}, nil
+}
+
+// attachNow asks the keeper, which answers from memory: the op is held meanwhile.
+func (e *Engine) attachNow(ctx context.Context, r keeper.AttachRequest) (Conn, error) {
+	if err := e.keeperReady(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
+	defer cancel()
+	conn, err := e.keeper.Attach(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
 }
 
 // attachLater makes a socket that the keeper will get with the launch.

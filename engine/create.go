@@ -9,6 +9,7 @@ import (
 
 	"berth/base/fault"
 	"berth/base/id"
+	"berth/base/wait"
 	"berth/engine/container"
 	"berth/engine/health"
 	"berth/engine/step"
@@ -67,7 +68,9 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 // build makes what the container consists of on disk. The directory comes first: it is how a crash is noticed (see recover.go).
 func (e *Engine) build(ctx context.Context, r *container.Record, img Image) error {
 	var made []string // volumes, for this container alone
-	return step.Run(ctx, "create",
+	w := e.cfg.Waits.Begin("create", r.ID)
+	defer w.End()
+	return step.Run(wait.With(ctx, w), "create",
 		step.Step{Name: "directory", Do: func(context.Context) error { return e.store.MakeDir(r.ID) }, Undo: func() error { return e.store.Abandon(r.ID) }},
 		step.Step{Name: "layer", Do: func(ctx context.Context) error { return e.makeLayer(ctx, r, img) }, Undo: func() error { return e.removeLayer(r) }},
 		step.Step{Name: "volumes", Do: func(ctx context.Context) (err error) {

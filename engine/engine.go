@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/base/event"
 	"berth/base/fault"
+	"berth/base/wait"
 	"berth/engine/bundle"
 	"berth/engine/cdi"
 	"berth/engine/container"
@@ -53,7 +55,8 @@ type Config struct {
 	DNSSearch       []string
 	DNSOptions      []string
 
-	ShutdownTimeout time.Duration // how long Shutdown waits for containers; negative: for ever
+	ShutdownTimeout time.Duration  // how long Shutdown waits for containers; negative: for ever
+	Waits           *wait.Registry // where work under way is noted; nil: nowhere
 	Log             *slog.Logger
 }
 
@@ -132,6 +135,7 @@ type Engine struct {
 	facts       probe.Features
 	rules       *bundle.Rules // what all containers' specs have in common
 	confinement confinement
+	keeperPID   atomic.Int64 // 0: not known
 	cdi         *cdi.Devices
 	quotas      layerQuotas
 	boot        string   // the kernel's boot id
@@ -192,6 +196,7 @@ func Open(ctx context.Context, cfg Config, r Rooms) (*Engine, error) {
 		e.lock.Close()
 		return nil, err
 	}
+	e.askKeeper(ctx)
 	e.work.Go(e.listenExits)
 	e.awaitEnds()
 	e.resumeHealth()
@@ -240,9 +245,10 @@ func (e *Engine) Info(ctx context.Context) Facts {
 			f.Stopped++
 		}
 	}
-	if k, err := e.keeper.Info(ctx); err == nil {
-		f.KeeperPID = k.PID
+	if e.keeperTrouble() == "" { // else it is not asked: everything else is known
+		e.askKeeper(ctx)
 	}
+	f.KeeperPID = int(e.keeperPID.Load())
 	return f
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"berth/base/fault"
+	"berth/base/wait"
 	"berth/engine/bundle"
 	"berth/engine/container"
 	"berth/engine/store"
@@ -29,8 +30,8 @@ type entry struct {
 	hidden bool // it runs a managed plugin: no list shows it, only its full id finds it
 	e      *Engine
 
-	op     chan struct{}          // one token: the right to work on the container
-	holder atomic.Pointer[string] // what the holder does, for the error of who cannot wait
+	op     chan struct{}             // one token: the right to work on the container
+	holder atomic.Pointer[wait.Wait] // what the holder does, for the error of who cannot wait; nil within where nobody registers
 
 	snap atomic.Pointer[container.Info]
 
@@ -80,20 +81,16 @@ func (c *entry) begin(ctx context.Context, what string) (func(), error) {
 	select {
 	case c.op <- struct{}{}:
 	default:
+		defer c.e.cfg.Waits.BeginBehind(what, c.id, c.holder.Load().What()).End()
 		ctx, cancel := context.WithTimeoutCause(ctx, opPatience, fault.New(fault.Unavailable, "waited too long"))
 		defer cancel()
 		select {
 		case c.op <- struct{}{}:
 		case <-ctx.Done():
-			other := "another request"
-			if p := c.holder.Load(); p != nil {
-				other = *p
-			}
-			return nil, fault.Wrap(fault.KindOf(context.Cause(ctx)), context.Cause(ctx), "container %s is busy: %s waits for %s", c.id, what, other)
+			return nil, fault.Wrap(fault.KindOf(context.Cause(ctx)), context.Cause(ctx), "container %s is busy: %s waits for %s", c.id, what, c.otherWork())
 		}
 	}
-	c.holder.Store(&what)
-	return func() { c.holder.Store(nil); <-c.op }, nil
+	return c.working(what), nil
 }
 
 // change applies f to the container's standing, shows the result to readers and notes it in the journal. An error of f changes nothing.

@@ -194,6 +194,9 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 	if err != nil {
 		return nil, err
 	}
+	if err := e.keeperReady(); err != nil {
+		return nil, err
+	}
 	if err := failpoint.Hit("engine/exec/launch"); err != nil {
 		return nil, err
 	}

@@ -208,8 +208,13 @@ func (e *Engine) restartByPolicy(c *entry) {
 func (e *Engine) beginUntilClosed(c *entry, what string) (func(), error) {
 	select {
 	case c.op <- struct{}{}:
-		c.holder.Store(&what)
-		return func() { c.holder.Store(nil); <-c.op }, nil
+		return c.working(what), nil
+	default:
+	}
+	defer e.cfg.Waits.BeginBehind(what, c.id, c.holder.Load().What()).End()
+	select {
+	case c.op <- struct{}{}:
+		return c.working(what), nil
 	case <-e.done:
 		return nil, fault.New(fault.Unavailable, "the engine is closing")
 	}

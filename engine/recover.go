@@ -381,10 +381,10 @@ func (e *Engine) disown(ctx context.Context, procs map[string]map[string]keeper.
 // inBackground gives what does work on c behind, and takes c's op for it at once.
 func (e *Engine) inBackground(c *entry, what string, work func()) (begin func()) {
 	c.op <- struct{}{} // nobody else knows c yet
-	c.holder.Store(&what)
+	end := c.working(what)
 	return func() {
 		e.work.Go(func() {
-			defer func() { c.holder.Store(nil); <-c.op }()
+			defer end()
 			work()
 		})
 	}

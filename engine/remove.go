@@ -73,7 +73,7 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, volumes bool) error {
 		return err
 	}
 	closeSockets(c.takePending())
-	err := step.Run(ctx, "remove",
+	err := step.Run(c.steps(ctx), "remove",
 		step.Step{Name: "keeper", Do: func(ctx context.Context) error { return e.forget(ctx, c) }},
 		step.Step{Name: "run", Do: func(context.Context) error { e.endRun(c); return nil }},
 		step.Step{Name: "volumes", Do: func(ctx context.Context) error {

@@ -83,7 +83,10 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 	joined := func() {} // to be called when the process is in the cgroup
 	var why error       // why the keeper did not launch
 	var attached []keeper.AttachRequest
-	err = step.Run(ctx, "start",
+	if err := e.keeperReady(); err != nil {
+		return started, err
+	}
+	err = step.Run(c.steps(ctx), "start",
 		step.Step{Name: "network", Do: func(ctx context.Context) (err error) {
 			sandbox, err = e.joinNetworks(ctx, c.record())
 			return err

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -137,7 +138,8 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 
 // kill sends SIGKILL and waits for the end, which nothing but the kernel can hold up.
 func (e *Engine) kill(c *entry, ended <-chan struct{}) error {
-	ctx := context.Background()
+	ctx, asked := context.Background(), time.Now()
+	defer e.cfg.Waits.Begin("kill", c.id).End()
 	err := e.signal(ctx, c, unix.SIGKILL)
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		if cg := c.cgroup(); cg == nil || cg.Kill() != nil {
@@ -153,11 +155,18 @@ func (e *Engine) kill(c *entry, ended <-chan struct{}) error {
 	if err == nil && waitFor(ctx, ended, killPatience) {
 		return nil
 	}
-	return fault.New(fault.Internal, "tried to kill container, but did not receive an exit event: container %s, process %d: it may be waiting for a disk or network that does not answer (see /proc/%[2]d/stack)", c.id, c.snapshot().State.Pid)
+	why := e.whatHolds(c, asked)
+	if why == "" {
+		why = fmt.Sprintf("process %d does not end, and the kernel does not tell why", c.snapshot().State.Pid)
+	}
+	return fault.New(fault.Internal, "tried to kill container, but did not receive an exit event: container %s: %s", c.id, why)
 }
 
 // signal sends sig to the first process, wakes a paused container that would not see it, and tells.
 func (e *Engine) signal(ctx context.Context, c *entry, sig unix.Signal) error {
+	if err := e.keeperReady(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keeperPatience)
 	defer cancel()
 	if err := e.keeper.Signal(ctx, c.id, "", int(sig)); err != nil {

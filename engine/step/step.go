@@ -14,6 +14,7 @@ import (
 
 	"berth/base/failpoint"
 	"berth/base/trace"
+	"berth/base/wait"
 )
 
 // Step is one part of an operation.
@@ -23,9 +24,11 @@ type Step struct {
 	Undo func() error // nil: nothing to undo
 }
 
-// Run does the steps in order. The error is the failing step's; what went wrong while undoing is joined to it.
+// Run does the steps in order, and names each to the wait.Wait that ctx carries. The error is the failing step's; what went wrong while undoing is joined to it.
 func Run(ctx context.Context, operation string, steps ...Step) error {
+	at := wait.From(ctx)
 	for i, s := range steps {
+		at.Step(s.Name)
 		err := failpoint.Hit("engine/" + operation + "/" + s.Name)
 		if err == nil {
 			err = ctx.Err()
