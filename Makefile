@@ -4,10 +4,13 @@
 export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The channel of what is built, edge or stable; see install/version.
+CHANNEL ?= edge
+VERSION ?= $(shell install/version $(CHANNEL))
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+BUILT   ?= $(shell TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
 # Every command declares main.version and main.commit and hands them down; nothing reads them from below.
-LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)
 # The entry point for programs that live for milliseconds, see kernel/shortlived: a quarter of the time.
 SHORTLIVED := -E _berth_shortlived
 
@@ -21,7 +24,7 @@ COMMANDS := $(notdir $(wildcard cmd/*))
 REPORT   := go run ./test/report
 
 .DEFAULT_GOAL := build
-.PHONY: build cross cross-linux-arm64 check fmt vet lint floor test test-oci bench soak fuzz demo test-vm install uninstall clean help
+.PHONY: build cross cross-linux-arm64 check fmt vet lint floor test test-oci bench soak fuzz demo test-vm package package-arm64 install uninstall clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -85,13 +88,33 @@ demo: ## the main job, shown: builds, starts an engine of its own, runs real con
 test-vm: ## the tests in a virtual machine with pure cgroup v2 (ARCH=arm64 for the other one)
 	test/vm/run $(ARCH)
 
+package: build .cache/bin/nfpm ## .deb, .rpm and tarball into dist/ (CHANNEL=edge or stable)
+	@CHANNEL=$(CHANNEL) VERSION=$(VERSION) ARCH=amd64 NFPM=.cache/bin/nfpm install/package/build
+
+package-arm64: build cross-linux-arm64 .cache/bin/nfpm
+	@CHANNEL=$(CHANNEL) VERSION=$(VERSION) ARCH=arm64 BIN=bin/linux-arm64 HOST_BERTH=bin/berth NFPM=.cache/bin/nfpm install/package/build
+
+.cache/bin/nfpm: install/package/go.mod install/package/go.sum
+	@mkdir -p .cache/bin
+	cd install/package && go build -o ../../.cache/bin/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
+
 install: ## binaries, systemd units, completion and a docker context; see install/install.sh
 	@# sudo often has no go on its PATH: then what make build left in bin/ is installed
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory build; fi
 	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' DOCKER='$(DOCKER)' install/install.sh
 
-uninstall: ## takes away what install put there; leaves /var/lib/berth alone
+unpackage: build .cache/bin/nfpm ## .deb, .rpm and tarball into dist/ (CHANNEL=edge or stable)
+	@CHANNEL=$(CHANNEL) VERSION=$(VERSION) ARCH=amd64 NFPM=.cache/bin/nfpm install/package/build
+
+package-arm64: build cross-linux-arm64 .cache/bin/nfpm
+	@CHANNEL=$(CHANNEL) VERSION=$(VERSION) ARCH=arm64 BIN=bin/linux-arm64 HOST_BERTH=bin/berth NFPM=.cache/bin/nfpm install/package/build
+
+.cache/bin/nfpm: install/package/go.mod install/package/go.sum
+	@mkdir -p .cache/bin
+	cd install/package && go build -o ../../.cache/bin/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
+
+install: ## takes away what install put there; leaves /var/lib/berth alone
 	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' install/uninstall.sh
 
 clean:
-	rm -rf bin .cache
+	rm -rf bin dist .cache

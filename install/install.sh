@@ -1,6 +1,6 @@
 #!/bin/sh
 # install.sh: what `make install` does. Environment: PREFIX (/usr/local), DESTDIR (for packagers: files go
-# below it and nothing on this machine is started or registered), DOCKER=1 (also be `docker`, where no
+# below it and nothing on this machine is started or registered), HOST_BERTH (a berth that runs here, for completion), DOCKER=1 (also be `docker`, where no
 # other engine is installed).
 set -eu
 cd "$(dirname "$0")/.."
@@ -38,7 +38,7 @@ done
 # --- completion ---
 complete() { # SHELL FILE
   install -d "$DESTDIR$(dirname "$2")"
-  "$BIN/berth" completion "$1" >"$DESTDIR$2"
+  "${HOST_BERTH:-$BIN/berth}" completion "$1" >"$DESTDIR$2"
 }
 complete bash "$PREFIX/share/bash-completion/completions/berth"
 complete zsh "$PREFIX/share/zsh/site-functions/_berth"

@@ -46,6 +46,7 @@ import (
 var (
 	version = "dev"
 	commit  = ""
+	built   = "" // RFC 3339, of the commit
 )
 
 const (
@@ -427,8 +428,12 @@ func engineConfig(cfg config, log *slog.Logger) (engine.Config, error) {
 	if err != nil {
 		return engine.Config{}, err
 	}
+	namespaces, err := usernsConfig(cfg.Userns, log)
+	if err != nil {
+		return engine.Config{}, err
+	}
 	c := engine.Config{
-		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupDriver: cfg.CgroupDriver, CgroupParent: cfg.CgroupParent, DefaultCgroupNS: cfg.DefaultCgroupNS,
+		Userns: namespaces, DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupDriver: cfg.CgroupDriver, CgroupParent: cfg.CgroupParent, DefaultCgroupNS: cfg.DefaultCgroupNS,
 		DefaultIPCMode: cfg.DefaultIPCMode, DefaultShmSize: cfg.DefaultShmSize, Init: cfg.Init, InitPath: beside("berth-init"),
 		LogDriver: cfg.LogDriver, LogOpts: cfg.LogOpts, SeccompProfile: profile, SELinux: cfg.SELinux, NoNewPrivileges: cfg.NoNewPrivileges,
 		DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions, Log: log,
@@ -436,6 +441,7 @@ func engineConfig(cfg config, log *slog.Logger) (engine.Config, error) {
 	for _, u := range cfg.DefaultUlimits {
 		c.DefaultUlimits = append(c.DefaultUlimits, container.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
+	cfg.Fields.into(&c)
 	return c, nil
 }
 
@@ -469,7 +475,7 @@ func about(cfg config) server.About {
 		profile = spec.Builtin
 	}
 	return server.About{
-		Version: version, Commit: commit, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: cfg.Labels, Hosts: cfg.Hosts,
+		Version: version, Commit: commit, BuildTime: built, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: cfg.Labels, Hosts: cfg.Hosts,
 		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges,
 		Registries: wire.Registries{Mirrors: cfg.Image.mirrors(), Insecure: cfg.Image.Insecure, HTTPProxy: cfg.Image.HTTPProxy, HTTPSProxy: cfg.Image.HTTPSProxy, NoProxy: cfg.Image.NoProxy},
 	}

@@ -3,6 +3,7 @@ package wire
 import (
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
@@ -70,7 +71,16 @@ func Info(f *Facts, v Version) any {
 		DockerRootDir: e.DataRoot, Name: f.Hostname, Labels: list(f.Labels), ExperimentalBuild: f.Experimental, ServerVersion: f.Version,
 		Runtimes:       map[string]system.RuntimeWithStatus{e.DefaultRuntime: {Runtime: system.Runtime{Path: "berth-oci"}}},
 		DefaultRuntime: e.DefaultRuntime, Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
-		LiveRestoreEnabled: true, InitBinary: e.InitBinary, SecurityOptions: list(f.Security), CDISpecDirs: []string{}, Warnings: list(f.Warnings),
+		LiveRestoreEnabled: true, InitBinary: e.InitBinary, SecurityOptions: list(f.Security), CDISpecDirs: list(e.CDIDirs), Warnings: list(f.Warnings),
+	}
+	for _, name := range e.CDIDevices {
+		i.DiscoveredDevices = append(i.DiscoveredDevices, system.DeviceInfo{Source: "cdi", ID: name})
+	}
+	for _, p := range e.Problems {
+		i.Warnings = append(i.Warnings, "CDI: "+p.Error())
+	}
+	if v < 50 {
+		i.DiscoveredDevices = nil
 	}
 	i.HTTPProxy, i.HTTPSProxy, i.NoProxy = masked(f.Registries.HTTPProxy), masked(f.Registries.HTTPSProxy), f.Registries.NoProxy
 	for _, p := range f.Network.Pools {
@@ -115,7 +125,7 @@ type legacyRegistry struct {
 // VersionOf is the answer to GET /version.
 func VersionOf(f *Facts) *system.VersionResponse {
 	r := &system.VersionResponse{
-		Platform: system.PlatformInfo{Name: "Berth"}, Version: f.Version, APIVersion: Newest.String(), MinAPIVersion: Oldest.String(),
+		Platform: system.PlatformInfo{Name: "Berth Engine - " + channel(f.Version)}, Version: f.Version, APIVersion: Newest.String(), MinAPIVersion: Oldest.String(),
 		Os: "linux", Arch: runtime.GOARCH, GitCommit: f.Commit, GoVersion: runtime.Version(), KernelVersion: f.KernelVersion,
 		Experimental: f.Experimental, BuildTime: f.BuildTime,
 	}
@@ -126,6 +136,14 @@ func VersionOf(f *Facts) *system.VersionResponse {
 		},
 	}}
 	return r
+}
+
+// channel names where a build comes from, as Docker's platform does with "Community". Versions of the channel edge say so, see install/version.
+func channel(version string) string {
+	if strings.Contains(version, "-edge") || version == "dev" {
+		return "Edge"
+	}
+	return "Stable"
 }
 
 // networkDrivers are those of the network room; without one there are the two that need none.
