@@ -81,19 +81,22 @@ func (r *Reader) Pos() Pos {
 
 // Behind gives how many bytes of the log come after what was handed out.
 func (r *Reader) Behind() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var sum int64
+	pos := r.Pos()
+	return After(r.path, pos)
+}
+
+// After gives how many bytes of a log come after pos; all, where its file is gone.
+func After(path string, pos Pos) (sum int64) {
 	missing := 0
 	for n := 0; missing < 2; n++ {
-		st, err := os.Stat(numbered(r.path, n))
+		st, err := os.Lstat(numbered(path, n))
 		if err != nil {
 			missing++
 			continue
 		}
 		missing = 0
-		if len(r.files) > 0 && os.SameFile(st, r.files[0].info) {
-			return sum + st.Size() - r.off + int64(len(r.buf))
+		if inodeOf(st) == pos.Inode {
+			return sum + max(0, st.Size()-pos.Off)
 		}
 		sum += st.Size()
 	}

@@ -39,6 +39,7 @@ type Reader struct {
 	off   int64      // how far the first was read
 	buf   []byte     // read, not yet handed out
 	skip  int        // records to pass over
+	over  bool       // nothing more is handed out
 
 	head   [headLen]byte // of the file with the inode headOf
 	headOf uint64
@@ -104,7 +105,7 @@ func (r *Reader) Close() error {
 // rawLine gives the next whole line without its newline. The slice is good until the next call.
 func (r *Reader) rawLine() ([]byte, error) {
 	for {
-		if r.isClosed() {
+		if r.over || r.isClosed() {
 			return nil, io.EOF
 		}
 		if line, ok := r.cut(); ok {
@@ -274,7 +275,7 @@ func (r *Reader) wait() bool {
 
 func (r *Reader) release() {
 	closeFiles(r.files)
-	r.files = nil
+	r.files, r.over = nil, true
 	if r.watch != nil {
 		r.watch.Close()
 	}

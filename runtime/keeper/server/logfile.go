@@ -33,7 +33,6 @@ type logFile struct {
 
 	faults, lost uint64
 	noRotate     time.Time // rotation failed: not again before this
-	shipped      uint64    // inode of the file that is being shipped: older ones were
 	announce     *timer    // tells of rotations
 }
 

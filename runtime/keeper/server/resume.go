@@ -139,7 +139,6 @@ func (s *Server) resumeProc(x *procSnap) {
 		p.openLog(x.Log)
 		l := p.log
 		l.faults, l.lost, l.lossy, l.skip, l.failing = x.LogFaults, x.LogLost, x.Lossy, x.Skip, x.Failing
-		l.shipped = x.Shipped
 		for i := range x.Stash {
 			if x.Stash[i] {
 				l.stash[i] = true

@@ -176,7 +176,7 @@ func (l *logFile) unshipped() bool {
 		if n > 0 {
 			name = numbered(path, n)
 		}
-		if i := inodeOf(name); i != 0 && i == l.shipped {
+		if i := inodeOf(name); i != 0 && i == l.p.s.slate.Slot(l.p.d.Slot).Shipped {
 			return false
 		}
 	}
@@ -198,7 +198,7 @@ func (s *Server) shippedFile(m *wire.LogFile) error {
 	if p == nil || p.log == nil || p.finished {
 		return nil // it has ended: nobody waits
 	}
-	p.log.shipped = m.Inode
+	s.slate.Slot(p.d.Slot).Shipped = m.Inode
 	if p.log.stalled() && p.log.failing.IsZero() {
 		s.times.stop(p.log.retry)
 		p.log.tryAgain()

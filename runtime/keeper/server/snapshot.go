@@ -36,7 +36,6 @@ type procSnap struct {
 	Failing                time.Time
 	Lossy                  bool
 	Skip, Stash            [2]bool
-	Shipped                uint64 // inode
 }
 
 type attSnap struct {
@@ -176,7 +175,6 @@ func (m *procSnap) Encode(e *wire.Enc) {
 	e.Bool(15, m.Lossy)
 	encPair(e, 16, m.Skip)
 	encPair(e, 17, m.Stash)
-	e.Uint(18, m.Shipped)
 }
 
 // Decode reads the message's fields.
@@ -218,8 +216,6 @@ func (m *procSnap) Decode(d *wire.Dec) {
 			m.Skip = decPair(d)
 		case 17:
 			m.Stash = decPair(d)
-		case 18:
-			m.Shipped = d.Uint()
 		}
 	}
 }

@@ -251,7 +251,7 @@ func (s *Server) snapshot(u *upgrade) *snapshot {
 		if p.log != nil {
 			ps.Log, ps.LogFaults, ps.LogLost = p.log.fd, p.log.faults, p.log.lost
 			ps.Failing, ps.Lossy, ps.Skip = p.log.failing, p.log.lossy, p.log.skip
-			ps.Stash, ps.Shipped = p.log.stash, p.log.shipped
+			ps.Stash = p.log.stash
 		}
 		m.Procs = append(m.Procs, ps)
 		for _, a := range p.atts {

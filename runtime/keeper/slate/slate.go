@@ -84,6 +84,8 @@ type Slot struct {
 	Inode uint64 // of the log file
 	Line  [2]Line
 	Torn  [8]uint32 // numbers of attachments that have part of a piece in the dead keeper's memory
+
+	Shipped uint64 // inode of the file of the log that is being shipped: older ones were
 }
 
 // Line is an unfinished line and a refused piece of one stream.
