@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"slices"
 
 	"berth/cli/daemon"
 
@@ -51,33 +50,6 @@ func shutdown(ctx context.Context, d *command.DockerCli) error {
 		return nil
 	}
 	return daemon.WaitGone(ctx, pid)
-}
-
-func newCheck(d *command.DockerCli) *cobra.Command {
-	return &cobra.Command{
-		Use:   "check [OPTIONS]",
-		Short: "Say what this machine has and lacks for containers",
-		Long: "Say what this machine's kernel has and lacks for containers, and what Berth does where it lacks something.\nIt runs `berthd system check`, which it finds beside itself or on PATH, and needs no engine.\n" +
-			"With --images the engine verifies its images as well, as `berth image fsck` does.",
-		Example: "  berth system check\n  berth system check --images",
-		// berthd reads its own flags, --data-root for example.
-		DisableFlagParsing:    true,
-		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, a := range args {
-				if a == "-h" || a == "--help" {
-					return cmd.Help()
-				}
-			}
-			images := slices.Contains(args, "--images")
-			args = slices.DeleteFunc(args, func(a string) bool { return a == "--images" })
-			if err := runDaemon(append([]string{"system", "check"}, args...)); err != nil || !images {
-				return err
-			}
-			fmt.Fprintln(d.Out())
-			return imageFsck(cmd.Context(), d, "berth system check --images", false)
-		},
-	}
 }
 
 // runDaemon runs berthd in our place for what the command line does not link.

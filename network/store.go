@@ -32,11 +32,17 @@ func (n *Networks) networkPath(id string) string { return filepath.Join(n.cfg.Ro
 
 // write makes a network durable.
 func (n *Networks) write(x *entry) error {
-	b, err := json.MarshalIndent(networkFile{formatVersion, x.Network, x.view.Bridge, x.view.DefaultAlloc, x.lent}, "", "\t")
+	b, err := n.encode(x)
 	if err != nil {
 		return err
 	}
-	return fault.In(atomicfile.Write(n.networkPath(x.ID), append(b, '\n'), 0o600), "write network %s", x.Name)
+	return fault.In(atomicfile.Write(n.networkPath(x.ID), b, 0o600), "write network %s", x.Name)
+}
+
+// encode gives the content of a network's file.
+func (n *Networks) encode(x *entry) ([]byte, error) {
+	b, err := json.MarshalIndent(networkFile{formatVersion, x.Network, x.view.Bridge, x.view.DefaultAlloc, x.lent}, "", "\t")
+	return append(b, '\n'), err
 }
 
 // readNetworks reads all networks. A file that cannot be read is told and left alone: its network is not there.

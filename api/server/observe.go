@@ -22,7 +22,9 @@ type Answered struct {
 func (s *Server) attend(c *call, to *route) {
 	begun := s.now()
 	end := s.span(c, to)
+	under := s.waiting(c, to)
 	err := s.answer(c, to)
+	under.End()
 	code := c.code
 	switch {
 	case err != nil && !c.began:

@@ -155,6 +155,8 @@ func routes() []route {
 		{method: post, path: "/berth/v1/volumes/{name}/clone", handle: needVolumes(volumeClone), own: true},
 		{method: post, path: "/berth/v1/volumes/{name}/snapshot", handle: needVolumes(volumeSnapshot), own: true},
 		{method: post, path: "/berth/v1/volumes/{name}/rename", handle: needVolumes(volumeRename), own: true},
+		{method: post, path: "/berth/v1/system/check", handle: systemCheck, own: true, stream: true},
+		{method: get, path: "/berth/v1/waits", handle: waits, own: true},
 		{method: get, path: "/berth/v1/reload", handle: reloadPlan, own: true},
 		{method: post, path: "/berth/v1/reload", handle: reload, own: true},
 		{method: get, path: "/berth/v1/access", handle: needAccess(accessList), own: true},

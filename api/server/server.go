@@ -17,6 +17,7 @@ import (
 	"berth/api/access"
 	"berth/api/server/wire"
 	"berth/base/fault"
+	"berth/base/wait"
 )
 
 // Config wires a Server. Every room is an interface of the file that uses it; one that is nil answers 501.
@@ -33,6 +34,9 @@ type Config struct {
 	Access     Accesses
 
 	Audit Audit // who hears of requests
+
+	Checks []Checker      // the rooms beside Images that verify what they keep on disk
+	Waits  *wait.Registry // where requests are noted while they go on, beside what else is under way; nil: nowhere
 
 	// Authorizers gives the plugins that decide about requests, in their order; nil: nobody is asked. When it fails, nothing is allowed.
 	Authorizers func(ctx context.Context) ([]Authorizer, error)

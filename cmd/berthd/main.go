@@ -28,6 +28,7 @@ import (
 	"berth/base/failpoint"
 	"berth/base/fault"
 	pluginclient "berth/base/plugin"
+	"berth/base/wait"
 	"berth/engine"
 	"berth/engine/container"
 	"berth/engine/plugin"
@@ -127,6 +128,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	s := server.New(server.Config{
 		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins,
 		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
+		Checks: []server.Checker{rooms.engine, rooms.volumes, rooms.networks, rooms.plugins}, Waits: rooms.waits,
 		Observe: observe.answered, Traces: observe.traces, Reload: again.reload,
 		Shutdown: func() {
 			select {
@@ -190,6 +192,7 @@ type rooms struct {
 	networks *network.Networks
 	volumes  *volume.Volumes
 	engine   *engine.Engine
+	waits    *wait.Registry
 	pidfile  string
 	log      *slog.Logger
 
@@ -200,7 +203,7 @@ type rooms struct {
 
 // openRooms opens from the ground up. What was opened is closed again when a later room does not open.
 func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
-	r := &rooms{log: log}
+	r := &rooms{waits: wait.New(), log: log}
 	ours := false // the keeper was started by us
 	defer func() {
 		if err == nil {
@@ -248,6 +251,7 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	if err != nil {
 		return nil, err
 	}
+	ec.Waits = r.waits
 	if r.engine, err = engine.Open(ctx, ec, engine.Rooms{
 		Images: r.plugins.Over(engine.FromStore(r.images)), Networks: r.networks, Volumes: r.volumes, Keeper: r.keeper, Events: r.events,
 	}); err != nil {

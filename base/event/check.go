@@ -1,0 +1,96 @@
+package event
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"berth/base/atomicfile"
+	"berth/base/checkup"
+)
+
+// CheckStore reads the whole journal. Lines that are damaged are lost, and passed over by everybody; a repair takes them out of the
+// segments that are not written any more.
+func (j *Journal) CheckStore(ctx context.Context, repair bool) checkup.Room {
+	room := checkup.Room{Name: "events"}
+	entries, err := os.ReadDir(j.dir)
+	if err != nil {
+		room.Found(checkup.Damage{Subject: filepath.Base(j.dir), What: err.Error(), Advice: "the next start of the engine makes the directory"}, nil)
+		return room
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), segmentSuffix) {
+			names = append(names, e.Name())
+		}
+	}
+	events := 0
+	for i, name := range names {
+		if ctx.Err() != nil {
+			break
+		}
+		path := filepath.Join(j.dir, name)
+		good, bad, whole, err := readSegment(path)
+		events += good
+		d := checkup.Damage{Subject: filepath.Join(filepath.Base(j.dir), name)}
+		switch {
+		case err != nil:
+			d.What = err.Error()
+		case bad > 0:
+			d.What = fmt.Sprintf("%d lines are damaged: their events are lost", bad)
+		default:
+			continue
+		}
+		if i == len(names)-1 { // being written; its end may be half written at this very moment
+			if bad > 0 || err != nil {
+				d.Advice = "they are passed over, and go with the oldest events"
+				room.Found(d, nil)
+			}
+			continue
+		}
+		d.Repair = "the damaged lines are taken out"
+		var fix func() error
+		if repair {
+			fix = func() error { return atomicfile.Write(path, whole, 0o600) }
+		}
+		room.Found(d, fix)
+	}
+	room.Count("events", events)
+	room.Count("segments", len(names))
+	return room
+}
+
+// readSegment counts the lines of a segment; whole is the segment without the bad ones. A last line without its end is not counted: it
+// is being written.
+func readSegment(path string) (good, bad int, whole []byte, err error) {
+	whole = []byte(segmentHeader)
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, 0, whole, err
+	}
+	defer f.Close()
+	r := bufio.NewReaderSize(f, 64<<10)
+	header := make([]byte, len(segmentHeader))
+	if _, err := io.ReadFull(r, header); err != nil || string(header) != segmentHeader {
+		return 0, 0, whole, fmt.Errorf("it is no segment of this format")
+	}
+	for {
+		line, err := readLine(r)
+		if err == io.EOF {
+			return good, bad, whole, nil
+		}
+		if _, _, ok := parseLine(line); ok {
+			good++
+			whole = append(whole, line...)
+		} else {
+			bad++
+		}
+		if err != nil {
+			return good, bad, whole, nil
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"berth/base/fault"
+	"berth/base/id"
+	"berth/engine/container"
+)
+
+// Found is what lies on disk of one container.
+type Found struct {
+	ID     string
+	Record *container.Record // nil: there is none, or none that can be read
+	Err    error             // why it cannot be read; fs.ErrNotExist: there is none
+}
+
+// Look reads every container's directory as it is on disk now, and names what lies there and belongs to nobody.
+func (s *Store) Look() (found []Found, strays []string, err error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		switch {
+		case name == trashDir:
+			continue
+		case strings.HasPrefix(name, gonePrefix):
+			if _, removing := s.gone.Load(strings.TrimPrefix(name, gonePrefix)); !removing {
+				strays = append(strays, name)
+			}
+			continue
+		case !id.Valid(name):
+			strays = append(strays, name)
+			continue
+		}
+		f, _ := s.LookOne(name)
+		found = append(found, f)
+	}
+	return found, strays, nil
+}
+
+// Same reports whether what lies on disk says the same as a record in memory.
+func (f *Found) Same(r *container.Record) bool {
+	if f.Record == nil {
+		return false
+	}
+	a, aerr := f.Record.Encode()
+	b, berr := r.Encode()
+	return aerr == nil && berr == nil && bytes.Equal(a, b)
+}
+
+// JournalState is what a journal looks like on disk.
+type JournalState struct {
+	Name       string // "states.journal", and where
+	Lines, Bad int
+	Err        error // it cannot be read at all
+}
+
+// LookAtJournals reads both journals as they are on disk now.
+func (s *Store) LookAtJournals() []JournalState {
+	var all []JournalState
+	for _, j := range []struct {
+		name string
+		j    *journal
+	}{{"states.journal", s.disk}, {"states.journal of this boot", s.now}} {
+		st := JournalState{Name: j.name}
+		j.j.swap.Lock() // no line is half written
+		b, err := os.ReadFile(j.j.path)
+		j.j.swap.Unlock()
+		if err == nil {
+			first, _, _ := bytes.Cut(b, []byte("\n"))
+			var h header
+			if json.Unmarshal(first, &h) != nil || h.Format != format {
+				st.Bad++
+			}
+			ls := newLines()
+			var bad int
+			if bad, err = readJournal(b, ls); err == nil {
+				st.Bad = max(st.Bad, bad)
+				st.Lines = len(ls.standings) + len(ls.execs)
+			}
+		}
+		st.Err = err
+		all = append(all, st)
+	}
+	return all
+}
+
+// Renew writes both journals anew: the standings that the engine has in memory, and the execs that the journals tell.
+func (s *Store) Renew(standings map[string]Standing) error {
+	ls := newLines()
+	if old, err := readJournals(s.log, s.now.path); err == nil {
+		ls.execs = old.execs
+	}
+	var errs []error
+	for cid, at := range standings {
+		text, err := encode(line{ID: cid, Boot: s.boot, Standing: &at})
+		var l line
+		if err == nil {
+			err = json.Unmarshal(text, &l)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		ls.put(l)
+	}
+	errs = append(errs, s.now.rewrite(ls, false), s.disk.rewrite(ls, true))
+	return fault.Wrap(fault.Internal, errors.Join(errs...), "writing the journals anew")
+}
+
+// RemoveStray deletes what Look named a stray.
+func (s *Store) RemoveStray(name string) error {
+	if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// LookOne reads one container's record.
+func (s *Store) LookOne(cid string) (Found, error) {
+	f := Found{ID: cid}
+	b, err := os.ReadFile(filepath.Join(s.dir, cid, recordFile))
+	if err == nil {
+		f.Record, err = container.DecodeRecord(b, cid)
+	}
+	f.Err = err
+	return f, err
+}
+
+// Rewrite is Write for a container whose directory may be missing, too.
+func (s *Store) Rewrite(r *container.Record) error {
+	if err := os.MkdirAll(s.Dir(r.ID), 0o710); err != nil {
+		return fault.Wrap(fault.Internal, err, "recording container %s", r.ID)
+	}
+	return s.Create(r)
+}
