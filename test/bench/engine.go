@@ -133,8 +133,14 @@ func stackTime(e *live.Engine) (time.Duration, error) {
 	return engine + k, err
 }
 
-// processTime reads utime, stime, cutime and cstime of /proc/PID/stat, fields 14 to 17, in ticks of 10 ms.
-func processTime(pid int) (time.Duration, error) {
+// processTime is the processor time of a process and of all it has waited for.
+func processTime(pid int) (time.Duration, error) { return ticksOf(pid, 4) }
+
+// ownTime is the processor time of a process alone.
+func ownTime(pid int) (time.Duration, error) { return ticksOf(pid, 2) }
+
+// ticksOf adds the first n of utime, stime, cutime and cstime of /proc/PID/stat, fields 14 to 17, in ticks of 10 ms.
+func ticksOf(pid, n int) (time.Duration, error) {
 	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return 0, err
@@ -145,12 +151,12 @@ func processTime(pid int) (time.Duration, error) {
 		return 0, fmt.Errorf("/proc/%d/stat: %q", pid, data)
 	}
 	var ticks int64
-	for _, f := range fields[11:15] {
-		n, err := strconv.ParseInt(f, 10, 64)
+	for _, f := range fields[11 : 11+n] {
+		v, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
 			return 0, err
 		}
-		ticks += n
+		ticks += v
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }

@@ -29,6 +29,7 @@ var benches = []bench{
 	{"memory", "engine and keeper idle, and for each idle container", benchMemory},
 	{"restart", "engine killed and started again over 100 containers", benchRestart},
 	{"many", "1,000 containers: ps, start latency, removal", benchMany},
+	{"health", "what 1,000 health checks every 30 s cost the engine", benchHealth},
 	{"network", "a network beside one made by hand, and a published port beside Docker's proxy", benchNetwork},
 	{"limits", "whether limits of processor time and bandwidth hold", benchLimits},
 	{"cli", "run --rm by the command lines", benchCLI},
