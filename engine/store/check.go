@@ -30,7 +30,7 @@ func (s *Store) Look() (found []Found, strays []string, err error) {
 	for _, e := range entries {
 		name := e.Name()
 		switch {
-		case name == trashDir:
+		case name == ".trash": // which has a check of its own
 			continue
 		case strings.HasPrefix(name, gonePrefix):
 			if _, removing := s.gone.Load(strings.TrimPrefix(name, gonePrefix)); !removing {
