@@ -58,7 +58,7 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 				extendInfo(sub, d)
 			}
 		}
-		c.AddCommand(newShutdown(d), newCheck(d), newWaits(d), newReload(d))
+		c.AddCommand(newShutdown(d), newCheck(d), newWaits(d), newReload(d), newSupportBundle(d))
 	}
 }
 
