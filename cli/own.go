@@ -13,6 +13,7 @@ import (
 
 // ownCommands are the top-level words that docker/cli has not, or that cli/tree leaves out.
 var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
+	"access":   newAccess,
 	"explain":  newExplain,
 	"registry": func(d *command.DockerCli) *cobra.Command { return registry.New(d, becomeDaemon) },
 	"stack":    newStack,

@@ -72,14 +72,15 @@ func ofBrowser(r *http.Request) error {
 	return nil
 }
 
-// ownName tells whether a Host header may mean the loopback: an address, localhost, or the machine's name.
+// ownName tells whether a Host header may mean the loopback: an address, localhost, the machine's name, or any name without a dot, which
+// nobody can have in public DNS; Docker's clients send "docker" at times.
 func ownName(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
 	}
 	name = strings.ToLower(strings.Trim(name, "[]"))
-	if name == "" || net.ParseIP(name) != nil || name == "localhost" || strings.HasSuffix(name, ".localhost") {
+	if name == "" || net.ParseIP(name) != nil || !strings.Contains(name, ".") || strings.HasSuffix(name, ".localhost") {
 		return true
 	}
 	own, err := os.Hostname()

@@ -70,10 +70,13 @@ type config struct {
 	NoNewPrivileges bool
 	Net             netOptions
 	Image           imageOptions
+	Fields          fieldConfig
 	Removal         removalOptions
+	Userns          usernsOptions
 	DNS             []string
 	DNSSearch       []string
 	DNSOptions      []string
+	Access          accessOptions
 	AuthZ           []string // plugins that are asked about each request, in their order
 	Metrics         string   // HOST:PORT of /metrics; "" none
 	ShutdownTimeout int      // seconds that stopping containers may take; -1 for ever

@@ -115,6 +115,11 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	}
 	defer observe.close()
 
+	access, err := openAudit(cfg)
+	if err != nil {
+		return err
+	}
+	defer access.close()
 	tlsConfig, err := loadTLS(cfg)
 	if err != nil {
 		return err
@@ -129,6 +134,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins,
 		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
 		Checks: []server.Checker{rooms.engine, rooms.volumes, rooms.networks, rooms.plugins}, Waits: rooms.waits,
+		Access: access, Audit: server.Audit{Write: access.log.Write, All: cfg.Access.Audit},
 		Observe: observe.answered, Traces: observe.traces, Reload: again.reload,
 		Shutdown: func() {
 			select {
@@ -138,6 +144,9 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 		},
 	})
 	again.tell = s.Describe
+	if err := access.serve(cfg, s, rooms.events, log); err != nil {
+		return err
+	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	for _, l := range listeners {
@@ -154,6 +163,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
 	defer cancel()
+	access.close()
 	if err := s.Shutdown(ctx); err != nil {
 		log.Warn("requests were cut off", "error", err)
 	}

@@ -81,7 +81,7 @@ func table(c *config) []option {
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
 		{"version", "v", "", "Print the version and exit", &boolean{to: &c.Version}},
 		{"help", "h", "", "Print this help and exit", &boolean{to: new(bool)}},
-	}, slices.Concat(networkOptions(&c.Net), transferOptions(&c.Image), removalFlags(&c.Removal), missing())...)
+	}, slices.Concat(networkOptions(&c.Net), transferOptions(&c.Image), fieldOptions(&c.Fields), removalFlags(&c.Removal), usernsFlags(&c.Userns), accessFlags(&c.Access), missing())...)
 }
 
 // missing lists what dockerd has and this build refuses.
@@ -105,12 +105,8 @@ func missing() []option {
 	refuse(noContainerd, true, "cri-containerd")
 	refuse(noSwarm, false, "swarm-default-advertise-addr", "node-generic-resource|node-generic-resources")
 	refuse("the only runtime is the built-in one, berth", false, "add-runtime|runtimes")
-	refuse("containers share the host's user namespace in this build", false, "userns-remap")
 	refuse("the init that --init runs is built in", false, "init-path")
-	refuse("the parent cgroup has no real-time budget of its own in this build", false, "cpu-rt-period", "cpu-rt-runtime")
-	refuse("overlay2 takes no options in this build", false, "storage-opt|storage-opts")
 	refuse("there are no switchable features in this build", false, "feature|features")
-	refuse("there are no CDI devices in this build", false, "cdi-spec-dir|cdi-spec-dirs")
 	refuse("there is no NRI in this build", false, "nri-opts")
 	refuse("there is no rootless mode in this build", true, "rootless")
 	refuse("the engine's log has no colours", true, "raw-logs")
