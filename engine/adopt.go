@@ -96,6 +96,7 @@ func (e *Engine) adoptHeld(ctx context.Context, c *entry) (bool, error) {
 			c.mu.Lock()
 			c.run.cgroup = cg
 			c.mu.Unlock()
+			e.watchOOM(c)
 		}
 		if err := c.noteStarted(p); err != nil {
 			return false, err

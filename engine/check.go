@@ -15,6 +15,7 @@ import (
 	"berth/engine/container"
 	"berth/engine/logs"
 	"berth/engine/restart"
+	"berth/engine/userns"
 	"berth/kernel/cgroup"
 )
 
@@ -100,6 +101,9 @@ func checkProcess(s *container.Spec) error {
 			}
 		}
 	}
+	if p.Umask != nil && *p.Umask > 0o777 {
+		return fault.New(fault.Invalid, "invalid umask: %#o (HostConfig.Umask): give 0 to 0777", *p.Umask)
+	}
 	if s.StopSignal != "" {
 		if _, err := parseSignal(s.StopSignal); err != nil {
 			return err
@@ -135,12 +139,13 @@ func checkNamespaces(s *container.Spec) error {
 		return fault.New(fault.Invalid, "invalid UTS mode: %s", n.UTS)
 	case !is(n.Cgroup, "private", "host"):
 		return fault.New(fault.Invalid, "invalid cgroup namespace mode: %s", n.Cgroup)
-	case !is(n.User, "", "host"), !is(s.Security.UsernsMode, "", "host"):
-		return fault.New(fault.Invalid, "invalid user namespace mode: %s", n.User+s.Security.UsernsMode)
+	case !is(n.User, "", "host"):
+		return fault.New(fault.Invalid, "invalid USER mode: %s", n.User)
 	case n.UTS == "host" && s.Hostname != "":
 		return fault.New(fault.Invalid, "conflicting options: hostname and the UTS mode")
 	}
-	return nil
+	_, err := userns.Parse(s.Security.UsernsMode)
+	return err
 }
 
 func checkMounts(s *container.Spec) error {
@@ -227,9 +232,6 @@ func (e *Engine) checkRuntime(s *container.Spec) error {
 	if e.wantsInit(s) && e.cfg.InitPath == "" {
 		return fault.New(fault.Invalid, "--init: there is no berth-init beside berthd; install it or leave --init out")
 	}
-	if d := s.Resources.DeviceRequests; len(d) > 0 {
-		return fault.New(fault.Invalid, "could not select device driver %q with capabilities: %v", d[0].Driver, d[0].Capabilities)
-	}
 	return nil
 }
 
@@ -302,6 +304,11 @@ func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string,
 	if err := checkSet("memory nodes", r.CpusetMems, nodeList()); err != nil {
 		return nil, err
 	}
+	for _, w := range r.BlkioWeightDevice {
+		if w.Weight != 0 && (w.Weight < 10 || w.Weight > 1000) {
+			return nil, bad("Range of blkio weight is from 10 to 1000 (BlkioWeightDevice %s: %d)", w.Path, w.Weight)
+		}
+	}
 	for _, u := range r.Ulimits {
 		if !slices.Contains(ulimitNames, u.Name) {
 			return nil, bad("invalid ulimit type: %s", u.Name)
@@ -318,6 +325,10 @@ func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string,
 		if r.MemorySwappiness != nil && *r.MemorySwappiness != -1 {
 			warnings = append(warnings, "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.")
 			r.MemorySwappiness = nil
+		}
+		if r.KernelMemoryTCP > 0 {
+			warnings = append(warnings, "Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. Limitation discarded.")
+			r.KernelMemoryTCP = 0
 		}
 	}
 	if r.PidsLimit != nil && *r.PidsLimit == 0 {

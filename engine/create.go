@@ -61,6 +61,7 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 	c := newEntry(e, r, store.Standing{State: container.State{Status: container.Created}})
 	e.index.add(c)
 	e.making.Delete(r.ID)
+	e.imageUsed(r)
 	e.tell(c, "create", nil)
 	return CreateResult{ID: r.ID, Warnings: append(warnings, platformWarning(s.Platform, img)...)}, nil
 }
@@ -201,7 +202,7 @@ func joined(mode string) string {
 // resolveJoins replaces the references in "container:REF" by full ids, so that a rename does not change with whom one lives. A container
 // that does not exist is refused at the start: the answer "no such container" to a create would make clients look for the image.
 func (e *Engine) resolveJoins(s *container.Spec) error {
-	for _, mode := range []*string{&s.Namespaces.PID, &s.Namespaces.IPC, &s.Network.Mode} {
+	for _, mode := range []*string{&s.Namespaces.PID, &s.Namespaces.IPC, &s.Network.Mode, &s.Security.UsernsMode} {
 		ref := joined(*mode)
 		if ref == "" {
 			if strings.HasPrefix(*mode, "container:") {

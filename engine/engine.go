@@ -21,6 +21,7 @@ import (
 	"berth/engine/health"
 	"berth/engine/logs"
 	"berth/engine/store"
+	"berth/engine/userns"
 	"berth/image"
 	"berth/image/layer"
 	"berth/kernel/cgroup"
@@ -50,10 +51,18 @@ type Config struct {
 	SELinux         bool
 	NoNewPrivileges bool
 	CDIDirs         []string // where specifications of CDI devices lie; none: no such devices
-	LayerSize       uint64   // bytes that a writable layer may hold where the container does not say; 0 no limit. Needs project quotas below DataRoot
-	DNS             []string
-	DNSSearch       []string
-	DNSOptions      []string
+	// Time in µs that real-time processes of all containers together may take, cgroup v1 only; 0 none.
+	CPURealtimePeriod, CPURealtimeRuntime int64
+
+	LayerSize  uint64 // bytes that a writable layer may hold where the container does not say; 0 no limit. Needs project quotas below DataRoot
+	DNS        []string
+	DNSSearch  []string
+	DNSOptions []string
+
+	TrashWindow func() time.Duration // how long removed containers can be restored, asked each time; nil or 0: not at all
+	ImageUsed   func(imageID string) // told that a container of the image is made or started; nil: nobody wants to know
+
+	Userns userns.Config // who gets a user namespace, with which ids
 
 	ShutdownTimeout time.Duration  // how long Shutdown waits for containers; negative: for ever
 	Waits           *wait.Registry // where work under way is noted; nil: nowhere
@@ -135,9 +144,11 @@ type Engine struct {
 	facts       probe.Features
 	rules       *bundle.Rules // what all containers' specs have in common
 	confinement confinement
+	userns      usernses
 	keeperPID   atomic.Int64 // 0: not known
 	cdi         *cdi.Devices
 	quotas      layerQuotas
+	ooms        *cgroup.OOMWatcher // nil: none could be made
 	boot        string   // the kernel's boot id
 	lock        *os.File // held while this engine owns the data root
 
@@ -147,7 +158,8 @@ type Engine struct {
 	health *health.Clock // has each container's probe made at its time
 	probes chan struct{} // a token for each probe that is being launched
 
-	making sync.Map // names of volumes ([]string) of containers that are being created, by id: nobody else knows yet that they are in use
+	trash  sync.Mutex // held over a change of what is in the trash; no verb waits for it while it holds a container's op
+	making sync.Map   // names of volumes ([]string) of containers that are being created, by id: nobody else knows yet that they are in use
 
 	ending []<-chan struct{} // during Open: runs whose end is about to be told
 	behind []func()          // during Open: begins what is done on containers once all rooms know which run
@@ -175,6 +187,7 @@ func Open(ctx context.Context, cfg Config, r Rooms) (*Engine, error) {
 		return nil, fault.In(err, "looking for cgroups")
 	}
 	e.openConfinement(ctx)
+	e.openUserns()
 	if e.groups, err = newGroups(ctx, &e.cfg, e.layout); err != nil {
 		return nil, err
 	}
@@ -197,6 +210,7 @@ func Open(ctx context.Context, cfg Config, r Rooms) (*Engine, error) {
 		return nil, err
 	}
 	e.askKeeper(ctx)
+	e.openOOM()
 	e.work.Go(e.listenExits)
 	e.awaitEnds()
 	e.resumeHealth()
@@ -207,9 +221,11 @@ func Open(ctx context.Context, cfg Config, r Rooms) (*Engine, error) {
 func (e *Engine) Close() error {
 	close(e.done)
 	e.health.Close()
+	e.closeOOM()
 	e.index.each(func(c *entry) { c.cancelRestart() })
 	e.work.Wait()
 	err := e.store.Close()
+	e.releaseOOM()
 	e.groups.close()
 	e.quotas.close()
 	e.lock.Close()
@@ -224,7 +240,7 @@ func (e *Engine) Info(ctx context.Context) Facts {
 	f := Facts{
 		CgroupDriver: cmp.Or(e.cfg.CgroupDriver, driverDirectories), CgroupVersion: "1", CgroupParent: e.cfg.CgroupParent, DataRoot: e.cfg.DataRoot, ExecRoot: e.cfg.ExecRoot,
 		Driver: "overlay2", DefaultRuntime: runtimeName, InitBinary: filepath.Base(e.cfg.InitPath), LogDriver: e.cfg.LogDriver, BootID: e.boot,
-		AppArmor: e.confinement.apparmor, SELinux: e.confinement.labels != nil,
+		Userns: e.cfg.Userns.Remaps(), AppArmor: e.confinement.apparmor, SELinux: e.confinement.labels != nil,
 	}
 	if e.layout.Mode == cgroup.V2 {
 		f.CgroupVersion = "2"

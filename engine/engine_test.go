@@ -408,8 +408,12 @@ func TestRemove(t *testing.T) {
 	}
 	a, b := w.run("", spec("true")), w.run("", spec("sleep 100"))
 	w.wait(a)
-	r, err := w.Prune(t.Context(), nil)
-	if err != nil || len(r.Deleted) != 1 || r.Deleted[0] != a || !w.state(b).Running {
+	plan, err := w.PlanPrune(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.Prune(t.Context(), plan)
+	if err != nil || len(r.Removed) != 1 || r.Removed[0].ID != a || !w.state(b).Running {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -516,14 +520,14 @@ func TestList(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	w := newWorld(t)
 	id := w.run("", spec("while :; do cat /sys/fs/cgroup/memory*/memory.limit_in_bytes /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/*/*/memory.limit_in_bytes 2>/dev/null; sleep 0.05; done"))
-	if _, err := w.Update(t.Context(), id, container.Resources{Memory: 64 << 20, MemorySwap: -1}); err != nil {
+	if _, err := w.Update(t.Context(), id, container.Resources{Memory: 64 << 20, MemorySwap: -1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	st, err := w.Stats(t.Context(), id)
 	if err != nil || st.Cgroup.Memory.Limit != 64<<20 {
 		t.Errorf("limit %d, %v", st.Cgroup.Memory.Limit, err)
 	}
-	if err := w.UpdateRestart(t.Context(), id, container.Restart{Name: "always"}); err != nil {
+	if _, err := w.Update(t.Context(), id, container.Resources{}, &container.Restart{Name: "always"}); err != nil {
 		t.Fatal(err)
 	}
 	w.reopen()
@@ -531,7 +535,7 @@ func TestUpdate(t *testing.T) {
 	if i.Spec.Resources.Memory != 64<<20 || i.Spec.Restart.Name != "always" {
 		t.Errorf("%+v", i.Spec)
 	}
-	if _, err := w.Update(t.Context(), id, container.Resources{Memory: 1}); !fault.Is(err, fault.Invalid) {
+	if _, err := w.Update(t.Context(), id, container.Resources{Memory: 1}, nil); !fault.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
 }

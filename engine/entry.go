@@ -37,6 +37,8 @@ type entry struct {
 
 	order sync.Mutex
 
+	oomBusy atomic.Bool // somebody looks whether the kernel has killed
+
 	mu      sync.Mutex
 	rec     *container.Record
 	at      store.Standing
@@ -56,7 +58,8 @@ type run struct {
 	bundle.Built                // made for the first exec and then kept; zero before
 	cgroup       *cgroup.Cgroup // nil: none, or taken away already
 	sandbox      network.Sandbox
-	volumes      bool // it has volumes mounted, whose unmounting is told
+	volumes      bool   // it has volumes mounted, whose unmounting is told
+	oomTold      uint64 // kills for want of memory of which an event has told
 }
 
 type waiter struct {

@@ -93,8 +93,8 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 		}
 		return nil
 	})
-	if end.OOM {
-		e.tell(c, "oom", nil)
+	if figures != nil {
+		e.tellOOM(c, figures.OOMKills)
 	}
 	e.tell(c, "die", map[string]string{
 		"exitCode": strconv.Itoa(x.Code), "execDuration": strconv.Itoa(int(x.At.Sub(s.State.StartedAt) / time.Second)),
@@ -132,6 +132,7 @@ func orNone(n uint64) uint64 {
 // container that shares its pid namespace may leave processes behind).
 func (e *Engine) endRun(c *entry) {
 	mounted := c.currentRun().volumes
+	e.unwatchOOM(c)
 	if cg := c.takeCgroup(); cg != nil {
 		if c.record().Spec.Namespaces.PID != "" {
 			if err := cg.Kill(); err != nil {

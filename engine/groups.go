@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +23,8 @@ type groups interface {
 	path(parent, cid string) (string, error)
 	// make makes it. joined is called once the container's process is in it, or will never be.
 	make(ctx context.Context, setup cgroup.Setup, r *specs.LinuxResources) (cg *cgroup.Cgroup, joined func(), err error)
-	update(ctx context.Context, path string, cg *cgroup.Cgroup, r *specs.LinuxResources) error
+	// update changes the limits that are set in r, all or none. before is what held so far, for drivers that cannot look. undo takes it back.
+	update(ctx context.Context, path string, cg *cgroup.Cgroup, r, before *specs.LinuxResources) (undo func() error, err error)
 	// remove takes it away; its processes are gone.
 	remove(ctx context.Context, path string, cg *cgroup.Cgroup) error
 	close()
@@ -32,8 +34,12 @@ type groups interface {
 func newGroups(ctx context.Context, cfg *Config, l cgroup.Layout) (groups, error) {
 	switch cfg.CgroupDriver {
 	case "", driverDirectories:
-		return directories{cfg.CgroupParent}, nil
+		d := directories{parent: cfg.CgroupParent, layout: l, period: cfg.CPURealtimePeriod, runtime: cfg.CPURealtimeRuntime}
+		return d, d.budget(d.parent)
 	case driverSystemd:
+		if cfg.CPURealtimePeriod != 0 || cfg.CPURealtimeRuntime != 0 {
+			return nil, fault.New(fault.Invalid, "cpu-rt-period and cpu-rt-runtime: not with the cgroup driver %s; leave them out or use %s", driverSystemd, driverDirectories)
+		}
 		return newScopes(ctx, cfg, l)
 	}
 	return nil, fault.New(fault.Invalid, "there is no cgroup driver %q; there are %s and %s", cfg.CgroupDriver, driverDirectories, driverSystemd)
@@ -45,7 +51,28 @@ const (
 )
 
 // directories are cgroups that the engine makes itself.
-type directories struct{ parent string }
+type directories struct {
+	parent string
+	layout cgroup.Layout
+	// What all containers may take together of the time of real-time processes, in microseconds; 0 nothing. cgroup v1 only.
+	period, runtime int64
+}
+
+// budget gives a parent of containers the engine's time for real-time processes, without which no container can have any.
+func (d directories) budget(parent string) error {
+	if d.period == 0 && d.runtime == 0 {
+		return nil
+	}
+	return fault.In(d.layout.Realtime(parent, d.period, d.runtime), "cpu-rt-period and cpu-rt-runtime")
+}
+
+// budgetFor does that where the limits need it.
+func (d directories) budgetFor(group string, r *specs.LinuxResources) error {
+	if r == nil || r.CPU == nil || r.CPU.RealtimeRuntime == nil && r.CPU.RealtimePeriod == nil {
+		return nil
+	}
+	return d.budget(path.Dir(group))
+}
 
 func (d directories) path(parent, cid string) (string, error) {
 	if parent == "" {
@@ -57,13 +84,19 @@ func (d directories) path(parent, cid string) (string, error) {
 	return "/" + strings.Trim(parent, "/") + "/" + cid, nil
 }
 
-func (directories) make(_ context.Context, setup cgroup.Setup, _ *specs.LinuxResources) (*cgroup.Cgroup, func(), error) {
+func (d directories) make(_ context.Context, setup cgroup.Setup, r *specs.LinuxResources) (*cgroup.Cgroup, func(), error) {
+	if err := d.budgetFor(setup.Path, r); err != nil {
+		return nil, nil, err
+	}
 	cg, err := setup.Apply()
 	return cg, func() {}, err
 }
 
-func (directories) update(_ context.Context, _ string, cg *cgroup.Cgroup, r *specs.LinuxResources) error {
-	return cg.Update(r)
+func (d directories) update(_ context.Context, group string, cg *cgroup.Cgroup, r, _ *specs.LinuxResources) (func() error, error) {
+	if err := d.budgetFor(group, r); err != nil {
+		return nil, err
+	}
+	return cg.Change(r)
 }
 
 func (directories) remove(_ context.Context, _ string, cg *cgroup.Cgroup) error { return cg.Remove() }
@@ -191,8 +224,15 @@ func (s *scopes) make(ctx context.Context, setup cgroup.Setup, r *specs.LinuxRes
 	return cg, h.leave, nil
 }
 
-func (s *scopes) update(ctx context.Context, path string, _ *cgroup.Cgroup, r *specs.LinuxResources) error {
-	return s.call(ctx, func(ctx context.Context, m manager) error { return m.Update(ctx, s.layout, unitOf(path), r) })
+func (s *scopes) update(ctx context.Context, path string, _ *cgroup.Cgroup, r, before *specs.LinuxResources) (func() error, error) {
+	set := func(r *specs.LinuxResources) error {
+		return s.call(ctx, func(ctx context.Context, m manager) error { return m.Update(ctx, s.layout, unitOf(path), r) })
+	}
+	undo := func() error { return set(before) }
+	if err := set(r); err != nil {
+		return nil, errors.Join(err, undo()) // systemd may have taken a part of it
+	}
+	return undo, nil
 }
 
 func (s *scopes) remove(ctx context.Context, path string, _ *cgroup.Cgroup) error {

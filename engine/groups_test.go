@@ -90,7 +90,7 @@ func TestScopes(t *testing.T) {
 	id := w.run("", s)
 	w.await(id, "test.slice/berth-"+id+".scope")
 	f.broken = true
-	if _, err := w.Update(t.Context(), id, container.Resources{Memory: 64 << 20}); err != nil {
+	if _, err := w.Update(t.Context(), id, container.Resources{Memory: 64 << 20}, nil); err != nil {
 		t.Error(err)
 	}
 	w.eventually("one process, with its limit", func() bool {

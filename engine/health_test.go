@@ -266,7 +266,7 @@ func TestOnUnhealthy(t *testing.T) {
 	if text := strings.Join(told(), "\n"); !strings.Contains(text, "health_status: unhealthy\nkill\n") {
 		t.Errorf("%s", text)
 	}
-	if err := w.UpdateRestart(t.Context(), id, container.Restart{Name: "on-unhealthy"}); err != nil {
+	if _, err := w.Update(t.Context(), id, container.Resources{}, &container.Restart{Name: "on-unhealthy"}); err != nil {
 		t.Fatal(err)
 	}
 	w.until(id, "restarted again", func(container.State) bool { return w.snapshotOf(id).RestartCount == 3 })

@@ -39,10 +39,11 @@ type startPlan struct {
 // plan decides everything about a start. It changes nothing, unless the container's layer got lost.
 func (e *Engine) plan(c *entry, sandbox network.Sandbox, paths sources) (*startPlan, error) {
 	r := c.record()
-	layer, err := e.layerOf(r)
+	layer, err := e.layerOf(c)
 	if err != nil {
 		return nil, err
 	}
+	r = c.record() // layerOf may have changed it
 	built, err := e.buildSpec(r, layer, sandbox, paths)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,8 @@ func (e *Engine) plan(c *entry, sandbox network.Sandbox, paths sources) (*startP
 
 // layerOf gives the container's layer. Layers are not made durable as records are: after a power cut a new one may be missing, and is
 // then made again.
-func (e *Engine) layerOf(r *container.Record) (Layer, error) {
+func (e *Engine) layerOf(c *entry) (Layer, error) {
+	r := c.record()
 	layer, err := e.images.Layer(r.ID)
 	if !fault.Is(err, fault.NotFound) {
 		return layer, err
@@ -74,8 +76,16 @@ func (e *Engine) layerOf(r *container.Record) (Layer, error) {
 		return layer, errors.Join(err, ierr)
 	}
 	e.log.Warn("a container's layer is missing; it gets an empty one", "container", r.ID)
-	if err := e.images.CreateLayer(context.Background(), r.ID, img); err != nil {
+	again := *r // the number it had is given up: it may be somebody else's by now
+	again.LayerProject = 0
+	if err := e.makeLayer(context.Background(), &again, img); err != nil {
 		return layer, err
+	}
+	if again.LayerProject != r.LayerProject {
+		if err := e.store.Write(&again); err != nil {
+			return layer, err
+		}
+		c.setRecord(&again)
 	}
 	return e.images.Layer(r.ID)
 }
@@ -83,10 +93,17 @@ func (e *Engine) layerOf(r *container.Record) (Layer, error) {
 // buildSpec gathers the facts about a container that is to be started and has its OCI specification built.
 func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.Sandbox, paths sources) (b bundle.Built, err error) {
 	in := e.input(r)
-	in.Devices, in.NetPath, in.Sources = bundle.Host{}, sandbox.Key, paths
+	in.Devices, in.NetPath, in.Sources, in.Inject = bundle.Host{}, sandbox.Key, paths, e.cdi.Inject
 	if in.User, err = e.lookupIn(layer, r.ImageID, r.Spec.Process.User, r.Spec.Process.GroupAdd); err != nil {
 		return b, err
 	}
+	if err := checkMapped(r, in.User); err != nil {
+		return b, err
+	}
+	if ownsUserns(r) {
+		in.UserPath = sandbox.Key // the user namespace that owns the network's; see compile
+	}
+	in.CanMap = e.canMap
 	etc := e.etcOf(r.ID)
 	for _, j := range joins(&in) {
 		donor, err := e.donor(j.ref, j.what)
@@ -165,6 +182,7 @@ func joins(in *bundle.Input) (all []join) {
 	s := in.Record.Spec
 	for _, j := range []join{
 		{joined(s.Namespaces.PID), "PID", "pid", &in.PIDPath}, {joined(s.Namespaces.IPC), "IPC", "ipc", &in.IPCPath}, {joined(s.Network.Mode), "network", "net", &in.NetPath},
+		{in.Record.UsernsOf, "user", "user", &in.UserPath},
 	} {
 		if j.ref != "" {
 			all = append(all, j)
@@ -234,8 +252,8 @@ func (p *startPlan) undoFiles() error { return p.e.unmountShm(p.rec) }
 // compile gives the launch program. attach is known only once the cgroup exists.
 func (p *startPlan) compile(attach cgroup.Attach) (*launch.Program, error) {
 	return launch.Compile(p.Spec, launch.Options{
-		Overlay: &launch.Overlay{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work},
-		Cgroup:  attach, Covered: true, NewKeyring: true, Seccomp: p.Filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
+		Overlay: &launch.Overlay{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work, Mapped: p.rec.IDMap != nil}, OwnerNS: ownsUserns(p.rec),
+		Cgroup: attach, Covered: true, NewKeyring: true, Seccomp: p.Filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
 	})
 }
 

@@ -15,6 +15,11 @@ const removePatience = time.Minute
 
 // Remove removes a container that does not run; with Force also one that does.
 func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error {
+	return e.removeIf(ctx, ref, o, nil)
+}
+
+// removeIf is Remove if the container, once nobody else works on it, is as wanted says; nil: however it is.
+func (e *Engine) removeIf(ctx context.Context, ref string, o RemoveOptions, wanted func(*container.Info) error) error {
 	c, err := e.index.find(ref)
 	if err != nil {
 		return err
@@ -47,26 +52,36 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 		return fault.New(fault.NotFound, "No such container: %s", ref)
 	}
 	i := c.snapshot()
+	if wanted != nil {
+		if err := wanted(i); err != nil {
+			return err
+		}
+	}
 	switch {
 	case i.State.Paused:
 		return fault.New(fault.Conflict, "cannot remove container %q: container is paused and must be unpaused first", "/"+i.Name)
 	case i.State.Running:
 		return fault.New(fault.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+i.Name, i.State.Status)
 	}
-	return e.removeHeld(ctx, c, o.Volumes)
+	return e.removeHeld(ctx, c, removing{volumes: o.Volumes})
 }
 
-// removeHeld removes c, whose op is held and whose process is gone; volumes: also those that were made for it alone. From its first line in the journal on there is no way back: a
-// crash, or a failure, leaves a container that can only be removed.
-func (e *Engine) removeHeld(ctx context.Context, c *entry, volumes bool) error {
+// removing says how a container is removed.
+type removing struct {
+	volumes bool // those, too, that were made for it alone
+	good    bool // for good: nobody asked for it by hand, so there is nothing to be taken back
+}
+
+// removeHeld removes c, whose op is held and whose process is gone. From its first line in the journal on there is no way back: a
+// crash, or a failure, leaves a container that can only be removed. Where there is a trash, its record and its layer stay, under another name.
+func (e *Engine) removeHeld(ctx context.Context, c *entry, o removing) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removePatience)
 	defer cancel()
 	c.cancelRestart()
+	was := c.standing()
+	window := e.trashWindow(c, o)
 	if err := c.change(func(at *store.Standing) (err error) {
-		at.Op = opRemove
-		if volumes {
-			at.Op = opRemoveVolumes
-		}
+		at.Op = o.op()
 		at.State, err = at.State.Become(container.Removing)
 		return err
 	}); err != nil {
@@ -77,13 +92,26 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, volumes bool) error {
 		step.Step{Name: "keeper", Do: func(ctx context.Context) error { return e.forget(ctx, c) }},
 		step.Step{Name: "run", Do: func(context.Context) error { e.endRun(c); return nil }},
 		step.Step{Name: "volumes", Do: func(ctx context.Context) error {
-			if !volumes {
+			if !o.volumes {
 				return nil
 			}
-			return e.removeVolumes(ctx, ownVolumes(c.record()))
+			if o.good {
+				return e.removeVolumes(ctx, ownVolumes(c.record()))
+			}
+			return e.removeVolumesWith(ctx, c.id, ownVolumes(c.record()))
 		}},
-		step.Step{Name: "layer", Do: func(context.Context) error { return e.images.RemoveLayer(c.id) }},
-		step.Step{Name: "record", Do: func(context.Context) error { return e.store.Remove(c.id) }},
+		step.Step{Name: "layer", Do: func(context.Context) error {
+			if window > 0 {
+				return nil
+			}
+			return e.removeLayer(c.record())
+		}},
+		step.Step{Name: "record", Do: func(context.Context) error {
+			if window > 0 {
+				return e.store.Trash(c.id, trashNote(c, was, window))
+			}
+			return e.store.Remove(c.id)
+		}},
 	)
 	if err != nil {
 		cerr := c.change(func(at *store.Standing) (e error) {
@@ -106,35 +134,37 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, volumes bool) error {
 	return nil
 }
 
-// The removal of a container was begun and must be finished; the second: its own volumes go too.
+// The removal of a container was begun and must be finished.
 const (
 	opRemove        = "remove"
-	opRemoveVolumes = "remove volumes"
+	opRemoveVolumes = "remove volumes" // its own volumes go too
+	opDelete        = "delete"         // for good
+	opDeleteVolumes = "delete volumes"
 )
 
-// Prune removes every container that does not run and matches.
-func (e *Engine) Prune(ctx context.Context, f container.Filters) (PruneReport, error) {
-	var report PruneReport
-	match, err := f.ForPrune(container.Lookup{Now: time.Now()})
-	if err != nil {
-		return report, err
+func (o removing) op() string {
+	switch {
+	case o.good && o.volumes:
+		return opDeleteVolumes
+	case o.good:
+		return opDelete
+	case o.volumes:
+		return opRemoveVolumes
 	}
-	for _, c := range e.index.all() {
-		if err := ctx.Err(); err != nil {
-			return report, nil // what was done is reported
-		}
-		i := c.snapshot()
-		if i.State.Running || c.hidden || !match(i) {
-			continue
-		}
-		size, _ := e.images.LayerSize(c.id) // only for the report
-		switch err := e.Remove(ctx, c.id, RemoveOptions{Volumes: true}); {
-		case err == nil:
-			report.Deleted = append(report.Deleted, c.id)
-			report.Reclaimed += uint64(max(0, size))
-		case !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict):
-			e.log.Warn("prune could not remove a container", "container", c.id, "error", err)
-		}
+	return opRemove
+}
+
+// removalBegun reads an operation that a crash cut off.
+func removalBegun(op string) (o removing, ok bool) {
+	switch op {
+	case opRemove:
+		return removing{}, true
+	case opRemoveVolumes:
+		return removing{volumes: true}, true
+	case opDelete:
+		return removing{good: true}, true
+	case opDeleteVolumes:
+		return removing{volumes: true, good: true}, true
 	}
-	return report, nil
+	return removing{}, false
 }

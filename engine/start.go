@@ -70,6 +70,7 @@ func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
 	if err != nil {
 		return err
 	}
+	e.imageUsed(c.record())
 	e.tell(c, "start", nil)
 	return nil
 }
@@ -125,6 +126,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			joined()
 			if err == nil {
 				c.remember(run{cgroup: cg, sandbox: sandbox, volumes: true})
+				e.watchOOM(c)
 				e.tellNetwork(c.record(), "connect")
 				e.tellVolumes(c.record(), "mount")
 			}

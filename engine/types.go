@@ -119,12 +119,6 @@ type Stats struct {
 	Running  bool
 }
 
-// PruneReport says what Prune removed.
-type PruneReport struct {
-	Deleted   []string
-	Reclaimed uint64 // bytes
-}
-
 // Facts are the engine's own figures for `info`.
 type Facts struct {
 	Containers, Running, Paused, Stopped int
@@ -135,7 +129,11 @@ type Facts struct {
 	LogDriver                            string
 	KeeperPID                            int
 	BootID                               string
-	AppArmor, SELinux                    bool // containers are confined by them
+	CDIDirs                              []string
+	CDIDevices                           []string // qualified names
+	Problems                             []error  // with specifications of devices
+	AppArmor, SELinux                    bool     // containers are confined by them
+	Userns                               bool     // containers have a user namespace unless they say otherwise
 }
 
 // Explanation says what was done to isolate a container and, for one that ended, why.

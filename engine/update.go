@@ -3,8 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
+	"reflect"
 	"runtime"
+	"slices"
 	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"berth/base/fault"
 	"berth/engine/bundle"
@@ -12,18 +16,9 @@ import (
 	"berth/engine/restart"
 )
 
-// Update changes limits, durably, and at once where the container runs. What is zero in r stays as it is.
-func (e *Engine) Update(ctx context.Context, ref string, r container.Resources) ([]string, error) {
-	return e.update(ctx, ref, &r, nil)
-}
-
-// UpdateRestart changes the restart policy.
-func (e *Engine) UpdateRestart(ctx context.Context, ref string, p container.Restart) error {
-	_, err := e.update(ctx, ref, nil, &p)
-	return err
-}
-
-func (e *Engine) update(ctx context.Context, ref string, r *container.Resources, p *container.Restart) ([]string, error) {
+// Update changes limits, and the restart policy where p is not nil: durably, and at once where the container runs; all of it or nothing.
+// What is zero in r stays as it is; a list of devices that is not nil takes the place of the old one.
+func (e *Engine) Update(ctx context.Context, ref string, r container.Resources, p *container.Restart) (warnings []string, err error) {
 	c, err := e.index.find(ref)
 	if err != nil {
 		return nil, err
@@ -38,14 +33,11 @@ func (e *Engine) update(ctx context.Context, ref string, r *container.Resources,
 	}
 	old := c.record()
 	spec := *old.Spec
-	var warnings []string
-	if r != nil {
-		if spec.Resources, err = mergeResources(spec.Resources, *r); err != nil {
-			return nil, fault.In(err, "Cannot update container %s", c.id)
-		}
-		if warnings, err = CheckResources(&spec.Resources, e.layout); err != nil {
-			return nil, err
-		}
+	if spec.Resources, err = mergeResources(spec.Resources, r); err != nil {
+		return nil, fault.In(err, "Cannot update container %s", c.id)
+	}
+	if warnings, err = CheckResources(&spec.Resources, e.layout); err != nil {
+		return nil, err
 	}
 	if p != nil {
 		if err := restart.Check(*p); err != nil {
@@ -58,28 +50,80 @@ func (e *Engine) update(ctx context.Context, ref string, r *container.Resources,
 	}
 	rec := *old
 	rec.Spec = &spec
-	cg := c.cgroup()
-	live := r != nil && cg != nil && c.snapshot().State.Running
-	if live {
-		limits, err := bundle.Limits(&spec.Resources)
-		if err != nil {
-			return nil, err
-		}
-		if err := e.groups.update(ctx, rec.Cgroup, cg, limits); err != nil {
-			return nil, fault.In(err, "Cannot update container %s", c.id)
-		}
+	undo, err := e.applyLimits(ctx, c, &old.Spec.Resources, &spec.Resources)
+	if err != nil {
+		return nil, fault.In(err, "Cannot update container %s", c.id)
 	}
 	if err := e.store.Write(&rec); err != nil {
-		if live { // put back what held before, as far as the kernel lets us
-			if limits, lerr := bundle.Limits(&old.Spec.Resources); lerr == nil {
-				err = errors.Join(err, e.groups.update(ctx, rec.Cgroup, cg, limits))
-			}
-		}
-		return nil, err
+		return nil, errors.Join(err, undo())
 	}
 	c.setRecord(&rec)
+	if p != nil {
+		e.callOffRestart(c, *p)
+	}
 	e.tell(c, "update", nil)
 	return warnings, nil
+}
+
+// applyLimits changes the limits of a container that runs. undo takes the change back.
+func (e *Engine) applyLimits(ctx context.Context, c *entry, old, now *container.Resources) (undo func() error, err error) {
+	cg := c.cgroup()
+	if cg == nil || !c.snapshot().State.Running || reflect.DeepEqual(old, now) {
+		return func() error { return nil }, nil
+	}
+	before, err := bundle.Limits(old)
+	if err != nil {
+		before = &specs.LinuxResources{} // a disk that is gone; the cgroup itself still knows what held
+	}
+	limits, err := bundle.Limits(lifting(old, now))
+	if err != nil {
+		return nil, err
+	}
+	if old.PidsLimit != nil && now.PidsLimit == nil {
+		none := int64(-1)
+		limits.Pids = &specs.LinuxPids{Limit: &none}
+	}
+	return e.groups.update(ctx, c.record().Cgroup, cg, limits, before)
+}
+
+// lifting gives now, with a line that lifts the limit of each device that old has and now has not.
+func lifting(old, now *container.Resources) *container.Resources {
+	out := *now
+	out.BlkioWeightDevice = slices.Clone(now.BlkioWeightDevice)
+	for _, o := range old.BlkioWeightDevice {
+		if !slices.ContainsFunc(now.BlkioWeightDevice, func(n container.WeightDevice) bool { return n.Path == o.Path }) {
+			out.BlkioWeightDevice = append(out.BlkioWeightDevice, container.WeightDevice{Path: o.Path})
+		}
+	}
+	for _, l := range []struct{ to, old *[]container.ThrottleDevice }{
+		{&out.BlkioDeviceReadBps, &old.BlkioDeviceReadBps}, {&out.BlkioDeviceWriteBps, &old.BlkioDeviceWriteBps},
+		{&out.BlkioDeviceReadIOps, &old.BlkioDeviceReadIOps}, {&out.BlkioDeviceWriteIOps, &old.BlkioDeviceWriteIOps},
+	} {
+		*l.to = slices.Clone(*l.to)
+		for _, o := range *l.old {
+			if !slices.ContainsFunc(*l.to, func(n container.ThrottleDevice) bool { return n.Path == o.Path }) {
+				*l.to = append(*l.to, container.ThrottleDevice{Path: o.Path})
+			}
+		}
+	}
+	return &out
+}
+
+// callOffRestart ends the wait of a container for its next start when its new policy would not start it. c's op is held.
+func (e *Engine) callOffRestart(c *entry, p container.Restart) {
+	at := c.standing()
+	if at.State.Status != container.Restarting {
+		return
+	}
+	// The start that it waits for is counted already.
+	before := restart.Ended{Code: at.State.ExitCode, Manually: at.State.ManuallyStopped, Restarts: at.RestartCount - 1}
+	if p.Name == restart.OnUnhealthy || restart.Decide(p, before).Restart {
+		return
+	}
+	c.cancelRestart()
+	if err := c.become(container.Exited); err != nil {
+		e.log.Error("cannot note that a restart was called off", "container", c.id, "error", err)
+	}
 }
 
 // mergeResources gives old with what is set in r.
@@ -114,6 +158,17 @@ func mergeResources(old, r container.Resources) (container.Resources, error) {
 	}
 	if r.BlkioWeight != 0 {
 		n.BlkioWeight = r.BlkioWeight
+	}
+	if r.BlkioWeightDevice != nil {
+		n.BlkioWeightDevice = r.BlkioWeightDevice
+	}
+	for _, l := range []struct{ to, from *[]container.ThrottleDevice }{
+		{&n.BlkioDeviceReadBps, &r.BlkioDeviceReadBps}, {&n.BlkioDeviceWriteBps, &r.BlkioDeviceWriteBps},
+		{&n.BlkioDeviceReadIOps, &r.BlkioDeviceReadIOps}, {&n.BlkioDeviceWriteIOps, &r.BlkioDeviceWriteIOps},
+	} {
+		if *l.from != nil {
+			*l.to = *l.from
+		}
 	}
 	return n, nil
 }

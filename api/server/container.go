@@ -42,7 +42,7 @@ type lives interface {
 	Rename(ctx context.Context, ref, name string) error
 	Update(ctx context.Context, ref string, r container.Resources, p *container.Restart) (warnings []string, err error)
 	Wait(ctx context.Context, ref string, until container.WaitCondition) (<-chan container.ExitStatus, error)
-	Prune(ctx context.Context, f container.Filters) (engine.PruneReport, error)
+	prunesContainers
 }
 
 // containerCreate makes a container. Fields that Docker does not know are named in a warning: what was asked with them is not going
@@ -62,10 +62,9 @@ func containerCreate(s *Server, c *call) error {
 		return err
 	}
 	if p := c.text("platform"); p != "" && c.v >= 41 {
-		if _, err := platforms.Parse(p); err != nil {
-			return fault.Wrap(fault.Invalid, err, "")
+		if err := s.choosePlatform(&spec, p); err != nil {
+			return err
 		}
-		spec.Platform = p
 	}
 	made, err := s.cfg.Containers.Create(c.ctx(), c.text("name"), spec)
 	if fault.Is(err, fault.NotFound) && !strings.Contains(err.Error(), "No such image") {
@@ -86,6 +85,27 @@ func containerCreate(s *Server, c *call) error {
 		answer.Warnings = []string{}
 	}
 	return c.json(http.StatusCreated, answer)
+}
+
+// choosePlatform settles which of an image's variants is meant. One that is not here is not found, so that clients go and pull it.
+func (s *Server) choosePlatform(spec *container.Spec, text string) error {
+	p, err := platforms.Parse(text)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "")
+	}
+	spec.Platform = text
+	if s.cfg.Images == nil {
+		return nil
+	}
+	chosen, err := s.cfg.Images.ResolvePlatform(spec.Image, stored(&p))
+	if err != nil {
+		return err
+	}
+	// The engine takes this machine's variant by a name: another one is told by its id.
+	if usual, err := s.cfg.Images.Resolve(spec.Image); err == nil && usual.ID != chosen.ID {
+		spec.Image = chosen.ID
+	}
+	return nil
 }
 
 func containerStart(s *Server, c *call) error {
@@ -215,16 +235,4 @@ func containerWait(s *Server, c *call) error {
 		return nil
 	}
 	return c.json(http.StatusOK, answer)
-}
-
-func containerPrune(s *Server, c *call) error {
-	filters, err := c.filters("label", "label!", "until")
-	if err != nil {
-		return err
-	}
-	report, err := s.cfg.Containers.Prune(c.ctx(), filters)
-	if err != nil {
-		return err
-	}
-	return c.json(http.StatusOK, containertypes.PruneReport{ContainersDeleted: report.Deleted, SpaceReclaimed: report.Reclaimed})
 }

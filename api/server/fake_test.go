@@ -143,17 +143,24 @@ func (f *fake) Export(_ context.Context, ref string, w io.Writer) error {
 	_, err := io.WriteString(w, "tar")
 	return errors.Join(err, f.note("export", ref))
 }
-func (f *fake) Update(_ context.Context, ref string, r container.Resources) ([]string, error) {
-	return nil, f.note("update", ref, r)
-}
-func (f *fake) UpdateRestart(_ context.Context, ref string, p container.Restart) error {
-	return f.note("update-restart", ref, p)
+func (f *fake) Update(_ context.Context, ref string, r container.Resources, p *container.Restart) ([]string, error) {
+	return nil, f.note("update", ref, struct {
+		container.Resources
+		Restart *container.Restart `json:",omitempty"`
+	}{r, p})
 }
 func (f *fake) Wait(_ context.Context, ref string, c container.WaitCondition) (<-chan container.ExitStatus, error) {
 	return f.waits, f.note("wait", ref, c)
 }
-func (f *fake) Prune(_ context.Context, filters container.Filters) (engine.PruneReport, error) {
-	return engine.PruneReport{Deleted: []string{webID}, Reclaimed: 7}, f.note("prune", "", filters)
+func (f *fake) PlanPrune(_ context.Context, filters container.Filters) (*removal.Plan, error) {
+	return &removal.Plan{Version: removal.Version, Remove: []removal.Item{{Kind: removal.Container, ID: webID, Name: "web", Look: "web", Size: 7}}, Spare: []removal.Item{}, Reclaimable: 7}, f.note("plan", "", filters)
+}
+func (f *fake) Prune(_ context.Context, p *removal.Plan) (removal.Outcome, error) {
+	var out removal.Outcome
+	for _, i := range removal.Of(p.Remove, removal.Container) {
+		out.Done(i)
+	}
+	return out, f.note("prune", "", removedIDs(out))
 }
 func (f *fake) Inspect(_ context.Context, ref string) (container.Info, error) {
 	return f.info, f.note("inspect", ref)

@@ -13,6 +13,7 @@ import (
 	"berth/api/access"
 	"berth/base/event"
 	"berth/base/fault"
+	"berth/base/removal"
 	"berth/engine"
 	"berth/engine/container"
 	"berth/image"
@@ -347,17 +348,22 @@ func (n *narrowContainers) List(ctx context.Context, o engine.ListOptions) ([]co
 	return n.Containers.List(ctx, o)
 }
 
-// Prune removes stopped containers of the scope.
-func (n *narrowContainers) Prune(ctx context.Context, f container.Filters) (engine.PruneReport, error) {
-	return n.Containers.Prune(ctx, n.g.filters(f))
+// PlanPrune plans for containers of the scope, and tells of no others.
+func (n *narrowContainers) PlanPrune(ctx context.Context, f container.Filters) (*removal.Plan, error) {
+	plan, err := n.Containers.PlanPrune(ctx, n.g.filters(f))
+	if err != nil || !n.g.policy.Scoped() {
+		return plan, err
+	}
+	plan.Spare = slices.DeleteFunc(plan.Spare, func(i removal.Item) bool { _, ok := n.g.container(ctx, i.ID); return !ok })
+	return plan, nil
 }
 
 // Update changes limits as far as the policy allows.
-func (n *narrowContainers) Update(ctx context.Context, ref string, r container.Resources) ([]string, error) {
+func (n *narrowContainers) Update(ctx context.Context, ref string, r container.Resources, p *container.Restart) ([]string, error) {
 	if err := n.g.policy.Resources(&r); err != nil {
 		return nil, err
 	}
-	return n.Containers.Update(ctx, ref, r)
+	return n.Containers.Update(ctx, ref, r, p)
 }
 
 // ExecCreate prepares a process that the policy allows.
@@ -529,9 +535,19 @@ func (n *narrowVolumes) List(ctx context.Context) ([]volume.Volume, []string, er
 	return slices.DeleteFunc(slices.Clone(all), func(v volume.Volume) bool { return !n.g.seesVolume(ctx, &v) }), warnings, err
 }
 
-// Prune removes unused volumes of the scope.
-func (n *narrowVolumes) Prune(ctx context.Context, keep func(volume.Volume) bool) (volume.PruneReport, error) {
-	return n.Volumes.Prune(ctx, func(v volume.Volume) bool { return !n.g.seesVolume(ctx, &v) || keep(v) })
+// PlanPrune plans for volumes of the scope, and tells of no others.
+func (n *narrowVolumes) PlanPrune(ctx context.Context, keep func(volume.Volume) string, gone func(string) bool) (*removal.Plan, error) {
+	plan, err := n.Volumes.PlanPrune(ctx, func(v volume.Volume) string {
+		if !n.g.seesVolume(ctx, &v) {
+			return "it is not in this socket's scope"
+		}
+		return keep(v)
+	}, gone)
+	if err != nil {
+		return nil, err
+	}
+	plan.Spare = slices.DeleteFunc(plan.Spare, func(i removal.Item) bool { _, ok := n.g.volume(ctx, i.ID); return !ok })
+	return plan, nil
 }
 
 // Remove removes a volume of the scope.

@@ -90,11 +90,11 @@ func TestRequests(t *testing.T) {
 		{method: "POST", path: "/containers/web/update", body: `{"Memory":10000000,"PidsLimit":-1}`, code: 200, has: `{"Warnings":null}`, verb: `update web {"Memory":10000000,"PidsLimit":0}`},
 		{method: "POST", path: "/containers/web/update", body: `{"RestartPolicy":{"Name":"always"}}`, code: 200, verb: `update-restart web {"Name":"always"}`},
 		{method: "POST", path: "/containers/web/update", body: `{"Ulimits":[{"Name":"core"}]}`, code: 400, has: "Ulimits: cannot be changed"},
-		{method: "POST", path: "/containers/web/update", body: `{"BlkioDeviceReadBps":[{"Path":"/dev/a","Rate":1}]}`, code: 501, has: "BlkioDeviceReadBps"},
+		{method: "POST", path: "/containers/web/update", body: `{"CpuCount":1}`, code: 400, has: "CpuCount"},
 		{method: "POST", path: "/containers/web/resize?h=10&w=20", code: 200, verb: "resize web 10 20"},
 		{method: "POST", path: "/containers/web/resize?h=a&w=20", code: 400, has: `invalid resize height \"a\": invalid syntax`},
 		{method: "POST", path: "/containers/web/resize?h=1&w=70000", code: 400, has: `invalid resize width \"70000\": value out of range`},
-		{method: "POST", path: "/containers/prune?filters=" + q(`{"until":["1h"]}`), code: 200, has: `{"ContainersDeleted":["` + webID + `"],"SpaceReclaimed":7}`, verb: `prune  {"until":["1h"]}`},
+		{method: "POST", path: "/containers/prune?filters=" + q(`{"until":["1h"]}`), code: 200, has: `{"ContainersDeleted":["` + webID + `"],"SpaceReclaimed":7}`, verb: `plan  {"until":["1h"]}`},
 		{method: "POST", path: "/containers/prune?filters=" + q(`{"foo":["x"]}`), code: 400, has: "invalid filter 'foo'"},
 
 		{method: "GET", path: "/containers/json?all=1&limit=3&size=1&before=a", code: 200, has: `"Status":"Up About a minute"`, verb: `list  {"All":true,"Limit":3,"Before":"a","Since":"","Filters":null,"Size":true}`},

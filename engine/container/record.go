@@ -8,6 +8,7 @@ import (
 
 	"berth/base/fault"
 	"berth/base/id"
+	"berth/kernel/idmap"
 )
 
 // Version of the record format that this build writes. It reads this one and older.
@@ -32,6 +33,11 @@ type Record struct {
 	// Mounts is everything mounted into the container: what the Spec asks for with its volumes named, the image's volumes, and the mounts
 	// of other containers. nil in records before volumes: the Spec's.
 	Mounts []Mount `json:"mounts,omitempty"`
+
+	// IDMap is the mapping of the user namespace that the container lives in; nil: it lives in the engine's. UsernsOf is the container
+	// whose user namespace that is, "" it has its own.
+	IDMap    *idmap.Pair `json:"idMap,omitempty"`
+	UsernsOf string      `json:"usernsOf,omitempty"`
 
 	AppArmorProfile string `json:"appArmorProfile,omitempty"`
 	ProcessLabel    string `json:"processLabel,omitempty"`

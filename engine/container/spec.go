@@ -200,7 +200,7 @@ type Security struct {
 	Sysctls        map[string]string `json:",omitzero"`
 	MaskedPaths    []string          `json:",omitzero"` // nil: the default list; empty: none
 	ReadonlyPaths  []string          `json:",omitzero"` // nil: the default list; empty: none
-	UsernsMode     string            `json:",omitzero"` // "" or "host"
+	UsernsMode     string            `json:",omitzero"` // "" the engine's default, "host", "auto[:options]", "container:ID"
 }
 
 // Network says which network the container lives in and what its resolver files hold.

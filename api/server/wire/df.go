@@ -75,9 +75,6 @@ func (u *Usage) DiskUsage(v Version, asked, verbose bool, now time.Time) any {
 	}
 	if v < 52 {
 		r.ImageUsage, r.ContainerUsage, r.VolumeUsage, r.BuildCacheUsage = nil, nil, nil, nil
-		if v < 42 {
-			r.BuilderSize = new(int64)
-		}
 	}
 	return r
 }
@@ -85,12 +82,11 @@ func (u *Usage) DiskUsage(v Version, asked, verbose bool, now time.Time) any {
 // usage has the fields of all versions.
 type usage struct {
 	system.DiskUsage
-	LayersSize  *int64                    `json:",omitempty"`
-	Images      *[]any                    `json:",omitempty"`
-	Containers  *[]containertypes.Summary `json:",omitempty"`
-	Volumes     *[]volumetypes.Volume     `json:",omitempty"`
-	BuildCache  *[]any                    `json:",omitempty"`
-	BuilderSize *int64                    `json:",omitempty"`
+	LayersSize *int64                    `json:",omitempty"`
+	Images     *[]any                    `json:",omitempty"`
+	Containers *[]containertypes.Summary `json:",omitempty"`
+	Volumes    *[]volumetypes.Volume     `json:",omitempty"`
+	BuildCache *[]any                    `json:",omitempty"`
 }
 
 func containerUsage(all []container.Info, v Version, now time.Time) (*containertypes.DiskUsage, []containertypes.Summary) {

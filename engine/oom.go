@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"time"
+
+	"berth/base/fault"
+	"berth/engine/store"
+	"berth/kernel/cgroup"
+)
+
+// The event oom is told when the kernel kills in a container, which may go on without the process that was killed.
+
+// oomPatience bounds the wait for a kill that cgroup v1 announced: it signals first and counts afterwards.
+const oomPatience = 5 * time.Second
+
+// openOOM begins to listen, to what runs already as well.
+func (e *Engine) openOOM() {
+	var err error
+	if e.ooms, err = cgroup.NewOOMWatcher(); err != nil {
+		e.log.Warn("the event oom is told at the end of containers only", "error", err)
+		return
+	}
+	for _, c := range e.index.all() {
+		if s := c.snapshot().State; s.Status.Alive() {
+			if cg := c.cgroup(); cg != nil && s.OOMKilled { // an earlier engine told of it
+				c.mu.Lock()
+				c.run.oomTold = cg.OOMKills()
+				c.mu.Unlock()
+			}
+			e.watchOOM(c)
+		}
+	}
+	e.work.Go(func() {
+		for {
+			ids, ok := e.ooms.Wait()
+			if !ok {
+				return
+			}
+			for _, cid := range ids {
+				if c := e.index.get(cid); c != nil && c.oomBusy.CompareAndSwap(false, true) {
+					e.work.Go(func() { e.onOOM(c) })
+				}
+			}
+		}
+	})
+}
+
+// closeOOM ends the listening; releaseOOM gives it up once nobody listens any more.
+func (e *Engine) closeOOM() {
+	if e.ooms != nil {
+		e.ooms.Close()
+	}
+}
+
+func (e *Engine) releaseOOM() {
+	if e.ooms != nil {
+		e.ooms.Release()
+	}
+}
+
+// watchOOM begins to watch a container's run. On v1 each takes a descriptor, and only a limit brings a kill that is announced.
+func (e *Engine) watchOOM(c *entry) {
+	cg, r := c.cgroup(), &c.record().Spec.Resources
+	if e.ooms == nil || cg == nil || e.layout.Mode != cgroup.V2 && r.Memory == 0 && r.CgroupParent == "" {
+		return
+	}
+	if err := e.ooms.Add(c.id, cg); err != nil && !fault.Is(err, fault.NotImplemented) {
+		e.log.Warn("the event oom of a container is told at its end only", "container", c.id, "error", err)
+	}
+}
+
+func (e *Engine) unwatchOOM(c *entry) {
+	if e.ooms != nil {
+		e.ooms.Remove(c.id)
+	}
+}
+
+// onOOM looks whether the kernel has killed, and tells of it.
+func (e *Engine) onOOM(c *entry) {
+	deadline := time.Now().Add(oomPatience)
+	for cg := c.cgroup(); cg != nil && cg.OOMKills() <= c.currentRun().oomTold; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) || closed(c.endedChan()) || e.closing() {
+			break
+		}
+	}
+	c.oomBusy.Store(false) // what comes from here on is looked at anew
+	end, err := e.beginUntilClosed(c, "oom")
+	if err != nil {
+		return
+	}
+	defer end()
+	if cg := c.cgroup(); cg != nil && e.tellOOM(c, cg.OOMKills()) {
+		if err := c.change(func(at *store.Standing) error { at.State.OOMKilled = true; return nil }); err != nil {
+			e.log.Error("cannot note an OOM kill", "container", c.id, "error", err)
+		}
+	}
+}
+
+// tellOOM tells of kills that were not told yet, and whether there were any. c's op is held.
+func (e *Engine) tellOOM(c *entry, kills uint64) bool {
+	c.mu.Lock()
+	news := kills > c.run.oomTold
+	c.run.oomTold = max(kills, c.run.oomTold)
+	c.mu.Unlock()
+	if news {
+		e.tell(c, "oom", nil)
+	}
+	return news
+}
