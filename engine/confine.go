@@ -45,8 +45,20 @@ func (e *Engine) wantAppArmor(err error) bool {
 	return true
 }
 
-// confine decides the container's AppArmor profile and SELinux labels. unconfine gives the labels back.
+// confine decides the container's user namespace, AppArmor profile and SELinux labels. unconfine gives back what it holds.
 func (e *Engine) confine(r *container.Record) (warnings []string, err error) {
+	if warnings, err = e.giveUserns(r); err != nil {
+		return nil, err
+	}
+	more, err := e.label(r)
+	if err != nil {
+		e.releaseUserns(r)
+	}
+	return append(warnings, more...), err
+}
+
+// label decides the AppArmor profile and the SELinux labels.
+func (e *Engine) label(r *container.Record) (warnings []string, err error) {
 	asked, options, err := bundle.Confinement(r.Spec.Security.SecurityOpt)
 	if err != nil {
 		return nil, err
@@ -79,7 +91,7 @@ func (e *Engine) confine(r *container.Record) (warnings []string, err error) {
 	r.ProcessLabel, r.MountLabel = labels.Process, labels.Mount
 	for _, l := range []string{labels.Process, labels.Mount} {
 		if l != "" && !selinux.Known(l) {
-			e.unconfine(r)
+			e.confinement.labels.Release(r.MountLabel)
 			return nil, fault.New(fault.Invalid, "the SELinux policy of this machine does not know the label %s: install its policy for containers (container-selinux), "+
 				"name types that it has with --security-opt label=type:T and --security-opt label=filetype:T, or use --security-opt label=disable", l)
 		}
@@ -88,14 +100,16 @@ func (e *Engine) confine(r *container.Record) (warnings []string, err error) {
 }
 
 func (e *Engine) unconfine(r *container.Record) {
+	e.releaseUserns(r)
 	if e.confinement.labels != nil && r.MountLabel != "" {
 		e.confinement.labels.Release(r.MountLabel)
 	}
 }
 
-// reconfine takes the labels of a container that existed before this engine, and gives it a profile if it was made while the kernel had
+// reconfine takes the ids and the labels of a container that existed before this engine, and gives it a profile if it was made while the kernel had
 // no AppArmor.
 func (e *Engine) reconfine(r *container.Record) {
+	e.keepUserns(r)
 	if e.confinement.apparmor && r.AppArmorProfile == "" {
 		asked, _, _ := bundle.Confinement(r.Spec.Security.SecurityOpt) // checked at creation
 		r.AppArmorProfile = profileOf(asked, r.Spec.Security.Privileged)

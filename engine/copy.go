@@ -37,6 +37,7 @@ type PathStat struct {
 // view is a container's file tree as its processes see it, open for a while.
 type view struct {
 	root *tree.Dir
+	live bool // through the mounts of a container that runs
 	done func()
 }
 
@@ -52,7 +53,7 @@ func (e *Engine) view(ctx context.Context, c *entry) (*view, error) {
 		if s := c.snapshot().State; s.Running && s.Pid > 0 {
 			root, err := tree.OpenDir("/proc/" + strconv.Itoa(s.Pid) + "/root")
 			if now := c.snapshot().State; err == nil && now.Running && now.Pid == s.Pid {
-				return &view{root, func() {}}, nil
+				return &view{root, true, func() {}}, nil
 			}
 			if err == nil {
 				root.Close()
@@ -124,7 +125,7 @@ func (e *Engine) stoppedView(ctx context.Context, c *entry) (_ *view, err error)
 		return nil, err
 	}
 	undo = append(undo, leave)
-	return &view{root, release}, nil
+	return &view{root, false, release}, nil
 }
 
 // attachAll puts a container's binds and volumes in their places below root. A place that is not there yet, as the container never
@@ -304,7 +305,15 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string, begin func(Path
 		return err
 	}
 	e.tell(c, "archive-path", nil)
-	return archive.Tree(ctx, s.dir, s.base, s.name, w, archive.WriteOptions{Nanoseconds: true})
+	o := archive.WriteOptions{Nanoseconds: true}
+	owners, err := ownersAt(c.record(), v, s.dir)
+	if err != nil {
+		return err
+	}
+	if owners != nil {
+		o.Owner = inside(owners)
+	}
+	return archive.Tree(ctx, s.dir, s.base, s.name, w, o)
 }
 
 // CopyOptions say how an archive is unpacked into a container.
@@ -351,7 +360,7 @@ func (e *Engine) CopyTo(ctx context.Context, ref, dir string, r io.Reader, o Cop
 		return err
 	}
 	defer stream.Close()
-	if _, err := archive.Apply(ctx, at, stream, apply); err != nil {
+	if err := applyAs(ctx, c.record(), v, at, stream, apply); err != nil {
 		return err
 	}
 	e.tell(c, "extract-to-dir", nil)
@@ -365,12 +374,7 @@ func mayWrite(r *container.Record, v *view, at *tree.Dir) error {
 		return fault.In(err, "copy to container %s", r.ID)
 	}
 	real = path.Join("/", real)
-	var in *container.Mount
-	for _, m := range r.AllMounts() {
-		if (real == m.Target || strings.HasPrefix(real, strings.TrimSuffix(m.Target, "/")+"/")) && (in == nil || len(m.Target) > len(in.Target)) {
-			in = &m
-		}
-	}
+	in := mountAt(r, real)
 	switch {
 	case in != nil && in.ReadOnly:
 		return fault.New(fault.Forbidden, "mounted volume is marked read-only")

@@ -149,8 +149,8 @@ type Engine struct {
 	cdi         *cdi.Devices
 	quotas      layerQuotas
 	ooms        *cgroup.OOMWatcher // nil: none could be made
-	boot        string   // the kernel's boot id
-	lock        *os.File // held while this engine owns the data root
+	boot        string             // the kernel's boot id
+	lock        *os.File           // held while this engine owns the data root
 
 	index  index
 	execs  execTable

@@ -164,6 +164,9 @@ func (e *Engine) want(r *container.Record) (network.Want, error) {
 		DNS: orElse(n.DNS, e.cfg.DNS), DNSSearch: orElse(n.DNSSearch, e.cfg.DNSSearch), DNSOpts: orElse(n.DNSOptions, e.cfg.DNSOptions),
 		Sysctls: s.Security.Sysctls, Rate: n.Rate, Weight: n.Weight,
 	}
+	if ownsUserns(r) {
+		w.IDMap = r.IDMap
+	}
 	if !n.PublishAll {
 		return w, nil
 	}

@@ -319,7 +319,7 @@ const othersPatience = 30 * time.Second
 
 // others gives the containers that must run before one with this spec can.
 func others(s *container.Spec) (refs []string) {
-	for _, mode := range []string{s.Network.Mode, s.Namespaces.PID, s.Namespaces.IPC} {
+	for _, mode := range []string{s.Network.Mode, s.Namespaces.PID, s.Namespaces.IPC, s.Security.UsernsMode} {
 		if ref := joined(mode); ref != "" {
 			refs = append(refs, ref)
 		}

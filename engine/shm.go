@@ -29,7 +29,7 @@ func (e *Engine) mountShm(r *container.Record) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fault.Wrap(fault.Internal, err, "making the shared /dev/shm")
 	}
-	options := fmt.Sprintf("mode=1777,size=%d", r.Spec.Resources.ShmSize)
+	options := fmt.Sprintf("mode=1777,size=%d", r.Spec.Resources.ShmSize) + rootOptions(r)
 	if o := selinux.MountOption(r.MountLabel); o != "" && e.facts.Has(probe.SELinux) {
 		options += "," + o
 	}

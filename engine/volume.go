@@ -337,11 +337,17 @@ func (e *Engine) mountImageAt(r *container.Record, m container.Mount) (string, e
 		return "", err
 	}
 	var tree int
-	if len(lower) == 1 {
-		tree, err = mount.OpenTree(unix.AT_FDCWD, lower[0], true, false)
-	} else {
-		tree, err = overlay.Stack{Lower: lower}.Mount(e.facts, place)
-	}
+	err = withMapping(r, func(m *overlay.Mapping) (err error) {
+		switch {
+		case len(lower) > 1:
+			tree, err = overlay.Stack{Lower: lower, Map: m}.Mount(e.facts, place)
+		case m != nil:
+			tree, err = m.Clone(lower[0])
+		default:
+			tree, err = mount.OpenTree(unix.AT_FDCWD, lower[0], true, false)
+		}
+		return err
+	})
 	if err != nil {
 		return "", err
 	}

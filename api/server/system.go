@@ -203,6 +203,9 @@ func (s *Server) security(e *engine.Facts) (options []string) {
 	if e.SELinux {
 		options = append(options, "name=selinux")
 	}
+	if e.Userns {
+		options = append(options, "name=userns")
+	}
 	if e.CgroupVersion == "2" {
 		options = append(options, "name=cgroupns")
 	}

@@ -3,7 +3,6 @@ package bundle
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -30,6 +29,11 @@ type Input struct {
 
 	// Namespaces of other containers to join, as paths below /proc; "" a namespace of its own, or the host's where the spec says so.
 	PIDPath, IPCPath, NetPath string
+
+	// UserPath is the user namespace to join, where the record has a mapping; "" a new one. CanMap says whether what is at a host path
+	// can be shown through a mapping; nil: nothing can.
+	UserPath string
+	CanMap   func(path string) bool
 
 	// Sources are the host paths of volumes and images, by the target of their mount.
 	Sources map[string]string
@@ -68,7 +72,7 @@ func (r *Rules) Build(in Input) (Built, error) {
 	out := &specs.Spec{
 		Version: specs.Version, Hostname: s.Hostname, Domainname: s.Domainname, Annotations: s.Annotations,
 		Root:  &specs.Root{Path: "rootfs", Readonly: s.Security.ReadonlyRootfs},
-		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: sysctls(s)},
+		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: sysctls(in.Record)},
 	}
 	if r.cfg.SELinux {
 		out.Linux.MountLabel = in.Record.MountLabel
@@ -137,16 +141,6 @@ func ProcessUser(u userdb.User) specs.User {
 	return specs.User{UID: u.UID, GID: u.GID, AdditionalGids: append([]uint32{u.GID}, without(u.Groups, u.GID)...)}
 }
 
-// sysctls gives what was asked for over what a network namespace of the container's own gets.
-func sysctls(s *container.Spec) map[string]string {
-	if s.Network.Name() == "host" || s.Network.IsContainer() {
-		return s.Security.Sysctls
-	}
-	all := spec.NetworkSysctls()
-	maps.Copy(all, s.Security.Sysctls)
-	return all
-}
-
 // WithHome adds the user's home directory to an environment that has none.
 func WithHome(env []string, home string) []string {
 	if v, ok := container.LookupEnv(env, "HOME"); ok && v != "" {
@@ -184,6 +178,10 @@ func (r *Rules) namespaces(out *specs.Spec, in Input, _ options) error {
 	add(specs.NetworkNamespace, in.NetPath, s.Network.Name() == "host")
 	add(specs.UTSNamespace, "", s.Namespaces.UTS == "host")
 	add(specs.CgroupNamespace, "", s.Namespaces.Cgroup == "host")
+	if m := in.Record.IDMap; m != nil {
+		add(specs.UserNamespace, in.UserPath, false)
+		out.Linux.UIDMappings, out.Linux.GIDMappings = m.Users.Spec(), m.Groups.Spec()
+	}
 	if s.Namespaces.UTS == "host" {
 		out.Hostname, out.Domainname = "", "" // they are the host's
 	}
@@ -197,6 +195,9 @@ func (r *Rules) mounts(out *specs.Spec, in Input, opt options) error {
 		m, err := r.mount(&asked[i], in.Sources)
 		if err != nil {
 			return err
+		}
+		if in.maps(&asked[i], m.Source) {
+			m.Options = append(m.Options, "idmap")
 		}
 		own = append(own, m)
 		if p := asked[i].Propagation; strings.HasSuffix(p, "shared") {
@@ -219,6 +220,9 @@ func (r *Rules) mounts(out *specs.Spec, in Input, opt options) error {
 	for _, f := range []struct{ source, target string }{{in.ResolvConf, "/etc/resolv.conf"}, {in.Hostname, "/etc/hostname"}, {in.Hosts, "/etc/hosts"}} {
 		if f.source != "" && !covered(f.target) {
 			own = append(own, specs.Mount{Destination: f.target, Type: "bind", Source: f.source, Options: []string{"rbind", "rprivate"}})
+			if in.mapped(f.source) {
+				own[len(own)-1].Options = append(own[len(own)-1].Options, "idmap")
+			}
 		}
 	}
 	if in.Init {

@@ -51,7 +51,7 @@ func (s Stack) mappedByFD() (fd int, err error) {
 	}
 	defer f.Close()
 	for _, dir := range s.Lower {
-		tree, err := s.Map.clone(dir)
+		tree, err := s.Map.Clone(dir)
 		if err != nil {
 			return -1, err
 		}
@@ -63,7 +63,7 @@ func (s Stack) mappedByFD() (fd int, err error) {
 	if s.Upper != "" {
 		// Both must be on one mount.
 		parent := filepath.Dir(s.Upper)
-		tree, err := s.Map.clone(parent)
+		tree, err := s.Map.Clone(parent)
 		if err != nil {
 			return -1, err
 		}
@@ -104,7 +104,7 @@ func (s Stack) mappedInPlace(have probe.Features, scratch string) (fd int, err e
 	fd = -1
 	release, err := mount.Private(func() error {
 		for _, dir := range cover {
-			tree, err := s.Map.clone(dir)
+			tree, err := s.Map.Clone(dir)
 			if err != nil {
 				return err
 			}
@@ -130,8 +130,8 @@ func (s Stack) mappedInPlace(have probe.Features, scratch string) (fd int, err e
 	return fd, nil
 }
 
-// clone gives a detached, id-mapped clone of the mount that a directory is on, with the directory as its root.
-func (m *Mapping) clone(dir string) (int, error) {
+// Clone gives a detached, id-mapped clone of the mount that a directory is on, with the directory as its root.
+func (m *Mapping) Clone(dir string) (int, error) {
 	tree, err := mount.OpenTree(unix.AT_FDCWD, dir, true, false)
 	if err != nil {
 		return -1, err
@@ -149,7 +149,7 @@ func Mappable(path string, ns int) bool {
 		return false
 	}
 	m := Mapping{NS: ns}
-	fd, err := m.clone(path)
+	fd, err := m.Clone(path)
 	if err != nil {
 		return false
 	}

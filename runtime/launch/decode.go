@@ -185,7 +185,7 @@ func (d *decoder) section(p *Program, prepare bool) []Step {
 			what = d.str()
 		}
 		st.What = what
-		if st.Nr < OpOverlay || st.Nr < OpFail && !prepare {
+		if st.Nr < OpCreateAs || st.Nr < OpFail && !prepare {
 			d.fail(errors.New("an operation is unknown"))
 		}
 		rescues := d.count()

@@ -1,0 +1,329 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/base/tarstream"
+	"berth/engine/container"
+	"berth/engine/userdb"
+	"berth/engine/userns"
+	"berth/image/archive"
+	"berth/kernel/idmap"
+	"berth/kernel/overlay"
+	"berth/kernel/tree"
+)
+
+// A container in a user namespace of its own has its mapping in its record, from its creation to its removal. Its files,
+// and those of its volumes, are stored with the ids that they have inside and are shown to it through the mapping.
+
+// usernses is what the engine has for user namespaces.
+type usernses struct {
+	pool *userns.Pool
+
+	mu  sync.Mutex
+	can map[uint64]bool // by device: whether its file system can be id-mapped
+}
+
+func (e *Engine) openUserns() {
+	e.userns.pool = userns.NewPool(e.cfg.Userns.Users, e.cfg.Userns.Groups)
+	if len(e.cfg.Userns.Remap.Users) > 0 {
+		e.userns.pool.Keep("--userns-remap", e.cfg.Userns.Remap)
+	}
+}
+
+// giveUserns decides in which user namespace a new container lives and gives it its ids, which releaseUserns takes back.
+func (e *Engine) giveUserns(r *container.Record) (warnings []string, err error) {
+	s := r.Spec
+	mode, err := userns.Parse(s.Security.UsernsMode)
+	if err != nil {
+		return nil, err
+	}
+	donor, err := e.usernsDonor(s, mode)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case mode.Kind == userns.Host, donor == nil && mode.Kind == userns.Default && !e.cfg.Userns.Remaps():
+		return nil, nil
+	case donor != nil:
+		d := donor.record()
+		if d.IDMap == nil {
+			return nil, nil // it lives in the engine's
+		}
+		if needsSandbox(s) {
+			return nil, fault.New(fault.Invalid, "conflicting options: a container in the user namespace of another has that one's network, or none: use --network container:%s", d.Name)
+		}
+		r.IDMap, r.UsernsOf = d.IDMap, d.ID
+		if err := e.mayMap(s); err != nil {
+			return nil, err
+		}
+		e.userns.pool.Keep(r.ID, *r.IDMap)
+		return nil, nil
+	}
+	if err := e.mayMap(s); err != nil {
+		if mode.Kind == userns.Auto || !e.cfg.Userns.HostToo {
+			return nil, err
+		}
+		s.Security.UsernsMode = "host"
+		return []string{"The container has the host's user namespace: " + err.Error()}, nil
+	}
+	if mode.Kind == userns.Default && e.cfg.Userns.Default == userns.Default {
+		m := e.cfg.Userns.Remap
+		r.IDMap = &m
+		e.userns.pool.Keep(r.ID, m)
+		return nil, nil
+	}
+	m, err := e.userns.pool.Take(r.ID, mode.Auto)
+	if err != nil {
+		return nil, err
+	}
+	r.IDMap = &m
+	return nil, nil
+}
+
+// mayMap refuses a user namespace for a container that cannot live in one. The words are Docker's.
+func (e *Engine) mayMap(s *container.Spec) error {
+	switch {
+	case s.Security.Privileged:
+		return fault.New(fault.Invalid, "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode")
+	case s.Network.Name() == "host" && !s.Network.IsContainer():
+		return fault.New(fault.Invalid, "cannot share the host's network namespace when user namespaces are enabled")
+	case s.Namespaces.PID == "host":
+		return fault.New(fault.Invalid, "cannot share the host PID namespace when user namespaces are enabled")
+	case s.Namespaces.IPC == "host":
+		return fault.New(fault.Invalid, "cannot share the host IPC namespace when user namespaces are enabled")
+	case s.Namespaces.UTS == "host":
+		return fault.New(fault.Invalid, "cannot share the host UTS namespace when user namespaces are enabled")
+	}
+	if why := overlay.CanMap(e.facts); why != "" {
+		return fault.New(fault.NotImplemented, "user namespaces: the image's files cannot be shown with other owners (%s); use --userns=host", why)
+	}
+	return nil
+}
+
+// usernsDonor gives the container whose user namespace a new one joins: the one that --userns names, else the one with
+// which it shares a namespace that a user namespace owns. A container that says that it wants another is refused, as the
+// kernel would; nil: none.
+func (e *Engine) usernsDonor(s *container.Spec, mode userns.Mode) (*entry, error) {
+	refs := []string{joined(s.Network.Mode), joined(s.Namespaces.PID), joined(s.Namespaces.IPC)}
+	if mode.Kind == userns.Container {
+		refs = append([]string{mode.Ref}, refs...)
+	}
+	var donor *entry
+	for _, ref := range refs {
+		if ref == "" {
+			continue
+		}
+		c, err := e.index.find(ref)
+		if err != nil {
+			if mode.Kind == userns.Container && ref == mode.Ref {
+				return nil, err
+			}
+			continue // the start says it
+		}
+		switch {
+		case donor == nil:
+			donor = c
+		case homeOf(donor.record()) != homeOf(c.record()):
+			return nil, fault.New(fault.Invalid, "conflicting options: containers %s and %s, whose namespaces are to be joined, live in different user namespaces", donor.snapshot().Name, c.snapshot().Name)
+		}
+	}
+	switch {
+	case donor == nil, mode.Kind == userns.Container, mode.Kind == userns.Default:
+		return donor, nil
+	case mode.Kind == userns.Auto:
+		return nil, fault.New(fault.Invalid, "conflicting options: --userns=auto and a namespace of container %s: who shares one lives in its user namespace", donor.snapshot().Name)
+	}
+	return nil, nil // the host's: it may look into any
+}
+
+// homeOf names a container's user namespace: by the container that it was made for, "" the engine's.
+func homeOf(r *container.Record) string {
+	switch {
+	case r.IDMap == nil:
+		return ""
+	case r.UsernsOf != "":
+		return r.UsernsOf
+	}
+	return r.ID
+}
+
+// keepUserns notes what a container holds that existed before this engine.
+func (e *Engine) keepUserns(r *container.Record) {
+	if r.IDMap != nil {
+		e.userns.pool.Keep(r.ID, *r.IDMap)
+	}
+}
+
+func (e *Engine) releaseUserns(r *container.Record) { e.userns.pool.Release(r.ID) }
+
+// ownsUserns says whether a run of the container makes its own user namespace together with its network.
+func ownsUserns(r *container.Record) bool {
+	return r.IDMap != nil && r.UsernsOf == "" && needsSandbox(r.Spec)
+}
+
+// checkMapped refuses a user or group that has no id in the container's user namespace.
+func checkMapped(r *container.Record, u userdb.User) error {
+	if r.IDMap == nil {
+		return nil
+	}
+	refuse := func(what string, id uint32) error {
+		return fault.New(fault.Invalid, "%s %d has no id in the container's user namespace, which has %v: use --userns=auto:size=N with a larger N, or --userns=host", what, id, r.IDMap.Users)
+	}
+	if _, ok := r.IDMap.Users.Out(u.UID); !ok {
+		return refuse("user", u.UID)
+	}
+	for _, g := range append([]uint32{u.GID}, u.Groups...) {
+		if _, ok := r.IDMap.Groups.Out(g); !ok {
+			return refuse("group", g)
+		}
+	}
+	return nil
+}
+
+// canMap says whether what is at a path can be shown through an id mapping: its file system may be of a kind that
+// cannot, such as NFS. It is asked once for each.
+func (e *Engine) canMap(name string) bool {
+	var st unix.Stat_t
+	err := unix.Stat(name, &st)
+	if err == unix.ENOENT { // it is about to be made
+		name = path.Dir(name)
+		err = unix.Stat(name, &st)
+	}
+	if err != nil {
+		return false
+	}
+	e.userns.mu.Lock()
+	defer e.userns.mu.Unlock()
+	if can, known := e.userns.can[st.Dev]; known {
+		return can
+	}
+	m := idmap.Map{{Inside: 0, Outside: userns.DefaultSize, Size: 1}} // any will do
+	ns, err := idmap.Namespace(idmap.Pair{Users: m, Groups: m})
+	if err != nil {
+		return false
+	}
+	defer unix.Close(ns)
+	if e.userns.can == nil {
+		e.userns.can = map[uint64]bool{}
+	}
+	e.userns.can[st.Dev] = overlay.Mappable(name, ns)
+	if !e.userns.can[st.Dev] {
+		e.log.Warn("files cannot be id-mapped: containers in user namespaces see the host's owners", "path", name)
+	}
+	return e.userns.can[st.Dev]
+}
+
+// withMapping calls do with what shows layers as a container sees them; nil for one without a mapping.
+func withMapping(r *container.Record, do func(*overlay.Mapping) error) error {
+	if r.IDMap == nil {
+		return do(nil)
+	}
+	uid, gid, ok := r.IDMap.Root()
+	if !ok {
+		return fault.New(fault.Internal, "container %s: its mapping has no root", r.ID)
+	}
+	ns, err := idmap.Namespace(*r.IDMap)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(ns)
+	return do(&overlay.Mapping{NS: ns, UID: uid, GID: gid})
+}
+
+// ownersAt gives the mapping between the ids that a view shows at a place and those of the container; nil where they
+// are the same. A running container's files show what it is on the host. Those of one that does not run are shown as they
+// are stored, which is as it has them inside, unless they are the host's own.
+func ownersAt(r *container.Record, v *view, at *tree.Dir) (*idmap.Pair, error) {
+	if r.IDMap == nil || v.live {
+		return r.IDMap, nil
+	}
+	real, err := at.Real(v.root)
+	if err != nil {
+		return nil, fault.In(err, "copy")
+	}
+	if m := mountAt(r, path.Join("/", real)); m != nil && m.Type == "bind" && !m.IDMap {
+		return r.IDMap, nil
+	}
+	return nil, nil
+}
+
+// applyAs unpacks an archive with a container's ids into one of its directories.
+func applyAs(ctx context.Context, r *container.Record, v *view, at *tree.Dir, src tarstream.Source, o archive.ApplyOptions) error {
+	owners, err := ownersAt(r, v, at)
+	if err != nil {
+		return err
+	}
+	if owners == nil {
+		_, err := archive.Apply(ctx, at, src, o)
+		return err
+	}
+	given, out := o.Owner, outside(owners)
+	o.Owner = func(uid, gid uint32) (uint32, uint32) {
+		if given != nil {
+			uid, gid = given(uid, gid)
+		}
+		return out(uid, gid)
+	}
+	uid, gid, _ := owners.Root()
+	return idmap.As(uid, gid, func() error { // the host's root could make nothing in there
+		_, err := archive.Apply(ctx, at, src, o)
+		return err
+	})
+}
+
+// mountAt gives the mount that a path in the container lies in; nil: its own files.
+func mountAt(r *container.Record, real string) (in *container.Mount) {
+	all := r.AllMounts()
+	for i := range all {
+		m := &all[i]
+		if (real == m.Target || strings.HasPrefix(real, strings.TrimSuffix(m.Target, "/")+"/")) && (in == nil || len(m.Target) > len(in.Target)) {
+			in = m
+		}
+	}
+	return in
+}
+
+// inside translates the host's ids to a container's; who has none there is nobody.
+func inside(m *idmap.Pair) func(uid, gid uint32) (uint32, uint32) {
+	return func(uid, gid uint32) (uint32, uint32) { return orNobody(m.Users.In(uid)), orNobody(m.Groups.In(gid)) }
+}
+
+// outside is inside's inverse; what has no id on the host becomes root's in the container.
+func outside(m *idmap.Pair) func(uid, gid uint32) (uint32, uint32) {
+	rootUID, rootGID, _ := m.Root()
+	return func(uid, gid uint32) (uint32, uint32) {
+		u, ok := m.Users.Out(uid)
+		if !ok {
+			u = rootUID
+		}
+		g, ok := m.Groups.Out(gid)
+		if !ok {
+			g = rootGID
+		}
+		return u, g
+	}
+}
+
+func orNobody(id uint32, ok bool) uint32 {
+	if !ok {
+		return idmap.Overflow
+	}
+	return id
+}
+
+// rootOptions gives the options that make a tmpfs the container's root's.
+func rootOptions(r *container.Record) string {
+	if r.IDMap == nil {
+		return ""
+	}
+	uid, gid, _ := r.IDMap.Root()
+	return fmt.Sprintf(",uid=%d,gid=%d", uid, gid)
+}
