@@ -44,8 +44,12 @@ type Config struct {
 	Init     bool   // run an init in every container that does not say otherwise
 	InitPath string // host path of a static init binary; "" where there is none
 
-	LogDriver string // "json-file" or "none"
+	LogDriver string // one of logs.Drivers
 	LogOpts   map[string]string
+	LogBound  int64 // bytes that the log of a container of json-file without max-size may have; 0 no limit
+	// CollectorOptional: containers start also while the collector of their output cannot be reached.
+	CollectorOptional bool
+	JournalSocket     string // of journald; "" the usual place
 
 	SeccompProfile  string // JSON text of the default profile; "" the built-in one; "unconfined"
 	SELinux         bool
@@ -116,6 +120,10 @@ type Keeper interface {
 	Exits() <-chan keeper.Exit
 	Ack(ctx context.Context, id, proc string) error
 	Forget(ctx context.Context, id string) error
+	ClearLog(ctx context.Context, id, path string) error
+	ShippedLog(ctx context.Context, id string, inode uint64) error
+	PackedLog(ctx context.Context, path string, inode uint64, packed string) error
+	OnRotated(f func(id string))
 	Info(ctx context.Context) (keeper.Info, error)
 }
 
@@ -139,6 +147,8 @@ type Engine struct {
 	events      *event.Bus
 	store       *store.Store
 	watch       logs.Watcher
+	ships       shipments
+	packs       packs
 	layout      cgroup.Layout
 	groups      groups
 	facts       probe.Features
@@ -211,6 +221,7 @@ func Open(ctx context.Context, cfg Config, r Rooms) (*Engine, error) {
 	}
 	e.askKeeper(ctx)
 	e.openOOM()
+	e.openLogs()
 	e.work.Go(e.listenExits)
 	e.awaitEnds()
 	e.resumeHealth()
@@ -224,6 +235,7 @@ func (e *Engine) Close() error {
 	e.closeOOM()
 	e.index.each(func(c *entry) { c.cancelRestart() })
 	e.work.Wait()
+	e.closeLogs()
 	err := e.store.Close()
 	e.releaseOOM()
 	e.groups.close()

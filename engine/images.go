@@ -106,3 +106,10 @@ func (e *Engine) ImageUses(imageID string) []image.Use {
 func mountsImage(r *container.Record, imageID string) bool {
 	return slices.ContainsFunc(r.AllMounts(), func(m container.Mount) bool { return m.Type == "image" && m.Path == imageID })
 }
+
+// imageUsed tells that a container of its image is being made or started.
+func (e *Engine) imageUsed(r *container.Record) {
+	if e.cfg.ImageUsed != nil && r.Spec.Plugin == "" {
+		e.cfg.ImageUsed(r.ImageID)
+	}
+}

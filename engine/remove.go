@@ -107,6 +107,7 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, o removing) error {
 			return e.removeLayer(c.record())
 		}},
 		step.Step{Name: "record", Do: func(context.Context) error {
+			e.leaveLog(c)
 			if window > 0 {
 				return e.store.Trash(c.id, trashNote(c, was, window))
 			}

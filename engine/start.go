@@ -52,6 +52,11 @@ func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startPatience)
 	defer cancel()
 
+	if !byPolicy {
+		if err := e.probeCollector(ctx, c.record()); err != nil {
+			return e.startFailed(c, err)
+		}
+	}
 	started, adopted, err := e.launchOrAdopt(ctx, c)
 	if err != nil {
 		return e.startFailed(c, err)

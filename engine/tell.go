@@ -24,6 +24,11 @@ func (e *Engine) tell(c *entry, action string, extra map[string]string) {
 	e.events.Publish(event.Event{Type: "container", Action: action, ID: c.id, Attributes: attrs})
 }
 
+// pruneEvent says how much a prune has freed.
+func pruneEvent(reclaimed int64) event.Event {
+	return event.Event{Type: "container", Action: "prune", Attributes: map[string]string{"reclaimed": strconv.FormatInt(reclaimed, 10)}}
+}
+
 // tellVolumes publishes that a container's volumes were mounted, or are no longer.
 func (e *Engine) tellVolumes(r *container.Record, action string) {
 	for _, m := range r.MountPoints() {

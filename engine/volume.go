@@ -168,9 +168,34 @@ func (e *Engine) borrowed(refs []string) (all []container.Mount, err error) {
 
 // removeVolumes removes what was made for a container alone.
 func (e *Engine) removeVolumes(ctx context.Context, names []string) error {
+	bin, ok := e.volumes.(volumeTrash)
+	if !ok {
+		return e.eachVolume(names, func(name string) error { return e.volumes.Remove(ctx, name, false) })
+	}
+	return e.eachVolume(names, func(name string) error { return bin.RemoveForGood(ctx, name) })
+}
+
+// volumeTrash is a volume room that may keep what is removed.
+type volumeTrash interface {
+	// RemoveWith removes a volume that was made for a container alone, with it.
+	RemoveWith(ctx context.Context, name, containerID string) error
+	// RemoveForGood removes one that nobody can want back.
+	RemoveForGood(ctx context.Context, name string) error
+}
+
+// removeVolumesWith removes what was made for a container alone, with the container: where there is a trash, it can come back with it.
+func (e *Engine) removeVolumesWith(ctx context.Context, cid string, names []string) error {
+	bin, ok := e.volumes.(volumeTrash)
+	if !ok {
+		return e.removeVolumes(ctx, names)
+	}
+	return e.eachVolume(names, func(name string) error { return bin.RemoveWith(ctx, name, cid) })
+}
+
+func (e *Engine) eachVolume(names []string, remove func(name string) error) error {
 	var errs []error
 	for _, name := range names {
-		err := e.volumes.Remove(ctx, name, false)
+		err := remove(name)
 		switch {
 		case fault.Is(err, fault.NotFound):
 		case fault.Is(err, fault.Conflict): // another container has it by --volumes-from, as in Docker

@@ -23,7 +23,8 @@ type RemoveOptions struct {
 	Reason    string     // why, told with the events; "" somebody asked
 	Platforms []Platform // take only the images for these platforms, and names only where none is left; empty: all
 
-	only digest.Digest // the reference must be one of this image; "" whichever it is
+	allNames bool          // by id: several names are no obstacle
+	only     digest.Digest // the reference must be one of this image; "" whichever it is
 }
 
 // Removed is one line of what Remove did: a name taken, or an image or layer deleted.
@@ -165,7 +166,7 @@ func (rm *removal) image(r *record) error {
 		if c := rm.conflict(r, !rm.o.Force, false); c != nil {
 			return c.err(r)
 		}
-	} else if c := rm.conflict(r, !rm.o.Force, !rm.o.Force); c != nil {
+	} else if c := rm.conflict(r, !rm.o.Force, !rm.o.Force && !rm.o.allNames); c != nil {
 		return c.err(r)
 	}
 	group := rm.group(names)

@@ -256,9 +256,23 @@ func TestPrune(t *testing.T) {
 		return nil
 	})
 	events = nil
-	report, err := v.Prune(ctx, func(v volume.Volume) bool { return v.Name == "kept" })
+	plan, err := v.PlanPrune(ctx, func(v volume.Volume) string {
+		if v.Name == "kept" {
+			return "asked to"
+		}
+		return ""
+	}, nil)
 	must(t, err)
-	if fmt.Sprint(report.Deleted) != "[free]" || report.Reclaimed != 1234 {
+	var spared []string
+	for _, i := range plan.Spare {
+		spared = append(spared, i.Name+": "+i.Why)
+	}
+	if got := strings.Join(spared, "; "); got != "kept: asked to; mounted: used by container c1; tmp: its content is elsewhere: it has options; used: used by container c2" {
+		t.Errorf("spared %s", got)
+	}
+	report, err := v.ApplyPrune(ctx, plan)
+	must(t, err)
+	if len(report.Removed) != 1 || report.Removed[0].Name != "free" || report.Reclaimed != 1234 || len(report.Skipped) > 0 {
 		t.Errorf("%+v", report)
 	}
 	if got := fmt.Sprint(events); got != "[destroy free map[driver:local] prune  map[reclaimed:1234]]" {

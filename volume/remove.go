@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"berth/base/atomicfile"
@@ -14,9 +13,32 @@ import (
 	"berth/volume/driver"
 )
 
-// Remove takes a volume and its content away for good. fault.Conflict: "remove NAME: volume is in use - [ids]", force or not;
-// fault.NotFound: "get NAME: no such volume", unless force. force also drops the record of a volume whose driver fails.
+// removeOptions say how a volume is removed.
+type removeOptions struct {
+	force bool   // drop the record although the driver fails; delete what cannot go into the trash
+	good  bool   // not into the trash
+	with  string // the container that it is removed with
+}
+
+// Remove takes a volume and its content away: into the trash where there is one, else for good. fault.Conflict: "remove NAME: volume is in use - [ids]", force or not;
+// fault.NotFound: "get NAME: no such volume", unless force. force also drops the record of a volume whose driver fails. Where removed
+// volumes can be restored, one that cannot, because its content is with another driver, is refused unless force.
 func (v *Volumes) Remove(ctx context.Context, name string, force bool) error {
+	return v.removeAsked(ctx, name, removeOptions{force: force})
+}
+
+// RemoveWith is Remove of a volume that was made for a container alone, with the container.
+func (v *Volumes) RemoveWith(ctx context.Context, name, containerID string) error {
+	return v.removeAsked(ctx, name, removeOptions{with: containerID})
+}
+
+// RemoveForGood is Remove past the trash, of what nobody can want back.
+func (v *Volumes) RemoveForGood(ctx context.Context, name string) error {
+	return v.removeAsked(ctx, name, removeOptions{good: true})
+}
+
+func (v *Volumes) removeAsked(ctx context.Context, name string, o removeOptions) error {
+	force := o.force
 	if _, err := v.Get(ctx, name); err != nil {
 		_, recorded := v.record(name)
 		switch {
@@ -32,7 +54,7 @@ func (v *Volumes) Remove(ctx context.Context, name string, force bool) error {
 		return fault.In(err, "remove %s", name)
 	}
 	defer release()
-	kind, err := v.remove(ctx, name, force)
+	kind, err := v.remove(ctx, name, o)
 	if err != nil {
 		return fault.In(err, "remove %s", name)
 	}
@@ -40,7 +62,7 @@ func (v *Volumes) Remove(ctx context.Context, name string, force bool) error {
 	return nil
 }
 
-func (v *Volumes) remove(ctx context.Context, name string, force bool) (kind string, err error) {
+func (v *Volumes) remove(ctx context.Context, name string, o removeOptions) (kind string, err error) {
 	if refs := v.references(name); len(refs) > 0 {
 		return "", fault.New(fault.Conflict, "volume is in use - [%s]", strings.Join(refs, ", "))
 	}
@@ -54,11 +76,18 @@ func (v *Volumes) remove(ctx context.Context, name string, force bool) (kind str
 		}
 		rec = &vol
 	}
+	window := v.window()
+	if o.good {
+		window = 0
+	}
+	if window > 0 && rec.Driver != localDriver && !o.force {
+		return "", fault.New(fault.Conflict, "a volume of driver %s cannot be kept in the trash: remove it with --force to delete it for good", rec.Driver)
+	}
 	var d driver.Driver
 	if d, err = v.driver(ctx, rec.Driver); err == nil {
 		err = d.Remove(ctx, name)
 	}
-	if err != nil && !force {
+	if err != nil && !o.force {
 		return "", err
 	}
 	if err != nil {
@@ -68,6 +97,9 @@ func (v *Volumes) remove(ctx context.Context, name string, force bool) (kind str
 			}
 		}
 		v.log.Warn("volume forgotten by force; its driver may still have it", "volume", name, "driver", rec.Driver, "error", err)
+	}
+	if recorded && window > 0 && rec.Driver == localDriver {
+		return rec.Driver, v.trash(name, o.with, window)
 	}
 	if recorded {
 		return rec.Driver, v.drop(name)
@@ -124,43 +156,4 @@ func (v *Volumes) references(name string) []string {
 	}
 	slices.Sort(refs)
 	return slices.Compact(refs)
-}
-
-// Prune removes the local volumes that nobody refers to and that keep does not want to stay. As Docker's, it spares those with
-// options, whose content is elsewhere. keep nil keeps none. fault.Conflict while another one runs.
-func (v *Volumes) Prune(ctx context.Context, keep func(Volume) bool) (PruneReport, error) {
-	report := PruneReport{Deleted: []string{}}
-	if !v.pruning.CompareAndSwap(false, true) {
-		return report, fault.New(fault.Conflict, "a prune operation is already running")
-	}
-	defer v.pruning.Store(false)
-	v.mu.Lock()
-	all := sorted(v.records)
-	v.mu.Unlock()
-	for _, name := range all {
-		if ctx.Err() != nil {
-			break // what was removed is told
-		}
-		rec, ok := v.record(name)
-		if !ok || rec.Driver != localDriver || len(rec.Options) > 0 || keep != nil && keep(v.filled(*rec)) {
-			continue
-		}
-		if len(v.references(name)) > 0 {
-			continue
-		}
-		size, err := v.Size(ctx, name)
-		if err != nil {
-			v.log.Warn("size of a volume unknown", "volume", name, "error", err)
-		}
-		if err := v.Remove(ctx, name, false); err != nil {
-			if !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
-				v.log.Warn("volume not pruned", "volume", name, "error", err)
-			}
-			continue
-		}
-		report.Deleted = append(report.Deleted, name)
-		report.Reclaimed += uint64(max(size, 0))
-	}
-	v.cfg.Emit("prune", "", map[string]string{"reclaimed": strconv.FormatUint(report.Reclaimed, 10)})
-	return report, nil
 }

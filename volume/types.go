@@ -25,9 +25,3 @@ type CreateRequest struct {
 	Labels    map[string]string
 	Options   map[string]string // local: type, o, device as of mount(8), and size
 }
-
-// PruneReport says what Prune removed.
-type PruneReport struct {
-	Deleted   []string
-	Reclaimed uint64 // bytes
-}

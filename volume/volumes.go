@@ -39,6 +39,7 @@ type Config struct {
 	CSITimeout time.Duration
 	// MountTimeout bounds one mount or unmount of the local driver: a server that does not answer. 0: 30 s.
 	MountTimeout time.Duration
+	Trash        func() time.Duration                               // how long removed volumes can be restored, asked each time; nil or 0: not at all
 	Emit         func(action, name string, attrs map[string]string) // events create, destroy and prune; nil: none
 	Log          *slog.Logger                                       // nil: nothing is logged
 	Facts        probe.Features
@@ -71,13 +72,14 @@ type Volumes struct {
 	mu      sync.Mutex                 // guards what follows; held for memory only
 	records map[string]*Volume         // by name; a *Volume is replaced, never changed
 	users   map[string]map[string]bool // by name: who has it mounted
+	bin     map[string]trashed         // what can be restored, by its id in the trash
 	usedBy  func(volume string) []string
 }
 
 // Open opens or makes the root and recovers it: what was half made or half removed goes, records are read. What is mounted stays
 // until Recovered. A root that another process has open is Conflict.
 func Open(ctx context.Context, cfg Config) (*Volumes, error) {
-	v := &Volumes{cfg: cfg, log: cfg.Log, records: map[string]*Volume{}, users: map[string]map[string]bool{}}
+	v := &Volumes{cfg: cfg, log: cfg.Log, records: map[string]*Volume{}, users: map[string]map[string]bool{}, bin: map[string]trashed{}}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
@@ -172,6 +174,9 @@ func (v *Volumes) recover(ctx context.Context) error {
 		switch {
 		case strings.HasPrefix(name, stagePrefix), strings.HasPrefix(name, gonePrefix):
 			v.sweep(name)
+			continue
+		case strings.HasPrefix(name, trashPrefix):
+			v.readTrash(name)
 			continue
 		case !e.IsDir() || CheckName(name) != nil:
 			continue

@@ -15,7 +15,7 @@ func rules() map[string]access.Rule {
 	add(access.Ping, access.Anything, "GET /_ping", "HEAD /_ping", "GET /version")
 	add(access.Read, access.Anything,
 		"GET /info", "GET /events", "GET /system/df", "GET /containers/json", "GET /images/json", "GET /volumes", "GET /networks",
-		"GET /berth/v1/openapi.json", "GET /berth/v1/volumes/prune", "GET /berth/v1/networks/prune")
+		"GET /berth/v1/openapi.json", "GET /berth/v1/volumes/prune", "GET /berth/v1/networks/prune", "GET /berth/v1/containers/prune", "GET /berth/v1/images")
 	add(access.Read, access.Container,
 		"GET /containers/{name}/json", "GET /containers/{name}/top", "GET /containers/{name}/changes", "GET /containers/{name}/stats",
 		"POST /containers/{name}/wait", "GET /containers/{name}/checkpoints", "GET /berth/v1/containers/{name}/explain")
@@ -45,12 +45,16 @@ func rules() map[string]access.Rule {
 	add(access.Remove, access.Volume, "DELETE /volumes/{name}")
 	add(access.Remove, access.Network, "DELETE /networks/{name}")
 	add(access.Remove, access.Anything, "POST /containers/prune", "POST /volumes/prune", "POST /networks/prune")
+	add(access.Remove, access.Closed, // plans in bodies may name anything
+		"POST /berth/v1/containers/prune", "POST /berth/v1/volumes/prune", "POST /berth/v1/networks/prune", "POST /berth/v1/system/prune",
+		"DELETE /berth/v1/trash", "DELETE /berth/v1/trash/{name}", "POST /berth/v1/trash/{name}/restore")
+	add(access.Read, access.Closed, "GET /berth/v1/trash", "GET /berth/v1/system/prune")
 
 	// Images have no owner: who replaces what a name means, or removes it, does it to everybody. A pull is what creating needs.
 	add(access.Image, access.Anything, "POST /images/create", "GET /berth/v1/images/create", "GET /distribution/{name}/json", "GET /images/search", "POST /auth")
 	add(access.Image, access.Closed,
 		"POST /images/load", "POST /images/prune", "POST /images/{name}/tag", "POST /images/{name}/push", "DELETE /images/{name}", "POST /commit",
-		"GET /berth/v1/images/prune", "GET /berth/v1/images/{name}/push")
+		"GET /berth/v1/images/prune", "POST /berth/v1/images/prune", "GET /berth/v1/images/gc", "POST /berth/v1/images/gc", "GET /berth/v1/images/{name}/push")
 	add(access.Build, access.Closed, "POST /session", "POST /grpc", "POST /build", "POST /build/prune", "POST /build/cancel")
 
 	add(access.Admin, access.Closed,

@@ -13,7 +13,20 @@ import (
 )
 
 // buildPrune empties the build cache. There is none yet, and `docker system prune` must not stumble over that.
-func buildPrune(_ *Server, c *call) error { return c.json(http.StatusOK, build.CachePruneReport{}) }
+func buildPrune(s *Server, c *call) error {
+	if _, err := c.filters("until", "id", "parent", "type", "description", "inuse", "shared", "private", "label"); err != nil {
+		return fault.In(err, "failed to prune build cache")
+	}
+	for _, size := range []string{"keep-storage", "reserved-space", "max-used-space", "min-free-space"} {
+		if text := c.text(size); text != "" {
+			if _, err := strconv.ParseInt(text, 10, 64); err != nil {
+				return fault.Wrap(fault.Invalid, err, "%s is in bytes and expects an integer", size)
+			}
+		}
+	}
+	s.publish("builder", "prune", map[string]string{"reclaimed": "0"})
+	return c.json(http.StatusOK, build.CachePruneReport{})
+}
 
 // diskUsage tells what takes room. From 1.42 on a client may ask for single kinds of things.
 func diskUsage(s *Server, c *call) error {

@@ -35,8 +35,7 @@ type shelves interface {
 	HistoryFor(name string, p *image.Platform) ([]image.Step, error)
 	Tag(name, newName string) error
 	Remove(ctx context.Context, name string, o image.RemoveOptions) ([]image.Removed, error)
-	Prune(ctx context.Context, f image.Filters) (image.PruneReport, error)
-	PlanPrune(f image.Filters) (*image.PrunePlan, error)
+	prunesImages
 	Count() int
 	DiskUsage(ctx context.Context) (*image.DiskUsage, error)
 	checks
@@ -152,34 +151,6 @@ func imageRemove(s *Server, c *call) error {
 		return err
 	}
 	return c.json(http.StatusOK, deleted(done))
-}
-
-func imagePrune(s *Server, c *call) error {
-	filters, err := c.filters("dangling", "label", "label!", "until")
-	if err != nil {
-		return err
-	}
-	report, err := s.cfg.Images.Prune(c.ctx(), filters)
-	if err != nil {
-		return err
-	}
-	return c.json(http.StatusOK, imagetypes.PruneReport{ImagesDeleted: deleted(report.Deleted), SpaceReclaimed: uint64(max(report.Reclaimed, 0))})
-}
-
-func imagePrunePlan(s *Server, c *call) error {
-	filters, err := c.filters("dangling", "label", "label!", "until")
-	if err != nil {
-		return err
-	}
-	p, err := s.cfg.Images.PlanPrune(filters)
-	if err != nil {
-		return err
-	}
-	plan := prunePlan{Remove: []pruneItem{}, Reclaimable: p.Reclaimable}
-	for _, i := range p.Remove {
-		plan.Remove = append(plan.Remove, pruneItem{i.Name, i.Size})
-	}
-	return c.json(http.StatusOK, plan)
 }
 
 func deleted(in []image.Removed) (out []imagetypes.DeleteResponse) {

@@ -109,12 +109,16 @@ func (a *album) Tag(name, newName string) error { return a.note("tag", name, new
 func (a *album) Remove(_ context.Context, name string, o image.RemoveOptions) ([]image.Removed, error) {
 	return []image.Removed{{Untagged: "busybox:1.36"}, {Deleted: a.img.ID}}, a.note("remove", name, o)
 }
-func (a *album) PlanPrune(image.Filters) (*image.PrunePlan, error) {
-	return &image.PrunePlan{Remove: []image.PruneItem{{Name: "idle:1", Size: 7}}, Reclaimable: 7}, nil
+func (a *album) PlanPruneWithout(f image.Filters, gone func(string) bool) (*removal.Plan, error) {
+	why := "no container uses it"
+	if gone != nil && gone(webID) {
+		why = "nor will container web"
+	}
+	return &removal.Plan{Version: removal.Version, Remove: []removal.Item{{Kind: removal.Image, ID: a.img.ID, Name: "idle:1", Look: "idle", Size: 7, Why: why}}, Spare: []removal.Item{}, Reclaimable: 7}, a.note("plan", f)
 }
 
-func (a *album) Prune(_ context.Context, f image.Filters) (image.PruneReport, error) {
-	return image.PruneReport{Reclaimed: 9}, a.note("prune", f)
+func (a *album) ApplyPrune(_ context.Context, p *removal.Plan) (image.PruneReport, error) {
+	return image.PruneReport{Reclaimed: 9}, a.note("prune", len(removal.Of(p.Remove, removal.Image)))
 }
 func (a *album) Count() int { return 1 }
 func (a *album) DiskUsage(context.Context) (*image.DiskUsage, error) {
@@ -202,7 +206,7 @@ func TestImageRequests(t *testing.T) {
 		{method: "DELETE", path: "/v1.49/images/busybox?platforms=x", code: 200},
 		{method: "DELETE", path: "/images/busybox?platforms=" + q(`{"os":"linux","architecture":"arm64"}`) + "&platforms=" + q(`{"os":"linux","architecture":"amd64"}`), code: 200,
 			verb: `remove "busybox" {"Force":false,"NoPrune":false,"Platforms":[{"architecture":"arm64","os":"linux"},{"architecture":"amd64","os":"linux"}]}`},
-		{method: "POST", path: "/images/prune?filters=" + q(`{"dangling":["false"]}`), code: 200, has: `{"ImagesDeleted":null,"SpaceReclaimed":9}`, verb: `prune {"dangling":["false"]}`},
+		{method: "POST", path: "/images/prune?filters=" + q(`{"dangling":["false"]}`), code: 200, has: `{"ImagesDeleted":null,"SpaceReclaimed":9}`, verb: `plan {"dangling":["false"]}`},
 		{method: "POST", path: "/images/create?fromImage=busybox&tag=1", code: 501, has: "pulling images is not in this build"},
 		{method: "POST", path: "/images/create", code: 400, has: "fromSrc is missing"},
 		{method: "POST", path: "/images/create?fromSrc=ftp://127.0.0.1/x", code: 500, has: "unsupported protocol scheme"},

@@ -231,48 +231,6 @@ func networkDisconnect(s *Server, c *call) error {
 	return c.done(http.StatusOK)
 }
 
-// networkPrune removes the networks that no running container is on. One that came into use meanwhile stays.
-func networkPrune(s *Server, c *call) error {
-	unused, err := s.prunableNetworks(c)
-	if err != nil {
-		return err
-	}
-	report := networktypes.PruneReport{}
-	for _, n := range unused {
-		if c.ctx().Err() != nil {
-			break
-		}
-		if err := s.cfg.Networks.Remove(c.ctx(), n.ID); err != nil {
-			s.log.Warn("prune: a network could not be removed", "network", n.Name, "error", err)
-			continue
-		}
-		report.NetworksDeleted = append(report.NetworksDeleted, n.Name)
-	}
-	s.publish("network", "prune", map[string]string{"reclaimed": "0"})
-	return c.json(http.StatusOK, report)
-}
-
-// prunableNetworks gives what a prune with the request's filters would remove, by name.
-func (s *Server) prunableNetworks(c *call) (out []network.Network, err error) {
-	filters, err := c.filters("label", "label!", "until")
-	if err != nil {
-		return nil, err
-	}
-	// Labels and ages of networks are filtered as those of containers are.
-	match, err := container.Filters(filters).ForPrune(container.Lookup{Now: s.now()})
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range s.cfg.Networks.List() {
-		as := container.Info{Created: n.Created, Spec: &container.Spec{Labels: n.Labels}}
-		if !n.ConfigOnly && !n.Ingress && s.networkUnused(&n) && match(&as) {
-			out = append(out, n)
-		}
-	}
-	slices.SortFunc(out, func(a, b network.Network) int { return cmp.Compare(a.Name, b.Name) })
-	return out, nil
-}
-
 // publish tells an event that no room tells.
 func (s *Server) publish(kind, action string, attributes map[string]string) {
 	if s.cfg.Events != nil {

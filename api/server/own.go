@@ -216,39 +216,3 @@ func (s *Server) answerVolume(c *call, code int, name string) error {
 	}
 	return c.json(code, wire.Volume(&v))
 }
-
-// prunePlan says what a prune would remove.
-type prunePlan struct {
-	Remove      []pruneItem `json:"remove"`
-	Reclaimable int64       `json:"reclaimable"` // bytes
-}
-
-type pruneItem struct {
-	Name string `json:"name"`
-	Size int64  `json:"size"` // bytes; -1 unknown
-}
-
-func volumePrunePlan(s *Server, c *call) error {
-	all, err := s.prunableVolumes(c)
-	if err != nil {
-		return err
-	}
-	plan := prunePlan{Remove: []pruneItem{}}
-	for _, u := range all {
-		plan.Remove = append(plan.Remove, pruneItem{u.Volume.Name, u.Size})
-		plan.Reclaimable += max(u.Size, 0)
-	}
-	return c.json(http.StatusOK, plan)
-}
-
-func networkPrunePlan(s *Server, c *call) error {
-	all, err := s.prunableNetworks(c)
-	if err != nil {
-		return err
-	}
-	plan := prunePlan{Remove: []pruneItem{}}
-	for _, n := range all {
-		plan.Remove = append(plan.Remove, pruneItem{Name: n.Name})
-	}
-	return c.json(http.StatusOK, plan)
-}

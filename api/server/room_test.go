@@ -154,14 +154,27 @@ func (v *shelf) Remove(_ context.Context, name string, force bool) error {
 	}
 	return v.note("remove", name, force)
 }
-func (v *shelf) Prune(_ context.Context, keep func(volume.Volume) bool) (r volume.PruneReport, err error) {
+func (v *shelf) PlanPrune(_ context.Context, keep func(volume.Volume) string, gone func(string) bool) (*removal.Plan, error) {
+	p := removal.NewPlan(at)
 	for _, x := range v.all {
-		if !keep(x) {
-			r.Deleted = append(r.Deleted, x.Name)
-			r.Reclaimed += 10
+		if x.Driver != "local" || len(x.Options) > 0 || x.Name == "data" && (gone == nil || !gone(webID)) || keep(x) != "" {
+			continue
 		}
+		p.Remove = append(p.Remove, removal.Item{Kind: removal.Volume, ID: x.Name, Name: x.Name, Look: x.Name, Size: 10})
+		p.Reclaimable += 10
 	}
-	return r, v.note("prune")
+	removal.Sort(p.Remove)
+	return p, v.note("plan")
+}
+func (v *shelf) ApplyPrune(_ context.Context, p *removal.Plan) (out removal.Outcome, err error) {
+	for _, i := range removal.Of(p.Remove, removal.Volume) {
+		if i.Look != i.Name {
+			out.Skip(i, "its content has changed")
+			continue
+		}
+		out.Done(i)
+	}
+	return out, v.note("prune", removedIDs(out))
 }
 func (v *shelf) Size(context.Context, string) (int64, error) { return 10, v.fail["size"] }
 func (v *shelf) Export(_ context.Context, name string, w io.Writer) error {
@@ -281,7 +294,7 @@ func TestNetworkRoutes(t *testing.T) {
 		{method: "POST", path: filtered("/networks/prune", `{"until":["72h"]}`), code: 200, has: `{"NetworksDeleted":null}`},
 		{method: "POST", path: filtered("/networks/prune", `{"label":["a"]}`), code: 200, has: `{"NetworksDeleted":null}`},
 		{method: "POST", path: filtered("/networks/prune", `{"foo":["a"]}`), code: 400, has: "invalid filter 'foo'"},
-		{method: "GET", path: "/berth/v1/networks/prune", code: 200, has: `{"remove":[{"name":"idle","size":0}],"reclaimable":0}`},
+		{method: "GET", path: "/berth/v1/networks/prune", code: 200, has: `"name":"idle"`},
 		{method: "GET", path: "/berth/v1/network/rules", code: 200, has: "table inet berth"},
 		{method: "GET", path: "/berth/v1/port/audit", code: 200, has: `{"exposures":[{"containerID":"` + webID + `","container":"web","networkID":"` + strings.Repeat("f1", 32) + `","network":"front","protocol":"tcp","port":80,"target":"10.9.0.130","host":"0.0.0.0:8080","reach":"anywhere","rule":"tcp dport 8080","notes":[]}]}`},
 		{method: "POST", path: "/berth/v1/containers/web/ports", body: `{"publish":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8000-8010"}]},"unpublish":{"53/udp":null}}`, code: 200, has: `{"ports":{}}`,
@@ -389,7 +402,7 @@ func TestVolumeRoutes(t *testing.T) {
 		{method: "POST", path: filtered("/volumes/prune", `{"dangling":["1"]}`), code: 400, has: "invalid filter 'dangling'"},
 		{method: "POST", path: filtered("/volumes/prune", `{"label":["a"],"all":["1"]}`), code: 200, has: `"VolumesDeleted":[]`}, // data is in use
 		{method: "POST", path: filtered("/volumes/prune", `{"label!":["com.docker.volume.anonymous"]}`), code: 200, has: `"VolumesDeleted":[]`},
-		{method: "GET", path: "/berth/v1/volumes/prune", code: 200, has: `{"remove":[{"name":"` + anonymous + `","size":10}],"reclaimable":10}`},
+		{method: "GET", path: "/berth/v1/volumes/prune", code: 200, has: `"remove":[{"kind":"volume","id":"` + anonymous + `"`},
 		{method: "GET", path: "/berth/v1/volumes/data/export", code: 200, has: "tar of data"},
 		{method: "GET", path: "/berth/v1/volumes/nosuch/export", code: 404, has: "no such volume"},
 		{method: "POST", path: "/berth/v1/volumes/data/import", body: "tarball", code: 200, has: `"Name":"data"`, call: `import "data" "tarball"`},

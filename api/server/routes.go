@@ -1,5 +1,7 @@
 package server
 
+import "berth/base/removal"
+
 // routes is every route of Docker's newest API, and Berth's own. What this build has not stands here too, with a sentence.
 // docs/compatibility.md is made from this table.
 func routes() []route {
@@ -141,8 +143,21 @@ func routes() []route {
 		{method: get, path: "/berth/v1/kernel", handle: kernelFacilities, own: true},
 		{method: get, path: "/berth/v1/network/rules", handle: needNetworks(networkRules), own: true},
 		{method: get, path: "/berth/v1/port/audit", handle: needNetworks(portAudit), own: true},
+		{method: get, path: "/berth/v1/containers/prune", handle: containerPrunePlan, own: true},
+		{method: post, path: "/berth/v1/containers/prune", handle: applyPlan(removal.Container), own: true},
 		{method: get, path: "/berth/v1/images/prune", handle: imagePrunePlan, own: true},
+		{method: post, path: "/berth/v1/images/prune", handle: applyPlan(removal.Image), own: true},
 		{method: get, path: "/berth/v1/networks/prune", handle: needNetworks(networkPrunePlan), own: true},
+		{method: post, path: "/berth/v1/networks/prune", handle: needNetworks(applyPlan(removal.Network)), own: true},
+		{method: get, path: "/berth/v1/system/prune", handle: systemPrunePlan, own: true},
+		{method: post, path: "/berth/v1/system/prune", handle: applyPlan(removal.Container, removal.Network, removal.Volume, removal.Image), own: true},
+		{method: get, path: "/berth/v1/trash", handle: needTrash(trashList), own: true},
+		{method: del, path: "/berth/v1/trash", handle: needTrash(trashEmpty), own: true},
+		{method: del, path: "/berth/v1/trash/{name}", handle: needTrash(trashEmpty), own: true},
+		{method: post, path: "/berth/v1/trash/{name}/restore", handle: needTrash(trashRestore), own: true},
+		{method: get, path: "/berth/v1/images", handle: imageUses, own: true},
+		{method: get, path: "/berth/v1/images/gc", handle: needCollector(imageCollectPlan), own: true},
+		{method: post, path: "/berth/v1/images/gc", handle: needCollector(imageCollect), own: true},
 		{method: get, path: "/berth/v1/images/create", handle: pullPlan, own: true},
 		{method: post, path: "/berth/v1/images/fsck", handle: imageFsck, own: true, stream: true},
 		{method: get, path: "/berth/v1/images/{name}/sources", handle: imageSources, own: true},
@@ -150,6 +165,7 @@ func routes() []route {
 		{method: post, path: "/berth/v1/containers/{name}/ports", handle: containerPorts, own: true},
 		{method: post, path: "/berth/v1/containers/{name}/ports/hand-over", handle: containerPortsHandOver, own: true},
 		{method: get, path: "/berth/v1/volumes/prune", handle: needVolumes(volumePrunePlan), own: true},
+		{method: post, path: "/berth/v1/volumes/prune", handle: needVolumes(applyPlan(removal.Volume)), own: true},
 		{method: get, path: "/berth/v1/volumes/{name}/export", handle: needVolumes(volumeExport), own: true},
 		{method: post, path: "/berth/v1/volumes/{name}/import", handle: needVolumes(volumeImport), own: true},
 		{method: post, path: "/berth/v1/volumes/{name}/clone", handle: needVolumes(volumeClone), own: true},

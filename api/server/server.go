@@ -32,6 +32,10 @@ type Config struct {
 	Events     Events
 	System     System
 	Access     Accesses
+	Trash      Trash     // nil: what is removed is gone
+	Collector  Collector // of images; nil: there is none
+
+	TrashWindow func() time.Duration // how long what is removed now can be restored; nil or 0: not at all
 
 	Audit Audit // who hears of requests
 

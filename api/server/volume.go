@@ -20,8 +20,7 @@ type Volumes interface {
 	Get(ctx context.Context, name string) (volume.Volume, error)
 	List(ctx context.Context) (all []volume.Volume, warnings []string, err error)
 	Remove(ctx context.Context, name string, force bool) error
-	// Prune removes the volumes that nobody uses, but for those of which keep says so.
-	Prune(ctx context.Context, keep func(volume.Volume) bool) (volume.PruneReport, error)
+	prunesVolumes
 	Size(ctx context.Context, name string) (int64, error)
 	carries
 }
@@ -118,65 +117,6 @@ func volumeRemove(s *Server, c *call) error {
 		return err
 	}
 	return c.done(http.StatusNoContent)
-}
-
-func volumePrune(s *Server, c *call) error {
-	keep, err := s.keptVolumes(c)
-	if err != nil {
-		return err
-	}
-	report, err := s.cfg.Volumes.Prune(c.ctx(), keep)
-	if err != nil {
-		return err
-	}
-	slices.Sort(report.Deleted)
-	return c.json(http.StatusOK, volumetypes.PruneReport{VolumesDeleted: nonNil(report.Deleted), SpaceReclaimed: report.Reclaimed})
-}
-
-// keptVolumes says which volumes a prune with the request's filters leaves. Those with a driver of their own or with options are kept in
-// any case: their data is elsewhere, and nothing would be reclaimed. Before 1.42 a prune took named volumes, too.
-func (s *Server) keptVolumes(c *call) (keep func(volume.Volume) bool, err error) {
-	filters, err := c.filters("label", "label!", "all")
-	if err != nil {
-		return nil, err
-	}
-	named := c.v < 42
-	switch values := filters["all"]; {
-	case len(values) > 1:
-		return nil, fault.New(fault.Invalid, "invalid filter 'all=%v': only one value is expected", values)
-	case len(values) == 1:
-		all, err := strconv.ParseBool(values[0])
-		if err != nil {
-			return nil, fault.Wrap(fault.Invalid, err, "invalid filter 'all'")
-		}
-		named = named || all
-	}
-	without := filters["label!"]
-	return func(v volume.Volume) bool {
-		labels := wire.VolumeLabels(&v)
-		_, anonymous := labels[wire.AnonymousLabel]
-		return v.Driver != "local" || len(v.Options) > 0 || !named && !anonymous || !hasAll(labels, filters["label"]) ||
-			len(without) > 0 && hasAll(labels, without) || len(s.cfg.Containers.VolumeUsers(v.Name)) > 0
-	}, nil
-}
-
-// prunableVolumes gives what a prune with the request's filters would remove, by name.
-func (s *Server) prunableVolumes(c *call) (out []wire.VolumeUse, err error) {
-	keep, err := s.keptVolumes(c)
-	if err != nil {
-		return nil, err
-	}
-	all, _, err := s.cfg.Volumes.List(c.ctx())
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range all {
-		if !keep(v) {
-			out = append(out, s.volumeUse(c.ctx(), v))
-		}
-	}
-	slices.SortFunc(out, func(a, b wire.VolumeUse) int { return cmp.Compare(a.Volume.Name, b.Volume.Name) })
-	return out, nil
 }
 
 func (s *Server) volumeUse(ctx context.Context, v volume.Volume) wire.VolumeUse {
