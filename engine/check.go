@@ -22,7 +22,7 @@ import (
 // check refuses what cannot be done, by name, and fills in the engine's defaults. Nothing exists yet when it fails.
 func (e *Engine) check(s *container.Spec) (warnings []string, err error) {
 	e.fillDefaults(s)
-	for _, check := range []func(*container.Spec) error{checkProcess, checkRestart, checkAddresses, checkNamespaces, checkMounts, checkLog, e.checkRuntime, e.rules.CheckSecurity, e.resolveJoins} {
+	for _, check := range []func(*container.Spec) error{usernsOption, checkProcess, checkRestart, checkAddresses, checkNamespaces, checkMounts, checkLog, e.checkRuntime, e.rules.CheckSecurity, e.resolveJoins} {
 		if err := check(s); err != nil {
 			return nil, err
 		}

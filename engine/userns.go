@@ -327,3 +327,21 @@ func rootOptions(r *container.Record) string {
 	uid, gid, _ := r.IDMap.Root()
 	return fmt.Sprintf(",uid=%d,gid=%d", uid, gid)
 }
+
+// usernsOption takes --security-opt userns=MODE for --userns=MODE: stock command lines let nothing but "host" pass there.
+func usernsOption(s *container.Spec) error {
+	var left []string
+	for _, o := range s.Security.SecurityOpt {
+		mode, is := strings.CutPrefix(o, "userns=")
+		if !is {
+			left = append(left, o)
+			continue
+		}
+		if s.Security.UsernsMode != "" && s.Security.UsernsMode != mode {
+			return fault.New(fault.Invalid, "conflicting options: --userns=%s and --security-opt %s", s.Security.UsernsMode, o)
+		}
+		s.Security.UsernsMode = mode
+	}
+	s.Security.SecurityOpt = left
+	return nil
+}
