@@ -60,6 +60,14 @@ func healthWarning(s *container.Spec) []string {
 	return []string{"The container has no health check: its restart policy on-unhealthy acts as on-failure"}
 }
 
+// restartsOf gives the restarts that the policy's bound counts.
+func restartsOf(l store.Loaded) int {
+	if l.Record.Spec.Restart.Name == restart.OnUnhealthy {
+		return l.Standing.Relapses
+	}
+	return l.Standing.RestartCount
+}
+
 // watchHealth follows a move of a container's status: only what runs, and is not paused, is probed.
 func (e *Engine) watchHealth(c *entry, s container.State) {
 	if s.Status != container.Running || s.Health == nil {

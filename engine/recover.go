@@ -259,7 +259,7 @@ func (e *Engine) recoverLost(c *entry, l store.Loaded) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	again := restart.AtOpen(l.Record.Spec.Restart, 255, l.Standing.State.ManuallyStopped, true, l.Standing.RestartCount)
+	again := restart.AtOpen(l.Record.Spec.Restart, 255, l.Standing.State.ManuallyStopped, true, restartsOf(l))
 	return func() {
 		if cg := c.cgroup(); cg != nil { // whatever still lives has lost its streams
 			if err := cg.Kill(); err != nil {
@@ -281,7 +281,7 @@ func (e *Engine) recoverStopped(c *entry, l store.Loaded) func() {
 	switch {
 	case state.Status == container.Restarting:
 		return func() { e.restartLater(c, l.Standing.RestartWait) }
-	case state.Status == container.Exited && restart.AtOpen(policy, state.ExitCode, state.ManuallyStopped, false, l.Standing.RestartCount):
+	case state.Status == container.Exited && restart.AtOpen(policy, state.ExitCode, state.ManuallyStopped, false, restartsOf(l)):
 		return func() { e.endRun(c); e.startAtOpen(c) }
 	case state.Status == container.Exited && l.Record.Spec.AutoRemove:
 		return func() { e.afterExit(context.Background(), c, restart.Decision{}) }

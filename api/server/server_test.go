@@ -352,20 +352,6 @@ func TestEveryKindHasACode(t *testing.T) {
 	}
 }
 
-func TestCreateTellsWhatTheImageWants(t *testing.T) {
-	f := newFake()
-	f.info.Spec.Healthcheck = &container.Healthcheck{Test: []string{"CMD", "true"}}
-	_, web, _ := serve(t, f)
-	body := `{"Image":"a","HostConfig":{"NetworkMode":"none"}}`
-	if _, text, _ := ask(t, web, "POST", "/containers/create", body); !strings.Contains(text, "health check is not run") {
-		t.Error(text)
-	}
-	body = `{"Image":"a","Healthcheck":{"Test":["NONE"]},"HostConfig":{"NetworkMode":"none"}}`
-	if _, text, _ := ask(t, web, "POST", "/containers/create", body); strings.Contains(text, "health check") {
-		t.Error(text)
-	}
-}
-
 func TestListUsesTheImagesName(t *testing.T) {
 	f := newFake()
 	s, web, _ := serve(t, f)

@@ -264,3 +264,29 @@ func FuzzDecodeRecord(f *testing.F) {
 		}
 	})
 }
+
+func TestHealthOfMoves(t *testing.T) {
+	well := &Health{Status: Healthy, Log: []HealthResult{{ExitCode: 0}}}
+	s, err := State{Status: Created}.Started(7, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.HealthStatus() != NoHealth {
+		t.Errorf("without a check: %s", s.HealthStatus())
+	}
+	s.Health = well
+	paused, _ := s.Become(Paused)
+	ended, _ := s.Ended(End{}, false)
+	for _, n := range []State{paused, ended} {
+		if n.HealthStatus() != Unhealthy || len(n.Health.Log) != 1 || well.Status != Healthy {
+			t.Errorf("%s: %+v, and before it %+v", n.Status, n.Health, well)
+		}
+	}
+	match, err := Filters{"health": {"healthy", "starting"}}.ForList(Lookup{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !match(&Info{State: s, Spec: &Spec{}}) || match(&Info{State: paused, Spec: &Spec{}}) {
+		t.Error("filter health")
+	}
+}

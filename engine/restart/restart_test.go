@@ -29,6 +29,15 @@ func TestDecide(t *testing.T) {
 		{"on-failure for ever", container.Restart{Name: "on-failure"}, Ended{Code: 2, Restarts: 99}, Decision{true, 100 * ms}},
 		{"on-failure last", container.Restart{Name: "on-failure", MaxRetries: 3}, Ended{Code: 2, Restarts: 2, LastWait: 200 * ms}, Decision{true, 400 * ms}},
 		{"on-failure spent", container.Restart{Name: "on-failure", MaxRetries: 3}, Ended{Code: 2, Restarts: 3}, Decision{}},
+		{"on-unhealthy failed", container.Restart{Name: "on-unhealthy"}, Ended{Code: 2, Restarts: 99}, Decision{true, 100 * ms}},
+		{"on-unhealthy ended well by itself", container.Restart{Name: "on-unhealthy"}, Ended{Ran: time.Hour}, Decision{}},
+		{"on-unhealthy was ended, and ended well", container.Restart{Name: "on-unhealthy", MaxRetries: 1}, Ended{Unhealthy: true}, Decision{true, 100 * ms}},
+		{"on-unhealthy waits longer after a long run", container.Restart{Name: "on-unhealthy"}, Ended{Unhealthy: true, Ran: time.Hour, LastWait: 800 * ms}, Decision{true, 1600 * ms}},
+		{"on-unhealthy counts relapses", container.Restart{Name: "on-unhealthy", MaxRetries: 3}, Ended{Code: 2, Restarts: 99, Relapses: 2}, Decision{true, 100 * ms}},
+		{"on-unhealthy spent", container.Restart{Name: "on-unhealthy", MaxRetries: 3}, Ended{Code: 2, Relapses: 3}, Decision{}},
+		{"on-unhealthy was ended, and spent meanwhile", container.Restart{Name: "on-unhealthy", MaxRetries: 1}, Ended{Unhealthy: true, Relapses: 1}, Decision{}},
+		{"on-unhealthy, stopped by a person", container.Restart{Name: "on-unhealthy"}, Ended{Code: 137, Unhealthy: true, Manually: true}, Decision{}},
+		{"policy taken away while it was ended", container.Restart{Name: "no"}, Ended{Code: 137, Unhealthy: true}, Decision{}},
 	} {
 		if got := Decide(c.policy, c.ended); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
@@ -51,6 +60,8 @@ func TestAtOpen(t *testing.T) {
 		{"on-failure", 255, false, true, true},
 		{"on-failure", 0, false, true, false},
 		{"on-failure", 1, false, false, false},
+		{"on-unhealthy", 255, false, true, true},
+		{"on-unhealthy", 137, true, true, false},
 	} {
 		if got := AtOpen(container.Restart{Name: c.policy}, c.code, c.manually, c.wasRunning, 0); got != c.want {
 			t.Errorf("%+v: %v", c, got)
@@ -68,6 +79,8 @@ func TestCheck(t *testing.T) {
 		{container.Restart{Name: "always", MaxRetries: 1}, "invalid restart policy: maximum retry count can only be used with 'on-failure'"},
 		{container.Restart{Name: "no", MaxRetries: -1}, "invalid restart policy: maximum retry count can only be used with 'on-failure' and cannot be negative"},
 		{container.Restart{Name: "on-failure", MaxRetries: -1}, "invalid restart policy: maximum retry count cannot be negative"},
+		{container.Restart{Name: "on-unhealthy", MaxRetries: 5}, ""},
+		{container.Restart{Name: "on-unhealthy", MaxRetries: -1}, "invalid restart policy: maximum retry count cannot be negative"},
 		{container.Restart{Name: "often"}, "invalid restart policy: unknown policy 'often'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"},
 	} {
 		got := ""

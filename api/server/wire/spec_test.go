@@ -464,8 +464,7 @@ func honouredOrRefused(t *testing.T, sample func(*CreateRequest), base *containe
 
 // names reports whether a refusal says which field it is about; Docker's own words for some do it their way.
 func names(text, field string) bool {
-	words := map[string]string{"Isolation": "isolation", "Interval": "healthcheck",
-		"Timeout": "healthcheck", "StartPeriod": "healthcheck", "StartInterval": "healthcheck", "Retries": "healthcheck", "ClusterOptions": `type "cluster"`}
+	words := map[string]string{"Isolation": "isolation", "ClusterOptions": `type "cluster"`}
 	want, ok := words[field]
 	if !ok {
 		want = strings.ToLower(field)
