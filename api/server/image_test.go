@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
+	"berth/base/removal"
 	"berth/image"
 )
 
@@ -200,12 +201,12 @@ func TestImageRequests(t *testing.T) {
 		{method: "POST", path: "/images/busybox/tag?repo=Xx", code: 400, has: "invalid reference format: repository name (library/Xx) must be lowercase"},
 		{method: "POST", path: "/images/busybox/tag?repo=sha256", code: 400, has: "refusing to create an ambiguous tag"},
 		{method: "POST", path: "/images/busybox/tag", code: 400, has: "the new name is missing"},
-		{method: "DELETE", path: "/images/busybox?force=1&noprune=1", code: 200, has: `[{"Untagged":"busybox:1.36"},{"Deleted":"sha256:` + webID + `"}]`, verb: `remove "busybox" {"Force":true,"NoPrune":true,"Platforms":null}`},
+		{method: "DELETE", path: "/images/busybox?force=1&noprune=1", code: 200, has: `[{"Untagged":"busybox:1.36"},{"Deleted":"sha256:` + webID + `"}]`, verb: `remove "busybox" {"Force":true,"NoPrune":true,"ForGood":false,"Reason":"","Platforms":null}`},
 		{method: "DELETE", path: "/images/busybox", fail: fault.New(fault.Conflict, "conflict: in use"), code: 409, has: "conflict: in use"},
 		{method: "DELETE", path: "/images/busybox?platforms=x", code: 400, has: "failed to parse platform"},
 		{method: "DELETE", path: "/v1.49/images/busybox?platforms=x", code: 200},
 		{method: "DELETE", path: "/images/busybox?platforms=" + q(`{"os":"linux","architecture":"arm64"}`) + "&platforms=" + q(`{"os":"linux","architecture":"amd64"}`), code: 200,
-			verb: `remove "busybox" {"Force":false,"NoPrune":false,"Platforms":[{"architecture":"arm64","os":"linux"},{"architecture":"amd64","os":"linux"}]}`},
+			verb: `remove "busybox" {"Force":false,"NoPrune":false,"ForGood":false,"Reason":"","Platforms":[{"architecture":"arm64","os":"linux"},{"architecture":"amd64","os":"linux"}]}`},
 		{method: "POST", path: "/images/prune?filters=" + q(`{"dangling":["false"]}`), code: 200, has: `{"ImagesDeleted":null,"SpaceReclaimed":9}`, verb: `plan {"dangling":["false"]}`},
 		{method: "POST", path: "/images/create?fromImage=busybox&tag=1", code: 501, has: "pulling images is not in this build"},
 		{method: "POST", path: "/images/create", code: 400, has: "fromSrc is missing"},

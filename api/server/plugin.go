@@ -76,7 +76,7 @@ func pluginInspect(s *Server, c *call) error {
 func pluginPrivileges(s *Server, c *call) error {
 	list, err := s.cfg.Plugins.PrivilegesOf(c.ctx(), c.text("remote"), s.credentials(c))
 	if err != nil {
-		return err
+		return ofRegistry(err)
 	}
 	return c.json(http.StatusOK, list)
 }
@@ -95,7 +95,7 @@ func pluginPull(s *Server, c *call) error {
 	}
 	out := &lines{c: c}
 	r.Progress = out.plugin
-	return out.end(s.cfg.Plugins.Pull(c.ctx(), r))
+	return out.end(ofRegistry(s.cfg.Plugins.Pull(c.ctx(), r)))
 }
 
 func (l *lines) plugin(p plugin.Progress) {
@@ -111,7 +111,7 @@ func pluginCreate(s *Server, c *call) error {
 
 func pluginPush(s *Server, c *call) error {
 	out := &lines{c: c}
-	return out.end(s.cfg.Plugins.Push(c.ctx(), c.name, s.credentials(c), out.plugin))
+	return out.end(ofRegistry(s.cfg.Plugins.Push(c.ctx(), c.name, s.credentials(c), out.plugin)))
 }
 
 func pluginEnable(s *Server, c *call) error {
@@ -127,9 +127,17 @@ func pluginEnable(s *Server, c *call) error {
 		return fault.New(fault.Invalid, "negative timeout")
 	}
 	if err := s.cfg.Plugins.Enable(c.ctx(), c.name, timeout); err != nil {
-		return err
+		return s.ofPlugin(c.name, err)
 	}
 	return c.done(http.StatusOK)
+}
+
+// ofPlugin gives what is wrong with a plugin that is there the status that Docker has for it: 404 is for one that is not.
+func (s *Server) ofPlugin(name string, err error) error {
+	if _, gone := s.cfg.Plugins.Get(name); gone == nil && (fault.Is(err, fault.NotFound) || fault.Is(err, fault.Invalid)) {
+		return fault.Wrap(fault.Internal, err, "")
+	}
+	return err
 }
 
 func pluginDisable(s *Server, c *call) error {
@@ -145,7 +153,7 @@ func pluginSet(s *Server, c *call) error {
 		return err
 	}
 	if err := s.cfg.Plugins.Set(c.name, changes); err != nil {
-		return err
+		return s.ofPlugin(c.name, err)
 	}
 	return c.done(http.StatusNoContent)
 }

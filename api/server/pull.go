@@ -49,7 +49,7 @@ func (s *Server) transfer(c *call, do func(ctx context.Context, tell func(transf
 	defer cancel()
 	defer context.AfterFunc(s.leaving, cancel)()
 	out := &lines{c: c}
-	err := do(ctx, out.transfer)
+	err := ofRegistry(do(ctx, out.transfer))
 	if err != nil && s.leaving.Err() != nil && c.ctx().Err() == nil {
 		err = fault.New(fault.Unavailable, "the engine is being stopped: do it again when it is back, what has arrived is not sent twice")
 	}

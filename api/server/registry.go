@@ -26,6 +26,16 @@ type Registries interface {
 	Repository(name ref.Ref, cred remote.Credentials) *remote.Repository
 }
 
+// ofRegistry gives what a registry answered, or kept from answering, the status that Docker gives it: what is wrong between the engine and
+// a registry is no fault of the client's request (401) and none of this engine's state (503). What is not there stays not found.
+func ofRegistry(err error) error {
+	switch fault.KindOf(err) {
+	case fault.Unauthorized, fault.Unavailable, fault.Deadline:
+		return fault.Wrap(fault.Internal, err, "")
+	}
+	return err
+}
+
 // needRegistries refuses what an engine without a way to registries cannot do.
 func needRegistries(handle handler) handler {
 	return func(s *Server, c *call) error {
@@ -114,7 +124,7 @@ func imageSearch(s *Server, c *call) error {
 	}
 	found, err := s.cfg.Registries.Search(c.ctx(), term, limit, s.credentials(c))
 	if err != nil {
-		return err
+		return ofRegistry(err)
 	}
 	for _, r := range found {
 		if keep(r) {
@@ -173,7 +183,7 @@ func distributionInspect(s *Server, c *call) error {
 		return fault.Wrap(fault.KindOf(err), said, "") // here Docker gives the registry's words alone
 	}
 	if err != nil {
-		return err
+		return ofRegistry(err)
 	}
 	var m struct {
 		Config    ocispec.Descriptor   `json:"config"`
