@@ -136,10 +136,7 @@ func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
 // history gives what was logged so far, framed like the stream that follows.
 func (e *Engine) history(c *entry, o AttachOptions) ([]byte, error) {
 	spec := c.record().Spec
-	if spec.Log.Driver != "json-file" {
-		return nil, fault.New(fault.NotImplemented, "configured logging driver does not support reading")
-	}
-	r, err := logs.Open(c.record().LogPath, logs.Options{Stdout: o.Stdout, Stderr: o.Stderr, Tail: -1}, nil)
+	r, err := e.openLog(c, logs.Options{Stdout: o.Stdout, Stderr: o.Stderr, Tail: -1})
 	if err != nil {
 		return nil, err
 	}

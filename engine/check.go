@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -50,6 +51,9 @@ func (e *Engine) fillDefaults(s *container.Spec) {
 		if len(merged) > 0 {
 			s.Log.Options = merged
 		}
+	} else if cache := cacheOptions(e.cfg.LogOpts); len(cache) > 0 && s.Log.Driver != "none" {
+		maps.Copy(cache, s.Log.Options)
+		s.Log.Options = cache
 	}
 	if s.Namespaces.IPC == "" {
 		s.Namespaces.IPC = e.cfg.DefaultIPCMode

@@ -123,6 +123,9 @@ func (c *entry) changeAnd(f func(*store.Standing) error, note func(cid string, a
 		close(c.ended) // after the snapshot: who is woken by it finds the end there
 	}
 	c.mu.Unlock()
+	if was != is {
+		c.e.logChanged(c, is)
+	}
 	if before != at.State.Status {
 		c.e.watchHealth(c, at.State)
 	}

@@ -1,15 +1,18 @@
 package engine
 
 import (
-	"bytes"
 	"context"
+	"maps"
+	"os"
+	"path/filepath"
 	"strconv"
-	"text/template"
+	"strings"
 
 	"berth/base/fault"
-	"berth/base/id"
 	"berth/engine/container"
 	"berth/engine/logs"
+	"berth/engine/logs/ship"
+	"berth/engine/logs/sink"
 	"berth/runtime/keeper"
 )
 
@@ -22,17 +25,28 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions) (LogReader,
 	if !o.Stdout && !o.Stderr {
 		return nil, fault.New(fault.Invalid, "You must choose at least one stream")
 	}
-	r := c.record()
-	if r.Spec.Log.Driver != "json-file" {
-		return nil, fault.New(fault.NotImplemented, "configured logging driver does not support reading")
-	}
-	reader, err := logs.Open(r.LogPath, logs.Options{
+	reader, err := e.openLog(c, logs.Options{
 		Stdout: o.Stdout, Stderr: o.Stderr, Since: o.Since, Until: o.Until, Tail: o.Tail, Follow: o.Follow, Ended: c.endedChan(),
-	}, &e.watch)
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &logReader{Reader: reader, stop: context.AfterFunc(ctx, func() { reader.Close() })}, nil
+}
+
+// openLog opens what is kept of a container's output: its log, or its spool.
+func (e *Engine) openLog(c *entry, o logs.Options) (*logs.Reader, error) {
+	r := c.record()
+	cfg, err := e.logSettings(r)
+	if err != nil {
+		return nil, err
+	}
+	path := e.logPath(r)
+	if path == "" || cfg.Hidden {
+		return nil, fault.New(fault.NotImplemented, "configured logging driver does not support reading")
+	}
+	o.Local = cfg.Local
+	return logs.Open(path, o, &e.watch)
 }
 
 // logReader ends with its request's context.
@@ -44,7 +58,7 @@ type logReader struct {
 // Next gives the next line.
 func (r *logReader) Next() (Line, error) {
 	l, err := r.Reader.Next()
-	return Line(l), err
+	return Line{Stream: l.Stream, Time: l.Time, Data: l.Data, Attrs: l.Attrs}, err
 }
 
 // Close ends the reader.
@@ -53,63 +67,152 @@ func (r *logReader) Close() error {
 	return r.Reader.Close()
 }
 
+// logPath is where the keeper writes, in Docker's places; "" where it does not.
+func (e *Engine) logPath(r *container.Record) string {
+	switch r.Spec.Log.Driver {
+	case "none":
+		return ""
+	case "json-file":
+		return r.LogPath
+	case "local":
+		return e.store.Dir(r.ID) + "/local-logs/container.log"
+	}
+	return e.store.Dir(r.ID) + "/container-cached.log"
+}
+
+// logSettings reads the container's log options, with what the engine's own settings add.
+func (e *Engine) logSettings(r *container.Record) (logs.Config, error) {
+	cfg, err := logs.Configure(r.Spec.Log.Driver, r.Spec.Log.Options)
+	cfg.Bound(e.cfg.LogBound)
+	return cfg, err
+}
+
 // logConfig says to the keeper how the container's output is kept.
 func (e *Engine) logConfig(r *container.Record) (keeper.LogConfig, error) {
-	cfg, err := logs.Configure(r.Spec.Log.Driver, r.Spec.Log.Options)
+	cfg, err := e.logSettings(r)
 	if err != nil {
 		return keeper.LogConfig{}, err
 	}
-	k := keeper.LogConfig{Format: cfg.Format, Path: r.LogPath, MaxSize: cfg.MaxSize, MaxFiles: cfg.MaxFiles}
-	for _, a := range cfg.Attrs(r.Spec.Labels, r.Spec.Process.Env) {
+	k := keeper.LogConfig{
+		Format: cfg.Format(), Path: e.logPath(r), MaxSize: cfg.MaxSize, MaxFiles: cfg.MaxFiles, Keep: cfg.Ships && !cfg.NonBlock, NonBlock: cfg.NonBlock,
+		Announce: cfg.Compress,
+	}
+	info := logInfo(r)
+	attrs, err := info.Attrs(nil)
+	if err != nil {
+		return k, err
+	}
+	for _, a := range attrs {
 		k.Attrs = append(k.Attrs, keeper.Attr(a))
 	}
-	if cfg.Tag != "" {
-		tag, err := expandTag(cfg.Tag, r)
+	if info.Config["tag"] != "" {
+		tag, err := info.Tag("")
 		if err != nil {
 			return k, err
 		}
 		k.Attrs = append(k.Attrs, keeper.Attr{Key: "tag", Value: tag})
 	}
+	if dir := filepath.Dir(k.Path); k.Path != "" && dir != e.store.Dir(r.ID) {
+		if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+			return k, fault.Wrap(fault.Internal, err, "making the directory of the container's log")
+		}
+	}
 	return k, nil
 }
 
-// tagFacts are what a log tag may mention, by Docker's names.
-type tagFacts struct{ r *container.Record }
+// logInfo is what a collector is told of the container.
+func logInfo(r *container.Record) *sink.Info {
+	i := &sink.Info{
+		ContainerID: r.ID, ContainerName: "/" + r.Name, ContainerEntrypoint: r.Path, ContainerArgs: r.Args, ContainerImageID: r.ImageID,
+		ContainerImageName: r.Spec.Image, ContainerCreated: r.Created, ContainerEnv: r.Spec.Process.Env, ContainerLabels: r.Spec.Labels,
+		DaemonName: "docker", Config: map[string]string{},
+	}
+	for key, value := range r.Spec.Log.Options {
+		if !strings.HasPrefix(key, "cache-") && key != "mode" && key != "max-buffer-size" {
+			i.Config[key] = value
+		}
+	}
+	return i
+}
 
-// ID is the short id.
-func (t tagFacts) ID() string { return id.Short(t.r.ID) }
+// cacheOptions are the engine's default log options that count for containers of any driver, as in Docker.
+func cacheOptions(all map[string]string) map[string]string {
+	picked := maps.Clone(all)
+	maps.DeleteFunc(picked, func(key, _ string) bool { return !strings.HasPrefix(key, "cache-") })
+	return picked
+}
 
-// FullID is the id.
-func (t tagFacts) FullID() string { return t.r.ID }
+// probeCollector says why a container cannot be started: nobody takes its output. Docker says so too, and a person wants to know; a restart
+// by policy does not ask.
+func (e *Engine) probeCollector(ctx context.Context, r *container.Record) error {
+	cfg, err := e.logSettings(r)
+	if err != nil || !cfg.Ships || e.cfg.CollectorOptional {
+		return nil // errors are the plan's
+	}
+	ctx, cancel := context.WithTimeout(ctx, sink.DialTimeout)
+	defer cancel()
+	s, err := logs.NewSink(cfg.Driver, logInfo(r), e.cfg.JournalSocket)
+	if err == nil {
+		defer s.Close()
+		err = s.Probe(ctx)
+	}
+	return fault.In(err, "failed to create task for container: failed to initialize logging driver")
+}
 
-// Name is the container's name.
-func (t tagFacts) Name() string { return t.r.Name }
-
-// ImageID is the image's short id.
-func (t tagFacts) ImageID() string { return id.Short(t.r.ImageID) }
-
-// ImageFullID is the image's id.
-func (t tagFacts) ImageFullID() string { return t.r.ImageID }
-
-// ImageName is the image as it was asked for.
-func (t tagFacts) ImageName() string { return t.r.Spec.Image }
-
-// DaemonName is the engine's.
-func (t tagFacts) DaemonName() string { return "berth" }
-
-// Command is the command line.
-func (t tagFacts) Command() string { return t.r.CommandLine() }
-
-func expandTag(text string, r *container.Record) (string, error) {
-	t, err := template.New("log tag").Parse(text)
+// ClearLogs throws away what is kept of the container's output, also what was not shipped yet. Who follows goes on with what comes.
+func (e *Engine) ClearLogs(ctx context.Context, ref string) error {
+	c, err := e.index.find(ref)
 	if err != nil {
-		return "", fault.Wrap(fault.Invalid, err, "log opt tag")
+		return err
 	}
-	var b bytes.Buffer
-	if err := t.Execute(&b, tagFacts{r}); err != nil {
-		return "", fault.Wrap(fault.Invalid, err, "log opt tag")
+	path := e.logPath(c.record())
+	if path == "" {
+		return fault.New(fault.Invalid, "container %s keeps no log: its log driver is none", ref)
 	}
-	return b.String(), nil
+	return fault.In(e.keeper.ClearLog(ctx, c.id, path), "clearing the log of container %s", ref)
+}
+
+// LogStatus is what is known of a container's log.
+type LogStatus struct {
+	Driver string
+	Bytes  int64 // on disk
+	Files  int
+	Limit  int64  // bytes that it may have; 0: no limit
+	Lost   uint64 // bytes of output that the disk refused
+
+	Ships *ship.Status // nil: nothing is shipped
+}
+
+// LogStatus tells how large a container's log is and how its shipping goes.
+func (e *Engine) LogStatus(ctx context.Context, ref string) (LogStatus, error) {
+	c, err := e.index.find(ref)
+	if err != nil {
+		return LogStatus{}, err
+	}
+	r := c.record()
+	cfg, err := e.logSettings(r)
+	if err != nil {
+		return LogStatus{}, err
+	}
+	s := LogStatus{Driver: cfg.Driver}
+	if path := e.logPath(r); path != "" {
+		s.Bytes, s.Files = logs.Size(path)
+		if cfg.MaxSize > 0 {
+			s.Limit = cfg.MaxSize * int64(cfg.MaxFiles)
+		}
+	}
+	if held, err := e.keeper.List(ctx); err == nil {
+		for _, p := range held {
+			if p.ID == c.id && p.Proc == "" {
+				s.Lost = p.LogLost
+			}
+		}
+	}
+	if cfg.Ships {
+		st := e.ships.status(c.id, e.logPath(r))
+		s.Ships = &st
+	}
+	return s, nil
 }
 
 func itoa(n uint16) string { return strconv.Itoa(int(n)) }

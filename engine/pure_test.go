@@ -10,7 +10,6 @@ import (
 
 	"berth/base/fault"
 	"berth/engine/container"
-	"berth/engine/logs"
 	"berth/kernel/cgroup"
 	"berth/network"
 )
@@ -133,35 +132,6 @@ func TestEtcFiles(t *testing.T) {
 		if err := checkAddresses(&container.Spec{Network: c.n}); (err == nil) != c.ok {
 			t.Errorf("%+v: %v", c.n, err)
 		}
-	}
-}
-
-func TestLogOptions(t *testing.T) {
-	for _, c := range []struct {
-		driver, key, value string
-		kind               fault.Kind
-		ok                 bool
-	}{
-		{"json-file", "max-size", "10m", 0, true}, {"json-file", "max-size", "-1", 0, true}, {"json-file", "max-size", "x", fault.Invalid, false},
-		{"json-file", "max-file", "0", fault.Invalid, false}, {"json-file", "compress", "false", 0, true}, {"json-file", "compress", "true", fault.NotImplemented, false},
-		{"json-file", "mode", "blocking", 0, true}, {"json-file", "mode", "non-blocking", fault.NotImplemented, false}, {"json-file", "mode", "x", fault.Invalid, false},
-		{"json-file", "env-regex", "(", fault.Invalid, false}, {"none", "max-size", "1m", fault.Invalid, false}, {"journald", "", "", fault.NotImplemented, false},
-	} {
-		o := map[string]string{}
-		if c.key != "" {
-			o[c.key] = c.value
-		}
-		_, err := logs.Configure(c.driver, o)
-		if (err == nil) != c.ok || err != nil && fault.KindOf(err) != c.kind {
-			t.Errorf("%s %s=%s: %v", c.driver, c.key, c.value, err)
-		}
-	}
-	cfg, err := logs.Configure("json-file", map[string]string{"labels": "a,b", "env": "X", "env-regex": "^Y"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := fmt.Sprint(cfg.Attrs(map[string]string{"a": "1", "c": "2"}, []string{"X=3", "Y1=4", "Z=5", "a=6", "bare"})); got != "[{X 3} {Y1 4} {a 1}]" {
-		t.Error(got)
 	}
 }
 

@@ -1,123 +1,250 @@
 package logs
 
 import (
-	"regexp"
+	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
-	"berth/base/fault"
-
 	"github.com/docker/go-units"
+
+	"berth/base/fault"
+	"berth/engine/logs/sink"
+	"berth/engine/logs/sink/fluentd"
+	"berth/engine/logs/sink/gelf"
+	"berth/engine/logs/sink/journald"
+	"berth/engine/logs/sink/syslog"
 )
 
-// Config is how a container's output is kept.
+// Config is how a container's output is kept, and where it goes.
 type Config struct {
-	Format   string // "json-file" or "none"
-	MaxSize  int64  // bytes; -1: no limit
+	Driver   string
+	Local    bool  // files have the local driver's format, not json-file's
+	MaxSize  int64 // bytes of a file; -1: no limit
 	MaxFiles int
+	Compress bool // rotated files
 
-	labels      []string
-	labelsRegex *regexp.Regexp
-	env         []string
-	envRegex    *regexp.Regexp
-	Tag         string // template, "" for none
+	Ships    bool  // the files are a spool, from which a collector is served
+	NonBlock bool  // mode=non-blocking
+	Buffer   int64 // of NonBlock with Ships: bytes that wait for the collector at most
+	Hidden   bool  // the spool is not for reading: cache-disabled
+
+	SizeGiven, FilesGiven bool // max-size, max-file were among the options
+}
+
+// Drivers are those that a container can have, sorted.
+func Drivers() []string {
+	return []string{"fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"}
 }
 
 // others are drivers that Docker has and this build has not.
-var others = []string{"awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "local", "splunk", "syslog"}
+var others = []string{"awslogs", "etwlogs", "gcplogs", "splunk"}
 
-// Configure reads a log driver's options. What is unknown or not in this build is refused by name.
-func Configure(driver string, options map[string]string) (Config, error) {
-	c := Config{Format: driver, MaxSize: -1, MaxFiles: 1}
-	switch {
-	case driver == "json-file", driver == "none":
-	case slices.Contains(others, driver):
-		return c, fault.New(fault.NotImplemented, "log driver %s is not in this build; there are json-file and none", driver)
+// Sizes of the local driver and of spools, which are Docker's.
+const (
+	localSize  = 20 << 20
+	localFiles = 5
+	// defaultBuffer is what waits in non-blocking mode where max-buffer-size does not say otherwise.
+	defaultBuffer = 1_000_000
+)
+
+// Configure reads a log driver's options, and refuses in Docker's words what Docker refuses, by name what is not in this build.
+func Configure(driver string, options map[string]string) (c Config, err error) {
+	c = Config{Driver: driver, MaxSize: -1, MaxFiles: 1}
+	own, cache, err := c.common(options)
+	if err != nil {
+		return c, err
+	}
+	switch driver {
+	case "json-file":
+		return c, c.jsonFile(own)
+	case "none":
+		for key := range options {
+			return c, fault.New(fault.Invalid, "unknown log opt '%s' for none log driver", key)
+		}
+		return c, nil
+	case "local":
+		c.Local, c.MaxSize, c.MaxFiles, c.Compress = true, localSize, localFiles, true
+		for _, key := range slices.Sorted(maps.Keys(own)) {
+			if !localKeys[key] {
+				return c, fault.New(fault.Invalid, "unknown log opt '%s' for log driver local", key)
+			}
+		}
+		return c, c.localFile(own)
+	case "journald":
+		err = journald.Check(own)
+		c.Hidden = false // Docker reads the journal; here it is the spool
+	case "syslog":
+		err = syslog.Check(own)
+	case "gelf":
+		err = gelf.Check(own)
+	case "fluentd":
+		err = fluentd.Check(own)
 	default:
+		if slices.Contains(others, driver) {
+			return c, fault.New(fault.NotImplemented, "log driver %s is not in this build; there are %s", driver, strings.Join(Drivers(), ", "))
+		}
 		return c, fault.New(fault.Invalid, "error looking up logging plugin %[1]s: plugin %[1]q not found", driver)
 	}
-	for key, value := range options {
-		if err := c.set(key, value); err != nil {
-			return c, err
-		}
+	if err != nil {
+		return c, err
 	}
-	return c, nil
+	c.Local, c.Ships, c.MaxSize, c.MaxFiles, c.Compress = true, true, localSize, localFiles, !c.Hidden
+	if err := c.localFile(cache); err != nil {
+		return c, err
+	}
+	if c.MaxFiles < 2 { // a file that is being shipped is not taken away: there must be another to write to
+		c.MaxFiles, c.MaxSize = 2, max(1, c.MaxSize/2)
+	}
+	return c, c.expressions(own)
 }
 
-func (c *Config) set(key, value string) (err error) {
-	if c.Format == "none" {
-		return fault.New(fault.Invalid, "unknown log opt '%s' for none log driver", key)
+// common takes out the options that all drivers have: mode, and those of the cache, whose prefix is taken off.
+func (c *Config) common(options map[string]string) (own, cache map[string]string, err error) {
+	own, cache = map[string]string{}, map[string]string{}
+	for key, value := range options {
+		name, isCache := strings.CutPrefix(key, "cache-")
+		switch {
+		case key == "mode", key == "max-buffer-size", key == "cache-disabled":
+		case isCache && localKeys[name]:
+			cache[name] = value
+		default:
+			own[key] = value
+		}
 	}
-	switch key {
-	case "max-size":
-		if value == "-1" {
-			return nil // no limit, as without it
+	if c.Driver == "none" {
+		return own, cache, nil
+	}
+	switch mode := options["mode"]; mode {
+	case "", "blocking":
+	case "non-blocking":
+		c.NonBlock = true
+	default:
+		return nil, nil, fault.New(fault.Invalid, "logger: logging mode not supported: %s", mode)
+	}
+	c.Buffer = defaultBuffer
+	if size, ok := options["max-buffer-size"]; ok {
+		if !c.NonBlock {
+			return nil, nil, fault.New(fault.Invalid, "logger: max-buffer-size option is only supported with 'mode=non-blocking'")
 		}
-		if c.MaxSize, err = units.FromHumanSize(value); err != nil || c.MaxSize <= 0 {
-			return fault.New(fault.Invalid, "max-size must be a positive number: %s", value)
+		if c.Buffer, err = units.RAMInBytes(size); err != nil {
+			return nil, nil, fault.New(fault.Invalid, "error parsing option max-buffer-size: %v", err)
 		}
-	case "max-file":
-		if c.MaxFiles, err = strconv.Atoi(value); err != nil || c.MaxFiles < 1 {
+	}
+	if text := options["cache-disabled"]; text != "" {
+		if c.Hidden, err = strconv.ParseBool(text); err != nil {
+			return nil, nil, fault.New(fault.Invalid, "invalid value for option cache-disabled: %s", text)
+		}
+	}
+	return own, cache, nil
+}
+
+// localKeys are the options of the local driver, and with "cache-" before them those of spools.
+var localKeys = map[string]bool{
+	"max-size": true, "max-file": true, "compress": true, "labels": true, "labels-regex": true, "env": true, "env-regex": true, "tag": true,
+}
+
+func (c *Config) jsonFile(own map[string]string) (err error) {
+	c.Hidden = false
+	for _, key := range slices.Sorted(maps.Keys(own)) {
+		if !localKeys[key] {
+			return fault.New(fault.Invalid, "unknown log opt '%s' for json-file log driver", key)
+		}
+	}
+	if text, ok := own["max-size"]; ok {
+		c.SizeGiven = true
+		if text != "-1" { // no limit, as without it
+			if c.MaxSize, err = units.FromHumanSize(text); err != nil || c.MaxSize <= 0 {
+				return fault.New(fault.Invalid, "max-size must be a positive number: %s", text)
+			}
+		}
+	}
+	if text, ok := own["max-file"]; ok {
+		c.FilesGiven = true
+		if c.MaxFiles, err = strconv.Atoi(text); err != nil || c.MaxFiles < 1 {
 			return fault.New(fault.Invalid, "max-file cannot be less than 1")
 		}
-	case "labels":
-		c.labels = strings.Split(value, ",")
-	case "env":
-		c.env = strings.Split(value, ",")
-	case "labels-regex":
-		if c.labelsRegex, err = regexp.Compile(value); err != nil {
-			return fault.Wrap(fault.Invalid, err, "log opt labels-regex")
-		}
-	case "env-regex":
-		if c.envRegex, err = regexp.Compile(value); err != nil {
-			return fault.Wrap(fault.Invalid, err, "log opt env-regex")
-		}
-	case "tag":
-		c.Tag = value
-	case "compress":
-		if yes, err := strconv.ParseBool(value); err != nil {
-			return fault.New(fault.Invalid, "log opt compress: %q is neither true nor false", value)
-		} else if yes {
-			return fault.New(fault.NotImplemented, "log opt compress=true is not in this build: rotated logs stay plain; leave it out")
-		}
-	case "mode":
-		switch value {
-		case "blocking":
-		case "non-blocking":
-			return fault.New(fault.NotImplemented, "log opt mode=non-blocking is not in this build; leave it out")
-		default:
-			return fault.New(fault.Invalid, "logger: logging mode not supported: %s", value)
-		}
-	case "max-buffer-size":
-		return fault.New(fault.Invalid, "logger: max-buffer-size option is only supported with 'mode=non-blocking'")
-	default:
-		return fault.New(fault.Invalid, "unknown log opt '%s' for %s log driver", key, c.Format)
 	}
-	return nil
+	if text, ok := own["compress"]; ok {
+		if c.Compress, err = strconv.ParseBool(text); err != nil {
+			return fault.New(fault.Invalid, "log opt compress: %q is neither true nor false", text)
+		}
+		if c.Compress && (c.MaxFiles == 1 || c.MaxSize == -1) {
+			return fault.New(fault.Invalid, "compress cannot be true when max-file is less than 2 or max-size is not set")
+		}
+	}
+	return c.expressions(own)
 }
 
-// Attr is one extra field of each line.
-type Attr struct{ Key, Value string }
+// localFile reads the options of the local driver, or of a spool.
+func (c *Config) localFile(own map[string]string) (err error) {
+	if text, ok := own["max-size"]; ok {
+		if c.MaxSize, err = units.FromHumanSize(text); err != nil {
+			return fault.New(fault.Invalid, "invalid value for max-size: %s: %v", text, err)
+		}
+		if c.MaxSize <= 0 {
+			return fault.New(fault.Invalid, "max-size must be a positive number")
+		}
+	}
+	if text, ok := own["max-file"]; ok {
+		if c.MaxFiles, err = strconv.Atoi(text); err != nil {
+			return fault.New(fault.Invalid, "invalid value for max-file: %s: %v", text, err)
+		}
+		if c.MaxFiles < 1 {
+			return fault.New(fault.Invalid, "max-file cannot be less than 1")
+		}
+	}
+	if text, ok := own["compress"]; ok {
+		if c.Compress, err = strconv.ParseBool(text); err != nil {
+			return fault.New(fault.Invalid, "invalid boolean value for compress: %v", err)
+		}
+	}
+	if c.Compress && c.MaxFiles <= 1 {
+		return fault.New(fault.Invalid, "compression cannot be enabled when max file count is 1")
+	}
+	return c.expressions(own)
+}
 
-// Attrs picks the labels and variables that the options ask for, sorted by name. Later kinds win, as in Docker: labels, then env.
-func (c Config) Attrs(labels map[string]string, env []string) []Attr {
-	picked := map[string]string{}
-	for name, v := range labels {
-		if slices.Contains(c.labels, name) || c.labelsRegex != nil && c.labelsRegex.MatchString(name) {
-			picked[name] = v
-		}
+// expressions checks what is compiled when the container starts.
+func (c *Config) expressions(own map[string]string) error {
+	_, err := (&sink.Info{Config: own}).Attrs(nil)
+	return err
+}
+
+// Bound bounds a json-file that has no max-size of its own to so many bytes in all.
+func (c *Config) Bound(bytes int64) {
+	if bytes <= 0 || c.Driver != "json-file" || c.SizeGiven {
+		return
 	}
-	for _, kv := range env {
-		name, v, ok := strings.Cut(kv, "=")
-		if ok && (slices.Contains(c.env, name) || c.envRegex != nil && c.envRegex.MatchString(name)) {
-			picked[name] = v
-		}
+	if !c.FilesGiven {
+		c.MaxFiles = boundFiles
 	}
-	var all []Attr
-	for name, v := range picked {
-		all = append(all, Attr{name, v})
+	c.MaxSize = max(1, bytes/int64(c.MaxFiles))
+}
+
+// boundFiles is into how many files a bounded log is cut: less, and more of it goes with each rotation.
+const boundFiles = 5
+
+// Format is the keeper's name for what it writes.
+func (c *Config) Format() string {
+	if c.Local {
+		return "local"
 	}
-	slices.SortFunc(all, func(a, b Attr) int { return strings.Compare(a.Key, b.Key) })
-	return all
+	return c.Driver
+}
+
+// NewSink makes the way to a container's collector.
+func NewSink(driver string, info *sink.Info, journal string) (sink.Sink, error) {
+	switch driver {
+	case "journald":
+		return journald.New(info, cmp.Or(journal, journald.Socket))
+	case "syslog":
+		return syslog.New(info)
+	case "gelf":
+		return gelf.New(info)
+	case "fluentd":
+		return fluentd.New(info)
+	}
+	return nil, fault.New(fault.Internal, "log driver %s has no collector", driver)
 }

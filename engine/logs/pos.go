@@ -110,3 +110,20 @@ func (r *Reader) Waiting() bool {
 	_, n := r.format.cut(r.buf)
 	return n > 0
 }
+
+// Has reports whether a log has a plain file of that inode.
+func Has(path string, inode uint64) bool {
+	missing := 0
+	for n := 0; missing < 2; n++ {
+		st, err := os.Lstat(numbered(path, n))
+		if err != nil {
+			missing++
+			continue
+		}
+		missing = 0
+		if inodeOf(st) == inode {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,255 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/base/fault"
+	"berth/engine/container"
+	"berth/engine/logs"
+	"berth/engine/logs/ship"
+	"berth/engine/logs/sink"
+)
+
+// Containers' output goes to collectors from their spools. A spool outlives its container where it was not shipped to its end:
+//
+//	DATA-ROOT/containers/ID/container-cached.log     the spool of a container
+//	DATA-ROOT/logs/ID/spool, note.json               that of a removed one, shipped for leftPatience more
+
+// leftPatience is how long a collector may be away before what removed containers left is thrown away.
+const leftPatience = time.Hour
+
+// shipments are all that is being shipped.
+type shipments struct {
+	mu   sync.Mutex // held over starting and stopping, which does not wait for collectors
+	byID map[string]*shipment
+	left sync.WaitGroup // of removed containers
+}
+
+type shipment struct {
+	*ship.Shipper
+	ended <-chan struct{} // of the run that it ships
+}
+
+// shipLog has a container's spool shipped, if it has one, until the end of the run that is the present or the last one.
+func (e *Engine) shipLog(c *entry) {
+	r := c.record()
+	cfg, err := e.logSettings(r)
+	if err != nil || !cfg.Ships {
+		return
+	}
+	s := &e.ships
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ended := c.endedChan()
+	if old := s.byID[c.id]; old != nil {
+		if old.ended == ended {
+			return
+		}
+		old.Stop()
+		delete(s.byID, c.id)
+	}
+	if e.closing() || c.isGone() {
+		return
+	}
+	out, err := logs.NewSink(cfg.Driver, logInfo(r), e.cfg.JournalSocket)
+	if err != nil {
+		e.log.Error("a container's output cannot be shipped", "container", c.id, "error", err)
+		return
+	}
+	sc := ship.Config{
+		ID: c.id, Spool: e.logPath(r), Sink: out, Ended: ended, Watcher: &e.watch, Log: e.log, NonBlock: cfg.NonBlock, Buffer: cfg.Buffer,
+	}
+	if !cfg.NonBlock {
+		sc.Older = func(ctx context.Context, inode uint64) { e.shippedOlder(ctx, c.id, inode) }
+	}
+	x, err := ship.Start(sc)
+	if err != nil {
+		e.log.Error("a container's output cannot be shipped", "container", c.id, "error", err)
+		return
+	}
+	if s.byID == nil {
+		s.byID = map[string]*shipment{}
+	}
+	s.byID[c.id] = &shipment{x, ended}
+}
+
+// shippedOlder tells the keeper what may be rotated away.
+func (e *Engine) shippedOlder(ctx context.Context, id string, inode uint64) {
+	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
+	defer cancel()
+	if err := e.keeper.ShippedLog(ctx, id, inode); err != nil && ctx.Err() == nil {
+		e.log.Debug("the keeper was not told what was shipped", "container", id, "error", err)
+	}
+}
+
+// status gives how the shipping of a container goes.
+func (s *shipments) status(id, spool string) ship.Status {
+	s.mu.Lock()
+	x := s.byID[id]
+	s.mu.Unlock()
+	if x != nil {
+		return x.Status()
+	}
+	_, sent, dropped, _ := ship.ReadMark(spool)
+	return ship.Status{Sent: sent, Dropped: dropped}
+}
+
+// leftNote is what is needed to go on shipping the spool of a removed container.
+type leftNote struct {
+	Version int        `json:"version"` // 1
+	Driver  string     `json:"driver"`
+	Info    *sink.Info `json:"info"`
+	Removed time.Time  `json:"removed"`
+}
+
+func (e *Engine) leftDir(id string) string { return filepath.Join(e.cfg.DataRoot, "logs", id) }
+
+// leaveLog takes what was not shipped yet out of a container that is being removed, and has it shipped from there. Nothing waits for a
+// collector, and nothing is lost with a container that ends at once, as one of run --rm does.
+func (e *Engine) leaveLog(c *entry) {
+	r := c.record()
+	e.ships.mu.Lock()
+	x := e.ships.byID[c.id]
+	delete(e.ships.byID, c.id)
+	e.ships.mu.Unlock()
+	if x == nil {
+		return
+	}
+	x.Stop()
+	if x.Finished() || x.Status().Behind == 0 {
+		return
+	}
+	if err := e.moveSpool(r); err != nil {
+		e.log.Error("output of a removed container was not shipped and is lost", "container", c.id, "error", err)
+		return
+	}
+	e.shipLeft(c.id)
+}
+
+// moveSpool moves the files of a spool. The note comes last: without it there is nothing to be shipped.
+func (e *Engine) moveSpool(r *container.Record) error {
+	dir, spool := e.leftDir(r.ID), e.logPath(r)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	names, err := os.ReadDir(filepath.Dir(spool))
+	if err != nil {
+		return err
+	}
+	for _, f := range names {
+		suffix, ok := strings.CutPrefix(f.Name(), filepath.Base(spool))
+		if !ok || strings.HasSuffix(suffix, ".gz") { // compressed is what was shipped
+			continue
+		}
+		if err := os.Rename(filepath.Join(filepath.Dir(spool), f.Name()), filepath.Join(dir, "spool"+suffix)); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(leftNote{Version: 1, Driver: r.Spec.Log.Driver, Info: logInfo(r), Removed: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "note.json"), b, 0o600)
+}
+
+// shipLeft ships what a removed container left, and then removes that.
+func (e *Engine) shipLeft(id string) {
+	dir := e.leftDir(id)
+	var note leftNote
+	b, err := os.ReadFile(filepath.Join(dir, "note.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &note)
+	}
+	if err == nil && (note.Version != 1 || note.Info == nil) {
+		err = fault.New(fault.Internal, "its note has version %d", note.Version)
+	}
+	var out sink.Sink
+	if err == nil {
+		out, err = logs.NewSink(note.Driver, note.Info, e.cfg.JournalSocket)
+	}
+	var x *ship.Shipper
+	ended := make(chan struct{})
+	close(ended)
+	if err == nil {
+		x, err = ship.Start(ship.Config{ID: id, Spool: filepath.Join(dir, "spool"), Sink: out, Ended: ended, Watcher: &e.watch, Log: e.log})
+	}
+	if err != nil {
+		e.log.Warn("output of a removed container is not shipped", "container", id, "error", err)
+		os.RemoveAll(dir)
+		return
+	}
+	e.ships.left.Go(func() {
+		defer x.Stop()
+		t := time.NewTimer(time.Until(note.Removed.Add(leftPatience)))
+		defer t.Stop()
+		select {
+		case <-e.done:
+			return // the next engine goes on
+		case <-x.Done():
+		case <-t.C:
+			x.Stop()
+			e.log.Warn("output of a removed container was not taken by its collector and is thrown away", "container", id, "bytes", x.Status().Behind)
+		}
+		os.RemoveAll(dir)
+	})
+}
+
+// openLogs goes on with what the last engine shipped and compressed.
+func (e *Engine) openLogs() {
+	e.keeper.OnRotated(e.packLater)
+	e.work.Go(e.packLogs)
+	for _, c := range e.index.all() {
+		r := c.record()
+		cfg, err := e.logSettings(r)
+		if err != nil {
+			continue
+		}
+		if cfg.Compress && logs.Unpacked(e.logPath(r)) {
+			e.packLater(c.id)
+		}
+		if !cfg.Ships {
+			continue
+		}
+		if _, err := os.Lstat(e.logPath(r)); err == nil || c.snapshot().State.Status.Alive() {
+			e.shipLog(c)
+		}
+	}
+	left, _ := os.ReadDir(filepath.Join(e.cfg.DataRoot, "logs"))
+	for _, d := range left {
+		e.shipLeft(d.Name())
+	}
+}
+
+// closeLogs ends all shipping; e.done is closed.
+func (e *Engine) closeLogs() {
+	e.ships.mu.Lock()
+	defer e.ships.mu.Unlock()
+	for _, x := range e.ships.byID {
+		x.Stop()
+	}
+	e.ships.byID = nil
+	e.ships.left.Wait()
+}
+
+// logChanged is called when a container has started, and when its output has ended.
+func (e *Engine) logChanged(c *entry, alive bool) {
+	if e.closing() {
+		return
+	}
+	cfg, err := e.logSettings(c.record())
+	if err != nil {
+		return
+	}
+	if cfg.Compress && !alive {
+		e.packLater(c.id)
+	}
+	if cfg.Ships {
+		e.work.Go(func() { e.shipLog(c) })
+	}
+}
