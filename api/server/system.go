@@ -40,6 +40,7 @@ type About struct {
 	TLSVerify    bool
 	Seccomp      string // profile: "builtin", "unconfined", or a file
 	NoNewPrivs   bool
+	Authorizers  []string        // names of the plugins that decide about requests
 	Registries   wire.Registries // how registries are reached
 }
 
@@ -75,7 +76,12 @@ func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
 	f := &wire.Facts{
 		Version: a.Version, Commit: a.Commit, BuildTime: a.BuildTime, Experimental: a.Experimental, Debug: a.Debug, Labels: a.Labels,
 		KernelVersion: probe.Release(), NCPU: runtime.NumCPU(), Goroutines: runtime.NumGoroutine(), SystemTime: s.now().Format(time.RFC3339Nano),
-		Controllers: map[string]bool{}, Registries: a.Registries,
+		Controllers: map[string]bool{}, Registries: a.Registries, Authorization: a.Authorizers,
+	}
+	if bus, ok := s.cfg.Events.(interface {
+		Count() (published uint64, listeners int)
+	}); ok {
+		_, f.Listeners = bus.Count()
 	}
 	if s.cfg.System != nil {
 		f.Engine = s.cfg.System.Info(ctx)

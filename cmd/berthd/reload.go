@@ -36,6 +36,12 @@ var live = map[string]func(*reloader, config) error{
 	"labels":                nil, // About has them
 	"experimental":          nil,
 	"live-restore":          nil, // always on
+	"trash-window":          reloadRemoval,
+	"trash-min-free":        reloadRemoval,
+	"gc-high":               reloadRemoval,
+	"gc-low":                reloadRemoval,
+	"gc-keep":               reloadRemoval,
+	"gc-min-age":            reloadRemoval,
 	"shutdown-timeout":      func(r *reloader, c config) error { r.rooms.patience.Store(int64(c.ShutdownTimeout)); return nil },
 	"authorization-plugins": func(r *reloader, c config) error { r.rooms.authzNames.Store(&c.AuthZ); return nil },
 	"registry-mirrors": func(r *reloader, c config) error {
@@ -128,7 +134,8 @@ func (r *reloader) keep(next config, all []server.Setting) {
 		}
 	}
 	a, said := about(r.cfg), about(next)
-	a.Debug, a.Labels, a.Experimental, a.Registries.Mirrors, a.Registries.Insecure = said.Debug, said.Labels, said.Experimental, said.Registries.Mirrors, said.Registries.Insecure
+	a.Debug, a.Labels, a.Experimental, a.Authorizers = said.Debug, said.Labels, said.Experimental, said.Authorizers
+	a.Registries.Mirrors, a.Registries.Insecure = said.Registries.Mirrors, said.Registries.Insecure
 	r.tell(a)
 }
 

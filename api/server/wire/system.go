@@ -38,6 +38,8 @@ type Facts struct {
 	BackingFS       string
 	OpenFiles       int
 	Goroutines      int
+	Listeners       int             // to events
+	Authorization   []string        // names of the plugins that decide about requests
 	SystemTime      string          // RFC 3339
 	Controllers     map[string]bool // cgroup controllers that containers can be limited by
 	SwapLimit       bool
@@ -61,10 +63,10 @@ func Info(f *Facts, v Version) any {
 	i := &system.Info{
 		ID: f.ID, Containers: e.Containers, ContainersRunning: e.Running, ContainersPaused: e.Paused, ContainersStopped: e.Stopped, Images: f.Images,
 		Driver: e.Driver, DriverStatus: [][2]string{{"Backing Filesystem", f.BackingFS}, {"Supports d_type", "true"}, {"Native Overlay Diff", "true"}},
-		Plugins:     system.PluginsInfo{Volume: list(f.VolumeDrivers), Network: networkDrivers(f), Log: []string{"json-file", "none"}},
+		Plugins:     system.PluginsInfo{Volume: list(f.VolumeDrivers), Network: networkDrivers(f), Authorization: f.Authorization, Log: []string{"json-file", "none"}},
 		MemoryLimit: f.Controllers["memory"], SwapLimit: f.SwapLimit, CPUCfsPeriod: f.Controllers["cpu"], CPUCfsQuota: f.Controllers["cpu"],
 		CPUShares: f.Controllers["cpu"], CPUSet: f.Controllers["cpuset"], PidsLimit: f.Controllers["pids"], IPv4Forwarding: f.IPv4Forwarding,
-		Debug: f.Debug, NFd: f.OpenFiles, OomKillDisable: f.OOMKillDisable, NGoroutines: f.Goroutines, SystemTime: f.SystemTime,
+		Debug: f.Debug, NFd: f.OpenFiles, OomKillDisable: f.OOMKillDisable, NGoroutines: f.Goroutines, NEventsListener: f.Listeners, SystemTime: f.SystemTime,
 		LoggingDriver: e.LogDriver, CgroupDriver: e.CgroupDriver, CgroupVersion: e.CgroupVersion, KernelVersion: f.KernelVersion,
 		OperatingSystem: f.OperatingSystem, OSVersion: f.OSVersion, OSType: "linux", Architecture: machine(),
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: f.Registries.config(), NCPU: f.NCPU, MemTotal: f.MemTotal,
