@@ -150,11 +150,24 @@ func (j *Journal) send(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	_, _, err = conn.(*net.UnixConn).WriteMsgUnix(nil, unix.UnixRights(int(f.Fd())), nil)
-	if err != nil {
+	if err = passFile(conn.(*net.UnixConn), f); err != nil {
 		j.conn.Close()
 	}
 	return err
+}
+
+// passFile sends an empty datagram with a descriptor; net's own call for that refuses connected datagram sockets.
+func passFile(conn *net.UnixConn, f *os.File) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Write(func(fd uintptr) bool {
+		sent = unix.Sendmsg(int(fd), nil, unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL)
+		return sent != unix.EAGAIN
+	})
+	return errors.Join(err, sent)
 }
 
 // sealed makes a memfd that nobody can change any more, as journald wants it.

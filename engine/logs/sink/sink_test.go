@@ -1,0 +1,53 @@
+package sink
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// TestQuiet: the end of a stream on which nobody answers is noticed before the next write, which goes to the next listener.
+func TestQuiet(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := Conn{Network: "tcp", Address: l.Addr().String(), Quiet: true}
+	defer c.Close()
+	for _, word := range []string{"one", "two"} {
+		if err := c.Write(context.Background(), []byte(word)); err != nil {
+			t.Fatal(err)
+		}
+		peer, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 3)
+		if _, err := io.ReadFull(peer, b); err != nil || string(b) != word {
+			t.Errorf("%q, %v", b, err)
+		}
+		peer.Close()
+		<-c.gone
+	}
+}
+
+// TestHung: a collector that does not read keeps nobody longer than the context.
+func TestHung(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := Conn{Network: "tcp", Address: l.Addr().String(), Quiet: true}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	err = c.Write(ctx, make([]byte, 64<<20))
+	if err == nil || time.Since(start) > 5*time.Second {
+		t.Errorf("%v after %v", err, time.Since(start))
+	}
+}
