@@ -20,6 +20,7 @@ import (
 	"berth/api/server/wire"
 	"berth/base/event"
 	"berth/base/fault"
+	"berth/base/removal"
 	"berth/engine"
 	"berth/engine/container"
 	"berth/image/layer"

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"net/http"
 	"regexp"
@@ -13,7 +12,6 @@ import (
 	"berth/api/server/wire"
 	"berth/base/event"
 	"berth/base/fault"
-	"berth/engine/container"
 	"berth/network"
 	"berth/network/firewall"
 	"berth/network/ipam"

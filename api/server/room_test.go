@@ -22,6 +22,7 @@ import (
 
 	"berth/base/event"
 	"berth/base/fault"
+	"berth/base/removal"
 	"berth/engine/container"
 	"berth/network"
 	"berth/network/firewall"

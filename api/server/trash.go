@@ -114,16 +114,19 @@ func imageCollectPlan(s *Server, c *call) error {
 }
 
 func imageCollect(s *Server, c *call) error {
-	var plan removal.Plan
+	var plan collectPlan // what GET gave, whole
 	if err := c.strict(&plan); err != nil {
 		return err
+	}
+	if plan.Plan == nil || plan.Version != removal.Version {
+		return fault.New(fault.Invalid, "that is no plan of this engine")
 	}
 	for _, i := range plan.Remove {
 		if i.Kind != removal.Image || i.ID == "" || i.Look == "" {
 			return fault.New(fault.Invalid, "only a plan of images that the engine made can be applied")
 		}
 	}
-	out := s.cfg.Collector.Apply(c.ctx(), &plan)
+	out := s.cfg.Collector.Apply(c.ctx(), plan.Plan)
 	out.Removed, out.Skipped = nonNil(out.Removed), nonNil(out.Skipped)
 	return c.json(http.StatusOK, out)
 }

@@ -1,11 +1,9 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 
 	volumetypes "github.com/moby/moby/api/types/volume"
 

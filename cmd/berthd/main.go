@@ -32,7 +32,9 @@ import (
 	"berth/engine"
 	"berth/engine/container"
 	"berth/engine/plugin"
+	"berth/engine/trash"
 	"berth/image"
+	"berth/image/gc"
 	"berth/image/lazy"
 	"berth/image/remote"
 	"berth/image/transfer"
@@ -132,7 +134,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	again := &reloader{rooms: rooms, log: log, level: level, cfg: cfg}
 	s := server.New(server.Config{
 		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins,
-		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
+		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, Trash: rooms.trash, TrashWindow: rooms.trashWindow, Collector: rooms.gc, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
 		Checks: []server.Checker{rooms.engine, rooms.volumes, rooms.networks, rooms.plugins}, Waits: rooms.waits,
 		Access: access, Audit: server.Audit{Write: access.log.Write, All: cfg.Access.Audit},
 		Observe: observe.answered, Traces: observe.traces, Reload: again.reload,
@@ -203,12 +205,15 @@ type rooms struct {
 	volumes  *volume.Volumes
 	engine   *engine.Engine
 	waits    *wait.Registry
+	trash    *trash.Trash
+	gc       *gc.Collector
 	pidfile  string
 	log      *slog.Logger
 
 	// What a reload of daemon.json may change.
 	authzNames atomic.Pointer[[]string] // of authorization plugins
 	patience   atomic.Int64             // seconds that stopping all containers may take; negative: for ever
+	removal    atomic.Pointer[removalOptions]
 }
 
 // openRooms opens from the ground up. What was opened is closed again when a later room does not open.
@@ -233,12 +238,13 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	if err := errors.Join(os.MkdirAll(cfg.DataRoot, 0o710), os.MkdirAll(cfg.ExecRoot, 0o711)); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "making the engine's directories")
 	}
+	r.removal.Store(&cfg.Removal)
 	if r.events, err = openEvents(cfg, log); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
-	ic := image.Config{Root: filepath.Join(cfg.DataRoot, "image"), KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Events: r.imageEvent}
+	ic := image.Config{Root: filepath.Join(cfg.DataRoot, "image"), KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Trash: r.trashWindow, Events: r.imageEvent}
 	if r.images, err = openImages(ctx, cfg, ic, log); err != nil {
 		return nil, err
 	}
@@ -261,13 +267,14 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ec.Waits = r.waits
+	ec.Waits, ec.TrashWindow, ec.ImageUsed = r.waits, r.trashWindow, r.images.Used
 	if r.engine, err = engine.Open(ctx, ec, engine.Rooms{
 		Images: r.plugins.Over(engine.FromStore(r.images)), Networks: r.networks, Volumes: r.volumes, Keeper: r.keeper, Events: r.events,
 	}); err != nil {
 		return nil, err
 	}
 	r.images.UsedBy(r.engine.ImageUses)
+	r.openRemoval(cfg)
 	r.plugins.Attach(ctx, r.engine)
 	r.keeper.OnNew(r.repark)
 	if err := os.WriteFile(cfg.Pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
@@ -310,6 +317,7 @@ func (r *rooms) close() {
 	if r.pidfile != "" {
 		os.Remove(r.pidfile)
 	}
+	r.closeRemoval()
 	var errs []error
 	if r.engine != nil {
 		errs = append(errs, r.engine.Close())
@@ -398,6 +406,7 @@ func (r *rooms) imageEvent(e image.Event) {
 		attrs["name"] = e.Name
 	}
 	r.events.Publish(event.Event{Type: "image", Action: e.Action, ID: e.ID, Attributes: attrs})
+	r.imageCame(e.Action)
 }
 
 // networkConfig translates flags to the network room's words.
@@ -427,7 +436,7 @@ func (r *rooms) networkEvent(action, id, name, kind string, attrs map[string]str
 // volumeConfig translates flags to the volume room's words.
 func (r *rooms) volumeConfig(cfg config) volume.Config {
 	return volume.Config{
-		Root: filepath.Join(cfg.DataRoot, "volumes"), RunRoot: filepath.Join(cfg.ExecRoot, "volume"), Managed: r.plugins, Emit: r.volumeEvent, Log: r.log, Facts: probe.Host(),
+		Root: filepath.Join(cfg.DataRoot, "volumes"), RunRoot: filepath.Join(cfg.ExecRoot, "volume"), Managed: r.plugins, Trash: r.trashWindow, Emit: r.volumeEvent, Log: r.log, Facts: probe.Host(),
 	}
 }
 
@@ -490,7 +499,7 @@ func about(cfg config) server.About {
 	}
 	return server.About{
 		Version: version, Commit: commit, BuildTime: built, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: cfg.Labels, Hosts: cfg.Hosts,
-		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges,
+		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges, Authorizers: cfg.AuthZ,
 		Registries: wire.Registries{Mirrors: cfg.Image.mirrors(), Insecure: cfg.Image.Insecure, HTTPProxy: cfg.Image.HTTPProxy, HTTPSProxy: cfg.Image.HTTPSProxy, NoProxy: cfg.Image.NoProxy},
 	}
 }

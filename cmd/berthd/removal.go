@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,10 @@ import (
 
 	"berth/base/event"
 	"berth/base/fault"
+	"berth/engine/trash"
+	"berth/image"
+	"berth/image/gc"
+	"berth/kernel/disk"
 )
 
 // removalOptions is what the command line and daemon.json ask of what goes away, by itself or by hand, and of what is remembered.
@@ -34,7 +39,7 @@ func removalFlags(o *removalOptions) []option {
 		{"trash-min-free", "", "trash-min-free", `Delete the oldest of the trash before its time when less of the disk is free: a percentage ("10%") or a size ("5GB")`, &o.TrashMinFree},
 		{"gc-high", "", "gc-high", `Delete unused images when the disk is fuller: percent used ("90%"), or a size that must stay free ("10GB"); needs --gc-low`, &o.GCHigh},
 		{"gc-low", "", "gc-low", `Stop deleting images when the disk is no fuller: percent used ("80%"), or a size that is free ("20GB")`, &o.GCLow},
-		{"gc-keep", "", "gc-keep", `Images that are never collected: a pattern of names ("*/base:*"), "label=KEY[=VALUE]", or an id or digest; may be repeated`, &list{to: &o.GCKeep}},
+		{"gc-keep", "", "gc-keep", `Images that are never collected: a pattern of names ("*/base:*"), "label=KEY[=VALUE]", or an id or digest; may be repeated`, &list{to: &o.GCKeep, check: image.CheckKeep}},
 		{"gc-min-age", "", "gc-min-age", "Images that were used or fetched within this time are not collected", newSpan(&o.GCMinAge, 0)},
 	}
 }
@@ -51,6 +56,55 @@ func openEvents(cfg config, log *slog.Logger) (*event.Bus, error) {
 		return nil, err
 	}
 	return event.NewDurable(nil, j), nil
+}
+
+// openRemoval opens what removes by itself: the trash whose time is over, and images that nobody uses.
+func (r *rooms) openRemoval(cfg config) {
+	space := func() (disk.Space, error) { return disk.Of(cfg.DataRoot) }
+	r.trash = trash.Open(trash.Config{
+		Bins: []trash.Bin{r.engine, r.volumes, r.images}, Log: r.log,
+		Full: func() bool {
+			o := r.removal.Load()
+			s, err := space()
+			return err == nil && o.TrashMinFree.given() && o.TrashMinFree.short(s)
+		},
+		Settle: func(ctx context.Context) {
+			if err := r.images.Settle(ctx); err != nil {
+				r.log.Debug("what was in the trash is still being deleted", "error", err)
+			}
+		},
+	})
+	r.gc = gc.Open(gc.Config{Store: r.images, Space: space, Log: r.log, Settings: func() gc.Settings {
+		o := r.removal.Load()
+		return gc.Settings{High: o.GCHigh.level(), Low: o.GCLow.level(), Keep: o.GCKeep, MinAge: o.GCMinAge}
+	}})
+}
+
+func (r *rooms) closeRemoval() {
+	if r.gc != nil {
+		r.gc.Close()
+	}
+	if r.trash != nil {
+		r.trash.Close()
+	}
+}
+
+// trashWindow is how long what is removed now can be restored.
+func (r *rooms) trashWindow() time.Duration { return r.removal.Load().TrashWindow }
+
+// imageCame has the disk looked at when an image came.
+func (r *rooms) imageCame(action string) {
+	if r.gc != nil && (action == "pull" || action == "load" || action == "import") {
+		r.gc.Look()
+	}
+}
+
+// reloadRemoval takes over what may change while the engine runs. The size of the journal may not.
+func reloadRemoval(r *reloader, c config) error {
+	o := c.Removal
+	o.JournalSize = r.rooms.removal.Load().JournalSize
+	r.rooms.removal.Store(&o)
+	return nil
 }
 
 // span is a length of time.
@@ -163,4 +217,14 @@ func (o *removalOptions) check() error {
 		return fmt.Errorf("event-journal-size: at least %s", units.BytesSize(event.MinJournal))
 	}
 	return nil
+}
+
+func (w *watermark) level() gc.Level { return gc.Level{Used: w.Percent, Free: w.Free} }
+
+// short reports whether less is free than was asked for; a percentage is of what is free here.
+func (w *watermark) short(s disk.Space) bool {
+	if w.Percent > 0 {
+		return 100-s.Used() < w.Percent
+	}
+	return s.Free < w.Free
 }
