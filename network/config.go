@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"berth/base/plugin"
+	"berth/kernel/idmap"
 	"berth/network/ipam"
 )
 
@@ -40,6 +41,10 @@ type Config struct {
 	DNS, DNSSearch, DNSOptions []string // for containers that ask for none
 
 	DefaultNetworkOpts map[string]map[string]string // by driver: options of networks that do not set them
+
+	// UserNet makes a network namespace that belongs to a new user namespace with a mapping; nil: by a copy of this process,
+	// which takes the longer the more memory it has.
+	UserNet func(idmap.Pair) (fd int, err error)
 
 	Keeper Parker // nil: nothing outlives this process
 	// Emit tells an event: "create", "destroy", "connect", "disconnect". It must not call what changes networks or sandboxes,

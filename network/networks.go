@@ -17,6 +17,7 @@ import (
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/base/plugin"
+	"berth/kernel/idmap"
 	"berth/kernel/link"
 	"berth/network/driver"
 	"berth/network/driver/bridge"
@@ -148,7 +149,10 @@ func open(ctx context.Context, cfg Config) (_ *Networks, err error) {
 		return nil, err
 	}
 	n.pool = openPool(n.nsDir(), n.cfg.PoolSize, n.sandboxFiles(), n.log)
-	n.mapped.dir, n.mapped.log = n.nsDir(), n.log
+	n.mapped.dir, n.mapped.log, n.mapped.space = n.nsDir(), n.log, n.cfg.UserNet
+	if n.mapped.space == nil {
+		n.mapped.space = idmap.NetNamespace
+	}
 	return n, nil
 }
 

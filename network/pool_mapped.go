@@ -16,8 +16,9 @@ import (
 // start one after another, as all do with --userns-remap, the next ones are made ahead; mappings of --userns=auto
 // never come twice.
 type mapped struct {
-	dir string
-	log *slog.Logger
+	dir   string
+	space func(idmap.Pair) (fd int, err error)
+	log   *slog.Logger
 
 	mu   sync.Mutex
 	last string // mapping of the latest container
@@ -33,7 +34,7 @@ func (m *mapped) get(p idmap.Pair) (*slot, error) {
 	if ready := m.poolOf(p); ready != nil {
 		return ready.get()
 	}
-	return makeMapped(m.dir, p)
+	return m.make(p)
 }
 
 // poolOf gives the pool for a mapping, which begins with the second container in a row that has it.
@@ -52,7 +53,7 @@ func (m *mapped) poolOf(p idmap.Pair) *pool {
 	if old := m.pool; old != nil {
 		m.old.Go(old.close)
 	}
-	m.key, m.pool = key, startPool(mappedReady, func() (*slot, error) { return makeMapped(m.dir, p) }, m.log)
+	m.key, m.pool = key, startPool(mappedReady, func() (*slot, error) { return m.make(p) }, m.log)
 	return m.pool
 }
 
@@ -66,11 +67,13 @@ func (m *mapped) close() {
 	m.old.Wait()
 }
 
-// makeMapped makes a namespace with lo up and a socket in it, that belongs to a new user namespace.
-func makeMapped(dir string, p idmap.Pair) (*slot, error) {
+// make makes a namespace with lo up and a socket in it, that belongs to a new user namespace.
+func (m *mapped) make(p idmap.Pair) (*slot, error) {
 	s := &slot{id: id.New()}
-	s.key = filepath.Join(dir, id.Short(s.id))
-	return s.made(func(inside func() error) error { return netns.CreateFor(s.key, p, inside) })
+	s.key = filepath.Join(m.dir, id.Short(s.id))
+	return s.made(func(inside func() error) error {
+		return netns.CreateFor(s.key, func() (int, error) { return m.space(p) }, inside)
+	})
 }
 
 // made has a namespace made at s.key, and opens what a slot has.

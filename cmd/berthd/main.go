@@ -41,6 +41,7 @@ import (
 	"berth/kernel/probe"
 	"berth/network"
 	"berth/runtime/keeper"
+	"berth/runtime/launch"
 	"berth/runtime/spec"
 	"berth/volume"
 )
@@ -417,7 +418,7 @@ func (r *rooms) networkConfig(cfg config) network.Config {
 		BIP: n.BIP, BIP6: n.BIP6, FixedCIDR: n.Fixed, FixedCIDR6: n.Fixed6, Gateway4: n.Gateway, Gateway6: n.Gateway6, IPv6: n.IPv6,
 		DefaultPools: n.Pools, MTU: n.MTU, ICC: unless(n.NoICC), IPForward: unless(n.NoForward), Masquerade: unless(n.NoMasq), Firewall: unless(n.NoRules),
 		ObeyInput: n.ObeyInput, AllowDirect: n.Direct, NoForeign: n.NoForeign, DefaultBridge: n.Bridge, BindIP: n.BindIP, DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions,
-		DefaultNetworkOpts: n.Defaults, Keeper: r.keeper, Managed: r.plugins, Emit: r.networkEvent, Log: r.log,
+		DefaultNetworkOpts: n.Defaults, Keeper: r.keeper, Managed: r.plugins, Emit: r.networkEvent, UserNet: launch.NetNamespace, Log: r.log,
 	}
 }
 

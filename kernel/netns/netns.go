@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
-	"berth/kernel/idmap"
 )
 
 // Create makes a new network namespace, all links down, and bind mounts it on the file path, which must not exist: its
@@ -46,15 +45,15 @@ func CreateWith(path string, inside func() error) error {
 	return fault.In(err, "make network namespace")
 }
 
-// CreateFor is CreateWith for a namespace that belongs to a new user namespace with the mapping, whose root then rules
-// it. inside may do what the caller may: its thread stays in the caller's user namespace.
-func CreateFor(path string, p idmap.Pair, inside func() error) error {
+// CreateFor is CreateWith for a namespace that make gives, such as one of another user namespace, whose root rules it
+// (idmap.NetNamespace). inside may do what the caller may: its thread stays in the caller's user namespace.
+func CreateFor(path string, make func() (fd int, err error), inside func() error) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
 		return fault.Wrap(kind(err), err, "network namespace")
 	}
 	f.Close()
-	err = createFor(path, p, inside)
+	err = createFor(path, make, inside)
 	if err != nil {
 		unix.Unmount(path, unix.MNT_DETACH)
 		os.Remove(path)
@@ -62,8 +61,8 @@ func CreateFor(path string, p idmap.Pair, inside func() error) error {
 	return fault.In(err, "make network namespace")
 }
 
-func createFor(path string, p idmap.Pair, inside func() error) error {
-	fd, err := idmap.NetNamespace(p)
+func createFor(path string, make func() (fd int, err error), inside func() error) error {
+	fd, err := make()
 	if err != nil {
 		return err
 	}

@@ -204,7 +204,8 @@ func TestCreateFor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ns")
 	m := idmap.Map{{Inside: 0, Outside: 700000, Size: 10}}
 	var links []byte
-	if err := CreateFor(path, idmap.Pair{Users: m, Groups: m}, func() (err error) {
+	make := func() (int, error) { return idmap.NetNamespace(idmap.Pair{Users: m, Groups: m}) }
+	if err := CreateFor(path, make, func() (err error) {
 		links, err = os.ReadFile("/proc/thread-self/net/dev")
 		return err
 	}); err != nil {
@@ -227,7 +228,7 @@ func TestCreateFor(t *testing.T) {
 	if uid, err := unix.IoctlGetUint32(owner, unix.NS_GET_OWNER_UID); err != nil || uid != 0 {
 		t.Errorf("made by %d, %v", uid, err)
 	}
-	if err := CreateFor(path, idmap.Pair{Users: m, Groups: m}, nil); err == nil {
+	if err := CreateFor(path, make, nil); err == nil {
 		t.Error("made twice at one path")
 	}
 }

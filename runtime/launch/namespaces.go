@@ -52,6 +52,12 @@ func (c *compiler) namespaces() error {
 		delete(asked, n.kind)
 		switch {
 		case !ok:
+		case path == "" && n.kind == specs.UserNamespace && c.mapped():
+			// Its layers need a namespace with the mapping before there is a child: that one serves for both.
+			if err := c.checkMaps(); err != nil {
+				return err
+			}
+			c.joins = append(c.joins, join{n.kind, n.flag, c.mapping("make the container's user namespace")})
 		case path == "":
 			c.private |= n.flag
 		default:
@@ -206,11 +212,18 @@ func (c *compiler) userMaps() error {
 		}
 		return nil
 	}
-	if len(c.s.Linux.UIDMappings) == 0 || len(c.s.Linux.GIDMappings) == 0 {
-		return fault.New(fault.Invalid, "linux.uidMappings: a new user namespace needs uid and gid mappings")
+	if err := c.checkMaps(); err != nil {
+		return err
 	}
 	c.p.Clone.Maps = &Maps{UID: mapText(c.s.Linux.UIDMappings), GID: mapText(c.s.Linux.GIDMappings)}
 	c.p.Clone.Waits = true
+	return nil
+}
+
+func (c *compiler) checkMaps() error {
+	if len(c.s.Linux.UIDMappings) == 0 || len(c.s.Linux.GIDMappings) == 0 {
+		return fault.New(fault.Invalid, "linux.uidMappings: a new user namespace needs uid and gid mappings")
+	}
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -64,25 +63,4 @@ func classicOverlay(st *Step) (int, error) {
 	}
 	defer unix.Close(s.Map.NS)
 	return s.Mount(have, s.Work)
-}
-
-// userNamespace makes a user namespace with the maps and nobody in it, for id-mapped mounts, and gives
-// its descriptor. A namespace needs a process to begin with: the smallest Program there is, a child
-// that waits to be ended.
-func userNamespace(uids, gids string) (int, error) {
-	p := &Program{Slots: append([]string(nil), fixedNames...), Listener: NoSlot,
-		Clone: Clone{Flags: unix.CLONE_NEWUSER, Cgroup: NoSlot, PidNS: NoSlot, Waits: true, Maps: &Maps{UID: uids, GID: gids}}}
-	c := &compiler{p: p, kid: section{p: p}}
-	c.barrier(syncReady, "wait for the end")
-	c.kid.call("end", OpFail, Int(int(unix.ECANCELED)))
-	p.Child = c.kid.steps
-	proc, err := (&Launcher{}).Start(p, Stdio{In: -1, Out: -1, Err: -1})
-	if err != nil {
-		return -1, err
-	}
-	fd, err := unix.Open("/proc/"+strconv.Itoa(proc.PID)+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	_ = unix.Close(proc.PidFD)
-	_ = proc.Release() // the child fails as it was told to
-	_, _ = unix.Wait4(proc.PID, nil, 0, nil)
-	return fd, err
 }

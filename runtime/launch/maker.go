@@ -1,0 +1,83 @@
+package launch
+
+import (
+	"fmt"
+	"runtime"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"berth/kernel/idmap"
+)
+
+// NetNamespace gives a descriptor of a new network namespace that belongs to a new user namespace with the mapping, and
+// no process in either.
+func NetNamespace(p idmap.Pair) (int, error) {
+	if err := p.Check(); err != nil {
+		return -1, err
+	}
+	return emptyNamespace(&Maps{UID: p.Users.Proc(), GID: p.Groups.Proc()}, unix.CLONE_NEWNET, "net")
+}
+
+// userNamespace gives a descriptor of a new user namespace with the maps and nobody in it.
+func userNamespace(uids, gids string) (int, error) {
+	return emptyNamespace(&Maps{UID: uids, GID: gids}, 0, "user")
+}
+
+// emptyNamespace makes a user namespace, and others that belong to it, and gives the descriptor of one of them. A
+// namespace needs a process to begin with: a child that waits to be ended. It has our memory, so that none is copied
+// for it, and of that uses a table only.
+func emptyNamespace(maps *Maps, more uint64, kind string) (fd int, err error) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("make a user namespace: %w", err)
+	}
+	defer unix.Close(ends[0])
+	table, err := waitTable(ends[0], ends[1])
+	if err != nil {
+		unix.Close(ends[1])
+		return -1, err
+	}
+	pidfd := int32(-1)
+	args := &cloneArgs{
+		flags: unix.CLONE_NEWUSER | more | unix.CLONE_VM | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
+		pidfd: uint64(uintptr(unsafe.Pointer(&pidfd))), exitSignal: uint64(unix.SIGCHLD),
+	}
+	pid, errno := cloneRun(unsafe.Pointer(args), unsafe.Sizeof(*args), unsafe.Pointer(unsafe.SliceData(table)))
+	runtime.KeepAlive(&pidfd)
+	unix.Close(ends[1])
+	if errno != 0 {
+		_ = unix.Munmap(table)
+		return -1, &Error{Step: "make a user namespace", Call: "clone3(" + cloneFlags(args.flags) + ")", Errno: unix.Errno(errno)}
+	}
+	err = writeMaps(int(pid), maps)
+	if err == nil {
+		fd, err = unix.Open("/proc/"+strconv.Itoa(int(pid))+"/ns/"+kind, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	_ = unix.PidfdSendSignal(int(pidfd), unix.SIGKILL, nil, 0)
+	reap(int(pid))
+	closeFD(int(pidfd))
+	_ = unix.Munmap(table) // not before: it is the child's too
+	if err != nil {
+		return -1, fmt.Errorf("make a user namespace: %w", err)
+	}
+	return fd, nil
+}
+
+// waitTable is the table of a child that waits until the other end of its socket is closed. It closes that end of its
+// own first: a launcher that dies must not leave it waiting.
+func waitTable(theirs, own int) ([]byte, error) {
+	var b section
+	b.call("leave the launcher's end", unix.SYS_CLOSE, Int(theirs))
+	b.call("wait for the end", unix.SYS_READ, Int(own), Bytes(make([]byte, 8)), Int(1))
+	b.call("end", unix.SYS_EXIT_GROUP, Int(0))
+	l := newPlacing(b.steps, nil)
+	table, err := unix.Mmap(-1, 0, l.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes for a user namespace: %w", l.size, err)
+	}
+	l.mem = table
+	l.write(b.steps, nil, -1, uint64(address(table)))
+	return table, nil
+}
