@@ -14,9 +14,12 @@ import (
 // ownCommands are the top-level words that docker/cli has not, or that cli/tree leaves out.
 var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
 	"access":   newAccess,
+	"debug":    newDebug,
 	"explain":  newExplain,
+	"recreate": newRecreate,
 	"registry": func(d *command.DockerCli) *cobra.Command { return registry.New(d, becomeDaemon) },
 	"stack":    newStack,
+	"trash":    newTrash,
 }
 
 // extend adds to one of Docker's commands what only Berth has.
@@ -29,6 +32,8 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 	case "create":
 		extendShare(c, d)
 		extendPullMode(c, d)
+	case "logs":
+		extendLogs(c, d)
 	case "pull":
 		extendPull(c, d)
 	case "push":
@@ -41,6 +46,8 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 		extendPort(c, d)
 	case "update":
 		extendUpdate(c, d)
+	case "inspect":
+		extendInspect(c, d)
 	case "network":
 		extendNetwork(c, d)
 	case "volume":
@@ -48,6 +55,9 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 	case "container":
 		c.AddCommand(newHandOver(d))
 		for _, sub := range c.Commands() {
+			if sub.Name() == "prune" {
+				extendPrune(sub, d, "containers", nil)
+			}
 			extend(sub, d)
 		}
 	case "info":
@@ -55,8 +65,13 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 	case "system":
 		c.Short = "Manage Berth"
 		for _, sub := range c.Commands() {
-			if sub.Name() == "info" {
+			switch sub.Name() {
+			case "info":
 				extendInfo(sub, d)
+			case "prune":
+				extendSystemPrune(sub, d)
+			case "df":
+				extendUsage(sub, d)
 			}
 		}
 		c.AddCommand(newShutdown(d), newCheck(d), newWaits(d), newReload(d), newSupportBundle(d))

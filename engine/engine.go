@@ -20,6 +20,7 @@ import (
 	"berth/engine/container"
 	"berth/engine/health"
 	"berth/engine/logs"
+	"berth/engine/runtimes"
 	"berth/engine/store"
 	"berth/engine/userns"
 	"berth/image"
@@ -40,6 +41,8 @@ type Config struct {
 	DefaultIPCMode  string // "private" or "shareable"
 	DefaultShmSize  int64  // bytes
 	DefaultUlimits  []container.Ulimit
+
+	Runtimes *runtimes.Set // beside the built-in one; nil: none
 
 	Init     bool   // run an init in every container that does not say otherwise
 	InitPath string // host path of a static init binary; "" where there is none
@@ -251,8 +254,12 @@ func (e *Engine) Events() *event.Bus { return e.events }
 func (e *Engine) Info(ctx context.Context) Facts {
 	f := Facts{
 		CgroupDriver: cmp.Or(e.cfg.CgroupDriver, driverDirectories), CgroupVersion: "1", CgroupParent: e.cfg.CgroupParent, DataRoot: e.cfg.DataRoot, ExecRoot: e.cfg.ExecRoot,
-		Driver: "overlay2", DefaultRuntime: runtimeName, InitBinary: filepath.Base(e.cfg.InitPath), LogDriver: e.cfg.LogDriver, BootID: e.boot,
+		Driver: "overlay2", DefaultRuntime: e.cfg.Runtimes.Default(), Runtimes: e.runtimeFacts(ctx), InitBinary: filepath.Base(e.cfg.InitPath), LogDriver: e.cfg.LogDriver, BootID: e.boot,
 		Userns: e.cfg.Userns.Remaps(), AppArmor: e.confinement.apparmor, SELinux: e.confinement.labels != nil,
+	}
+	if cfg, err := logs.Configure(e.cfg.LogDriver, e.cfg.LogOpts); err == nil {
+		cfg.Bound(e.cfg.LogBound)
+		f.LogsUnbounded = cfg.Driver == "json-file" && cfg.MaxSize <= 0
 	}
 	if e.layout.Mode == cgroup.V2 {
 		f.CgroupVersion = "2"
@@ -279,6 +286,3 @@ func (e *Engine) Info(ctx context.Context) Facts {
 	f.KeeperPID = int(e.keeperPID.Load())
 	return f
 }
-
-// runtimeName is what inspect shows as the runtime of every container.
-const runtimeName = "berth"

@@ -126,7 +126,9 @@ type Facts struct {
 	CgroupParent                         string
 	DataRoot, ExecRoot, Driver           string
 	DefaultRuntime, InitBinary           string
+	Runtimes                             []RuntimeFact // beside the built-in one
 	LogDriver                            string
+	LogsUnbounded                        bool // a container that says nothing has a log without limit
 	KeeperPID                            int
 	BootID                               string
 	CDIDirs                              []string

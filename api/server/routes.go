@@ -140,6 +140,8 @@ func routes() []route {
 
 		{method: get, path: "/berth/v1/openapi.json", handle: openAPI, own: true},
 		{method: get, path: "/berth/v1/containers/{name}/explain", handle: explain, own: true},
+		{method: get, path: "/berth/v1/containers/{name}/logs", handle: needLogs(containerLogStatus), own: true},
+		{method: post, path: "/berth/v1/containers/{name}/logs/clear", handle: needLogs(clearLogs), own: true},
 		{method: get, path: "/berth/v1/kernel", handle: kernelFacilities, own: true},
 		{method: get, path: "/berth/v1/network/rules", handle: needNetworks(networkRules), own: true},
 		{method: get, path: "/berth/v1/port/audit", handle: needNetworks(portAudit), own: true},

@@ -104,7 +104,7 @@ func (s *Server) facts(ctx context.Context, root string) *wire.Facts {
 	if layout, err := cgroup.Detect(); err == nil {
 		limits(f, layout)
 	}
-	f.Warnings = append(s.openSockets(), f.Warnings...)
+	f.Warnings = append(append(s.openSockets(), f.Warnings...), logWarnings(&f.Engine)...)
 	return f
 }
 

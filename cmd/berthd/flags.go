@@ -56,8 +56,9 @@ type config struct {
 
 	Labels          []string // of the engine, "key=value"
 	Init            bool     // run a reaping init in every container
-	LogDriver       string   // json-file or none
+	LogDriver       string   // one of logs.Drivers
 	LogOpts         map[string]string
+	Logs            logConfig
 	DefaultUlimits  []*units.Ulimit
 	DefaultShmSize  int64  // bytes
 	DefaultIPCMode  string // private or shareable
@@ -77,6 +78,7 @@ type config struct {
 	DNSSearch       []string
 	DNSOptions      []string
 	Access          accessOptions
+	Runtimes        runtimeOptions
 	AuthZ           []string // plugins that are asked about each request, in their order
 	Metrics         string   // HOST:PORT of /metrics; "" none
 	ShutdownTimeout int      // seconds that stopping containers may take; -1 for ever
@@ -182,9 +184,15 @@ func (c *config) complete(set *pflag.FlagSet, options []option) error {
 		}
 		*dir.path = abs
 	}
+	if err := c.checkLogs(); err != nil {
+		return err
+	}
 	if c.DataRoot != defaultDataRoot {
 		sum := sha256.Sum256([]byte(c.DataRoot))
 		c.ID = hex.EncodeToString(sum[:])[:6]
+	}
+	if _, err := c.Runtimes.set(); err != nil {
+		return err
 	}
 	if c.Net.MTU < 0 || c.Net.MTU > 65535 {
 		return fmt.Errorf("invalid default MTU: %d", c.Net.MTU)

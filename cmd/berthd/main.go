@@ -466,7 +466,9 @@ func engineConfig(cfg config, log *slog.Logger) (engine.Config, error) {
 		c.DefaultUlimits = append(c.DefaultUlimits, container.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
 	cfg.Fields.into(&c)
-	return c, nil
+	cfg.Logs.into(&c)
+	c.Runtimes, err = cfg.Runtimes.set()
+	return c, err
 }
 
 // seccompProfile gives the default profile's text: a word stays, anything else is a file.
@@ -499,7 +501,7 @@ func about(cfg config) server.About {
 		profile = spec.Builtin
 	}
 	return server.About{
-		Version: version, Commit: commit, BuildTime: built, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: cfg.Labels, Hosts: cfg.Hosts,
+		Version: version, Commit: commit, BuildTime: built, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: append(slices.Clone(cfg.Labels), cfg.Logs.labels()...), Hosts: cfg.Hosts,
 		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges, Authorizers: cfg.AuthZ,
 		Registries: wire.Registries{Mirrors: cfg.Image.mirrors(), Insecure: cfg.Image.Insecure, HTTPProxy: cfg.Image.HTTPProxy, HTTPSProxy: cfg.Image.HTTPSProxy, NoProxy: cfg.Image.NoProxy},
 	}

@@ -57,11 +57,8 @@ func table(c *config) []option {
 		{"label", "", "labels", "Label of this engine, key=value; may be repeated", &list{to: &c.Labels, check: checkLabel}},
 		{"live-restore", "", "live-restore", "Accepted for dockerd's sake: containers always outlive the engine", &fixed{accepts: "true", flag: true, why: "containers always outlive the engine; stop them with 'berth system shutdown'"}},
 		{"storage-driver", "s", "storage-driver", `Storage driver; only "overlay2"`, &fixed{accepts: "overlay2", why: "the only storage driver is overlay2"}},
-		{"default-runtime", "", "default-runtime", `Runtime of containers; only the built-in "berth"`, &fixed{accepts: "berth", why: "the only runtime is the built-in one, berth"}},
 
 		{"init", "", "init", "Run an init in every container that reaps processes and forwards signals", &boolean{to: &c.Init}},
-		{"log-driver", "", "log-driver", `Where containers' output goes by default: "json-file", "none"`, newText(&c.LogDriver, "json-file", "json-file", "none")},
-		{"log-opt", "", "log-opts", "Default option of the log driver, key=value; may be repeated", &pairs{to: &c.LogOpts}},
 		{"default-ulimit", "", "default-ulimits", "Default ulimit of containers, name=soft[:hard]; may be repeated", &ulimits{to: &c.DefaultUlimits}},
 		{"default-shm-size", "", "default-shm-size", "Default size of /dev/shm", newSize(&c.DefaultShmSize, defaultShmSize)},
 		{"default-ipc-mode", "", "default-ipc-mode", `Default IPC namespace of containers: "private", "shareable"`, newText(&c.DefaultIPCMode, "private", "private", "shareable")},
@@ -81,7 +78,7 @@ func table(c *config) []option {
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
 		{"version", "v", "", "Print the version and exit", &boolean{to: &c.Version}},
 		{"help", "h", "", "Print this help and exit", &boolean{to: new(bool)}},
-	}, slices.Concat(networkOptions(&c.Net), transferOptions(&c.Image), fieldOptions(&c.Fields), removalFlags(&c.Removal), usernsFlags(&c.Userns), accessFlags(&c.Access), missing())...)
+	}, slices.Concat(logOptions(c), networkOptions(&c.Net), transferOptions(&c.Image), fieldOptions(&c.Fields), removalFlags(&c.Removal), usernsFlags(&c.Userns), accessFlags(&c.Access), runtimeFlags(&c.Runtimes), missing())...)
 }
 
 // missing lists what dockerd has and this build refuses.
@@ -104,7 +101,6 @@ func missing() []option {
 	refuse(noContainerd, false, "containerd", "containerd-namespace", "containerd-plugins-namespace")
 	refuse(noContainerd, true, "cri-containerd")
 	refuse(noSwarm, false, "swarm-default-advertise-addr", "node-generic-resource|node-generic-resources")
-	refuse("the only runtime is the built-in one, berth", false, "add-runtime|runtimes")
 	refuse("the init that --init runs is built in", false, "init-path")
 	refuse("there are no switchable features in this build", false, "feature|features")
 	refuse("there is no NRI in this build", false, "nri-opts")

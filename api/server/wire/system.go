@@ -57,13 +57,26 @@ type NetworkFacts struct {
 	Firewall string          // "nftables"; "" where rules are switched off
 }
 
+// runtimesOf gives the runtimes that containers can ask for, with what they say of themselves.
+func runtimesOf(e *engine.Facts) map[string]system.RuntimeWithStatus {
+	out := map[string]system.RuntimeWithStatus{"berth": {Runtime: system.Runtime{Path: "berth-oci"}}}
+	for _, r := range e.Runtimes {
+		one := system.RuntimeWithStatus{Runtime: system.Runtime{Path: r.Path, Args: r.Args}}
+		if r.Features != "" {
+			one.Status = map[string]string{"org.opencontainers.runtime-spec.features": r.Features}
+		}
+		out[r.Name] = one
+	}
+	return out
+}
+
 // Info is the answer to GET /info at API version v.
 func Info(f *Facts, v Version) any {
 	e := &f.Engine
 	i := &system.Info{
 		ID: f.ID, Containers: e.Containers, ContainersRunning: e.Running, ContainersPaused: e.Paused, ContainersStopped: e.Stopped, Images: f.Images,
 		Driver: e.Driver, DriverStatus: [][2]string{{"Backing Filesystem", f.BackingFS}, {"Supports d_type", "true"}, {"Native Overlay Diff", "true"}},
-		Plugins:     system.PluginsInfo{Volume: list(f.VolumeDrivers), Network: networkDrivers(f), Authorization: f.Authorization, Log: []string{"json-file", "none"}},
+		Plugins:     system.PluginsInfo{Volume: list(f.VolumeDrivers), Network: networkDrivers(f), Authorization: f.Authorization, Log: []string{"fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"}},
 		MemoryLimit: f.Controllers["memory"], SwapLimit: f.SwapLimit, CPUCfsPeriod: f.Controllers["cpu"], CPUCfsQuota: f.Controllers["cpu"],
 		CPUShares: f.Controllers["cpu"], CPUSet: f.Controllers["cpuset"], PidsLimit: f.Controllers["pids"], IPv4Forwarding: f.IPv4Forwarding,
 		Debug: f.Debug, NFd: f.OpenFiles, OomKillDisable: f.OOMKillDisable, NGoroutines: f.Goroutines, NEventsListener: f.Listeners, SystemTime: f.SystemTime,
@@ -71,7 +84,7 @@ func Info(f *Facts, v Version) any {
 		OperatingSystem: f.OperatingSystem, OSVersion: f.OSVersion, OSType: "linux", Architecture: machine(),
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: f.Registries.config(), NCPU: f.NCPU, MemTotal: f.MemTotal,
 		DockerRootDir: e.DataRoot, Name: f.Hostname, Labels: list(f.Labels), ExperimentalBuild: f.Experimental, ServerVersion: f.Version,
-		Runtimes:       map[string]system.RuntimeWithStatus{e.DefaultRuntime: {Runtime: system.Runtime{Path: "berth-oci"}}},
+		Runtimes:       runtimesOf(e),
 		DefaultRuntime: e.DefaultRuntime, Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
 		LiveRestoreEnabled: true, InitBinary: e.InitBinary, SecurityOptions: list(f.Security), CDISpecDirs: list(e.CDIDirs), Warnings: list(f.Warnings),
 	}
