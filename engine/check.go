@@ -230,8 +230,8 @@ func checkLog(s *container.Spec) error {
 }
 
 func (e *Engine) checkRuntime(s *container.Spec) error {
-	if s.Runtime != "" && s.Runtime != runtimeName {
-		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", s.Runtime)
+	if _, err := e.cfg.Runtimes.Chosen(s.Runtime); err != nil {
+		return err
 	}
 	if e.wantsInit(s) && e.cfg.InitPath == "" {
 		return fault.New(fault.Invalid, "--init: there is no berth-init beside berthd; install it or leave --init out")

@@ -96,6 +96,10 @@ func (e *Engine) build(ctx context.Context, r *container.Record, img Image) erro
 func (e *Engine) newRecord(s container.Spec, img Image) (*container.Record, error) {
 	cid := id.New()
 	s.ImageID = img.ID
+	var err error
+	if s.Runtime, err = e.cfg.Runtimes.Chosen(s.Runtime); err != nil {
+		return nil, err
+	}
 	if s.Hostname == "" && !s.Network.IsContainer() {
 		s.Hostname = e.hostnameFor(&s, cid)
 	}

@@ -190,7 +190,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 	if err := e.ensureProfile(ctx, c.record()); err != nil {
 		return nil, err
 	}
-	program, err := e.compileExec(process, built, cg, state.Pid)
+	program, err := e.compileExec(x, process, built, cg, state.Pid)
 	if err != nil {
 		return nil, err
 	}

@@ -133,6 +133,7 @@ func orNone(n uint64) uint64 {
 func (e *Engine) endRun(c *entry) {
 	mounted := c.currentRun().volumes
 	e.unwatchOOM(c)
+	e.endForeign(c.record())
 	if cg := c.takeCgroup(); cg != nil {
 		if c.record().Spec.Namespaces.PID != "" {
 			if err := cg.Kill(); err != nil {

@@ -327,7 +327,7 @@ func (e *Engine) planProbe(ctx context.Context, c *entry, x *execution) (l keepe
 	if err := e.ensureProfile(ctx, c.record()); err != nil {
 		return l, err
 	}
-	program, err := e.compileExec(process, built, cg, state.Pid)
+	program, err := e.compileExec(x, process, built, cg, state.Pid)
 	if err != nil {
 		return l, err
 	}

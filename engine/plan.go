@@ -244,13 +244,24 @@ func (p *startPlan) prepareFiles(ctx context.Context) error {
 	if err := p.e.applyConfinement(ctx, p.rec, p.paths); err != nil {
 		return err
 	}
-	return p.e.mountShm(p.rec)
+	if err := p.e.mountShm(p.rec); err != nil {
+		return err
+	}
+	return p.makeBundle()
 }
 
-func (p *startPlan) undoFiles() error { return p.e.unmountShm(p.rec) }
+func (p *startPlan) undoFiles() error {
+	p.e.endForeign(p.rec)
+	return p.e.unmountShm(p.rec)
+}
 
-// compile gives the launch program. attach is known only once the cgroup exists.
-func (p *startPlan) compile(attach cgroup.Attach) (*launch.Program, error) {
+// compile gives the launch program, or the commands of another runtime. attach is known only once the cgroup exists.
+func (p *startPlan) compile(attach cgroup.Attach) (encoder, error) {
+	if rt, err := p.e.foreign(p.rec); err != nil {
+		return nil, err
+	} else if rt != nil {
+		return rt.Create(p.e.placeOf(p.rec.ID, rt), p.rec.Spec.Process.TTY)
+	}
 	return launch.Compile(p.Spec, launch.Options{
 		Overlay: &launch.Overlay{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work, Mapped: p.rec.IDMap != nil}, OwnerNS: ownsUserns(p.rec),
 		Cgroup: attach, Covered: true, NewKeyring: true, Seccomp: p.Filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
@@ -258,7 +269,12 @@ func (p *startPlan) compile(attach cgroup.Attach) (*launch.Program, error) {
 }
 
 // compileExec gives the launch program of a further process.
-func (e *Engine) compileExec(process *specs.Process, b bundle.Built, cg *cgroup.Cgroup, pid int) (*launch.Program, error) {
+func (e *Engine) compileExec(x *execution, process *specs.Process, b bundle.Built, cg *cgroup.Cgroup, pid int) (encoder, error) {
+	if rt, err := e.foreign(x.c.record()); err != nil {
+		return nil, err
+	} else if rt != nil {
+		return e.foreignExec(rt, x.c.id, x.id, process)
+	}
 	return launch.CompileExec(process, b.Spec, launch.Target{PID: pid}, launch.Options{Cgroup: cg.Attach(), NewKeyring: true, Seccomp: b.Filter, Facts: e.facts})
 }
 

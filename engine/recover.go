@@ -403,6 +403,7 @@ func (e *Engine) sweep() {
 		}
 	}
 	e.sweepMounts()
+	e.sweepBundles()
 }
 
 // strayCgroups gives the ids of cgroups below the parent whose container does not exist. Of containers that exist and do not run it

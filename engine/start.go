@@ -195,6 +195,9 @@ const (
 func (e *Engine) translateStart(err error, c *entry, arg0, prefix string) (int, error) {
 	var l *launch.Error
 	if !errors.As(err, &l) {
+		if code, err, is := foreignStart(err); is {
+			return code, err
+		}
 		return exitStartOther, err
 	}
 	if l.Arg0 != "" {

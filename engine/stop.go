@@ -169,7 +169,7 @@ func (e *Engine) signal(ctx context.Context, c *entry, sig unix.Signal) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keeperPatience)
 	defer cancel()
-	if err := e.keeper.Signal(ctx, c.id, "", int(sig)); err != nil {
+	if err := e.sendSignal(ctx, c, sig); err != nil {
 		return err
 	}
 	e.tell(c, "kill", map[string]string{"signal": strconv.Itoa(int(sig))})

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"berth/kernel/probe"
+	"berth/runtime/foreign"
 	"berth/runtime/keeper/server"
 	"berth/runtime/launch"
 )
@@ -52,6 +53,9 @@ func newStarter() (server.Starter, error) {
 
 // Start runs an encoded program.
 func (s starter) Start(program []byte, io server.Stdio) (*server.Process, error) {
+	if foreign.Is(program) {
+		return startForeign(program, io)
+	}
 	d := s.decoders.Get().(*launch.Decoder)
 	p, err := d.Decode(program)
 	if err != nil {
@@ -67,6 +71,19 @@ func (s starter) Start(program []byte, io server.Stdio) (*server.Process, error)
 	out := &server.Process{PID: proc.PID, PidFD: proc.PidFD, Console: proc.Console}
 	out.Release = func() error { return translate(proc.Release()) }
 	return out, nil
+}
+
+// startForeign has another runtime make a process.
+func startForeign(program []byte, io server.Stdio) (*server.Process, error) {
+	p, err := foreign.Decode(program)
+	if err != nil {
+		return nil, err
+	}
+	proc, err := foreign.Start(p, foreign.Stdio{In: io.In, Out: io.Out, Err: io.Err, Rows: io.Rows, Cols: io.Cols})
+	if err != nil {
+		return nil, err
+	}
+	return &server.Process{PID: proc.PID, PidFD: proc.PidFD, Console: proc.Console}, nil
 }
 
 func translate(err error) error {

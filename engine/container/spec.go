@@ -43,7 +43,7 @@ type Spec struct {
 	Plugin string `json:",omitzero"` // id of the managed plugin that the container runs: no list shows it, only its full id finds it
 
 	Init    *bool  `json:",omitzero"` // run a reaping init as pid 1; nil: the engine's default
-	Runtime string `json:",omitzero"` // "" or the engine's own
+	Runtime string `json:",omitzero"` // "" the engine's own; in a request: the engine's default
 
 	Healthcheck *Healthcheck `json:",omitzero"`
 

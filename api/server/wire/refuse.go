@@ -34,10 +34,6 @@ func (r *CreateRequest) refuse() error {
 	return nil
 }
 
-// builtinRuntimes are the names that mean the built-in one. Docker's own names for its default are among them, so that a container can
-// be made again from what Docker's inspect said. Other names are for the engine to refuse.
-var builtinRuntimes = []string{"", "berth", "runc", "io.containerd.runc.v2"}
-
 // firstSet names the first field beneath v that is not empty; "" when all are.
 func firstSet(v reflect.Value, at string) string {
 	switch v.Kind() {

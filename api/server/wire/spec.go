@@ -122,9 +122,7 @@ func (r *CreateRequest) Spec(v Version) (s container.Spec, warnings []string, er
 	s.Log = container.Log{Driver: h.LogConfig.Type, Options: h.LogConfig.Config}
 	s.Restart = container.Restart{Name: string(h.RestartPolicy.Name), MaxRetries: h.RestartPolicy.MaximumRetryCount}
 	s.AutoRemove, s.Init = h.AutoRemove, h.Init
-	if !slices.Contains(builtinRuntimes, h.Runtime) {
-		s.Runtime = h.Runtime
-	}
+	s.Runtime = h.Runtime
 	s.StopSignal, s.StopTimeout = c.StopSignal, c.StopTimeout
 	s.OpenStdin, s.StdinOnce = c.OpenStdin, c.StdinOnce
 	s.AttachStdin, s.AttachStdout, s.AttachStderr = c.AttachStdin, c.AttachStdout, c.AttachStderr
