@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"os"
 	"path"
@@ -193,7 +194,9 @@ func checkMount(m *container.Mount) error {
 			return bad("invalid propagation mode: %s", m.Propagation)
 		}
 		if !m.FromBinds && !m.CreateMountpoint {
-			if _, err := os.Stat(m.Source); err != nil {
+			if _, err := new(asked).stat(context.Background(), m.Source); fault.Is(err, fault.Unavailable) {
+				return bad("%v", err)
+			} else if err != nil {
 				return bad("bind source path does not exist: %s", m.Source)
 			}
 		}

@@ -159,6 +159,7 @@ type Engine struct {
 	confinement confinement
 	userns      usernses
 	keeperPID   atomic.Int64 // 0: not known
+	asked       asked
 	cdi         *cdi.Devices
 	quotas      layerQuotas
 	ooms        *cgroup.OOMWatcher // nil: none could be made
@@ -237,7 +238,7 @@ func (e *Engine) Close() error {
 	e.health.Close()
 	e.closeOOM()
 	e.index.each(func(c *entry) { c.cancelRestart() })
-	e.work.Wait()
+	e.awaitWork()
 	e.closeLogs()
 	err := e.store.Close()
 	e.releaseOOM()

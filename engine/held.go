@@ -167,3 +167,23 @@ func (c *entry) otherWork() string {
 
 // steps carries the work on c to its steps, which are told by their names.
 func (c *entry) steps(ctx context.Context) context.Context { return wait.With(ctx, c.holder.Load()) }
+
+// closePatience bounds how long a closing engine waits for its own work. What hangs longer hangs in the kernel, or at somebody who does not
+// answer; the next engine finds it where it is.
+const closePatience = 20 * time.Second
+
+// awaitWork waits for what the engine does behind. It gives up after a while and names what goes on.
+func (e *Engine) awaitWork() {
+	done := make(chan struct{})
+	go func() { e.work.Wait(); close(done) }()
+	t := time.NewTimer(closePatience)
+	defer t.Stop()
+	select {
+	case <-done:
+		return
+	case <-t.C:
+	}
+	for _, w := range e.cfg.Waits.List(closePatience) {
+		e.log.Warn("the engine ends although this goes on", "what", w.What, "on", w.On, "since", w.Since, "step", w.Step, "behind", w.Behind)
+	}
+}

@@ -231,14 +231,8 @@ func (p *startPlan) prepareFiles(ctx context.Context) error {
 		if m.Type != "bind" {
 			continue
 		}
-		if _, err := os.Stat(m.Source); !errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if !m.FromBinds && !m.CreateMountpoint {
-			return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
-		}
-		if err := os.MkdirAll(m.Source, 0o755); err != nil {
-			return fault.Wrap(fault.Invalid, err, "error while creating mount source path '%s'", m.Source)
+		if err := p.e.makeSource(ctx, m.Source, m.FromBinds || m.CreateMountpoint); err != nil {
+			return err
 		}
 	}
 	if err := p.e.applyConfinement(ctx, p.rec, p.paths); err != nil {

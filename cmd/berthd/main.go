@@ -243,6 +243,9 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	if r.events, err = openEvents(cfg, log); err != nil {
 		return nil, err
 	}
+	if err := keeper.Stopped(cfg.ExecRoot); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
 	ic := image.Config{Root: filepath.Join(cfg.DataRoot, "image"), KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Trash: r.trashWindow, Events: r.imageEvent}

@@ -15,6 +15,7 @@ import (
 
 	"berth/base/failpoint"
 	"berth/base/fault"
+	"berth/kernel/process"
 
 	"golang.org/x/sys/unix"
 )
@@ -208,6 +209,20 @@ func (cfg *StartConfig) await(ctx context.Context, held bool) error {
 			return fault.Wrap(fault.Unavailable, err, "start the keeper; see %s/keeper.log", cfg.ExecRoot)
 		}
 	}
+}
+
+// Stopped tells whether the keeper of an exec root is stopped (SIGSTOP, a debugger): whoever asks it anything then waits for as
+// long as it stays so. The error, fault.Unavailable, names its process; nil where there is none, or it is fine.
+func Stopped(execRoot string) error {
+	pid, err := strconv.Atoi(lockHolder(execRoot))
+	if err != nil {
+		return nil
+	}
+	st, err := process.ReadStat(pid)
+	if err != nil || st.State != 'T' && st.State != 't' {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "the keeper of %s, process %d, is stopped and does not answer; let it go on with: kill -CONT %d", execRoot, pid, pid)
 }
 
 // answers tries whether somebody serves the socket. It says no hello: that could end an adoption.

@@ -32,6 +32,9 @@ type disk struct {
 	blocks map[int64]*block // by number; what is not there is zero
 	log    []write
 	fail   func(n int) bool // tells which writes fail, by their place in the log; nil: none
+
+	silent map[uint32]bool // requests that are never answered; see hang_test.go
+	heard  chan struct{}   // gets a value for each of them
 }
 
 const blockSize = 4096
@@ -49,17 +52,7 @@ func newDisk(t *testing.T, image string) *disk {
 	t.Helper()
 	d := &disk{dir: t.TempDir(), blocks: map[int64]*block{}}
 	d.read(t, image)
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("needs FUSE: /dev/fuse: %v", err)
-	}
-	d.fuse = os.NewFile(uintptr(fd), "/dev/fuse")
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)
-	if err := unix.Mount("berth-test-disk", d.dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		t.Skipf("needs FUSE: mount: %v", err)
-	}
-	served := make(chan struct{})
-	go func() { defer close(served); d.serve() }()
+	served := d.mount(t)
 	t.Cleanup(func() {
 		if d.loop != "" {
 			exec.Command("losetup", "-d", d.loop).Run()
@@ -70,13 +63,34 @@ func newDisk(t *testing.T, image string) *disk {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
+		unix.Unmount(d.dir, unix.MNT_FORCE)
 		unix.Unmount(d.dir, unix.MNT_DETACH)
-		d.fuse.Close()
 		<-served
+		d.close()
 	})
 	d.loop = attach(t, filepath.Join(d.dir, "disk"))
 	return d
 }
+
+// mount mounts the file system and serves it until the channel is closed.
+func (d *disk) mount(t *testing.T) (served chan struct{}) {
+	t.Helper()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("needs FUSE: /dev/fuse: %v", err)
+	}
+	d.fuse = os.NewFile(uintptr(fd), "/dev/fuse")
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd)
+	if err := unix.Mount("berth-test-disk", d.dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		d.fuse.Close()
+		t.Skipf("needs FUSE: mount: %v", err)
+	}
+	served = make(chan struct{})
+	go func() { defer close(served); d.serve() }()
+	return served
+}
+
+func (d *disk) close() { d.fuse.Close() }
 
 // attach makes a loop device of a file.
 func attach(t *testing.T, file string) string {
@@ -227,8 +241,9 @@ const (
 // serve answers the kernel until the mount is gone.
 func (d *disk) serve() {
 	buf := make([]byte, fuseMaxWrite+8192)
+	fd := int(d.fuse.Fd())
 	for {
-		n, err := unix.Read(int(d.fuse.Fd()), buf)
+		n, err := unix.Read(fd, buf)
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) {
 			continue
 		}
@@ -240,12 +255,16 @@ func (d *disk) serve() {
 		if op == fuseForget || op == fuseForgets || op == fuseIntr {
 			continue
 		}
+		if d.silent[op] {
+			d.heard <- struct{}{}
+			continue
+		}
 		out, errno := d.answer(op, node, buf[40:n])
 		reply := make([]byte, 16, 16+len(out))
 		le.PutUint32(reply, uint32(16+len(out)))
 		le.PutUint32(reply[4:], uint32(-int32(errno)))
 		le.PutUint64(reply[8:], unique)
-		unix.Write(int(d.fuse.Fd()), append(reply, out...))
+		unix.Write(fd, append(reply, out...))
 	}
 }
 
