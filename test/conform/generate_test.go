@@ -17,8 +17,14 @@ var untried = map[string]string{
 	"GET /containers/{id}/attach/ws stream": "waits for a start of the container",
 	"DELETE /containers/{id} link":          "removes a link, which has a name of its own",
 	"GET /images/json manifests":            "is an answer of its own, asked in the table",
-	"POST /images/{name}/push tag":          "no switch",
+	"GET /images/json identity":             "needs manifests",
 	"GET /images/{name}/json manifests":     "is an answer of its own, asked in the table",
+}
+
+// present are operations whose answer for a thing that is not there is no 404, with the reason.
+var present = map[string]string{
+	"POST /images/{name}/push": "says so in the stream, as Docker does",
+	"PUT /volumes/{name}":      "503 comes first: there is no swarm",
 }
 
 // requests gives those of the table for an operation, and what follows from the first of them and the operation's parameters.
@@ -33,7 +39,7 @@ func requests(op *swagger.Operation, minor int) []ask {
 		return nil
 	}
 	good := out[0]
-	if strings.Contains(op.Path, "{") {
+	if strings.Contains(op.Path, "{") && present[op.Key()] == "" {
 		out = append(out, missing(op, good))
 	}
 	if good.noAuto || good.from > swagger.Oldest {
@@ -62,7 +68,11 @@ var pathWord = regexp.MustCompile(`\{[^}]*\}`)
 
 func missing(op *swagger.Operation, good ask) ask {
 	_, after, has := strings.Cut(good.url, "?")
-	good.url = pathWord.ReplaceAllString(op.Path, nothing)
+	name := nothing
+	if op.Tag == "Distribution" {
+		name = "$registry/" + nothing + ":one" // a bare name is looked for far away
+	}
+	good.url = pathWord.ReplaceAllLiteralString(op.Path, name)
 	if has {
 		good.url += "?" + after
 	}

@@ -46,9 +46,25 @@ func (s *stage) close() {
 
 var words = regexp.MustCompile(`\$[a-z]+`)
 
-// expand puts things in the place of words; what fails stops the version.
-func (s *stage) expand(text string) string {
-	return words.ReplaceAllStringFunc(text, func(w string) string { return s.word(w[1:]) })
+// expand puts things in the place of words; what fails stops the version. A request that changes nothing takes what the one before it
+// took: gentle.
+func (s *stage) expand(text string, gentle bool) string {
+	return words.ReplaceAllStringFunc(text, func(w string) string {
+		if w = w[1:]; !gentle || w == "name" || w == "now" {
+			return s.word(w)
+		}
+		if s.shared[w] == "" {
+			s.shared[w] = s.word(w)
+		}
+		return s.shared[w]
+	})
+}
+
+// forget lets go of what a prune may have taken.
+func (s *stage) forget() {
+	for _, w := range []string{"new", "over", "nocmd", "readonly", "volume", "network"} {
+		delete(s.shared, w)
+	}
 }
 
 // word makes what a word means, or tells what was made for it before.
