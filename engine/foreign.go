@@ -66,7 +66,9 @@ func (p *startPlan) makeBundle() error {
 	if err := errors.Join(os.MkdirAll(place.State, 0o700), os.MkdirAll(rootfs, 0o755), os.MkdirAll(scratch, 0o700), os.Chmod(place.Dir, 0o700)); err != nil {
 		return fault.Wrap(fault.Internal, err, "making the bundle for runtime %s", rt.Name)
 	}
-	spec, err := json.Marshal(p.Spec)
+	old := *p.Spec
+	old.Version = oldVersion
+	spec, err := json.Marshal(&old)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "making the bundle for runtime %s", rt.Name)
 	}
@@ -83,6 +85,10 @@ func (p *startPlan) makeBundle() error {
 	}
 	return nil
 }
+
+// oldVersion is the runtime-spec version that bundles claim: a runtime refuses a newer one than its own, and ignores fields it does not
+// know (crun 1.8 is content with 1.0 only).
+const oldVersion = "1.0.2"
 
 // foreignExec gives the commands that run a further process.
 func (e *Engine) foreignExec(rt *runtimes.Runtime, cid, eid string, process *specs.Process) (encoder, error) {

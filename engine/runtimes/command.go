@@ -24,7 +24,7 @@ type Place struct {
 }
 
 // Patience is how long the commands that make a process may take in all.
-const Patience = 40 * time.Second
+const Patience = 30 * time.Second
 
 // commandPatience bounds the short commands.
 const commandPatience = 10 * time.Second

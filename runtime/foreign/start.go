@@ -176,7 +176,7 @@ func wait4(pid int) (ws unix.WaitStatus, err error) {
 }
 
 // undoPatience is how long each undo command may take, whatever time the steps have left.
-const undoPatience = 10 * time.Second
+const undoPatience = 5 * time.Second
 
 func (r *run) undo() {
 	log := r.p.Log
