@@ -19,6 +19,7 @@ import (
 	"berth/base/event"
 	"berth/base/fault"
 	"berth/engine/container"
+	"berth/engine/userns"
 	"berth/image"
 	"berth/image/layer"
 	"berth/kernel/cgroup"
@@ -189,7 +190,7 @@ func newWorldWith(t testing.TB, n Networks, v Volumes) *world {
 	}
 	w.cfg = Config{
 		DataRoot: filepath.Join(dir, "data"), ExecRoot: filepath.Join(dir, "exec"), CgroupParent: fmt.Sprintf("/berth-test-%d-%s", os.Getpid(), filepath.Base(dir)),
-		InitPath: binary(t, "berth-init"), LogDriver: "json-file",
+		InitPath: binary(t, "berth-init"), LogDriver: "json-file", Userns: userns.Config{Default: userns.Host},
 		Log: slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
 	}
 	w.open()

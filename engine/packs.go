@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync"
+	"time"
 
 	"berth/base/fault"
 	"berth/engine/logs"
@@ -16,6 +17,9 @@ type packs struct {
 	due  map[string]bool
 	wake chan struct{} // has a token while something is due
 }
+
+// packRetry is when a compression that failed is tried again: a full disk may have been emptied.
+const packRetry = time.Minute
 
 // packLater has a container's rotated logs compressed. It does not wait.
 func (e *Engine) packLater(id string) {
@@ -71,6 +75,7 @@ func (e *Engine) packLogs() {
 			}
 			if err := e.packLog(ctx, c); err != nil && ctx.Err() == nil && !c.isGone() {
 				e.log.Warn("a rotated log stays uncompressed for now", "container", id, "error", err)
+				time.AfterFunc(packRetry, func() { e.packLater(id) })
 			}
 		}
 	}

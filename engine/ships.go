@@ -210,8 +210,11 @@ func (e *Engine) openLogs() {
 		if err != nil {
 			continue
 		}
-		if cfg.Compress && logs.Unpacked(e.logPath(r)) {
-			e.packLater(c.id)
+		if cfg.Compress {
+			logs.Sweep(e.logPath(r))
+			if logs.Unpacked(e.logPath(r)) {
+				e.packLater(c.id)
+			}
 		}
 		if !cfg.Ships {
 			continue

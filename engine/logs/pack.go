@@ -123,12 +123,14 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return p.f.Read(b)
 }
 
-// Unpacked removes what a Pack that was killed left, and reports whether rotated files wait for compression.
+// Unpacked reports whether rotated files wait for compression.
 func Unpacked(path string) bool {
-	os.Remove(path + packing)
 	n, _, err := oldestPlain(path)
 	return err == nil && n > 0
 }
+
+// Sweep removes what a Pack that was killed left. No Pack of the log may be under way.
+func Sweep(path string) { os.Remove(path + packing) }
 
 // Size gives the bytes of all files of a log, and their number.
 func Size(path string) (bytes int64, files int) {
