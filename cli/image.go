@@ -25,13 +25,16 @@ import (
 
 // extendImage adds to `image` what only Berth has.
 func extendImage(c *cobra.Command, d *command.DockerCli) {
-	c.AddCommand(newImageFsck(d), newImageSources(d))
+	c.AddCommand(newImageFsck(d), newImageSources(d), newImageCollect(d))
 	for _, sub := range c.Commands() {
-		if sub.Name() == "prune" {
+		switch sub.Name() {
+		case "prune":
 			extendPrune(sub, d, "images", func(f client.Filters) client.Filters {
 				all := sub.Flag("all")
 				return f.Add("dangling", strconv.FormatBool(all == nil || all.Value.String() != "true"))
 			})
+		case "ls":
+			extendImageList(sub, d)
 		}
 		extend(sub, d)
 	}

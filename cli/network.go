@@ -1,18 +1,11 @@
 package cli
 
 import (
-	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
-	"github.com/docker/cli/opts"
-	"github.com/docker/go-units"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
@@ -77,75 +70,4 @@ func extendShare(c *cobra.Command, d *command.DockerCli) {
 	if c.Example == "" {
 		c.Example = "  berth " + c.Name() + " --network-rate 10mbit debian sleep 60\n  berth " + c.Name() + " -v /srv/data:/data:idmap debian ls -l /data"
 	}
-}
-
-// prunePlan is what the engine answers when it is asked what a prune would remove.
-type prunePlan struct {
-	Remove []struct {
-		Name string
-		Size int64 // bytes; -1 unknown
-	}
-	Reclaimable int64
-}
-
-// extendPrune adds --plan to a prune. filters completes the filters as the command would before it asks.
-func extendPrune(c *cobra.Command, d *command.DockerCli, noun string, filters func(client.Filters) client.Filters) {
-	var plan bool
-	c.Flags().BoolVar(&plan, "plan", false, "Say what would be removed, and remove nothing")
-	c.Example = "  berth " + strings.TrimSuffix(noun, "s") + " prune --plan"
-	prune := c.RunE
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if !plan {
-			return prune(cmd, args)
-		}
-		asked := client.Filters{}
-		if f, ok := cmd.Flag("filter").Value.(*opts.FilterOpt); ok {
-			asked = f.Value()
-		}
-		text, err := json.Marshal(filters(command.PruneFilters(d, asked)))
-		if err != nil {
-			return err
-		}
-		var p prunePlan
-		path := "/" + noun + "/prune?" + url.Values{"filters": {string(text)}}.Encode()
-		if err := newRemote(d.Client()).call(cmd.Context(), "berth "+strings.TrimSuffix(noun, "s")+" prune --plan", http.MethodGet, path, nil, &p); err != nil {
-			return err
-		}
-		return printPlan(d.Out(), noun, p)
-	}
-}
-
-func printPlan(out io.Writer, noun string, p prunePlan) error {
-	if len(p.Remove) == 0 {
-		fmt.Fprintf(out, "No %s would be removed.\n", noun)
-		return nil
-	}
-	if len(p.Remove) == 1 {
-		fmt.Fprintf(out, "Would remove 1 %s:\n", strings.TrimSuffix(noun, "s"))
-	} else {
-		fmt.Fprintf(out, "Would remove %d %s:\n", len(p.Remove), noun)
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, r := range p.Remove {
-		size := ""
-		switch {
-		case noun == "networks":
-		case r.Size < 0:
-			size = "size unknown"
-		default:
-			size = units.HumanSize(float64(r.Size))
-		}
-		if size == "" {
-			fmt.Fprintf(w, "  %s\n", r.Name)
-		} else {
-			fmt.Fprintf(w, "  %s\t%s\n", r.Name, size)
-		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if p.Reclaimable > 0 {
-		fmt.Fprintf(out, "\nSpace that would be reclaimed: %s\n", units.HumanSize(float64(p.Reclaimable)))
-	}
-	return nil
 }

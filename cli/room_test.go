@@ -54,6 +54,15 @@ func TestRoomCommands(t *testing.T) {
 	answers := map[string]string{
 		"GET /berth/v1/network/rules":                       "table inet berth {\n}\n",
 		"GET /berth/v1/networks/prune?filters=%7B%7D":       `{"remove":[{"name":"idle","size":0}],"reclaimable":0}`,
+		"GET /berth/v1/containers/prune?":                   `{"version":1,"remove":[{"kind":"container","id":"4f","name":"old","look":"old exited","size":2000,"why":"ended with code 0"}],"spare":[{"kind":"container","id":"5f","name":"web","size":-1,"why":"it is running"}],"reclaimable":2000}`,
+		"POST /berth/v1/containers/prune":                   `{"removed":[{"kind":"container","id":"4f","name":"old","size":2000}],"skipped":[{"kind":"container","id":"6f","name":"new","size":-1,"why":"it is gone already"}],"reclaimed":2000}`,
+		"GET /berth/v1/system/prune?":                       `{"version":1,"remove":[{"kind":"image","id":"sha256:1","name":"box:1","look":"x","size":1000,"why":"no container uses it"}],"spare":[],"reclaimable":1000}`,
+		"GET /berth/v1/images/gc":                           `{"version":1,"remove":[{"kind":"image","id":"sha256:1","name":"box:1","look":"x","size":1000,"why":"least recently used"}],"spare":[],"reclaimable":1000,"due":true,"high":"90% used","low":"80% used","disk":"95% used"}`,
+		"POST /berth/v1/images/gc":                          `{"removed":[{"kind":"image","id":"sha256:1","name":"box:1","size":1000}],"skipped":[],"reclaimed":1000}`,
+		"GET /berth/v1/images":                              `{"images":[{"id":"sha256:4f2a","repoTags":["box:1"],"size":1000,"containers":1}]}`,
+		"GET /berth/v1/trash":                               `{"window":"","items":[{"id":"4f2a","kind":"container","name":"web","size":2000,"removed":"2026-01-01T00:00:00Z","expires":"2026-01-02T00:00:00Z"}],"size":2000}`,
+		"POST /berth/v1/trash/web/restore":                  `{"restored":[{"id":"4f2a","kind":"container","name":"web","now":["web-restored"],"notes":["there is another"]},{"id":"5","kind":"volume","name":"v","now":["v"]}]}`,
+		"DELETE /berth/v1/trash/a%2Fb":                      `{"removed":[{"kind":"container","id":"4f","name":"a/b","size":0}],"skipped":[],"reclaimed":0}`,
 		"GET /berth/v1/networks/prune?":                     `{"remove":[],"reclaimable":0}`,
 		"GET /berth/v1/volumes/prune?":                      `{"remove":[{"name":"a","size":1500000},{"name":"long-name","size":-1}],"reclaimable":1500000}`,
 		"POST /berth/v1/volumes/data/clone":                 `{}`,
@@ -81,6 +90,10 @@ func TestRoomCommands(t *testing.T) {
 	if err := os.WriteFile(tarball, []byte("tarred"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	planFile := filepath.Join(dir, "plan.json")
+	if err := os.WriteFile(planFile, []byte(`{"remove":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		args      string
 		code      int
@@ -92,6 +105,22 @@ func TestRoomCommands(t *testing.T) {
 		{args: "network prune --plan", out: "Would remove 1 network:\n  idle\n"},
 		{args: "network prune --plan --filter label=a", out: "No networks would be removed.", asked: "GET /berth/v1/networks/prune?filters=%7B%22label%22%3A%7B%22a%22%3Atrue%7D%7D"},
 		{args: "volume prune --plan", out: "Would remove 2 volumes:\n  a          1.5MB\n  long-name  size unknown\n\nSpace that would be reclaimed: 1.5MB\n"},
+		{args: "container prune --plan", out: "Would remove 1 container:\n  old  2kB  ended with code 0\n\nSpace that would be reclaimed: 2kB\n\nWould stay:\n  web  it is running\n"},
+		{args: "container prune --plan --save -", out: `"look":"old exited"`},
+		{args: "container prune --plan --apply x", code: 1, errs: "--plan makes a plan, --apply carries one out"},
+		{args: "container prune --save x", code: 1, errs: "--save needs --plan"},
+		{args: "container prune --apply " + tarball, code: 1, errs: "holds no plan"},
+		{args: "container prune --apply " + planFile, out: "Removed 1:\n  old  2kB  container\n\nSkipped, as it is not what the plan was made of any more:\n  new  it is gone already\n\nTotal reclaimed space: 2kB\n", asked: `POST /berth/v1/containers/prune {"remove":[]}`},
+		{args: "system prune -a --volumes --plan", out: "Would remove 1 image:\n  box:1  1kB  no container uses it\n", asked: "GET /berth/v1/system/prune?all=1&filters=%7B%7D&volumes=1"},
+		{args: "image gc --plan", out: "The disk is 95% used; images are collected from 90% used on, until it is 80% used.\nWould remove 1 image:\n  box:1  1kB  least recently used\n"},
+		{args: "image gc", out: "Removed 1:\n  box:1  1kB  image\n", asked: "POST /berth/v1/images/gc {"},
+		{args: "image ls --last-used", out: "IMAGE  ID"},
+		{args: "trash ls", out: "NAME\n4f2a  container  2kB", errs: "without --trash-window"},
+		{args: "trash ls -q", out: "4f2a\n"},
+		{args: "trash restore web", out: "container web-restored\nvolume v\n", errs: "  there is another\n", asked: "POST /berth/v1/trash/web/restore"},
+		{args: "trash restore", code: 1, errs: "requires at least 1"},
+		{args: "trash empty", code: 1, out: "deletes everything in the trash for good", errs: "nothing was deleted"},
+		{args: "trash empty -f a/b", out: "Removed 1:", asked: "DELETE /berth/v1/trash/a%2Fb"},
 		{args: "volume prune --all --plan", asked: "GET /berth/v1/volumes/prune?filters=%7B%22all%22%3A%7B%22true%22%3Atrue%7D%7D"},
 		{args: "volume clone data copy", out: "copy\n", asked: `POST /berth/v1/volumes/data/clone {"name":"copy"}`},
 		{args: "volume snapshot data snap", out: "snap\n", asked: `POST /berth/v1/volumes/data/snapshot {"name":"snap"}`},
