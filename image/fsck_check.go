@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -162,6 +163,9 @@ func (c *checker) add(d Damage) { c.Damages = append(c.Damages, d) }
 func (c *checker) database() error {
 	c.s.changing.Lock()
 	defer c.s.changing.Unlock()
+	for _, path := range c.s.setAside() {
+		c.add(Damage{Part: PartDatabase, Subject: filepath.Base(path), What: "a damaged or missing database was replaced by the copy of an earlier start: images that came since have no record, and what belongs to nothing is kept until this is settled", Local: true})
+	}
 	return c.s.db.View(func(tx *bolt.Tx) error {
 		for err := range tx.Check() {
 			c.add(Damage{Part: PartDatabase, Subject: "images.db", What: err.Error()})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -75,7 +77,14 @@ func (r *repair) one(d *Damage) error {
 		return r.s.forgetKey(bucketNames, d.Subject)
 	case PartHold:
 		return r.hold(digest.Digest(d.Subject))
+	case PartDatabase:
+		if strings.HasPrefix(d.Subject, dbSetAside) { // whoever asks for a repair has nothing better
+			return os.Remove(filepath.Join(r.s.cfg.Root, d.Subject))
+		}
 	case PartOrphan:
+		if aside := r.s.setAside(); len(aside) > 0 {
+			return fault.New(fault.Conflict, "it is kept until the damaged database beside it is settled: pull or load what is missing, and repair again")
+		}
 		if rest, ok := strings.CutPrefix(d.Subject, "blob/"); ok {
 			return r.s.blobs.RemoveUnknown(rest)
 		}

@@ -142,7 +142,7 @@ func (s *Store) openRest() (err error) {
 	if s.blobs, err = blob.Open(filepath.Join(s.cfg.Root, "blob")); err != nil {
 		return err
 	}
-	if s.db, err = openDB(filepath.Join(s.cfg.Root, "images.db")); err != nil {
+	if s.db, err = openOrRescue(s.cfg.Root, s.log); err != nil {
 		return err
 	}
 	if err := s.readAll(); err != nil {
@@ -160,6 +160,10 @@ func (s *Store) openRest() (err error) {
 	s.changing.Unlock()
 	if err != nil {
 		return err
+	}
+	if aside := s.setAside(); len(aside) > 0 {
+		s.log.Warn("nothing is swept from the image store while a damaged database lies beside; berth system check tells more", "damaged", aside)
+		return nil
 	}
 	s.blobs.Sweep()
 	if freed := s.layers.Sweep(); freed > 0 {
