@@ -44,9 +44,15 @@ func (d *Devices) read() (*cdilib.Cache, []error) {
 		return c, []error{err}
 	}
 	var problems []error
-	for _, errs := range c.GetErrors() {
-		problems = append(problems, errs...)
+	for file, errs := range c.GetErrors() {
+		for _, err := range errs {
+			if !strings.Contains(err.Error(), file) {
+				err = fmt.Errorf("%s: %w", file, err)
+			}
+			problems = append(problems, err)
+		}
 	}
+	slices.SortFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return c, problems
 }
 

@@ -54,6 +54,8 @@ func TestFlags(t *testing.T) {
 				Setup: func(env *testscript.Env) error {
 					prepare(env, name, path, host)
 					env.Setenv("CDI", cdi)
+					n := env.Getenv("N")
+					env.Setenv("SUBNET6", n[:4]+":"+n[4:])
 					return nil
 				},
 			})

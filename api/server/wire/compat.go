@@ -19,9 +19,6 @@ func (r *CreateRequest) shim(v Version) (warnings []string) {
 	if len(r.Cmd) == 0 {
 		r.Cmd = nil // the image's
 	}
-	if len(r.Entrypoint) == 1 && r.Entrypoint[0] == "" {
-		r.Entrypoint = Words{} // --entrypoint "": neither the image's nor another
-	}
 	c.Cmd, c.Entrypoint = r.Cmd, r.Entrypoint
 	h.HostConfig.CapAdd, h.HostConfig.CapDrop = h.CapAdd, h.CapDrop
 	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
