@@ -38,10 +38,11 @@ func (r tidy) Run() int {
 
 func TestMain(m *testing.M) {
 	testscript.Main(tidy{m}, map[string]func(){
-		"code":   codeMain,
-		"within": withinMain,
-		"pty":    ptyMain,
-		"ask":    askMain,
+		"code":    codeMain,
+		"within":  withinMain,
+		"collect": collectMain,
+		"pty":     ptyMain,
+		"ask":     askMain,
 
 		"lazyregistry": lazyRegistryMain,
 	})
@@ -108,6 +109,7 @@ func start(t *testing.T, args ...string) *live.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bin, args = withSubids(t, bin, args)
 	e, err := live.Start(bin, args...)
 	if err != nil {
 		t.Fatal(err)
