@@ -182,12 +182,12 @@ func (p *Policy) mounts(s *container.Spec, w Sight) error {
 // link could lead anywhere.
 func (p *Policy) bind(source string, w Sight) error {
 	switch {
+	case !p.lifts(LiftBind) && !slices.Contains(p.Binds, cleanHost(source)):
+		return p.needs(LiftBind, "mounting %s of the host is refused", source)
 	case w.HoldsEngine(source) && !p.lifts(LiftSocket):
 		return p.needs(LiftSocket, "mounting %s is refused: who has the engine's socket or directories has this machine", source)
-	case p.lifts(LiftBind), slices.Contains(p.Binds, cleanHost(source)):
-		return nil
 	}
-	return p.needs(LiftBind, "mounting %s of the host is refused", source)
+	return nil
 }
 
 // volume decides about a volume that a container is to use, and that is made where there is none.

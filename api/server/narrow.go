@@ -70,6 +70,10 @@ func (s *Server) Scoped(p *access.Policy) *Server {
 func (g *gate) admit(c *call, to *route) error {
 	rule := g.plain.rules[to.method+" "+to.path]
 	if err := g.policy.Admit(to.method, to.path, rule); err != nil {
+		if to.path == "/plugins/{name}/json" {
+			// `docker inspect NAME` asks every kind of thing for the name, and stops at any other answer than 404.
+			return fault.New(fault.NotFound, "plugin %q not found", c.name)
+		}
 		return err
 	}
 	if !g.policy.Scoped() {
@@ -274,7 +278,12 @@ func within(path, dir string) bool {
 }
 
 // DefaultRuntime implements access.Sight.
-func (w sight) DefaultRuntime() string { return w.g.plain.cfg.Defaults.Runtime }
+func (w sight) DefaultRuntime() string {
+	if w.g.plain.cfg.System == nil {
+		return w.g.plain.cfg.Defaults.Runtime
+	}
+	return w.g.plain.cfg.System.Info(w.ctx).DefaultRuntime
+}
 
 // narrowContainers are the containers that a policy sees. Methods that take a container's name and stand not here are reached by routes
 // whose path names it, after the gate.
