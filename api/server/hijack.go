@@ -39,6 +39,9 @@ type takeover struct {
 // hijack takes the connection over and answers the request: 101 where the client asked to upgrade, else a bare 200. headers go into the
 // answer, as "Name: value" lines.
 func (c *call) hijack(framed bool, headers ...string) (*takeover, error) {
+	if err := c.passBody(); err != nil {
+		return nil, err
+	}
 	conn, buffered, err := http.NewResponseController(c.w).Hijack()
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "taking the connection over")
@@ -68,6 +71,22 @@ func (c *call) hijack(framed bool, headers ...string) (*takeover, error) {
 		t.in = io.MultiReader(bytes.NewReader(bytes.Clone(early)), conn)
 	}
 	return t, nil
+}
+
+// passBody reads the request's own body away, which some clients (dockerode) fill with what stands in the query: what follows it is the
+// process's input, it is not.
+func (c *call) passBody() error {
+	if c.r.ContentLength <= 0 {
+		return nil
+	}
+	control := http.NewResponseController(c.w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not on a connection of a test
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(c.w, c.r.Body, maxBody))
+	_ = control.SetReadDeadline(time.Time{})
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "reading the request's body")
+	}
+	return nil
 }
 
 // refuseStream answers a request for a stream with an error as Docker does: the sentence alone, and the end of the connection.

@@ -231,6 +231,21 @@ func TestAttachHeads(t *testing.T) {
 	}
 }
 
+// dockerode sends the options of an attachment in the body again. They are no input of the container's.
+func TestAttachBodyIsNoInput(t *testing.T) {
+	f := newFake()
+	d := newDuplex()
+	f.process = d
+	_, web, _ := serve(t, f)
+	body := `{"stream":true,"stdin":true}`
+	head := fmt.Sprintf("Host: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body))
+	dial(t, web.URL, "POST /v1.45/containers/web/attach?stdin=1&stdout=1&stream=1 HTTP/1.1\r\n"+head+body+"input")
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(d.in, got); err != nil || string(got) != "input" {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
 // A client that has gone is noticed also while the container says nothing. One that has only closed its half is not gone.
 func TestAttachNoticesThatTheClientIsGone(t *testing.T) {
 	f := newFake()

@@ -249,7 +249,7 @@ func TestRegistryRequests(t *testing.T) {
 		{method: "GET", path: "/images/search?term=a&filters=" + q(`{"stars":["3","8"]}`), code: 200, has: "[]\n"},
 		{method: "GET", path: "/images/search?term=a&filters=" + q(`{"is-automated":["true"]}`), code: 200, has: "[]\n"},
 		{method: "GET", path: "/images/search?term=a&filters=" + q(`{"is-automated":["false"]}`), code: 200, has: "tomcat"},
-		{method: "GET", path: "/images/search?term=a", err: fault.New(fault.Unavailable, "dial tcp"), code: 503, has: "dial tcp"},
+		{method: "GET", path: "/images/search?term=a", err: fault.New(fault.Unavailable, "dial tcp"), code: 500, has: "dial tcp"},
 		{method: "POST", path: "/auth", body: `{"username":"ann","password":"secret","serveraddress":"r:5000"}`, code: 200, has: `{"Status":"Login Succeeded"}`, verb: "login ann secret r:5000"},
 		{method: "POST", path: "/auth", body: `{"identitytoken":"t"}`, code: 200, has: `{"IdentityToken":"t","Status":"Login Succeeded"}`},
 		{method: "POST", path: "/v1.51/auth", body: `{"username":"ann"}`, code: 200, has: `{"IdentityToken":"","Status":"Login Succeeded"}`},

@@ -52,8 +52,10 @@ const parts = {
     docker.modem.demuxStream(stream, c.stdout, c.stderr);
     await container.start();
     stream.write('one\n');
+    const ended = new Promise((resolve) => stream.on('end', resolve).on('close', resolve));
     stream.end('two\n');
     assert.equal((await container.wait()).StatusCode, 0);
+    await ended;
     assert.equal(c.out(), 'got one\nand two\n');
     await container.remove();
   },
@@ -99,7 +101,7 @@ const parts = {
     const stream = await container.attach({ stream: true, stdout: true });
     docker.modem.demuxStream(stream, log.stdout, log.stderr);
     await container.start();
-    await container.wait();
+    await new Promise((resolve) => stream.on('end', resolve).on('close', resolve));
     assert.match(log.out(), /"name": "dockerode"/);
     assert.ok((await container.changes()).some((c) => c.Path === '/tmp/a/package.json' && c.Kind === 1));
     const archive = await text(await container.getArchive({ path: '/tmp/a/package.json' }));
