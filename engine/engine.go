@@ -57,6 +57,7 @@ type Config struct {
 	SeccompProfile  string // JSON text of the default profile; "" the built-in one; "unconfined"
 	SELinux         bool
 	NoNewPrivileges bool
+	OCIPath         string   // host path of berth-oci, for containers whose devices have hooks; "" where there is none
 	CDIDirs         []string // where specifications of CDI devices lie; none: no such devices
 	// Time in µs that real-time processes of all containers together may take, cgroup v1 only; 0 none.
 	CPURealtimePeriod, CPURealtimeRuntime int64

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/engine/cdi"
 	"berth/engine/container"
 	"berth/engine/runtimes"
 	"berth/kernel/overlay"
@@ -45,10 +46,33 @@ func (e *Engine) placeOf(cid string, rt *runtimes.Runtime) runtimes.Place {
 // foreign gives the runtime of a container that the built-in one does not serve; nil for the others. One that the engine is not told of
 // any more is an error when the container is started.
 func (e *Engine) foreign(r *container.Record) (*runtimes.Runtime, error) {
-	if r.Spec.Runtime == "" {
-		return nil, nil
+	switch {
+	case r.Spec.Runtime != "":
+		return e.cfg.Runtimes.Resolve(r.Spec.Runtime)
+	case r.ViaOCI:
+		return &runtimes.Runtime{Name: "berth-oci", Path: e.cfg.OCIPath}, nil
 	}
-	return e.cfg.Runtimes.Resolve(r.Spec.Runtime)
+	return nil, nil
+}
+
+// settleRuntime chooses berth-oci for a container of the built-in runtime whose devices ask for what the engine's own launch does not do,
+// durably: whoever looks after the container later has to know. It gives the record as it is then.
+func (e *Engine) settleRuntime(c *entry, s *specs.Spec) (*container.Record, error) {
+	r := c.record()
+	beyond := cdi.Beyond(s)
+	if r.Spec.Runtime != "" || r.ViaOCI == (beyond != "") {
+		return r, nil
+	}
+	if beyond != "" && e.cfg.OCIPath == "" {
+		return nil, fault.New(fault.NotImplemented, "CDI: the devices ask for %s, which takes berth-oci beside berthd, or a --runtime", beyond)
+	}
+	changed := *r
+	changed.ViaOCI = beyond != ""
+	if err := e.store.Write(&changed); err != nil {
+		return nil, err
+	}
+	c.setRecord(&changed)
+	return &changed, nil
 }
 
 // makeBundle makes the container's bundle, where another runtime serves it.
@@ -102,7 +126,7 @@ func (e *Engine) foreignExec(rt *runtimes.Runtime, cid, eid string, process *spe
 // endForeign takes away what a run through another runtime had. The process has ended, or is killed by the runtime.
 func (e *Engine) endForeign(r *container.Record) {
 	rt, err := e.foreign(r)
-	if r.Spec.Runtime == "" || err == nil && rt == nil {
+	if err == nil && rt == nil {
 		return
 	}
 	dir := filepath.Join(e.ociDir(), r.ID[:16])

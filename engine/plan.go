@@ -48,6 +48,9 @@ func (e *Engine) plan(c *entry, sandbox network.Sandbox, paths sources) (*startP
 	if err != nil {
 		return nil, err
 	}
+	if r, err = e.settleRuntime(c, built.Spec); err != nil {
+		return nil, err
+	}
 	setup, err := cgroup.Plan(e.layout, r.Cgroup, built.Spec.Linux.Resources)
 	if err != nil {
 		return nil, err

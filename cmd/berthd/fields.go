@@ -44,6 +44,7 @@ func (c *fieldConfig) into(to *engine.Config) {
 			to.LayerSize = size
 		}
 	}
+	to.OCIPath = beside("berth-oci")
 	to.CPURealtimePeriod, to.CPURealtimeRuntime = int64(c.RTPeriod), int64(c.RTRuntime)
 }
 

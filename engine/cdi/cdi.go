@@ -57,7 +57,7 @@ func (d *Devices) read() (*cdilib.Cache, []error) {
 }
 
 // Inject edits a container's specification so that it has the devices that are asked for. The errors are Docker's: fault.Invalid for a
-// request that no driver serves or a device that is not described, fault.NotImplemented for an edit that the engine does not carry out.
+// request that no driver serves or a device that is not described. See Beyond for what may then be in it.
 func (d *Devices) Inject(s *specs.Spec, requests []container.DeviceRequest) error {
 	if len(requests) == 0 {
 		return nil
@@ -86,23 +86,23 @@ func (d *Devices) Inject(s *specs.Spec, requests []container.DeviceRequest) erro
 		}
 		return fault.Wrap(fault.Invalid, err, "CDI device injection failed")
 	}
-	return unserved(s, names)
+	return nil
 }
 
-// unserved refuses what was edited in and would have no effect.
-func unserved(s *specs.Spec, names []string) error {
-	refuse := func(what string) error {
-		return fault.New(fault.NotImplemented, "CDI device injection failed: %s: %s", strings.Join(names, ", "), what)
+// Beyond names what a specification asks for that only programs with runc's command line do, and not the engine's own launch: hooks,
+// network devices that are moved, Intel RDT. "" is nothing. Vendors' tools write hooks into most specifications of graphics cards.
+func Beyond(s *specs.Spec) string {
+	var all []string
+	if s.Hooks != nil && hookNames(s.Hooks) != "" {
+		all = append(all, "hooks ("+hookNames(s.Hooks)+")")
 	}
-	switch {
-	case s.Linux.IntelRdt != nil:
-		return refuse("Intel RDT is not served in this build")
-	case len(s.Linux.NetDevices) > 0:
-		return refuse("network devices are not moved into containers by CDI in this build; use a network of the driver macvlan or ipvlan")
-	case s.Hooks != nil && hookNames(s.Hooks) != "":
-		return refuse("its hooks (" + hookNames(s.Hooks) + ") are not run by the built-in runtime; start the container with --runtime of an OCI runtime that runs them")
+	if len(s.Linux.NetDevices) > 0 {
+		all = append(all, "network devices")
 	}
-	return nil
+	if s.Linux.IntelRdt != nil {
+		all = append(all, "Intel RDT")
+	}
+	return strings.Join(all, ", ")
 }
 
 // hookNames lists the kinds of hooks that are there.

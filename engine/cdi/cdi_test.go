@@ -121,11 +121,14 @@ func TestRequests(t *testing.T) {
 		{"counted names", container.DeviceRequest{Driver: "cdi", Count: 1}, "unexpected count in CDI device request"},
 		{"names with options", container.DeviceRequest{Driver: "cdi", Options: map[string]string{"x": ""}}, "unexpected options in CDI device request"},
 		{"no name", container.DeviceRequest{Driver: "cdi", DeviceIDs: []string{"crane"}}, `CDI device injection failed: unqualified device "crane", missing vendor`},
-		{"a hook", container.DeviceRequest{Driver: "cdi", DeviceIDs: []string{"harbour.example/crane=old"}}, "CDI device injection failed: harbour.example/crane=old: its hooks (createContainer) are not run by the built-in runtime; start the container with --runtime of an OCI runtime that runs them"},
+		{"a hook", container.DeviceRequest{Driver: "cdi", DeviceIDs: []string{"harbour.example/crane=old"}}, "HARBOUR=yes beyond hooks (createContainer)"},
 	} {
 		s := spec()
 		err := d.Inject(s, []container.DeviceRequest{c.r})
 		got := strings.Join(s.Process.Env, " ")
+		if b := Beyond(s); b != "" {
+			got += " beyond " + b
+		}
 		if err != nil {
 			if got = err.Error(); !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.NotImplemented) {
 				t.Errorf("%s: %v", c.name, fault.KindOf(err))

@@ -9,6 +9,6 @@
 // Life of the main value: Devices is opened once with its directories and reads them anew each time it is asked, since tools may have
 // written meanwhile; what it read is not kept.
 //
-// The package never writes specifications, and knows no hardware. Edits that the engine does not carry out, hooks above all, are
-// refused and not dropped.
+// The package never writes specifications, and knows no hardware. Beyond tells what of the edits the engine's own launch does not carry
+// out, for the engine to choose another way or to refuse: no edit is dropped.
 package cdi

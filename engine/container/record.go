@@ -43,6 +43,8 @@ type Record struct {
 	ProcessLabel    string `json:"processLabel,omitempty"`
 	MountLabel      string `json:"mountLabel,omitempty"`
 
+	ViaOCI bool `json:"viaOCI,omitempty"` // berth-oci serves the container: its devices ask for what the engine's own launch does not do
+
 	LayerSize    uint64 `json:"layerSize,omitempty"`    // bytes that the writable layer may hold; 0 no limit
 	LayerProject uint32 `json:"layerProject,omitempty"` // the file system's number for it
 }
