@@ -28,10 +28,12 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 	case "run":
 		extendShare(c, d)
 		extendPullMode(c, d)
+		extendUserns(c)
 		c.RunE = unreachableIs125(c.RunE)
 	case "create":
 		extendShare(c, d)
 		extendPullMode(c, d)
+		extendUserns(c)
 	case "logs":
 		extendLogs(c, d)
 	case "pull":

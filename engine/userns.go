@@ -50,6 +50,8 @@ func (e *Engine) giveUserns(r *container.Record) (warnings []string, err error) 
 		return nil, err
 	}
 	switch {
+	case s.Plugin != "": // it is part of the engine
+		return nil, nil
 	case mode.Kind == userns.Host, donor == nil && mode.Kind == userns.Default && !e.cfg.Userns.Remaps():
 		return nil, nil
 	case donor != nil:
@@ -101,6 +103,9 @@ func (e *Engine) mayMap(s *container.Spec) error {
 		return fault.New(fault.Invalid, "cannot share the host IPC namespace when user namespaces are enabled")
 	case s.Namespaces.UTS == "host":
 		return fault.New(fault.Invalid, "cannot share the host UTS namespace when user namespaces are enabled")
+	}
+	if s.Runtime != "" {
+		return fault.New(fault.NotImplemented, "user namespaces are the built-in runtime's matter: runtime %s needs --userns=host", s.Runtime)
 	}
 	if why := overlay.CanMap(e.facts); why != "" {
 		return fault.New(fault.NotImplemented, "user namespaces: the image's files cannot be shown with other owners (%s); use --userns=host", why)
