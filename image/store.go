@@ -177,6 +177,7 @@ func (s *Store) Close() error {
 	var err error
 	if s.db != nil {
 		s.used.close()
+		keepCopy(s.db, filepath.Join(s.cfg.Root, dbOld), s.log)
 		err = s.db.Close()
 	}
 	if lerr := s.layers.Close(); err == nil {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,9 @@ func (n *Networks) write(x *entry) error {
 	b, err := n.encode(x)
 	if err != nil {
 		return err
+	}
+	if old, err := os.ReadFile(n.networkPath(x.ID)); err == nil && bytes.Equal(old, b) {
+		return nil // at every start: a full disk does not keep an engine from starting
 	}
 	return fault.In(atomicfile.Write(n.networkPath(x.ID), b, 0o600), "write network %s", x.Name)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -82,15 +83,20 @@ func Open(cfg ManagerConfig) (*Manager, error) {
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.RemoveAll(m.tmp()); err != nil {
+	left, err := os.ReadDir(m.tmp()) // the directory itself stays: on a full disk it could not be made again
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.In(err, "open plugins")
+	}
+	for _, n := range left {
+		if err := os.RemoveAll(filepath.Join(m.tmp(), n.Name())); err != nil {
+			return nil, fault.In(err, "open plugins")
+		}
 	}
 	for _, dir := range []string{m.tmp(), m.dir("")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fault.In(err, "open plugins")
 		}
 	}
-	var err error
 	if m.blobs, err = blob.Open(filepath.Join(cfg.Root, "blob")); err != nil {
 		return nil, err
 	}

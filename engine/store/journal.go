@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"berth/base/atomicfile"
@@ -144,14 +145,26 @@ type journal struct {
 	path  string
 	need  atomic.Int64 // lines that counted at the last rewrite
 	count atomic.Int64 // lines in the file
+	torn  atomic.Bool  // the file ends in the middle of a line
 
 	swap sync.RWMutex // held for reading while appending, for writing while the file is replaced
 	file *os.File
 }
 
-func newJournal(path string, ls lines, durable bool) (*journal, error) {
+func newJournal(path string, ls lines, durable bool, log *slog.Logger) (*journal, error) {
 	j := &journal{path: path}
-	return j, j.rewrite(ls, durable)
+	err := j.rewrite(ls, durable)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// What is there is good enough to go on with: an engine that does not start on a full disk cannot be told to remove anything.
+		if f, oerr := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0); oerr == nil {
+			log.Warn("a journal could not be rewritten, as the disk is full; it is gone on with", "path", path)
+			b, _ := os.ReadFile(path)
+			j.torn.Store(len(b) > 0 && b[len(b)-1] != '\n')
+			j.file = f
+			return j, nil
+		}
+	}
+	return j, err
 }
 
 // append writes whole lines at the end.
@@ -159,7 +172,11 @@ func (j *journal) append(b []byte) error {
 	j.swap.RLock()
 	defer j.swap.RUnlock()
 	j.count.Add(1)
-	_, err := j.file.Write(b)
+	if j.torn.Load() {
+		b = append([]byte{'\n'}, b...) // what was torn stays alone
+	}
+	n, err := j.file.Write(b)
+	j.torn.Store(err != nil && (n > 0 || j.torn.Load()))
 	return fault.Wrap(fault.Internal, err, "writing %s", j.path)
 }
 

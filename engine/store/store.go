@@ -84,10 +84,10 @@ func Open(dataRoot, execRoot, boot string, log *slog.Logger) (s *Store, all []Lo
 		return nil, nil, nil, err
 	}
 	lines.keep(records)
-	if s.now, err = newJournal(nowPath, lines, false); err != nil {
+	if s.now, err = newJournal(nowPath, lines, false, log); err != nil {
 		return nil, nil, nil, err
 	}
-	if s.disk, err = newJournal(diskPath, lines, true); err != nil {
+	if s.disk, err = newJournal(diskPath, lines, true, log); err != nil {
 		s.now.close()
 		return nil, nil, nil, err
 	}

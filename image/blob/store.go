@@ -36,10 +36,24 @@ type state struct {
 
 var algorithms = []digest.Algorithm{digest.SHA256, digest.SHA512}
 
+// clearDir deletes what is in a directory. The directory stays: on a full disk it could not be made again.
+func clearDir(dir string) error {
+	names, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, n := range names {
+		if err := os.RemoveAll(filepath.Join(dir, n.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Open opens or makes the store in root, and removes what writers that died left behind.
 func Open(root string) (*Store, error) {
 	s := &Store{root: root, blobs: map[digest.Digest]*state{}}
-	if err := os.RemoveAll(s.tmp()); err != nil {
+	if err := clearDir(s.tmp()); err != nil {
 		return nil, fault.In(err, "clean up blob store")
 	}
 	if err := os.MkdirAll(s.tmp(), 0o700); err != nil {
