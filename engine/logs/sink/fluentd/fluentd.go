@@ -204,7 +204,7 @@ func (f *Fluentd) Probe(ctx context.Context) error {
 func (f *Fluentd) Patience() (time.Duration, int) { return f.wait, f.tries }
 
 // batch is how much is written at once.
-const batch = 32 << 10
+const batch = 16 << 10
 
 // Send implements sink.Sink.
 func (f *Fluentd) Send(ctx context.Context, records []sink.Record, taken func(int)) error {

@@ -167,7 +167,7 @@ func (g *Gelf) Probe(ctx context.Context) error {
 func (g *Gelf) Patience() (time.Duration, int) { return g.delay, 0 }
 
 // batch is how much is written at once over TCP.
-const batch = 32 << 10
+const batch = 16 << 10
 
 // Send implements sink.Sink.
 func (g *Gelf) Send(ctx context.Context, records []sink.Record, taken func(int)) error {

@@ -204,7 +204,7 @@ func (s *Syslog) dial(ctx context.Context) (err error) {
 }
 
 // batch is how much is written at once where messages are a stream.
-const batch = 32 << 10
+const batch = 16 << 10
 
 // Send implements sink.Sink.
 func (s *Syslog) Send(ctx context.Context, records []sink.Record, taken func(int)) error {
