@@ -352,6 +352,7 @@ func (r *recreation) create(ctx context.Context) error {
 		}
 	}
 	c := tree.Only(quietly{Cli: r.d, api: api}, "create")
+	extendUserns(c)
 	c.SetArgs(r.is.Words())
 	c.SilenceUsage, c.SilenceErrors = true, true
 	if err := c.ExecuteContext(ctx); err != nil {

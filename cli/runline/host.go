@@ -220,7 +220,12 @@ func (b *builder) namespaces() {
 		b.text("ipc", m)
 	}
 	b.text("uts", string(b.h.UTSMode))
-	b.text("userns", string(b.h.UsernsMode))
+	switch m := string(b.h.UsernsMode); m {
+	case "", "host":
+		b.text("userns", m)
+	default: // the stock command line lets only "host" pass
+		b.add("security-opt", "userns="+m)
+	}
 	if m := string(b.h.CgroupnsMode); m != b.s.Defaults.CgroupNS {
 		b.text("cgroupns", m)
 	}
