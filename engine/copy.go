@@ -312,6 +312,7 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string, begin func(Path
 	}
 	if owners != nil {
 		o.Owner = inside(owners)
+		o.CapRoot, _, _ = owners.Root()
 	}
 	return archive.Tree(ctx, s.dir, s.base, s.name, w, o)
 }

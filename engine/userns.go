@@ -278,6 +278,7 @@ func applyAs(ctx context.Context, r *container.Record, v *view, at *tree.Dir, sr
 		return out(uid, gid)
 	}
 	uid, gid, _ := owners.Root()
+	o.CapRoot = uid
 	return idmap.As(uid, gid, func() error { // the host's root could make nothing in there
 		_, err := archive.Apply(ctx, at, src, o)
 		return err

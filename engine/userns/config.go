@@ -40,9 +40,10 @@ const remapUser = "dockremap"
 // poolUsers own the ids of --userns=auto where /etc/subuid has them: ours, and the one that other engines take.
 var poolUsers = [...]string{"berth", "containers"}
 
-// highIDs is the pool where nobody says anything: the upper half of all ids, which no distribution hands out, up to
-// where 32 bits end with room to spare.
-var highIDs = idmap.Block{Start: 1 << 31, Size: 7 << 28}
+// highIDs is the pool where nobody says anything: ids that no distribution and no directory service hands out. Those of
+// the first block, which are enough for 4095 containers, are numbers also for programs that read ids with a sign; the
+// second is nearly the upper half of all.
+var highIDs = []idmap.Block{{Start: 7 << 28, Size: 1<<28 - 1<<16}, {Start: 1 << 31, Size: 7 << 28}}
 
 // Read makes a Config. A user "root" means no remapping, as in Docker.
 func Read(s Settings) (c Config, err error) {
@@ -189,7 +190,7 @@ func (s *Settings) pool() (users, groups []idmap.Block, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		*x.to = subtract([]idmap.Block{highIDs}, all)
+		*x.to = subtract(highIDs, all)
 	}
 	return users, groups, nil
 }

@@ -66,6 +66,7 @@ type ApplyOptions struct {
 	Record    Recorder          // nil: none
 	Shadows   *tree.Dir         // empty directory for replaced files, on the same file system; nil: they are deleted
 	Owner     OwnerFunc         // maps owners; nil: as they are
+	CapRoot   uint32            // host id of the root that capabilities of files are to belong to; 0: the host's
 	KeepKinds bool              // refuse to replace a directory by a file or the reverse (docker cp)
 	KeepRoot  bool              // an entry for the root itself changes nothing of it: what is unpacked goes into a place with looks of its own
 	Created   func(name string) // called for each path made or changed; nil: not
@@ -161,6 +162,9 @@ func (a *applier) entry(h *tarstream.Header) error {
 	name, err := cleanName(h.Name)
 	if err != nil {
 		return err
+	}
+	if v, has := h.Xattrs[capAttr]; has && a.o.CapRoot != 0 {
+		h.Xattrs[capAttr] = string(capOf([]byte(v), a.o.CapRoot))
 	}
 	if len(a.dirs) > dirCacheMax {
 		a.closeDirs()

@@ -16,6 +16,7 @@ import (
 type WriteOptions struct {
 	Whiteouts   Whiteouts // the tree is an overlay's upper directory with marks of this kind
 	Owner       OwnerFunc // maps owners on disk to owners in the archive
+	CapRoot     uint32    // host id of the root whose capabilities of files count as plain ones
 	Nanoseconds bool      // keep fractions of modification times, at one more block per entry; layers have whole seconds, as Docker's
 	Skip        func(name string) bool
 }
@@ -292,6 +293,9 @@ func (t *treeWriter) xattrs(h *tar.Header, dir *tree.Dir, base string) error {
 		}
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
+		}
+		if a == capAttr {
+			v = plainCap(v, t.o.CapRoot)
 		}
 		h.PAXRecords["SCHILY.xattr."+a] = string(v)
 	}
