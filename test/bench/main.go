@@ -31,6 +31,7 @@ var benches = []bench{
 	{"many", "1,000 containers: ps, start latency, removal", benchMany},
 	{"health", "what 1,000 health checks every 30 s cost the engine", benchHealth},
 	{"network", "a network beside one made by hand, and a published port beside Docker's proxy", benchNetwork},
+	{"logs", "a container that writes lines as fast as it can, by log drivers", benchLogs},
 	{"limits", "whether limits of processor time and bandwidth hold", benchLimits},
 	{"cli", "run --rm by the command lines", benchCLI},
 	{"pull", "an image of 20 layers from a local registry", benchPull},
