@@ -23,7 +23,7 @@ func rules() map[string]access.Rule {
 	add(access.Read, access.Volume, "GET /volumes/{name}")
 	add(access.Read, access.Network, "GET /networks/{name}")
 	add(access.Read, access.Picture, "GET /images/{name}/json", "GET /images/{name}/history", "GET /images/{name}/attestations", "GET /berth/v1/images/{name}/sources")
-	add(access.Logs, access.Container, "GET /containers/{name}/logs")
+	add(access.Logs, access.Container, "GET /containers/{name}/logs", "GET /berth/v1/containers/{name}/logs")
 	add(access.Files, access.Container, "GET /containers/{name}/archive", "HEAD /containers/{name}/archive", "GET /containers/{name}/export")
 	add(access.Files, access.Volume, "GET /berth/v1/volumes/{name}/export")
 	add(access.Files, access.Picture, "GET /images/{name}/get")
@@ -41,7 +41,7 @@ func rules() map[string]access.Rule {
 	add(access.Exec, access.Container,
 		"POST /containers/{name}/exec", "POST /containers/{name}/attach", "GET /containers/{name}/attach/ws", "POST /containers/{name}/resize", "PUT /containers/{name}/archive")
 	add(access.Exec, access.Execution, "POST /exec/{name}/start", "POST /exec/{name}/resize")
-	add(access.Remove, access.Container, "DELETE /containers/{name}")
+	add(access.Remove, access.Container, "DELETE /containers/{name}", "POST /berth/v1/containers/{name}/logs/clear")
 	add(access.Remove, access.Volume, "DELETE /volumes/{name}")
 	add(access.Remove, access.Network, "DELETE /networks/{name}")
 	add(access.Remove, access.Anything, "POST /containers/prune", "POST /volumes/prune", "POST /networks/prune")
@@ -67,6 +67,7 @@ func rules() map[string]access.Rule {
 		"GET /tasks", "GET /tasks/{name}", "GET /tasks/{name}/logs",
 		"GET /secrets", "POST /secrets/create", "GET /secrets/{name}", "DELETE /secrets/{name}", "POST /secrets/{name}/update",
 		"GET /configs", "POST /configs/create", "GET /configs/{name}", "DELETE /configs/{name}", "POST /configs/{name}/update",
+		"GET /debug/vars", "GET /debug/pprof/", "GET /debug/pprof/{name}", "POST /berth/v1/system/check", "GET /berth/v1/waits", "GET /berth/v1/reload", "POST /berth/v1/reload",
 		"GET /berth/v1/kernel", "GET /berth/v1/network/rules", "GET /berth/v1/port/audit", "POST /berth/v1/images/fsck", "POST /berth/v1/shutdown",
 		"GET /berth/v1/access", "POST /berth/v1/access", "GET /berth/v1/access/log", "GET /berth/v1/access/{name}", "DELETE /berth/v1/access/{name}")
 	return out

@@ -159,6 +159,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name = strings.ReplaceAll(name, encodedSlash, "/")
 	c.name = name
 	h := w.Header()
+	if len(r.TransferEncoding) > 0 {
+		// net/http passes a length over where there are chunks as well. Who counted bytes takes what follows for another thing than we do,
+		// so nothing may follow (RFC 9112, section 6.1).
+		h.Set("Connection", "close")
+	}
 	h.Set("Server", "Berth/"+s.about().Version+" (linux)")
 	h.Set("Api-Version", wire.Newest.String())
 	h.Set("Ostype", "linux")

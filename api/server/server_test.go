@@ -44,7 +44,7 @@ func TestRequests(t *testing.T) {
 		{method: "GET", path: "/containers/web/json/", code: 404, has: "page not found"},
 		{method: "GET", path: "//containers/json", code: 301},
 		{method: "GET", path: "/v1.45/../info", code: 301},
-		{method: "GET", path: "/containers/%2e%2e/json", code: 301},
+		{method: "GET", path: "/containers/%2e%2e/json", code: 400, has: "encoded dot"},
 		{method: "OPTIONS", path: "/info", code: 200},
 		{method: "GET", path: "/info?x=%zz", code: 400, has: "invalid URL escape"},
 		{method: "POST", path: "/auth", code: 501, has: `{"message":"talking to registries is not in this build of Berth"}`},
