@@ -102,6 +102,8 @@ func attach(t *testing.T, file string) string {
 	return strings.TrimSpace(string(out))
 }
 
+func detach(loop string) { exec.Command("losetup", "-d", loop).Run() }
+
 // ext4Image makes a file with an empty ext4.
 func ext4Image(t *testing.T, size int64) string {
 	t.Helper()

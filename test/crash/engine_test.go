@@ -15,8 +15,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,13 +60,7 @@ func newEngine(t *testing.T) *engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.Close() })
-	e := &engine{world: w, t: t, bin: filepath.Join(dir, "bin"), dir: dir, data: dir + "/data", parent: fmt.Sprintf("/berth-test-%d-crash", os.Getpid())}
-	os.Mkdir(e.bin, 0o755)
-	build := exec.Command("go", "build", "-o", e.bin, "berth/cmd/berthd", "berth/cmd/berth-keeper", "berth/cmd/berth-init")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	e := &engine{world: w, t: t, bin: binaries(t), dir: dir, data: dir + "/data", parent: fmt.Sprintf("/berth-test-%d-crash%d", os.Getpid(), engines.Add(1))}
 	if e.log, err = os.Create(filepath.Join(dir, "berthd.log")); err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +74,42 @@ func newEngine(t *testing.T) *engine {
 		},
 	}
 	return e
+}
+
+// engines counts engines: several tests have one at the same time.
+var engines atomic.Int64
+
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// binaries builds this tree's commands, once for all tests.
+func binaries(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "berth-crash-bin-"); built.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-o", built.dir, "berth/cmd/berthd", "berth/cmd/berth-keeper", "berth/cmd/berth-init")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.dir
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
 }
 
 func (e *engine) sock() string { return filepath.Join(e.dir, "sock") }
@@ -131,6 +163,27 @@ func (e *engine) kill() {
 	e.mu.Unlock()
 	cmd.Process.Kill()
 	<-ended
+}
+
+// killAll ends berthd, its keeper and all containers at once, as a reset of the machine does.
+func (e *engine) killAll() {
+	e.kill()
+	procs, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for range 3 { // a process may come while we look
+		for _, p := range procs {
+			b, _ := os.ReadFile(p)
+			if !strings.Contains(string(b), e.parent+"/") {
+				continue
+			}
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p))); err == nil {
+				if p, err := os.FindProcess(pid); err == nil {
+					p.Kill()
+				}
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+		procs, _ = filepath.Glob("/proc/[0-9]*/cgroup")
+	}
 }
 
 func (e *engine) tail() string {

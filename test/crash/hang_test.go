@@ -115,6 +115,7 @@ func (e *engine) keeperPID() int {
 
 // A keeper that somebody stopped: who asks is answered, who wants to start something is told which process it is.
 func TestStoppedKeeper(t *testing.T) {
+	t.Parallel()
 	e := hangEngine(t)
 	none := map[string]any{"NetworkMode": "none"}
 	e.create("web", "sleep 1000", none)
@@ -171,6 +172,7 @@ func TestStoppedKeeper(t *testing.T) {
 // A process that reads from a file system whose server does not answer cannot be killed. Whoever tries is told which process it is and
 // where it sleeps; everybody else notices nothing, a new engine neither.
 func TestProcessThatCannotBeKilled(t *testing.T) {
+	t.Parallel()
 	e := hangEngine(t)
 	fs := newSilent(t, fuseRead)
 	e.create("stuck", "cat /mnt/disk", map[string]any{"NetworkMode": "none", "Binds": []string{fs.dir + ":/mnt"}})
@@ -215,6 +217,7 @@ func TestProcessThatCannotBeKilled(t *testing.T) {
 
 // A shutdown with such a container ends.
 func TestShutdownWithAStuckContainer(t *testing.T) {
+	t.Parallel()
 	e := hangEngine(t)
 	fs := newSilent(t, fuseRead)
 	e.create("stuck", "cat /mnt/disk", map[string]any{"NetworkMode": "none", "Binds": []string{fs.dir + ":/mnt"}})
@@ -244,6 +247,7 @@ func TestShutdownWithAStuckContainer(t *testing.T) {
 
 // The source of a bind mount is on a file system that answers nothing at all. The start ends with an error, and holds up nobody meanwhile.
 func TestHungBindSource(t *testing.T) {
+	t.Parallel()
 	e := hangEngine(t)
 	fs := newSilent(t, fuseLookup, fuseGetattr)
 	e.create("bound", "true", map[string]any{"NetworkMode": "none", "Binds": []string{fs.dir + "/disk:/mnt"}})
@@ -273,6 +277,7 @@ func TestHungBindSource(t *testing.T) {
 
 // A step that never ends: lists answer, who wants the container too is listed with whom he waits for, and a new engine is free of it.
 func TestStuckStep(t *testing.T) {
+	t.Parallel()
 	e := hangEngine(t)
 	e.create("slow", "true", map[string]any{"NetworkMode": "none"})
 	e.kill()

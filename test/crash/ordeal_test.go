@@ -142,12 +142,33 @@ func (e *engine) ordealVerbs(busybox, extra []byte) []verb {
 		remove("www", facts{"container www": "", "nameless volumes": "0"}),
 		e.simply("remove image extra", "DELETE", "/images/extra", nil, facts{"image extra:latest": ""}, http.StatusNotFound),
 		e.simply("remove volume data", "DELETE", "/volumes/data", nil, facts{"volume data": ""}, http.StatusNotFound),
-		e.simply("prune volumes", "POST", `/volumes/prune?filters={"all":["true"]}`, nil, facts{"volume another": ""}),
-		e.simply("prune containers", "POST", "/containers/prune", nil, facts{"container chatty": ""}),
+		e.prune("volumes", `/volumes/prune?filters={"all":["true"]}`, "VolumesDeleted", facts{"volume another": ""}),
+		e.prune("containers", "/containers/prune", "ContainersDeleted", facts{"container chatty": ""}),
 		e.simply("remove network", "DELETE", "/networks/net", nil, facts{"network net": ""}, http.StatusNotFound),
 		e.simply("remove image committed", "DELETE", "/images/committed", nil, facts{"image committed:latest": ""}, http.StatusNotFound),
 		e.simply("prune images", "POST", "/images/prune", nil, nil),
 	}
+}
+
+// prune is a verb that succeeds also when it could remove nothing: what it has removed stands in the answer.
+func (e *engine) prune(what, path, field string, change facts) verb {
+	v := verb{name: "prune " + what, change: change, via: map[string][]string{}}
+	for k := range change {
+		v.via[k] = []string{"* removing", "* dead"}
+	}
+	v.do = func(again bool) error {
+		b, err := e.ask("POST", path, nil)
+		if err != nil {
+			return err
+		}
+		var report map[string]any
+		json.Unmarshal(b, &report)
+		if gone, _ := report[field].([]any); len(gone) == 0 && !again {
+			return &refused{http.StatusInternalServerError, "nothing was removed: no space left on device, or whatever the engine's log says"}
+		}
+		return nil
+	}
+	return v
 }
 
 // with gives every fact the value.

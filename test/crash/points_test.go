@@ -18,6 +18,7 @@ import (
 // TestDieAtEveryFailpoint lets the engine die at each failpoint that an ordeal passes, and at those of its start. What was acknowledged
 // must be there each time. A failpoint that is neither passed here nor named by another test fails it: so a new one gets a test.
 func TestDieAtEveryFailpoint(t *testing.T) {
+	t.Parallel()
 	all := failpoints(t)
 	passes := 1
 	if os.Getenv("BERTH_SOAK") != "" {

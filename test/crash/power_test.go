@@ -21,6 +21,7 @@ const diskSize = 192 << 20
 // moments would have left: an engine that opens it must have everything that was acknowledged before, nothing that was not asked for,
 // and must be able to start its containers.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	cuts, seed := ordeal(t)
 	r := rand.New(rand.NewPCG(seed, 7))
 	for _, options := range []string{"data=ordered", "data=writeback,noauto_da_alloc"} { // the usual, and what shows most mistakes
