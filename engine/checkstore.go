@@ -50,6 +50,15 @@ func (e *Engine) CheckStore(ctx context.Context, repair bool) checkup.Room {
 		}
 		room.Found(d, e.fix(repair, func() error { return e.store.RemoveStray(name) }))
 	}
+	trash := e.store.LookAtTrash()
+	for _, f := range trash {
+		if f.Err != nil {
+			room.Found(checkup.Damage{Subject: filepath.Join("containers/.trash", f.ID), What: "it cannot be restored: " + f.Err.Error(), Advice: "what the container wrote is in image/layer/c/" + f.ID + "/fs until the trash is emptied"}, nil)
+		}
+	}
+	if len(trash) > 0 {
+		room.Count("in the trash", len(trash))
+	}
 	lines := e.checkJournals(&room, repair)
 	room.Count("records", len(found))
 	room.Count("layers", layers)

@@ -53,7 +53,26 @@ func (v *Volumes) CheckStore(ctx context.Context, repair bool) checkup.Room {
 			release()
 		}
 	}
+	v.mu.Lock()
+	inTrash := len(v.bin)
+	var lost []string
+	for _, e := range entries {
+		if id, ok := strings.CutPrefix(e.Name(), trashPrefix); ok {
+			if _, known := v.bin[id]; !known {
+				lost = append(lost, e.Name())
+			}
+		}
+	}
+	v.mu.Unlock()
+	for _, name := range lost {
+		if _, err := os.Lstat(v.path(name)); err == nil {
+			room.Found(checkup.Damage{Subject: filepath.Join("volumes", name), What: "a volume in the trash that cannot be restored: its note cannot be read", Advice: "its content is in _data; copy what is needed and delete the directory"}, nil)
+		}
+	}
 	room.Count("volumes", len(names))
+	if inTrash > 0 {
+		room.Count("in the trash", inTrash)
+	}
 	return room
 }
 

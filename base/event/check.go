@@ -94,3 +94,13 @@ func readSegment(path string) (good, bad int, whole []byte, err error) {
 		}
 	}
 }
+
+// CheckStore verifies the journal of a bus that has one.
+func (b *Bus) CheckStore(ctx context.Context, repair bool) checkup.Room {
+	if b.journal == nil {
+		room := checkup.Room{Name: "events"}
+		room.Found(checkup.Damage{Subject: "events", What: "they are kept in memory only: the journal could not be opened at the start", Advice: "see the engine's log; restart it once the disk is fine"}, nil)
+		return room
+	}
+	return b.journal.CheckStore(ctx, repair)
+}

@@ -143,3 +143,21 @@ func (s *Store) Rewrite(r *container.Record) error {
 	}
 	return s.Create(r)
 }
+
+// LookAtTrash reads what containers are in the trash as it is on disk now; what cannot be read has an Err.
+func (s *Store) LookAtTrash() (found []Found) {
+	entries, _ := os.ReadDir(filepath.Join(s.dir, ".trash"))
+	for _, e := range entries {
+		if !id.Valid(e.Name()) {
+			continue
+		}
+		t, err := s.Trashed(e.Name())
+		if fault.Is(err, fault.NotFound) {
+			if _, serr := os.Lstat(filepath.Join(s.dir, ".trash", e.Name())); serr != nil {
+				continue // deleted for good meanwhile
+			}
+		}
+		found = append(found, Found{ID: e.Name(), Record: t.Record, Err: err})
+	}
+	return found
+}
