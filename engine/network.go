@@ -164,9 +164,7 @@ func (e *Engine) want(r *container.Record) (network.Want, error) {
 		DNS: orElse(n.DNS, e.cfg.DNS), DNSSearch: orElse(n.DNSSearch, e.cfg.DNSSearch), DNSOpts: orElse(n.DNSOptions, e.cfg.DNSOptions),
 		Sysctls: s.Security.Sysctls, Rate: n.Rate, Weight: n.Weight,
 	}
-	if ownsUserns(r) {
-		w.IDMap = r.IDMap
-	}
+	w.IDMap = r.IDMap
 	if !n.PublishAll {
 		return w, nil
 	}
@@ -213,6 +211,13 @@ func (e *Engine) joinNetworks(ctx context.Context, r *container.Record) (network
 	w, err := e.want(r)
 	if err != nil {
 		return network.Sandbox{}, err
+	}
+	if r.UsernsOf != "" {
+		donor, err := e.donor(r.UsernsOf, "user")
+		if err != nil {
+			return network.Sandbox{}, err
+		}
+		w.UserNS = nsPath(donor.snapshot().State.Pid, "user")
 	}
 	s, err := e.networks.Join(ctx, w)
 	if fault.Is(err, fault.Conflict) { // a port or an address that somebody has: Docker calls that an error of the server

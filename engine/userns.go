@@ -59,9 +59,6 @@ func (e *Engine) giveUserns(r *container.Record) (warnings []string, err error) 
 		if d.IDMap == nil {
 			return nil, nil // it lives in the engine's
 		}
-		if needsSandbox(s) {
-			return nil, fault.New(fault.Invalid, "conflicting options: a container in the user namespace of another has that one's network, or none: use --network container:%s", d.Name)
-		}
 		r.IDMap, r.UsernsOf = d.IDMap, d.ID
 		if err := e.mayMap(s); err != nil {
 			return nil, err

@@ -42,9 +42,9 @@ type Config struct {
 
 	DefaultNetworkOpts map[string]map[string]string // by driver: options of networks that do not set them
 
-	// UserNet makes a network namespace that belongs to a new user namespace with a mapping; nil: by a copy of this process,
-	// which takes the longer the more memory it has.
-	UserNet func(idmap.Pair) (fd int, err error)
+	// UserNet makes a network namespace that belongs to the user namespace at the path in, "" to a new one with the mapping; nil: to a
+	// new one, by a copy of this process, which takes the longer the more memory it has.
+	UserNet func(m idmap.Pair, in string) (fd int, err error)
 
 	Keeper Parker // nil: nothing outlives this process
 	// Emit tells an event: "create", "destroy", "connect", "disconnect". It must not call what changes networks or sandboxes,

@@ -114,7 +114,7 @@ func (j *join) run(ctx context.Context, wishes []wish) (err error) {
 // slotFor gives the namespace that a container is to have.
 func (n *Networks) slotFor(w Want) (*slot, error) {
 	if w.IDMap != nil {
-		return n.mapped.get(*w.IDMap)
+		return n.mapped.get(*w.IDMap, w.UserNS)
 	}
 	return n.pool.get()
 }

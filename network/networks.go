@@ -151,7 +151,12 @@ func open(ctx context.Context, cfg Config) (_ *Networks, err error) {
 	n.pool = openPool(n.nsDir(), n.cfg.PoolSize, n.sandboxFiles(), n.log)
 	n.mapped.dir, n.mapped.log, n.mapped.space = n.nsDir(), n.log, n.cfg.UserNet
 	if n.mapped.space == nil {
-		n.mapped.space = idmap.NetNamespace
+		n.mapped.space = func(m idmap.Pair, in string) (int, error) {
+			if in != "" {
+				return -1, fault.New(fault.NotImplemented, "networks of containers that share a user namespace need Config.UserNet")
+			}
+			return idmap.NetNamespace(m)
+		}
 	}
 	return n, nil
 }

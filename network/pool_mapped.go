@@ -17,7 +17,7 @@ import (
 // never come twice.
 type mapped struct {
 	dir   string
-	space func(idmap.Pair) (fd int, err error)
+	space func(m idmap.Pair, in string) (fd int, err error)
 	log   *slog.Logger
 
 	mu   sync.Mutex
@@ -30,11 +30,14 @@ type mapped struct {
 // mappedReady is how many namespaces are kept ready for one mapping.
 const mappedReady = 2
 
-func (m *mapped) get(p idmap.Pair) (*slot, error) {
+func (m *mapped) get(p idmap.Pair, in string) (*slot, error) {
+	if in != "" {
+		return m.make(p, in)
+	}
 	if ready := m.poolOf(p); ready != nil {
 		return ready.get()
 	}
-	return m.make(p)
+	return m.make(p, "")
 }
 
 // poolOf gives the pool for a mapping, which begins with the second container in a row that has it.
@@ -53,7 +56,7 @@ func (m *mapped) poolOf(p idmap.Pair) *pool {
 	if old := m.pool; old != nil {
 		m.old.Go(old.close)
 	}
-	m.key, m.pool = key, startPool(mappedReady, func() (*slot, error) { return m.make(p) }, m.log)
+	m.key, m.pool = key, startPool(mappedReady, func() (*slot, error) { return m.make(p, "") }, m.log)
 	return m.pool
 }
 
@@ -67,12 +70,12 @@ func (m *mapped) close() {
 	m.old.Wait()
 }
 
-// make makes a namespace with lo up and a socket in it, that belongs to a new user namespace.
-func (m *mapped) make(p idmap.Pair) (*slot, error) {
+// make makes a namespace with lo up and a socket in it, that belongs to a new user namespace or to the one at the path in.
+func (m *mapped) make(p idmap.Pair, in string) (*slot, error) {
 	s := &slot{id: id.New()}
 	s.key = filepath.Join(m.dir, id.Short(s.id))
 	return s.made(func(inside func() error) error {
-		return netns.CreateFor(s.key, func() (int, error) { return m.space(p) }, inside)
+		return netns.CreateFor(s.key, func() (int, error) { return m.space(p, in) }, inside)
 	})
 }
 

@@ -106,6 +106,8 @@ type Want struct {
 
 	// IDMap is the mapping of the user namespace that the network namespace is to belong to; nil: the engine's own.
 	IDMap *idmap.Pair `json:",omitempty"`
+	// UserNS is the path of that user namespace where another container lives in it already; "" a new one is made.
+	UserNS string `json:",omitempty"`
 }
 
 // Sandbox is the network of one running container.

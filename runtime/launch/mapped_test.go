@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,7 +42,7 @@ func TestMappedRoot(t *testing.T) {
 				s.Root = &specs.Root{}
 				user := specs.LinuxNamespace{Type: "user"}
 				if owner {
-					ns, err := NetNamespace(idmap.Pair{Users: ids, Groups: ids})
+					ns, err := NetNamespace(idmap.Pair{Users: ids, Groups: ids}, "")
 					must(t, err)
 					defer unix.Close(ns)
 					user.Path = "/proc/" + itoa(os.Getpid()) + "/fd/" + itoa(ns)
@@ -79,12 +80,22 @@ func TestEmptyNamespace(t *testing.T) {
 	before := countFDs(t)
 	ids := idmap.Map{{Inside: 0, Outside: 500000, Size: 10}}
 	for range 20 {
-		fd, err := NetNamespace(idmap.Pair{Users: ids, Groups: ids})
+		fd, err := NetNamespace(idmap.Pair{Users: ids, Groups: ids}, "")
 		must(t, err)
 		owner, err := unix.IoctlRetInt(fd, unix.NS_GET_USERNS)
 		must(t, err)
-		unix.Close(owner)
-		unix.Close(fd)
+		again, err := NetNamespace(idmap.Pair{}, "/proc/self/fd/"+itoa(owner))
+		must(t, err)
+		same, err := unix.IoctlRetInt(again, unix.NS_GET_USERNS)
+		must(t, err)
+		var x, y unix.Stat_t
+		must(t, errors.Join(unix.Fstat(owner, &x), unix.Fstat(same, &y)))
+		if x.Ino != y.Ino {
+			t.Error("a network namespace belongs to another user namespace than it was made in")
+		}
+		for _, fd := range []int{fd, owner, again, same} {
+			unix.Close(fd)
+		}
 	}
 	if now := countFDs(t); now != before {
 		t.Errorf("%d descriptors are open, before it were %d", now, before)
@@ -92,7 +103,10 @@ func TestEmptyNamespace(t *testing.T) {
 	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
 		t.Errorf("children are left behind: %v", err)
 	}
-	if _, err := NetNamespace(idmap.Pair{}); err == nil || !strings.Contains(err.Error(), "at least one range") {
+	if _, err := NetNamespace(idmap.Pair{}, "/proc/self/ns/user"); !errors.Is(err, unix.EINVAL) { // that we are in already
+		t.Errorf("in our own: %v", err)
+	}
+	if _, err := NetNamespace(idmap.Pair{}, ""); err == nil || !strings.Contains(err.Error(), "at least one range") {
 		t.Errorf("no maps: %v", err)
 	}
 }
