@@ -305,10 +305,10 @@ func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string,
 	case r.CgroupParent != "" && strings.Contains(r.CgroupParent, ".."):
 		return nil, bad("cgroup-parent %q: the path may not leave its hierarchy", r.CgroupParent)
 	}
-	if err := checkSet("CPUs", r.CpusetCpus, cpuList()); err != nil {
+	if err := checkSet("CPUs", "cpus", r.CpusetCpus, cpuList()); err != nil {
 		return nil, err
 	}
-	if err := checkSet("memory nodes", r.CpusetMems, nodeList()); err != nil {
+	if err := checkSet("memory nodes", "mems", r.CpusetMems, nodeList()); err != nil {
 		return nil, err
 	}
 	for _, w := range r.BlkioWeightDevice {
@@ -347,10 +347,10 @@ func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string,
 var ulimitNames = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
 
 // checkSet refuses a cpuset that is no list, or asks for what is not there.
-func checkSet(what, asked, available string) error {
+func checkSet(what, file, asked, available string) error {
 	want, ok := parseSet(asked)
 	if !ok {
-		return fault.New(fault.Invalid, "Invalid value %s for cpuset %s", asked, what)
+		return fault.New(fault.Invalid, "Invalid value %s for cpuset %s: invalid format: %s", asked, file, asked)
 	}
 	have, ok := parseSet(available)
 	if !ok || available == "" {

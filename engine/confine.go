@@ -73,7 +73,10 @@ func (e *Engine) label(r *container.Record) (warnings []string, err error) {
 		warnings = append(warnings, "Your kernel does not support AppArmor: the profile "+asked+" is not applied")
 	}
 	if err := selinux.CheckOptions(options); err != nil {
-		return nil, err
+		if e.confinement.labels != nil {
+			return nil, err
+		}
+		warnings = append(warnings, "SELinux is not enabled: the label options are not applied, and would be refused where it is: "+err.Error())
 	}
 	if len(options) == 0 {
 		if options, err = labelOptions(r.Spec, e.processLabelOf); err != nil {

@@ -39,6 +39,9 @@ type startPlan struct {
 // plan decides everything about a start. It changes nothing, unless the container's layer got lost.
 func (e *Engine) plan(c *entry, sandbox network.Sandbox, paths sources) (*startPlan, error) {
 	r := c.record()
+	if r.Path == "" { // an empty word: there is no such program
+		return nil, &launch.Error{Step: "execute the program", Errno: unix.ENOENT, Exec: true}
+	}
 	layer, err := e.layerOf(c)
 	if err != nil {
 		return nil, err

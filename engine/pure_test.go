@@ -39,7 +39,7 @@ func TestCheckResources(t *testing.T) {
 		{container.Resources{BlkioWeight: 5}, v2, "Range of blkio weight is from 10 to 1000", 0},
 		{container.Resources{OOMScoreAdj: 2000}, v2, "Invalid value 2000, range for oom score adj is [-1000, 1000]", 0},
 		{container.Resources{CPURealtimePeriod: 1000}, v2, "cgroup v2 has no real-time limits; leave --cpu-rt-period and --cpu-rt-runtime out", 0},
-		{container.Resources{CpusetCpus: "0-"}, v2, "Invalid value 0- for cpuset CPUs", 0},
+		{container.Resources{CpusetCpus: "0-"}, v2, "Invalid value 0- for cpuset cpus: invalid format: 0-", 0},
 		{container.Resources{CpusetCpus: "4000"}, v2, "Requested CPUs are not available", 0},
 		{container.Resources{Ulimits: []container.Ulimit{{Name: "x"}}}, v2, "invalid ulimit type: x", 0},
 		{container.Resources{Ulimits: []container.Ulimit{{Name: "core", Soft: 5, Hard: 4}}}, v2, "ulimit soft limit must be less than or equal to hard limit: 5 > 4", 0},

@@ -165,6 +165,10 @@ func (e *Engine) launchOrFind(ctx context.Context, l keeper.Launch) (keeper.Star
 
 // startFailed notes why a start failed, as Docker does: an exit code that the client's own follows, and the text.
 func (e *Engine) startFailed(c *entry, err error) error {
+	var l *launch.Error
+	if dir := c.record().Spec.Process.WorkingDir; errors.As(err, &l) && l.Errno == unix.ENOTDIR && strings.HasPrefix(l.Step, "chdir to cwd") {
+		err = fault.New(fault.Invalid, "Cannot mkdir: %s is not a directory", dir)
+	}
 	code, err := e.translateStart(err, c, c.record().Path, "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: ")
 	cerr := c.change(func(at *store.Standing) error {
 		at.State.ExitCode, at.State.Error = code, err.Error()

@@ -25,7 +25,11 @@ func (Host) Expand(source, target string) ([]specs.LinuxDevice, error) {
 		return nil, plain(err)
 	}
 	if st, err := os.Stat(source); err == nil && st.IsDir() {
-		return walk(source, target)
+		all, err := walk(source, target)
+		if err == nil && len(all) == 0 {
+			err = errNoDevice
+		}
+		return all, err
 	}
 	d, err := node(source)
 	if err != nil {

@@ -6,6 +6,7 @@ package userdb
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"math"
 	"slices"
 	"strconv"
@@ -42,6 +43,7 @@ type group struct {
 // group in spec, the supplementary groups are those that list the user. add are further groups, names or numbers.
 func Lookup(spec string, passwd, groups []byte, add []string) (User, error) {
 	userArg, groupArg, _ := strings.Cut(spec, ":")
+	groupArg, _, _ = strings.Cut(groupArg, ":") // what follows is nothing, as to Docker
 	u := User{Home: "/"}
 	a, err := findAccount(userArg, passwd)
 	if err != nil {
@@ -66,7 +68,10 @@ func Lookup(spec string, passwd, groups []byte, add []string) (User, error) {
 	for _, want := range add {
 		gid, err := findGroup(want, all)
 		if err != nil {
-			return u, fault.New(fault.Invalid, "Unable to find group %s", want)
+			if _, numeric := number(want); numeric {
+				return u, err
+			}
+			return u, fault.New(fault.Invalid, "Unable to find group %s: no matching entries in group file", want)
 		}
 		u.Groups = append(u.Groups, gid)
 	}
@@ -81,13 +86,16 @@ func findAccount(arg string, passwd []byte) (account, error) {
 		n, numeric = 0, true
 	}
 	var byNumber *account
-	for fields := range lines(passwd, 6) {
+	for fields := range lines(passwd, 4) {
 		uid, ok1 := number(fields[2])
 		gid, ok2 := number(fields[3])
 		if !ok1 || !ok2 || fields[0] == "" || uid > maxID || gid > maxID {
 			continue
 		}
-		a := account{fields[0], uint32(uid), uint32(gid), fields[5]}
+		a := account{name: fields[0], uid: uint32(uid), gid: uint32(gid)}
+		if len(fields) > 5 {
+			a.home = fields[5]
+		}
 		if !numeric && a.name == arg {
 			return a, nil
 		}
@@ -155,9 +163,13 @@ func lines(b []byte, min int) func(func([]string) bool) {
 	}
 }
 
+// number reads an id as Docker does; what is below 0 or beyond all bounds is greater than maxID.
 func number(s string) (uint64, bool) {
-	n, err := strconv.ParseUint(s, 10, 63)
-	return n, err == nil
+	n, err := strconv.ParseInt(s, 10, 64)
+	if errors.Is(err, strconv.ErrRange) || n < 0 {
+		return math.MaxUint64, true
+	}
+	return uint64(n), err == nil
 }
 
 func dedupe(ids []uint32) (out []uint32) {

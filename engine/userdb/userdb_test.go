@@ -13,6 +13,7 @@ broken:x:y:1::/:
 app:x:1000:1001:App,,,:/home/app:/bin/sh
 1234:x:77:78::/odd:/bin/sh
 nohome:x:5:5:::
+few:x:9:9
 +nis::::::
 `
 
@@ -43,7 +44,17 @@ func TestLookup(t *testing.T) {
 		{"nohome", nil, "{5 5 [] / nohome}"},
 		{":app", nil, "{0 1001 [] /root root}"},
 		{"app", []string{"short", "999", "55"}, "{1000 1001 [10 999 7 55] /home/app app}"},
-		{"app", []string{"ghosts"}, "Unable to find group ghosts"},
+		{"app", []string{"ghosts"}, "Unable to find group ghosts: no matching entries in group file"},
+		{"app", []string{"-1"}, "uids and gids must be in range 0-2147483647"},
+		{"app", []string{"99999999999999999999"}, "uids and gids must be in range 0-2147483647"},
+		{"few", nil, "{9 9 [] / few}"},
+		{"+5", nil, "{5 5 [] / nohome}"},
+		{"007", nil, "{7 0 [] / }"},
+		{"0x10", nil, "unable to find user 0x10: no matching entries in passwd file"},
+		{"-1", nil, "uids and gids must be in range 0-2147483647"},
+		{"app:-5", nil, "uids and gids must be in range 0-2147483647"},
+		{"app:10:x", nil, "{1000 10 [] /home/app app}"},
+		{"99999999999999999999", nil, "uids and gids must be in range 0-2147483647"},
 		{"ghost", nil, "unable to find user ghost: no matching entries in passwd file"},
 		{"app:ghosts", nil, "unable to find group ghosts: no matching entries in group file"},
 		{"4294967295", nil, "uids and gids must be in range 0-2147483647"},
