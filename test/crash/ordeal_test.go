@@ -24,6 +24,8 @@ type verb struct {
 	change facts // what it makes of facts; "" for what is gone
 	// via are values that a fact may have on its way, for as long as the verb has not been acknowledged.
 	via map[string][]string
+	// partly: it is a number of changes that may be done one by one.
+	partly bool
 	// do asks once. errGone: nobody knows; any other error: refused. again: it may have been done before.
 	do func(again bool) error
 }
@@ -127,7 +129,7 @@ func (e *engine) ordealVerbs(busybox, extra []byte) []verb {
 		}, nil), facts{"container job": "0 no created"}, http.StatusConflict),
 		start("job", "0 no exited:3"),
 		e.simply("create chatty", "POST", "/containers/create?name=chatty", run("chatty", "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i of the log; done", map[string]any{
-			"NetworkMode": "none", "LogConfig": map[string]any{"Type": "json-file", "Config": map[string]string{"max-size": "40k", "max-file": "3"}},
+			"NetworkMode": "none", "LogConfig": map[string]any{"Type": "json-file", "Config": map[string]string{"max-size": "40k", "max-file": "3", "compress": "true"}},
 		}, nil), facts{"container chatty": "0 no created"}, http.StatusConflict),
 		start("chatty", "0 no exited:0"),
 		{name: "commit job", change: facts{"image committed:latest": "there"}, do: func(again bool) error {
@@ -147,6 +149,35 @@ func (e *engine) ordealVerbs(busybox, extra []byte) []verb {
 		e.simply("remove network", "DELETE", "/networks/net", nil, facts{"network net": ""}, http.StatusNotFound),
 		e.simply("remove image committed", "DELETE", "/images/committed", nil, facts{"image committed:latest": ""}, http.StatusNotFound),
 		e.simply("prune images", "POST", "/images/prune", nil, nil),
+	}
+}
+
+// trashVerbs are removals that can be taken back, by an engine that has a trash.
+func (e *engine) trashVerbs(busybox, extra []byte) []verb {
+	restore := func(kind, name string, change facts) verb {
+		v := e.berthly("restore "+kind, "POST", "/trash/"+name+"/restore", nil, facts{"trash " + kind + " " + name: ""})
+		maps.Copy(v.change, change)
+		return v
+	}
+	into := func(kind, name, path, fact string) verb {
+		v := e.simply("remove "+kind, "DELETE", path, nil, facts{fact: "", "trash " + kind + " " + name: "there"}, http.StatusNotFound, http.StatusConflict)
+		v.via = map[string][]string{fact: {"* removing", "* dead"}}
+		return v
+	}
+	container := into("container", "box", "/containers/box?force=1", "container box")
+	volume := into("volume", "keep", "/volumes/keep", "volume keep")
+	image := into("image", "extra:latest", "/images/extra", "image extra:latest")
+	empty := e.berthly("empty the trash", "DELETE", "/trash", nil, facts{"trash container box": "", "trash volume keep": "", "trash image extra:latest": ""})
+	empty.partly = true
+	return []verb{
+		e.simply("load busybox", "POST", "/images/load?quiet=1", busybox, facts{"image busybox:latest": "there"}),
+		e.simply("load extra", "POST", "/images/load?quiet=1", extra, facts{"image extra:latest": "there"}),
+		e.simply("create volume keep", "POST", "/volumes/create", map[string]any{"Name": "keep"}, facts{"volume keep": "there"}),
+		e.simply("create box", "POST", "/containers/create?name=box", map[string]any{"Image": "busybox", "HostConfig": map[string]any{"NetworkMode": "none"}}, facts{"container box": "0 no created"}, http.StatusConflict),
+		container, restore("container", "box", facts{"container box": "0 no created"}), container,
+		volume, restore("volume", "keep", facts{"volume keep": "there"}), volume,
+		image, restore("image", "extra:latest", facts{"image extra:latest": "there"}), image,
+		empty,
 	}
 }
 
@@ -311,6 +342,14 @@ func (e *engine) observe() (facts, error) {
 		if n.Name != "bridge" && n.Name != "host" && n.Name != "none" {
 			f["network "+n.Name] = n.Driver + " k=" + n.Labels["k"]
 		}
+	}
+	var trash struct{ Items []struct{ Kind, Name string } }
+	if b, err = e.ask("GET", "/berth/v1/trash", nil, http.StatusNotImplemented); err != nil {
+		return nil, err
+	}
+	json.Unmarshal(b, &trash)
+	for _, i := range trash.Items {
+		f["trash "+i.Kind+" "+i.Name] = "there"
 	}
 	var plugins []struct {
 		Name    string
