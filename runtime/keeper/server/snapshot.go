@@ -96,7 +96,7 @@ func (m *snapshot) Encode(e *wire.Enc) {
 	e.Uint(7, m.LogLost)
 	encFD(e, 8, m.Lock)
 	encFD(e, 9, m.Sock)
-	encFD(e, 10, m.Slate)
+	encFD(e, slateTag, m.Slate)
 	for i := range m.Procs {
 		e.Msg(11, &m.Procs[i])
 	}
@@ -109,6 +109,22 @@ func (m *snapshot) Encode(e *wire.Enc) {
 	for i := range m.Parked {
 		e.Msg(14, &m.Parked[i])
 	}
+	if m.newer() {
+		e.B = append(e.B, slateTag, 1, 0) // no slate, says the last field to a binary that takes the last
+	}
+}
+
+const slateTag = 10
+
+// newer reports whether there is something that binaries before it would do wrongly: to write JSON into a log of the local format. They
+// refuse a state whose slate is missing, and the keeper goes on as it is.
+func (m *snapshot) newer() bool {
+	for i := range m.Procs {
+		if p := &m.Procs[i]; p.Log >= 0 && p.Desc.Log.Format != formatJSON {
+			return true
+		}
+	}
+	return false
 }
 
 // Decode reads the message's fields.
@@ -134,8 +150,10 @@ func (m *snapshot) Decode(d *wire.Dec) {
 			m.Lock = decFD(d)
 		case 9:
 			m.Sock = decFD(d)
-		case 10:
-			m.Slate = decFD(d)
+		case slateTag:
+			if m.Slate < 0 { // the first counts, see newer
+				m.Slate = decFD(d)
+			}
 		case 11:
 			var x procSnap
 			d.Msg(&x)

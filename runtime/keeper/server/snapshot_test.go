@@ -146,3 +146,26 @@ func TestClearLow(t *testing.T) {
 	}
 	closeAll(got)
 }
+
+// TestOlderBinaries: a binary that knows no local logs takes the last field for a slate, which is none. It refuses a state with such logs, and
+// takes any other.
+func TestOlderBinaries(t *testing.T) {
+	for format, refused := range map[string]bool{formatJSON: false, formatLocal: true} {
+		m := snapshot{Lock: 3, Sock: 4, Slate: 5, Procs: []procSnap{{Desc: wire.Desc{ID: "a", Log: wire.LogConfig{Format: format}}, Log: 7}}}
+		var e wire.Enc
+		m.Encode(&e)
+		slate := -1
+		for d := wire.NewDec(e.B); d.Next(); {
+			if d.Tag == slateTag {
+				slate = decFD(d)
+			}
+		}
+		if (slate < 0) != refused {
+			t.Errorf("%s: an older binary finds slate %d", format, slate)
+		}
+		var got snapshot
+		if err := wire.Unmarshal(e.B, &got); err != nil || got.Slate != 5 {
+			t.Errorf("%s: this one finds slate %d, %v", format, got.Slate, err)
+		}
+	}
+}
