@@ -73,8 +73,8 @@ func TestFileAndFlags(t *testing.T) {
 		{name: "no object", file: `[]`, err: "cannot unmarshal array"},
 		{name: "null", file: `null`, err: "the file holds no JSON object"},
 		{name: "wrong type", file: `{"debug": "yes"}`, err: "debug: json: cannot unmarshal string"},
-		{name: "not in this build, file", file: `{"userns-remap": "default"}`, err: "userns-remap: containers share the host's user namespace"},
-		{name: "not in this build, flag", args: []string{"--userns-remap", "default"}, err: `"--userns-remap" flag: containers share the host's`},
+		{name: "not in this build, file", file: `{"containerd": "/run/x"}`, err: "containerd: Berth has no containerd"},
+		{name: "not in this build, flag", args: []string{"--containerd", "/run/x"}, err: `"--containerd" flag: Berth has no containerd`},
 		{name: "networks, flags", args: []string{"--bip", "10.0.0.1/24", "--default-address-pool", "base=10.8.0.0/16,size=24", "--default-network-opt", "bridge=a.b=c", "--icc=false", "--ip", "127.0.0.1"},
 			check: func(c config) bool {
 				n := c.Net
