@@ -114,15 +114,16 @@ func (e *Engine) probe(ctx context.Context, cid string) time.Time {
 		return time.Time{}
 	}
 	var r container.HealthResult
+	unable := false
 	if p.Kind == health.Command {
-		r = e.probeByCommand(ctx, c, p.Args, health.Timeout(check))
+		r, unable = e.probeByCommand(ctx, c, p.Args, health.Timeout(check))
 	} else {
 		r = health.Ask(ctx, p, e.dialerOf(c, i), health.Timeout(check))
 	}
 	if ctx.Err() != nil { // it was paused, ended, or the engine closes: nothing was found out
 		return time.Time{}
 	}
-	h, err := e.noteHealth(c, i, r)
+	h, err := e.noteHealth(c, i, r, unable)
 	if err != nil {
 		e.log.Warn("a container's health is not in the journal", "container", c.id, "error", err)
 	}
@@ -135,8 +136,10 @@ func (e *Engine) probe(ctx context.Context, cid string) time.Time {
 // errOther stops a change that is about a run which is over.
 var errOther = errors.New("it is another run")
 
-// noteHealth puts a result on record and does what follows from it. It gives nil when the run that was probed is over.
-func (e *Engine) noteHealth(c *entry, i *container.Info, r container.HealthResult) (*container.Health, error) {
+// noteHealth puts a result on record and does what follows from it. It gives nil when the run that was probed is over. unable: the probe
+// could not be made for a reason of ours (the keeper does not answer, the machine is overloaded). It counts, as in Docker, but nothing is
+// restarted for it: that would only make matters worse, and for all containers at once.
+func (e *Engine) noteHealth(c *entry, i *container.Info, r container.HealthResult, unable bool) (*container.Health, error) {
 	var was, is *container.Health
 	unwell := false
 	err := c.changeAnd(func(at *store.Standing) error {
@@ -149,7 +152,7 @@ func (e *Engine) noteHealth(c *entry, i *container.Info, r container.HealthResul
 		switch {
 		case is.Status == container.Healthy && at.Relapses > 0:
 			at.Relapses, at.RestartWait = 0, 0
-		case r.ExitCode != 0 && is.Status == container.Unhealthy && !at.Unwell && !at.State.ManuallyStopped && restart.Unhealthy(c.rec.Spec.Restart, at.Relapses):
+		case r.ExitCode != 0 && !unable && is.Status == container.Unhealthy && !at.Unwell && !at.State.ManuallyStopped && restart.Unhealthy(c.rec.Spec.Restart, at.Relapses):
 			at.Unwell, unwell = true, true
 		}
 		return nil
@@ -232,17 +235,19 @@ func (e *Engine) dialerOf(c *entry, i *container.Info) health.Dial {
 
 // probeByCommand runs a check's command in the container. A process that does not end in time is killed with all that it started; if that
 // does not end it, there is no further one beside it.
-func (e *Engine) probeByCommand(ctx context.Context, c *entry, args []string, patience time.Duration) container.HealthResult {
+func (e *Engine) probeByCommand(ctx context.Context, c *entry, args []string, patience time.Duration) (r container.HealthResult, unable bool) {
 	start := time.Now()
 	if last := c.lastProbe(); last != nil && !closed(last.probed) {
-		e.killProbe(c, last.id, last.processID())
+		if !e.killProbe(c, last.id, last.processID()) {
+			e.forgetProbe(last)
+		}
 		if !waitFor(ctx, last.probed, probeKillPatience) {
-			return health.Failed(start, fault.New(fault.Unavailable, "the last health check does not end: process %d may be waiting for a disk or network that does not answer (see /proc/%[1]d/stack)", last.processID()))
+			return health.Failed(start, fault.New(fault.Unavailable, "the last health check does not end: process %d may be waiting for a disk or network that does not answer (see /proc/%[1]d/stack)", last.processID())), false
 		}
 	}
 	x, conn, err := e.launchProbe(ctx, c, args)
 	if err != nil {
-		return health.Failed(start, err)
+		return health.Failed(start, err), fault.Is(err, fault.Unavailable) || fault.Is(err, fault.Deadline)
 	}
 	defer conn.Close()
 	deadline := time.Now().Add(patience)
@@ -255,17 +260,17 @@ func (e *Engine) probeByCommand(ctx context.Context, c *entry, args []string, pa
 	if err == nil {
 		select {
 		case <-x.probed:
-			return health.Result(start, x.exitCode(), out, more)
+			return health.Result(start, x.exitCode(), out, more), false
 		case <-t.C:
 		case <-ctx.Done():
 		}
 	}
 	e.killProbe(c, x.id, x.processID())
 	if ctx.Err() != nil {
-		return health.Failed(start, ctx.Err())
+		return health.Failed(start, ctx.Err()), false
 	}
 	waitFor(ctx, x.probed, probeKillPatience)
-	return health.TimedOut(start, patience)
+	return health.TimedOut(start, patience), false
 }
 
 // launchProbe begins a check's command. It is an exec like any other but for three things: its id tells what it is (see probeID), so that
@@ -301,10 +306,10 @@ func (e *Engine) launchProbe(ctx context.Context, c *entry, args []string) (*exe
 		err = fault.New(fault.Unavailable, "the connection to the keeper broke while a health check was started")
 	}
 	if err != nil {
-		err = e.execFailed(x, err)
-		e.execs.drop(x.id)
-		close(x.probed)
-		return nil, nil, err
+		if !fault.Is(err, fault.Deadline) { // else the keeper may yet make it: the next probe looks after it
+			defer e.forgetProbe(x)
+		}
+		return nil, nil, e.execFailed(x, err)
 	}
 	x.change(func() bool { x.pid = started.PID; return x.running })
 	return x, started.Attached[0], nil
@@ -362,22 +367,32 @@ func readFrames(r io.Reader) (out []byte, more bool, err error) {
 	}
 }
 
-// killProbe ends a probe and what it started.
-func (e *Engine) killProbe(c *entry, eid string, pid int) {
+// forgetProbe is the end of a probe's process.
+func (e *Engine) forgetProbe(x *execution) {
+	x.forget.Do(func() {
+		e.execs.drop(x.id)
+		close(x.probed)
+	})
+}
+
+// killProbe ends a probe and what it started. It gives false when there is no such process any more.
+func (e *Engine) killProbe(c *entry, eid string, pid int) bool {
 	if cg := c.cgroup(); cg != nil && pid != 0 {
 		if fd, err := process.Open(pid); err == nil {
 			defer unix.Close(fd)
 			// The descriptor is of the probe if its number is in the container's cgroup after it was opened.
 			if procs, err := cg.Procs(); err == nil && slices.Contains(procs, pid) && killTree(cg, pid, fd) == nil {
-				return
+				return true
 			}
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeKillPatience)
 	defer cancel()
-	if err := e.keeper.Signal(ctx, c.id, eid, int(unix.SIGKILL)); err != nil && !fault.Is(err, fault.NotFound) {
+	err := e.keeper.Signal(ctx, c.id, eid, int(unix.SIGKILL))
+	if err != nil && !fault.Is(err, fault.NotFound) {
 		e.log.Warn("cannot kill a health check", "container", c.id, "error", err)
 	}
+	return !fault.Is(err, fault.NotFound)
 }
 
 // killProbes ends the probes that the last engine left running: nobody waits for them any more.

@@ -140,6 +140,7 @@ func TestHealthOutcomes(t *testing.T) {
 		{"both streams", "3", "out\nerr\n", []string{"CMD-SHELL", "echo out; echo err >&2; exit 3"}},
 		{"no such program", "-1", `OCI runtime exec failed: exec failed: unable to start container process: exec: "nonexist": executable file not found in $PATH: unknown`, []string{"CMD", "nonexist"}},
 		{"timeout", "-1", "Health check exceeded timeout (200ms)", []string{"CMD-SHELL", "sleep 777 & sleep 777"}},
+		{"a child that keeps the output open", "0", "begun\n", []string{"CMD-SHELL", "echo begun; sleep 4 & exit 0"}},
 		{"nobody listens", "1", "tcp 127.0.0.1:9: connect: connection refused", []string{"CMD", "tcp:9"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -23,6 +23,12 @@ func (c *calls) add(format string, args ...any) {
 	c.all = append(c.all, fmt.Sprintf(format, args...))
 }
 
+func (c *calls) sorted() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(slices.Values(c.all))
+}
+
 func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got calls
@@ -50,12 +56,9 @@ func TestClock(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		want := []string{"slow 1s", "every 2s", "every 4s", "once 5s", "every 6s", "slow 6s", "moved 7s"}
-		got.mu.Lock()
-		defer got.mu.Unlock()
 		slices.Sort(want)
-		slices.Sort(got.all)
-		if !slices.Equal(got.all, want) {
-			t.Errorf("%v\nwant %v", got.all, want)
+		if all := got.sorted(); !slices.Equal(all, want) {
+			t.Errorf("%v\nwant %v", all, want)
 		}
 		if n := c.Len(); n != 3 {
 			t.Errorf("%d wait", n)
@@ -78,14 +81,16 @@ func TestClockCallsOff(t *testing.T) {
 		c.Drop("drop")
 		c.Set("set", time.Now().Add(time.Second))
 		time.Sleep(2 * time.Second)
-		if want := []string{"drop", "set", "set"}; !slices.Equal(slices.Sorted(slices.Values(got.all)), want) {
-			t.Errorf("%v, want %v", got.all, want)
+		synctest.Wait()
+		if want := []string{"drop", "set", "set"}; !slices.Equal(got.sorted(), want) {
+			t.Errorf("%v, want %v", got.sorted(), want)
 		}
 		c.Drop("set")
 		c.Set("set", time.Now().Add(time.Second)) // paused and unpaused while the call ends
 		time.Sleep(2 * time.Second)
-		if len(got.all) != 4 || c.Len() != 1 {
-			t.Errorf("%v, %d", got.all, c.Len())
+		synctest.Wait()
+		if len(got.sorted()) != 4 || c.Len() != 1 {
+			t.Errorf("%v, %d", got.sorted(), c.Len())
 		}
 		c.Close()
 		c.Set("late", time.Now())
