@@ -28,6 +28,7 @@ type execution struct {
 	spec container.ExecSpec
 
 	probed chan struct{} // closed at its end; nil: it is no health check's. One that is has no line in the journal
+	forget sync.Once     // closes probed
 
 	order sync.Mutex // held over a change and its line in the journal; taken before mu
 
@@ -269,8 +270,7 @@ func (e *Engine) onExecExit(ctx context.Context, k keeper.Exit) {
 	x.c.dropExec(x.id)
 	e.tell(x.c, "exec_die", map[string]string{"execID": x.id, "exitCode": strconv.Itoa(k.Code)})
 	if x.probed != nil {
-		close(x.probed)
-		e.execs.drop(x.id)
+		e.forgetProbe(x)
 	}
 }
 
