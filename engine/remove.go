@@ -66,6 +66,17 @@ func (e *Engine) removeIf(ctx context.Context, ref string, o RemoveOptions, want
 	return e.removeHeld(ctx, c, removing{volumes: o.Volumes})
 }
 
+// removalBegins brings to disk that a removal has begun. Without that, a power cut in its middle would bring back a container whose volumes
+// or layer are gone. One that removes itself at its end is removed after a power cut anyway, and is spared the wait.
+func (e *Engine) removalBegins(c *entry, was store.Standing) {
+	if c.record().Spec.AutoRemove && !was.State.StartedAt.IsZero() {
+		return
+	}
+	if err := e.store.Flush(); err != nil { // on a full disk one must be able to remove
+		e.log.Warn("a removal begins without a note on the disk", "container", c.id, "error", err)
+	}
+}
+
 // removing says how a container is removed.
 type removing struct {
 	volumes bool // those, too, that were made for it alone
@@ -87,6 +98,7 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, o removing) error {
 	}); err != nil {
 		return err
 	}
+	e.removalBegins(c, was)
 	closeSockets(c.takePending())
 	err := step.Run(c.steps(ctx), "remove",
 		step.Step{Name: "keeper", Do: func(ctx context.Context) error { return e.forget(ctx, c) }},

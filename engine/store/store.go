@@ -197,6 +197,9 @@ func (s *Store) SetStanding(cid string, at Standing) error {
 	return s.now.append(l)
 }
 
+// Flush brings every standing to disk that is not there yet.
+func (s *Store) Flush() error { return s.late.flush() }
+
 // SetExec notes an exec, for this boot only.
 func (s *Store) SetExec(e Exec) error {
 	l, err := encode(line{ID: e.ID, Boot: s.boot, Exec: &e})
