@@ -164,7 +164,11 @@ func (e *Engine) keepUserns(r *container.Record) {
 	}
 }
 
-func (e *Engine) releaseUserns(r *container.Record) { e.userns.pool.Release(r.ID) }
+func (e *Engine) releaseUserns(r *container.Record) {
+	if r.IDMap != nil {
+		e.userns.pool.Release(r.ID)
+	}
+}
 
 // ownsUserns says whether a run of the container makes its own user namespace together with its network.
 func ownsUserns(r *container.Record) bool {

@@ -10,7 +10,7 @@ import (
 	"berth/kernel/idmap"
 )
 
-// Config is what the daemon says of user namespaces.
+// Config is what the daemon says of user namespaces. With the zero value no container has one unless it says so, and none can.
 type Config struct {
 	Default  Kind          // of containers that say nothing: Host, Auto, or Default where all have Remap
 	Remap    idmap.Pair    // the mapping of all; Default only
@@ -21,7 +21,9 @@ type Config struct {
 }
 
 // Remaps says whether containers have a user namespace unless they say otherwise.
-func (c Config) Remaps() bool { return c.Default != Host }
+func (c Config) Remaps() bool {
+	return c.Default == Auto || c.Default == Default && len(c.Remap.Users) > 0
+}
 
 // Settings are the texts that a Config is read from, and the files that they speak of.
 type Settings struct {
