@@ -26,7 +26,7 @@ func containerStats(s *Server, c *call) error {
 	if err != nil {
 		return err
 	}
-	if !stream && oneShot {
+	if !stream && (oneShot || first.Read.IsZero()) { // of one that does not run there is nothing to wait for
 		return c.json(http.StatusOK, first)
 	}
 	tick := time.NewTicker(statsEvery)
