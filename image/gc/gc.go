@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -39,7 +40,7 @@ func (l Level) Over(s disk.Space) bool {
 // Missing gives how many bytes must become free for a disk to be at the level.
 func (l Level) Missing(s disk.Space) int64 {
 	if l.Used > 0 {
-		return max(0, int64(float64(s.Total)*(1-l.Used/100))-s.Free+1)
+		return max(0, int64(math.Ceil(float64(s.Total)*(1-l.Used/100)))-s.Free)
 	}
 	return max(0, l.Free-s.Free)
 }
