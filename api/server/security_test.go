@@ -15,8 +15,8 @@ func TestSecurityOptions(t *testing.T) {
 		want  []string
 	}{
 		{About{}, engine.Facts{CgroupVersion: "1"}, []string{"name=seccomp,profile=builtin"}},
-		{About{Seccomp: "unconfined", NoNewPrivs: true}, engine.Facts{AppArmor: true, SELinux: true, CgroupVersion: "2"},
-			[]string{"name=apparmor", "name=seccomp,profile=unconfined", "name=selinux", "name=cgroupns", "name=no-new-privileges"}},
+		{About{Seccomp: "unconfined", NoNewPrivs: true}, engine.Facts{AppArmor: true, SELinux: true, Userns: true, CgroupVersion: "2"},
+			[]string{"name=apparmor", "name=seccomp,profile=unconfined", "name=selinux", "name=userns", "name=cgroupns", "name=no-new-privileges"}},
 	} {
 		s := New(Config{About: c.about})
 		if got := s.security(&c.facts); !slices.Equal(got, c.want) {
