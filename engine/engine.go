@@ -172,6 +172,7 @@ type Engine struct {
 	users  userCache
 	health *health.Clock // has each container's probe made at its time
 	probes chan struct{} // a token for each probe that is being launched
+	checks checkCounts
 
 	trash  sync.Mutex // held over a change of what is in the trash; no verb waits for it while it holds a container's op
 	making sync.Map   // names of volumes ([]string) of containers that are being created, by id: nobody else knows yet that they are in use
@@ -255,6 +256,7 @@ func (e *Engine) Events() *event.Bus { return e.events }
 // Info gives the engine's figures.
 func (e *Engine) Info(ctx context.Context) Facts {
 	f := Facts{
+		HealthChecks: e.checks.all.Load(), HealthChecksFailed: e.checks.failed.Load(),
 		CgroupDriver: cmp.Or(e.cfg.CgroupDriver, driverDirectories), CgroupVersion: "1", CgroupParent: e.cfg.CgroupParent, DataRoot: e.cfg.DataRoot, ExecRoot: e.cfg.ExecRoot,
 		Driver: "overlay2", DefaultRuntime: e.cfg.Runtimes.Default(), Runtimes: e.runtimeFacts(ctx), InitBinary: filepath.Base(e.cfg.InitPath), LogDriver: e.cfg.LogDriver, BootID: e.boot,
 		Userns: e.cfg.Userns.Remaps(), AppArmor: e.confinement.apparmor, SELinux: e.confinement.labels != nil,

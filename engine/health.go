@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +35,9 @@ const (
 	// probeKillPatience is how long the kernel has to end a probe after SIGKILL before it is reported as one that does not end.
 	probeKillPatience = 2 * time.Second
 )
+
+// checkCounts are figures for whoever watches the engine.
+type checkCounts struct{ all, failed atomic.Uint64 }
 
 // healthAtStart is the health of a container whose process was just made; nil where there is nothing to be probed.
 func healthAtStart(s *container.Spec, was *container.Health) *container.Health {
@@ -123,6 +127,7 @@ func (e *Engine) probe(ctx context.Context, cid string) time.Time {
 	if ctx.Err() != nil { // it was paused, ended, or the engine closes: nothing was found out
 		return time.Time{}
 	}
+	e.checks.all.Add(1)
 	h, err := e.noteHealth(c, i, r, unable)
 	if err != nil {
 		e.log.Warn("a container's health is not in the journal", "container", c.id, "error", err)
@@ -247,6 +252,7 @@ func (e *Engine) probeByCommand(ctx context.Context, c *entry, args []string, pa
 	}
 	x, conn, err := e.launchProbe(ctx, c, args)
 	if err != nil {
+		e.checks.failed.Add(1)
 		return health.Failed(start, err), fault.Is(err, fault.Unavailable) || fault.Is(err, fault.Deadline)
 	}
 	defer conn.Close()

@@ -130,6 +130,7 @@ type Facts struct {
 	LogDriver                            string
 	LogsUnbounded                        bool // a container that says nothing has a log without limit
 	KeeperPID                            int
+	HealthChecks, HealthChecksFailed     uint64 // probes since the start of the engine; those that could not be made at all
 	BootID                               string
 	CDIDirs                              []string
 	CDIDevices                           []string // qualified names

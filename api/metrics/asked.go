@@ -25,6 +25,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	events    = desc("engine_daemon_events_total", "The number of events logged")
+	checks    = desc("engine_daemon_health_checks_total", "The total number of health checks")
+	failed    = desc("engine_daemon_health_checks_failed_total", "The total number of failed health checks")
 	listeners = desc("engine_daemon_events_subscribers_total", "The number of current subscribers to events")
 )
 
@@ -66,14 +68,19 @@ func gauge(name, help string, of func(engine.Stats) uint64) reading {
 	}}
 }
 
+var healthy = desc("berth_container_healthy", "1 where the health check says healthy, else 0; not there without a check.", ofContainer...)
+
 var restarts = desc("berth_container_restarts", "Restarts by the restart policy since a person started the container.", ofContainer...)
 
 // Describe is of prometheus.Collector.
 func (a *asked) Describe(ch chan<- *prometheus.Desc) {
 	ch <- events
+	ch <- checks
+	ch <- failed
 	ch <- listeners
 	ch <- states
 	ch <- restarts
+	ch <- healthy
 	for _, r := range readings {
 		ch <- r.desc
 	}
@@ -90,6 +97,8 @@ func (a *asked) Collect(ch chan<- prometheus.Metric) {
 	for state, n := range map[string]int{"running": facts.Running, "paused": facts.Paused, "stopped": facts.Stopped} {
 		ch <- prometheus.MustNewConstMetric(states, prometheus.GaugeValue, float64(n), state)
 	}
+	ch <- prometheus.MustNewConstMetric(checks, prometheus.CounterValue, float64(facts.HealthChecks))
+	ch <- prometheus.MustNewConstMetric(failed, prometheus.CounterValue, float64(facts.HealthChecksFailed))
 	all, err := a.engine.List(ctx, engine.ListOptions{})
 	if err != nil {
 		return
@@ -106,6 +115,13 @@ func (a *asked) container(ctx context.Context, c *container.Info, ch chan<- prom
 	}
 	labels := []string{c.ID, c.Name, c.Spec.Image}
 	ch <- prometheus.MustNewConstMetric(restarts, prometheus.GaugeValue, float64(c.RestartCount), labels...)
+	if h := c.State.Health; h != nil {
+		well := 0.0
+		if h.Status == container.Healthy {
+			well = 1
+		}
+		ch <- prometheus.MustNewConstMetric(healthy, prometheus.GaugeValue, well, labels...)
+	}
 	for _, r := range readings {
 		if v, known := r.of(s); known {
 			ch <- prometheus.MustNewConstMetric(r.desc, r.kind, v, labels...)
