@@ -189,7 +189,7 @@ func containerUpdate(s *Server, c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.json(http.StatusOK, containertypes.UpdateResponse{Warnings: warnings})
+	return c.json(http.StatusOK, containertypes.UpdateResponse{Warnings: append(change.Warnings, warnings...)})
 }
 
 // containerWait answers when the container has come to an end. From 1.30 on the headers go out at once: a client starts the

@@ -54,6 +54,7 @@ func TestFlags(t *testing.T) {
 				Setup: func(env *testscript.Env) error {
 					prepare(env, name, path, host)
 					env.Setenv("CDI", cdi)
+					env.Setenv("SOCKET", strings.TrimPrefix(host, "unix://"))
 					n := env.Getenv("N")
 					env.Setenv("SUBNET6", n[:4]+":"+n[4:])
 					return nil

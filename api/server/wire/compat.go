@@ -37,9 +37,10 @@ func (r *CreateRequest) shim(v Version) (warnings []string) {
 		}
 		h.KernelMemoryTCP = 0
 	}
-	if v >= 42 {
-		h.KernelMemory = 0
+	if h.KernelMemory != 0 && v < 42 {
+		warnings = append(warnings, noKernelLimit)
 	}
+	h.KernelMemory = 0
 	if v < 42 {
 		h.ConsoleSize = [2]uint{}
 	}

@@ -8,7 +8,7 @@ import (
 
 // Why whole groups of fields are refused.
 const (
-	noKernelLimit = "kernel memory limits were dropped by Linux 5.4 and by Docker's API 1.42"
+	noKernelLimit = "KernelMemory: kernel memory limits were dropped by Linux 5.4 and by Docker's API 1.42. Limitation discarded."
 	notLinux      = "it is an option of Windows"
 )
 
@@ -23,7 +23,6 @@ func (r *CreateRequest) refuse() error {
 		why  string
 	}{
 		{h.Cgroup != "", "HostConfig.Cgroup", fault.NotImplemented, "containers have a cgroup of their own"},
-		{h.KernelMemory != 0, "HostConfig.KernelMemory", fault.NotImplemented, noKernelLimit},
 		{h.CPUCount != 0, "HostConfig.CpuCount", fault.Invalid, notLinux},
 		{h.CPUPercent != 0, "HostConfig.CpuPercent", fault.Invalid, notLinux},
 	} {

@@ -18,6 +18,7 @@ type UpdateRequest struct {
 type Change struct {
 	Resources container.Resources // what is zero or nil stays as it is; a list of devices, also an empty one, takes the place of the old
 	Restart   *container.Restart  // nil: stays
+	Warnings  []string            // for the answer
 }
 
 // Change gives what the request asks to change, or names what cannot be changed while a container exists.
@@ -49,7 +50,6 @@ func (r *UpdateRequest) Change(v Version) (Change, error) {
 		{u.CPUPercent != 0, "CpuPercent", fault.Invalid, notLinux},
 		{u.IOMaximumIOps != 0, "IOMaximumIOps", fault.Invalid, notLinux},
 		{u.IOMaximumBandwidth != 0, "IOMaximumBandwidth", fault.Invalid, notLinux},
-		{r.KernelMemory != 0 && v < 42, "KernelMemory", fault.NotImplemented, noKernelLimit},
 	} {
 		if f.set {
 			return Change{}, fault.New(f.kind, "%s: %s", f.name, f.why)
@@ -57,6 +57,9 @@ func (r *UpdateRequest) Change(v Version) (Change, error) {
 	}
 	u.OomKillDisable, u.MemorySwappiness = nil, nil
 	c := Change{Resources: resources(u)}
+	if r.KernelMemory != 0 && v < 42 {
+		c.Warnings = append(c.Warnings, noKernelLimit)
+	}
 	if v >= 40 && v < 52 {
 		c.Resources.KernelMemoryTCP = r.KernelMemoryTCP
 	}
