@@ -12,15 +12,15 @@ const Overhead = 64
 // Numbers of fields, with their wire type in the low three bits.
 const (
 	tagSource  = 1<<3 | 2
-	tagTime    = 2<<3 | 0
+	tagTime    = 2 << 3
 	tagLine    = 3<<3 | 2
-	tagPartial = 4<<3 | 0
+	tagPartial = 4 << 3
 	tagMeta    = 5<<3 | 2
 	tagAttrs   = 6<<3 | 2
 
-	tagMetaLast    = 1<<3 | 0
+	tagMetaLast    = 1 << 3
 	tagMetaID      = 2<<3 | 2
-	tagMetaOrdinal = 3<<3 | 0
+	tagMetaOrdinal = 3 << 3
 
 	tagAttrKey   = 1<<3 | 2
 	tagAttrValue = 2<<3 | 2
