@@ -33,10 +33,15 @@ const (
 // openOrRescue opens the database of a store, or what can be had instead.
 func openOrRescue(root string, log *slog.Logger) (*bolt.DB, error) {
 	path, old := filepath.Join(root, dbName), filepath.Join(root, dbOld)
-	_, missing := os.Lstat(path)
+	st, missing := os.Lstat(path)
 	_, noCopy := os.Lstat(old)
 	if missing == nil || noCopy != nil {
-		db, err := openSafely(path)
+		db, err := (*bolt.DB)(nil), error(nil)
+		if missing == nil && st.Size() == 0 && noCopy == nil { // bbolt would take it for a new one, and everything would be swept
+			err = fmt.Errorf("%w: %s is empty", errDamaged, path)
+		} else {
+			db, err = openSafely(path)
+		}
 		if err == nil {
 			keepCopy(db, old, log)
 			return db, nil
@@ -81,6 +86,9 @@ func openSafely(path string) (db *bolt.DB, err error) {
 			db, err = nil, fmt.Errorf("%w: %s: %v", errDamaged, path, p) // what bbolt has open of it goes with the process
 		}
 	}()
+	if err := checkPages(path); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errDamaged, path, err)
+	}
 	if db, err = openDB(path); err != nil {
 		if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Invalid) || errors.Is(err, fs.ErrPermission) || isFull(err) {
 			return nil, err // in use, of a newer version, or no matter of its content
