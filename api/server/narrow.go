@@ -79,6 +79,9 @@ func (g *gate) admit(c *call, to *route) error {
 	if !g.policy.Scoped() {
 		return nil
 	}
+	if to.path == "/images/create" && c.text("fromSrc") != "" {
+		return fault.New(fault.Forbidden, "access %q: importing an image is refused: its name may be what others create containers from, and this socket's scope is %s", g.policy.Name, g.policy.ScopeText())
+	}
 	switch rule.Reach {
 	case access.Container:
 		info, ok := g.container(c.ctx(), c.name)
@@ -570,10 +573,16 @@ func (n *narrowVolumes) Remove(ctx context.Context, name string, force bool) err
 // narrowImages are all images, without what others do with them.
 type narrowImages struct{ Images }
 
-// List gives images, and not how many containers use them.
+// List gives images, and not how many containers use them, and when one last did.
 func (n *narrowImages) List(ctx context.Context, o image.ListOptions) ([]image.Summary, error) {
 	o.Containers = false
-	return n.Images.List(ctx, o)
+	all, err := n.Images.List(ctx, o)
+	for i := range all {
+		one := *all[i].Image
+		one.LastUsed = time.Time{}
+		all[i].Image = &one
+	}
+	return all, err
 }
 
 // DiskUsage measures images, and does not tell who uses them.

@@ -32,6 +32,7 @@ import (
 	"berth/engine"
 	"berth/engine/container"
 	"berth/engine/plugin"
+	"berth/engine/runtimes"
 	"berth/engine/trash"
 	"berth/image"
 	"berth/image/gc"
@@ -206,6 +207,7 @@ type rooms struct {
 	volumes  *volume.Volumes
 	engine   *engine.Engine
 	waits    *wait.Registry
+	runtimes *runtimes.Set
 	trash    *trash.Trash
 	gc       *gc.Collector
 	pidfile  string
@@ -271,6 +273,7 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	if err != nil {
 		return nil, err
 	}
+	r.runtimes = ec.Runtimes
 	ec.Waits, ec.TrashWindow, ec.ImageUsed = r.waits, r.trashWindow, r.images.Used
 	if r.engine, err = engine.Open(ctx, ec, engine.Rooms{
 		Images: r.plugins.Over(engine.FromStore(r.images)), Networks: r.networks, Volumes: r.volumes, Keeper: r.keeper, Events: r.events,

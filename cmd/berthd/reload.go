@@ -43,6 +43,8 @@ var live = map[string]func(*reloader, config) error{
 	"gc-keep":               reloadRemoval,
 	"gc-min-age":            reloadRemoval,
 	"shutdown-timeout":      func(r *reloader, c config) error { r.rooms.patience.Store(int64(c.ShutdownTimeout)); return nil },
+	"runtimes":              reloadRuntimes,
+	"default-runtime":       reloadRuntimes,
 	"authorization-plugins": func(r *reloader, c config) error { r.rooms.authzNames.Store(&c.AuthZ); return nil },
 	"registry-mirrors": func(r *reloader, c config) error {
 		return r.rooms.remote.Configure(c.Image.mirrors(), c.Image.Insecure)

@@ -25,6 +25,15 @@ func runtimeFlags(o *runtimeOptions) []option {
 	}
 }
 
+// reloadRuntimes takes up runtimes that were added or taken away.
+func reloadRuntimes(r *reloader, c config) error {
+	set, err := c.Runtimes.set()
+	if err == nil {
+		r.rooms.runtimes.Become(set)
+	}
+	return err
+}
+
 func checkRuntime(s string) error {
 	if name, path, ok := strings.Cut(s, "="); !ok || name == "" || path == "" {
 		return fmt.Errorf("invalid runtime %q: write NAME=PATH", s)

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"berth/base/fault"
 )
@@ -25,9 +26,29 @@ type Runtime struct {
 
 // Set is what one engine knows. The zero value, and nil, know the built-in runtime only.
 type Set struct {
-	all      []Runtime
-	deflt    string
+	mu    sync.RWMutex // guards all and deflt, which Become replaces
+	all   []Runtime    // never changed in place
+	deflt string
+
 	features cache
+}
+
+// Become makes s know what o does, for a configuration that was read again. Containers that run keep what they were started with as long
+// as the name is known.
+func (s *Set) Become(o *Set) {
+	all, deflt := o.read()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all, s.deflt = all, deflt
+}
+
+func (s *Set) read() (all []Runtime, deflt string) {
+	if s == nil {
+		return nil, ""
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.all, s.deflt
 }
 
 // New checks runtimes and the default's name ("" is the built-in one).
@@ -57,27 +78,24 @@ func New(all []Runtime, deflt string) (*Set, error) {
 
 // Default is the name of the runtime of containers that ask for none.
 func (s *Set) Default() string {
-	if s == nil || s.deflt == "" {
-		return Builtin
+	if _, deflt := s.read(); deflt != "" {
+		return deflt
 	}
-	return s.deflt
+	return Builtin
 }
 
 // All gives the runtimes beside the built-in one, by name.
 func (s *Set) All() []Runtime {
-	if s == nil {
-		return nil
-	}
-	return slices.Clone(s.all)
+	all, _ := s.read()
+	return slices.Clone(all)
 }
 
 // Resolve finds a runtime; nil is the built-in one. "" is the built-in one, too: the default is given to a container when it is made.
 func (s *Set) Resolve(name string) (*Runtime, error) {
-	if s != nil {
-		for i := range s.all {
-			if s.all[i].Name == name {
-				return &s.all[i], nil
-			}
+	all, _ := s.read()
+	for i := range all {
+		if all[i].Name == name {
+			return &all[i], nil
 		}
 	}
 	if name == "" || name == Builtin || slices.Contains(dockers, name) {
