@@ -70,10 +70,15 @@ func (e *Engine) RestoreTrashed(ctx context.Context, cid string) (removal.Restor
 		out.Notes = append(out.Notes, "there is another container "+t.Record.Name+" now: restored as "+r.Name)
 	}
 	out.Notes = append(out.Notes, e.missing(ctx, &r)...)
+	if err := e.regiveUserns(&r); err != nil {
+		e.index.release(r.Name, cid)
+		return out, err
+	}
 	at := t.Standing
 	at.Op = ""
 	at.State = stopped(at.State)
 	if err := e.store.Restore(&r, at); err != nil {
+		e.releaseUserns(&r)
 		e.index.release(r.Name, cid)
 		return out, err
 	}

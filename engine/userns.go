@@ -157,6 +157,27 @@ func homeOf(r *container.Record) string {
 	return r.ID
 }
 
+// regiveUserns gives a container that had ids of its own and was removed its ids again, or others where somebody has them
+// by now: its files are stored with neither.
+func (e *Engine) regiveUserns(r *container.Record) error {
+	mode, err := userns.Parse(r.Spec.Security.UsernsMode)
+	if r.IDMap == nil || r.UsernsOf != "" || err != nil || !e.userns.pool.Meets(*r.IDMap) || sameMap(*r.IDMap, e.cfg.Userns.Remap) {
+		return err // keepUserns follows
+	}
+	wish := mode.Auto
+	for _, m := range r.IDMap.Users {
+		wish.Size = max(wish.Size, m.Inside+m.Size)
+	}
+	m, err := e.userns.pool.Take(r.ID, wish)
+	if err != nil {
+		return err
+	}
+	r.IDMap = &m
+	return nil
+}
+
+func sameMap(a, b idmap.Pair) bool { return a.Key() == b.Key() }
+
 // keepUserns notes what a container holds that existed before this engine.
 func (e *Engine) keepUserns(r *container.Record) {
 	if r.IDMap != nil {

@@ -198,3 +198,22 @@ func TestUsernsRemap(t *testing.T) {
 		t.Errorf("%d %s", code, out)
 	}
 }
+
+// What comes back from the trash has ids that nobody else has got meanwhile.
+func TestUsernsOfWhatIsRestored(t *testing.T) {
+	w := mappedWorld(t, 2)
+	m := idmap.Map{{Inside: 0, Outside: 3000000, Size: 10000}}
+	old := &container.Record{ID: strings.Repeat("a", 64), IDMap: &idmap.Pair{Users: m, Groups: m}, Spec: &container.Spec{Security: container.Security{UsernsMode: "auto:size=10000"}}}
+	if err := w.regiveUserns(old); err != nil || old.IDMap.Users[0].Outside != 3000000 {
+		t.Errorf("%v %v", old.IDMap, err)
+	}
+	w.create("aa", auto("true"))
+	if err := w.regiveUserns(old); err != nil || old.IDMap.Users.String() != "0:3010000:10000" {
+		t.Errorf("%v %v", old.IDMap, err)
+	}
+	w.releaseUserns(old)
+	w.create("bb", auto("true"))
+	if err := w.regiveUserns(old); !fault.Is(err, fault.Conflict) {
+		t.Errorf("%v %v", old.IDMap, err)
+	}
+}

@@ -36,6 +36,18 @@ func (p *Pool) Keep(id string, m idmap.Pair) {
 	}
 }
 
+// Meets says whether somebody holds ids of a mapping.
+func (p *Pool) Meets(m idmap.Pair) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range blocksOf(m) {
+		if slices.ContainsFunc(p.taken, func(t idmap.Block) bool { return crosses(b, t) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // Release gives back what a container held. One that held nothing is no error.
 func (p *Pool) Release(id string) {
 	p.mu.Lock()
