@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +32,8 @@ import (
 const (
 	// launchedAtOnce bounds how many probes are being launched at a time: a thousand that come due together do not starve a start.
 	launchedAtOnce = 8
+	// launchUsual is longer than a launch takes on a busy machine. One that takes longer is not counted any more.
+	launchUsual = 2 * time.Second
 	// launchPatience bounds the launch of a probe, which does not count towards its timeout, as in Docker.
 	launchPatience = 30 * time.Second
 	// probeKillPatience is how long the kernel has to end a probe after SIGKILL before it is reported as one that does not end.
@@ -247,7 +251,7 @@ func (e *Engine) probeByCommand(ctx context.Context, c *entry, args []string, pa
 			e.forgetProbe(last)
 		}
 		if !waitFor(ctx, last.probed, probeKillPatience) {
-			return health.Failed(start, fault.New(fault.Unavailable, "the last health check does not end: process %d may be waiting for a disk or network that does not answer (see /proc/%[1]d/stack)", last.processID())), false
+			return health.Failed(start, fault.New(fault.Unavailable, "the last health check does not end: %s", cmp.Or(stuck(last.processID()), fmt.Sprintf("process %d was killed and is still there", last.processID())))), false
 		}
 	}
 	x, conn, err := e.launchProbe(ctx, c, args)
@@ -282,11 +286,16 @@ func (e *Engine) probeByCommand(ctx context.Context, c *entry, args []string, pa
 // launchProbe begins a check's command. It is an exec like any other but for three things: its id tells what it is (see probeID), so that
 // the journal need not know of it; it is forgotten at its end; and it has no stdin.
 func (e *Engine) launchProbe(ctx context.Context, c *entry, args []string) (*execution, *net.UnixConn, error) {
+	if err := e.keeperReady(); err != nil {
+		return nil, nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, launchPatience)
 	defer cancel()
 	select {
 	case e.probes <- struct{}{}:
-		defer func() { <-e.probes }()
+		release := sync.OnceFunc(func() { <-e.probes })
+		defer release()
+		defer time.AfterFunc(launchUsual, release).Stop() // what hangs is not in the way of others
 	case <-ctx.Done():
 		return nil, nil, fault.Wrap(fault.Deadline, ctx.Err(), "timed out starting health check for container %s", c.id)
 	}

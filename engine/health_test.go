@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/base/event"
 	"berth/engine/container"
 )
@@ -238,6 +240,37 @@ func TestHealthSurvivesEngine(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	if n := sleeps(); n > 1 {
 		t.Errorf("%d probes side by side", n)
+	}
+}
+
+// TestHealthWithoutKeeper has the keeper stopped: probes fail at once and say why, and nothing is restarted for it.
+func TestHealthWithoutKeeper(t *testing.T) {
+	w := newWorld(t)
+	s := checked("sleep 1000", "CMD", "true")
+	s.Restart = container.Restart{Name: "on-unhealthy"}
+	id := w.run("", s)
+	w.untilHealth(id, container.Healthy)
+	info, err := w.client.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(info.PID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(info.PID, unix.SIGCONT)
+	h := w.untilHealth(id, container.Unhealthy).Health
+	if r := h.Log[len(h.Log)-1]; r.ExitCode != -1 || !strings.Contains(r.Output, "keeper") {
+		t.Errorf("%+v", r)
+	}
+	if w.index.get(id).standing().Unwell {
+		t.Error("it is being restarted")
+	}
+	if err := unix.Kill(info.PID, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	w.untilHealth(id, container.Healthy)
+	if n := w.snapshotOf(id).RestartCount; n != 0 {
+		t.Errorf("%d restarts", n)
 	}
 }
 
