@@ -172,6 +172,7 @@ type imageSources struct {
 	RepoTags    []string `json:"repoTags"`
 	RepoDigests []string `json:"repoDigests"`
 	Tagged      *time.Time
+	LastUsed    *time.Time
 	Layers      []struct {
 		DiffID  string `json:"diffID"`
 		Sources []struct {
@@ -219,6 +220,9 @@ func printSources(out io.Writer, s imageSources, width int) {
 	}
 	if s.Tagged != nil {
 		fmt.Fprintf(out, "  named %s ago\n", units.HumanDuration(time.Since(*s.Tagged)))
+	}
+	if s.LastUsed != nil {
+		fmt.Fprintf(out, "  last used %s ago\n", units.HumanDuration(time.Since(*s.LastUsed)))
 	}
 	fmt.Fprintln(out)
 	rows := [][]string{{"LAYER", "BLOB", "SIZE", "KIND", "AT"}}

@@ -166,7 +166,7 @@ func newTrashEmpty(d *command.DockerCli) *cobra.Command {
 	return cmd
 }
 
-// extendUsage lets `system df` tell of the trash, below Docker's table.
+// extendUsage lets `system df` tell of the trash, and with --verbose of images' last use, below Docker's tables.
 func extendUsage(c *cobra.Command, d *command.DockerCli) {
 	usage := c.RunE
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -179,6 +179,14 @@ func extendUsage(c *cobra.Command, d *command.DockerCli) {
 		r := newRemote(d.Client())
 		if r.mustBeBerth(cmd.Context(), "") != nil {
 			return nil
+		}
+		if f := cmd.Flag("verbose"); f != nil && f.Value.String() == "true" {
+			var images struct{ Images []imageUse }
+			if err := r.call(cmd.Context(), "berth system df", http.MethodGet, "/images", nil, &images); err == nil {
+				fmt.Fprintln(d.Out(), "\nImages by last use:")
+				fmt.Fprintln(d.Out())
+				printImageUses(d.Out(), images.Images, "", time.Now())
+			}
 		}
 		var a trashAnswer
 		if err := r.call(cmd.Context(), "berth system df", http.MethodGet, "/trash", nil, &a); err != nil || a.Window == "" && len(a.Items) == 0 {

@@ -27,8 +27,9 @@ type imageSourcesAnswer struct {
 	ID          string        `json:"id"`
 	RepoTags    []string      `json:"repoTags"`
 	RepoDigests []string      `json:"repoDigests"`
-	Tagged      *time.Time    `json:"tagged,omitempty"` // when it got its newest name: how old the copy is
-	Layers      []layerOrigin `json:"layers"`           // the lowest first
+	Tagged      *time.Time    `json:"tagged,omitempty"`   // when it got its newest name: how old the copy is
+	LastUsed    *time.Time    `json:"lastUsed,omitempty"` // when a container of it was last made or started
+	Layers      []layerOrigin `json:"layers"`             // the lowest first
 }
 
 type layerOrigin struct {
@@ -56,6 +57,9 @@ func imageSources(s *Server, c *call) error {
 	out := imageSourcesAnswer{ID: img.ID, RepoTags: nonNil(img.RepoTags), RepoDigests: nonNil(img.RepoDigests), Layers: []layerOrigin{}}
 	if !img.Tagged.IsZero() {
 		out.Tagged = &img.Tagged
+	}
+	if !img.LastUsed.IsZero() {
+		out.LastUsed = &img.LastUsed
 	}
 	for _, d := range img.Layers {
 		l := layerOrigin{DiffID: d, Sources: []blobAt{}}
