@@ -274,6 +274,36 @@ func TestHealthWithoutKeeper(t *testing.T) {
 	}
 }
 
+// TestHealthOfFrozen has somebody else freeze the container while a probe runs: it cannot be killed, and gets no second one beside it.
+func TestHealthOfFrozen(t *testing.T) {
+	w := newWorld(t)
+	s := checked("sleep 1000", "CMD", "sleep", "0.2")
+	s.Healthcheck.Interval, s.Healthcheck.Timeout = time.Millisecond, 500*time.Millisecond
+	id := w.run("", s)
+	w.untilHealth(id, container.Healthy)
+	cg := w.index.get(id).cgroup()
+	time.Sleep(50 * time.Millisecond) // into the next probe
+	if err := cg.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	defer cg.Thaw()
+	h := w.untilHealth(id, container.Unhealthy).Health
+	var said string
+	for _, r := range h.Log {
+		said += r.Output + "\n"
+	}
+	if !strings.Contains(said, "Health check exceeded timeout (500ms)\nthe last health check does not end: ") && !strings.Contains(said, "does not end: process") {
+		t.Errorf("%s", said)
+	}
+	if procs, err := cg.Procs(); err != nil || len(procs) > 2 {
+		t.Errorf("processes %v %v", procs, err)
+	}
+	if err := cg.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	w.untilHealth(id, container.Healthy)
+}
+
 func TestProbeID(t *testing.T) {
 	a, b := strings.Repeat("a", 64), strings.Repeat("b", 64)
 	x := probeID(a)
