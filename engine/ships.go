@@ -54,16 +54,11 @@ func (e *Engine) shipLog(c *entry) {
 		old.Stop()
 		delete(s.byID, c.id)
 	}
-	if e.closing() || c.isGone() {
-		return
-	}
-	out, err := logs.NewSink(cfg.Driver, logInfo(r), e.cfg.JournalSocket)
-	if err != nil {
-		e.log.Error("a container's output cannot be shipped", "container", c.id, "error", err)
-		return
+	if status := c.snapshot().State.Status; e.closing() || c.isGone() || status == container.Removing || status == container.Dead {
+		return // leaveLog has looked after it, or will
 	}
 	sc := ship.Config{
-		ID: c.id, Spool: e.logPath(r), Sink: out, Ended: ended, Watcher: &e.watch, Log: e.log, NonBlock: cfg.NonBlock, Buffer: cfg.Buffer,
+		ID: c.id, Spool: e.logPath(r), Sink: e.sink(cfg.Driver, logInfo(r)), Ended: ended, Watcher: &e.watch, Log: e.log, NonBlock: cfg.NonBlock, Buffer: cfg.Buffer,
 	}
 	if !cfg.NonBlock {
 		sc.Older = func(ctx context.Context, inode uint64) { e.shippedOlder(ctx, c.id, inode) }
@@ -77,6 +72,11 @@ func (e *Engine) shipLog(c *entry) {
 		s.byID = map[string]*shipment{}
 	}
 	s.byID[c.id] = &shipment{x, ended}
+}
+
+// sink is the way to a collector.
+func (e *Engine) sink(driver string, info *sink.Info) sink.Sink {
+	return &sink.Later{Make: func() (sink.Sink, error) { return logs.NewSink(driver, info, e.cfg.JournalSocket) }}
 }
 
 // shippedOlder tells the keeper what may be rotated away.
@@ -114,15 +114,17 @@ func (e *Engine) leftDir(id string) string { return filepath.Join(e.cfg.DataRoot
 // collector, and nothing is lost with a container that ends at once, as one of run --rm does.
 func (e *Engine) leaveLog(c *entry) {
 	r := c.record()
+	if cfg, err := e.logSettings(r); err != nil || !cfg.Ships {
+		return
+	}
 	e.ships.mu.Lock()
 	x := e.ships.byID[c.id]
 	delete(e.ships.byID, c.id)
 	e.ships.mu.Unlock()
-	if x == nil {
-		return
+	if x != nil {
+		x.Stop()
 	}
-	x.Stop()
-	if x.Finished() || x.Status().Behind == 0 {
+	if ship.Behind(e.logPath(r)) == 0 {
 		return
 	}
 	if err := e.moveSpool(r); err != nil {
@@ -169,15 +171,11 @@ func (e *Engine) shipLeft(id string) {
 	if err == nil && (note.Version != 1 || note.Info == nil) {
 		err = fault.New(fault.Internal, "its note has version %d", note.Version)
 	}
-	var out sink.Sink
-	if err == nil {
-		out, err = logs.NewSink(note.Driver, note.Info, e.cfg.JournalSocket)
-	}
 	var x *ship.Shipper
 	ended := make(chan struct{})
 	close(ended)
 	if err == nil {
-		x, err = ship.Start(ship.Config{ID: id, Spool: filepath.Join(dir, "spool"), Sink: out, Ended: ended, Watcher: &e.watch, Log: e.log})
+		x, err = ship.Start(ship.Config{ID: id, Spool: filepath.Join(dir, "spool"), Sink: e.sink(note.Driver, note.Info), Ended: ended, Watcher: &e.watch, Log: e.log})
 	}
 	if err != nil {
 		e.log.Warn("output of a removed container is not shipped", "container", id, "error", err)

@@ -76,6 +76,13 @@ type jsonLine struct {
 
 // decode reads one line of a file. A line that is no log line (torn by a power cut, for instance) is not ok.
 func (*jsonFormat) decode(b []byte) (Line, bool) {
+	if l, ok := quick(b); ok {
+		return l, true
+	}
+	return slow(b)
+}
+
+func slow(b []byte) (Line, bool) {
 	var j jsonLine
 	if err := json.Unmarshal(b, &j); err != nil {
 		return Line{}, false

@@ -103,6 +103,15 @@ func After(path string, pos Pos) (sum int64) {
 	return sum
 }
 
+// Gap reports, once, that files may have been rotated away, or cleared, before they were read.
+func (r *Reader) Gap() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gap := r.gap
+	r.gap = false
+	return gap
+}
+
 // Waiting reports whether Next would hand out a record, or find the end, without waiting for the writer.
 func (r *Reader) Waiting() bool {
 	r.mu.Lock()

@@ -39,6 +39,7 @@ type Reader struct {
 	off   int64      // how far the first was read
 	buf   []byte     // read, not yet handed out
 	skip  int        // records to pass over
+	gap   bool       // the file that was read last had gone when it was to be followed: there may have been others
 	over  bool       // nothing more is handed out
 
 	head   [headLen]byte // of the file with the inode headOf
@@ -216,7 +217,9 @@ func (r *Reader) nextFile() (bool, error) {
 		return false, err
 	}
 	if last != nil {
+		all := len(newer)
 		newer = newerThan(newer, last)
+		r.gap = r.gap || len(newer) == all
 	}
 	if len(newer) == 0 {
 		return false, nil

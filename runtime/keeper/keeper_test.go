@@ -211,6 +211,8 @@ func TestRotationFillsGaps(t *testing.T) {
 		{"2:b 3:c", "1:now 2:b 3:c"}, // killed when it had moved 1 to 2
 		{"1:a 3:c", "1:now 2:a 3:c"},
 		{"1:a 2:b 3.gz:c", "1:now 2:a 3:b"},
+		{"1:a 1.gz:a 2.gz:b", "1:now 2:a 3.gz:b"}, // killed when a compressed copy was in its place
+		{"1.gz:a 2:b 2.gz:b", "1:now 2.gz:a 3:b"},
 	} {
 		r := newRig(t)
 		log := r.logCfg("a")

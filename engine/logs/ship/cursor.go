@@ -85,6 +85,19 @@ func sum(b []byte) uint64 {
 	return h.Sum64()
 }
 
+// Behind gives how many bytes of a spool were not shipped yet, by its cursor. No Shipper of it may be under way.
+func Behind(spool string) int64 {
+	if _, err := os.Lstat(spool + CursorSuffix); errors.Is(err, fs.ErrNotExist) {
+		return logs.After(spool, logs.Pos{})
+	}
+	c, err := openCursor(spool + CursorSuffix)
+	if err != nil {
+		return 0
+	}
+	defer c.close()
+	return logs.After(spool, c.pos)
+}
+
 // ReadMark tells how far the cursor of a spool has come: which file, how many records. There is none where nothing was shipped yet.
 func ReadMark(spool string) (inode, sent, dropped uint64, ok bool) {
 	if _, err := os.Lstat(spool + CursorSuffix); errors.Is(err, fs.ErrNotExist) {

@@ -1,6 +1,7 @@
 package ship
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -124,13 +125,15 @@ func (s *Shipper) run(ctx context.Context) {
 	defer s.cursor.close()
 	defer s.cfg.Sink.Close()
 	defer s.cancel()
-	wait, most := firstWait, 0
-	if p, ok := s.cfg.Sink.(sink.Patient); ok {
-		wait, most = p.Patience()
-	}
-	for next := wait; ; {
+	for next := time.Duration(0); ; {
 		before := s.cursor.sent + s.cursor.dropped
 		err := s.ship(ctx)
+		wait, most := firstWait, 0
+		if p, ok := s.cfg.Sink.(sink.Patient); ok {
+			wait, most = p.Patience()
+			wait = cmp.Or(wait, firstWait)
+		}
+		next = max(next, wait)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -177,6 +180,9 @@ func (s *Shipper) ship(ctx context.Context) error {
 				return err
 			}
 		}
+		if r.Gap() {
+			s.gap()
+		}
 		batch, marks = batch[:0], marks[:0]
 		m := s.cursor.mark
 		for size := 0; len(batch) < batchRecords && size < batchBytes && (len(batch) == 0 || r.Waiting()); {
@@ -221,8 +227,8 @@ func (s *Shipper) open(ctx context.Context) (*logs.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if missed && s.cfg.NonBlock {
-		s.cfg.Log.Warn("output was rotated away before it could be shipped, or cleared", "container", s.cfg.ID)
+	if missed {
+		s.gap()
 	}
 	s.mu.Lock()
 	s.reader = r
@@ -233,6 +239,11 @@ func (s *Shipper) open(ctx context.Context) (*logs.Reader, error) {
 	}
 	s.tellOlder(ctx)
 	return r, nil
+}
+
+// gap says that there is output which can be neither shipped nor counted.
+func (s *Shipper) gap() {
+	s.cfg.Log.Warn("output of a container was rotated away before it could be shipped, or its log was cleared", "container", s.cfg.ID)
 }
 
 func (s *Shipper) close(r *logs.Reader) {

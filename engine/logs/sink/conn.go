@@ -3,8 +3,10 @@ package sink
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -65,7 +67,12 @@ func (c *Conn) Write(ctx context.Context, b []byte) error {
 	}
 	stop, err := Bound(ctx, conn, conn.SetWriteDeadline)
 	if err == nil {
-		_, err = conn.Write(b)
+		if _, err = conn.Write(b); c.Network == "udp" && errors.Is(err, syscall.ECONNREFUSED) {
+			// It speaks of an earlier datagram, which is lost as datagrams are; this one was not sent. Nobody is to wait for a UDP collector.
+			if _, err = conn.Write(b); errors.Is(err, syscall.ECONNREFUSED) {
+				err = nil
+			}
+		}
 		stop()
 	}
 	if err != nil {

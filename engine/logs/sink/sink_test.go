@@ -51,3 +51,19 @@ func TestHung(t *testing.T) {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
 }
+
+// TestDeadUDP: a UDP collector that is not there holds nobody up.
+func TestDeadUDP(t *testing.T) {
+	l, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Conn{Network: "udp", Address: l.LocalAddr().String()}
+	defer c.Close()
+	l.Close()
+	for range 50 {
+		if err := c.Write(context.Background(), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
