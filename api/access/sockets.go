@@ -1,6 +1,7 @@
 package access
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -113,15 +114,31 @@ func (s *Sockets) sweepSockets() {
 	}
 }
 
-func readPolicy(file string) (p Policy, err error) {
+// version is that of definitions on disk. A field that is new and may be left out makes none: a reader that does not know a field refuses
+// the definition, since what it leaves out could be a restriction.
+const version = 1
+
+// definition is a policy as it stands in DATA-ROOT/access/NAME.json.
+type definition struct {
+	Version int `json:"version"`
+	Policy
+}
+
+func readPolicy(file string) (Policy, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return p, err
+		return Policy{}, err
 	}
-	if err := json.Unmarshal(data, &p); err != nil {
-		return p, err
+	var d definition
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return Policy{}, err
 	}
-	return p, p.Check()
+	if d.Version != version {
+		return Policy{}, fault.New(fault.Invalid, "it has version %d, and this engine reads version %d", d.Version, version)
+	}
+	return d.Policy, d.Check()
 }
 
 // restore makes a socket at the engine's start; mu is held.
@@ -175,7 +192,7 @@ func (s *Sockets) Create(p Policy) (Socket, error) {
 	case s.open[p.Name] != nil:
 		return Socket{}, fault.New(fault.Conflict, "access %q exists already: remove it first", p.Name)
 	}
-	data, err := json.MarshalIndent(p, "", "  ")
+	data, err := json.MarshalIndent(definition{version, p}, "", "  ")
 	if err != nil {
 		return Socket{}, err
 	}

@@ -55,7 +55,9 @@ func TestSocketsComeBack(t *testing.T) {
 	}
 	// A new engine has it again; what cannot be read is passed over.
 	os.WriteFile(filepath.Join(dir, "data", "bad.json"), []byte("{"), 0o600)
-	os.WriteFile(filepath.Join(dir, "data", "evil.json"), []byte(`{"name":"../x","readOnly":true}`), 0o600)
+	os.WriteFile(filepath.Join(dir, "data", "evil.json"), []byte(`{"version":1,"name":"../x","readOnly":true}`), 0o600)
+	os.WriteFile(filepath.Join(dir, "data", "newer.json"), []byte(`{"version":2,"name":"newer","readOnly":true}`), 0o600)
+	os.WriteFile(filepath.Join(dir, "data", "strange.json"), []byte(`{"version":1,"name":"strange","verbs":["read"],"onlyOnMondays":true}`), 0o600)
 	s, _ = open(t, dir)
 	got, err := s.Get("ci")
 	if err != nil || got.Project != "shop" || got.Path != made.Path || len(s.List()) != 1 {

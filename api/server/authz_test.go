@@ -157,3 +157,31 @@ func TestLongAnswersPass(t *testing.T) {
 		t.Errorf("%d, %d bytes", w.Code, w.Body.Len())
 	}
 }
+
+// Whatever a request's head says of its body: what a handler reads, the plugins have seen, byte for byte.
+func TestAuthorizersSeeWhatHandlersRead(t *testing.T) {
+	const body = `{"Image":"box","image":"twice"}`
+	for _, kind := range []string{"application/json", "application/json; charset=utf-8", "Application/JSON", "application/json;x", "text/plain", "application/x-www-form-urlencoded", "", "application/json, text/plain", "/"} {
+		for _, length := range []int64{int64(len(body)), -1, 0} {
+			j := &judge{name: "p"}
+			s := judged(t, j)
+			r := httptest.NewRequest("POST", "/make", strings.NewReader(body))
+			r.ContentLength = length
+			if length < 0 {
+				r.TransferEncoding = []string{"chunked"}
+			}
+			if r.Header.Del("Content-Type"); kind != "" {
+				r.Header.Set("Content-Type", kind)
+			}
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			if w.Code != http.StatusCreated {
+				continue // not read
+			}
+			seen, _ := json.Marshal([]byte(w.Body.String()))
+			if w.Body.Len() > 0 && !strings.Contains(j.asked[0], `"RequestBody":`+string(seen)) {
+				t.Errorf("%q, length %d: the handler read %s, the plugin was told %s", kind, length, w.Body, j.asked[0])
+			}
+		}
+	}
+}
