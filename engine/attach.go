@@ -23,7 +23,7 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (Attac
 	if err != nil {
 		return Attachment{}, err
 	}
-	keys, err := parseDetachKeys(o.DetachKeys)
+	keys, err := ParseDetachKeys(o.DetachKeys)
 	if err != nil {
 		return Attachment{}, err
 	}
@@ -220,8 +220,8 @@ func ttyKeys(tty bool, asked []byte) []byte {
 	return asked
 }
 
-// parseDetachKeys reads Docker's notation: single characters and "ctrl-X" with X one of a-z @ [ \ ] ^ _, comma separated.
-func parseDetachKeys(s string) ([]byte, error) {
+// ParseDetachKeys reads Docker's notation: single characters and "ctrl-X" with X one of a-z @ [ \ ] ^ _, comma separated.
+func ParseDetachKeys(s string) ([]byte, error) {
 	if s == "" {
 		return nil, nil
 	}
@@ -238,7 +238,7 @@ func parseDetachKeys(s string) ([]byte, error) {
 		case word == "DEL":
 			keys = append(keys, 127)
 		default:
-			return nil, fault.New(fault.Invalid, "invalid detach keys (%s): unknown character: '%s'", s, word)
+			return nil, fault.New(fault.Invalid, "Invalid detach keys (%s) provided", s)
 		}
 	}
 	return keys, nil

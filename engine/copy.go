@@ -181,12 +181,12 @@ type spot struct {
 
 // find looks a path up as docker cp means it: a link at its end is not followed, unless a slash or "/." behind it says that a directory
 // is meant.
-func (v *view) find(cid, text string) (*spot, error) {
+func (v *view) find(ref, text string) (*spot, error) {
 	missing := func(err error) error {
 		if tree.Missing(err) || tree.NotDir(err) {
-			return fault.New(fault.NotFound, "Could not find the file %s in container %s", text, cid)
+			return fault.New(fault.NotFound, "Could not find the file %s in container %s", text, ref)
 		}
-		return fault.In(err, "look for %s in container %s", text, cid)
+		return fault.In(err, "look for %s in container %s", text, ref)
 	}
 	clean := path.Clean("/" + text)
 	s := &spot{name: path.Base(clean)}
@@ -276,7 +276,7 @@ func (e *Engine) StatPath(ctx context.Context, ref, name string) (PathStat, erro
 		return PathStat{}, err
 	}
 	defer v.close()
-	s, err := v.find(c.id, name)
+	s, err := v.find(ref, name)
 	if err != nil {
 		return PathStat{}, err
 	}
@@ -295,7 +295,7 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string, begin func(Path
 		return err
 	}
 	defer v.close()
-	s, err := v.find(c.id, name)
+	s, err := v.find(ref, name)
 	if err != nil {
 		return err
 	}
@@ -337,7 +337,7 @@ func (e *Engine) CopyTo(ctx context.Context, ref, dir string, r io.Reader, o Cop
 	at, _, err := v.root.Open(strings.Trim(path.Clean("/"+dir), "/"))
 	switch {
 	case tree.Missing(err):
-		return fault.New(fault.NotFound, "Could not find the file %s in container %s", dir, c.id)
+		return fault.New(fault.NotFound, "Could not find the file %s in container %s", dir, ref)
 	case tree.NotDir(err):
 		return fault.New(fault.Invalid, "extraction point is not a directory")
 	case err != nil:

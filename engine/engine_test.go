@@ -376,6 +376,32 @@ func TestWaitAndAutoRemove(t *testing.T) {
 	}
 }
 
+// Who waits for the next exit is told when there will be none; who waits for the removal goes on waiting.
+func TestWaitOfAFailedStart(t *testing.T) {
+	w := newWorld(t)
+	s := spec("true")
+	s.Process.Cmd = []string{"/no/such"}
+	id := w.create("broken", s)
+	next := must2(w.Wait(t.Context(), id, container.WaitNextExit))
+	removed := must2(w.Wait(t.Context(), id, container.WaitRemoved))
+	if err := w.Start(t.Context(), id); err == nil {
+		t.Fatal("it started")
+	}
+	select {
+	case got := <-next:
+		if got.Code != 127 || !strings.Contains(got.Err, "no such file or directory") {
+			t.Errorf("next exit: %+v", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("next exit: no answer")
+	}
+	select {
+	case got := <-removed:
+		t.Errorf("it is not removed: %+v", got)
+	default:
+	}
+}
+
 func must2[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

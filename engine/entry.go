@@ -203,6 +203,18 @@ func (c *entry) wake(status container.ExitStatus, removed bool) {
 	}
 }
 
+// wakeFailed answers who waits for the end of a run that could not begin.
+func (c *entry) wakeFailed(status container.ExitStatus) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for w := range c.waiters {
+		if w.condition == container.WaitNextExit {
+			w.c <- status // has room for one
+			delete(c.waiters, w)
+		}
+	}
+}
+
 // endedChan is closed when the process that runs now has ended; closed already when none runs.
 func (c *entry) endedChan() <-chan struct{} {
 	c.mu.Lock()

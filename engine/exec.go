@@ -111,8 +111,8 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s container.ExecSpe
 	if s.WorkingDir != "" && !strings.HasPrefix(s.WorkingDir, "/") {
 		return "", fault.New(fault.Invalid, "the working directory '%s' is invalid, it needs to be an absolute path", s.WorkingDir)
 	}
-	if _, err := parseDetachKeys(s.DetachKeys); err != nil {
-		return "", err
+	if _, err := ParseDetachKeys(s.DetachKeys); err != nil {
+		return "", fault.New(fault.Invalid, "Invalid escape keys (%s) provided", s.DetachKeys)
 	}
 	x := &execution{id: id.New(), c: c, spec: s}
 	e.execs.put(x)
@@ -209,7 +209,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 		l.Rows, l.Cols = uint16(x.spec.ConsoleSize[0]), uint16(x.spec.ConsoleSize[1])
 	}
 	if !o.Detach {
-		keys, _ := parseDetachKeys(x.spec.DetachKeys) // checked at creation
+		keys, _ := ParseDetachKeys(x.spec.DetachKeys) // checked at creation
 		l.StdinOnce = true
 		l.Attach = []keeper.AttachRequest{{
 			Stdin: x.spec.AttachStdin, Stdout: x.spec.AttachStdout, Stderr: x.spec.AttachStderr, Framed: !x.spec.TTY, DetachKeys: ttyKeys(x.spec.TTY, keys),
@@ -229,7 +229,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 	}
 	x.change(func() bool { x.pid = started.PID; return x.running }) // it may have ended by now
 	if len(started.Attached) > 0 {
-		keys, _ := parseDetachKeys(x.spec.DetachKeys)
+		keys, _ := ParseDetachKeys(x.spec.DetachKeys)
 		return noticeDetach(started.Attached[0], x.spec.TTY, x.spec.AttachStdin, keys, func() {
 			e.tell(c, "exec_detach", map[string]string{"execID": x.id})
 		}), nil

@@ -76,7 +76,7 @@ func TestParseDetachKeys(t *testing.T) {
 		"": "", "ctrl-p,ctrl-q": "\x10\x11", "a,ctrl-@": "a\x00", "ctrl-[": "\x1b", "ctrl-_": "\x1f", "DEL": "\x7f",
 		"ctrl-1": "!", "ab": "!", "ctrl-": "!", ",": "!",
 	} {
-		k, err := parseDetachKeys(s)
+		k, err := ParseDetachKeys(s)
 		if err != nil && want != "!" || err == nil && string(k) != want {
 			t.Errorf("%q: %q, %v", s, k, err)
 		}

@@ -180,6 +180,7 @@ func (e *Engine) startFailed(c *entry, err error) error {
 	if cerr != nil {
 		e.log.Error("cannot note a failed start", "container", c.id, "error", cerr)
 	}
+	c.wakeFailed(container.ExitStatus{Code: code, Err: err.Error()})
 	if c.record().Spec.AutoRemove {
 		if rerr := e.removeHeld(context.Background(), c, removing{volumes: true, good: true}); rerr != nil {
 			e.log.Error("a container that could not be started was not removed", "container", c.id, "error", rerr)

@@ -54,10 +54,10 @@ func (r *ExecStartRequest) Size(v Version) (rows, cols uint16, err error) {
 func Exec(i *engine.ExecInfo) containertypes.ExecInspectResponse {
 	r := containertypes.ExecInspectResponse{
 		ID: i.ID, Running: i.Running, ExitCode: i.ExitCode, OpenStdin: i.Spec.AttachStdin, OpenStdout: i.Spec.AttachStdout, OpenStderr: i.Spec.AttachStderr,
-		CanRemove: i.CanRemove, ContainerID: i.ContainerID, DetachKeys: []byte(i.Spec.DetachKeys), Pid: i.Pid,
+		CanRemove: i.CanRemove, ContainerID: i.ContainerID, Pid: i.Pid,
 		ProcessConfig: &containertypes.ExecProcessConfig{Tty: i.Spec.TTY, Arguments: []string{}, Privileged: &i.Spec.Privileged, User: i.Spec.User},
 	}
-	if r.DetachKeys == nil {
+	if r.DetachKeys, _ = engine.ParseDetachKeys(i.Spec.DetachKeys); r.DetachKeys == nil { // they were checked at creation
 		r.DetachKeys = []byte{}
 	}
 	if len(i.Spec.Cmd) > 0 {
