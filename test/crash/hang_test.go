@@ -275,6 +275,49 @@ func TestHungBindSource(t *testing.T) {
 	e.nothingLeft()
 }
 
+// Somebody else froze the container's cgroup. A kill ends it, or says what holds it.
+func TestFrozenByAnother(t *testing.T) {
+	t.Parallel()
+	e := hangEngine(t)
+	e.create("ice", "sleep 1000", map[string]any{"NetworkMode": "none"})
+	if _, err := e.ask("POST", "/containers/ice/start", nil); err != nil {
+		t.Fatal(err)
+	}
+	i, _ := e.look("ice")
+	set := func(v1, v2 string) bool {
+		for file, text := range map[string]string{"/sys/fs/cgroup/freezer" + e.parent + "/" + i.ID + "/freezer.state": v1, "/sys/fs/cgroup" + e.parent + "/" + i.ID + "/cgroup.freeze": v2} {
+			if os.WriteFile(file, []byte(text), 0) == nil {
+				return true
+			}
+		}
+		return false
+	}
+	if !set("FROZEN", "1") {
+		t.Skip("needs a freezer: neither freezer.state nor cgroup.freeze of the container can be written")
+	}
+	defer set("THAWED", "0")
+	e.answers("a frozen container", "ice")
+	code, b, err := e.soon("POST", "/containers/ice/kill", nil, time.Minute)
+	switch {
+	case err != nil:
+		t.Errorf("kill: %v", err)
+	case code == http.StatusNoContent: // thawed by the kill
+	case code < 500 || !strings.Contains(b, "is frozen"):
+		t.Errorf("kill: %d %s", code, b)
+	}
+	set("THAWED", "0")
+	for range 1000 {
+		if i, err := e.look("ice"); err == nil && i.State.Status == "exited" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, err := e.ask("DELETE", "/containers/ice?force=1", nil); err != nil {
+		t.Error(err)
+	}
+	e.nothingLeft()
+}
+
 // A step that never ends: lists answer, who wants the container too is listed with whom he waits for, and a new engine is free of it.
 func TestStuckStep(t *testing.T) {
 	t.Parallel()

@@ -117,7 +117,7 @@ func TestKeeperDiesPacking(t *testing.T) {
 }
 
 // soakPasses bounds at which time that a point is passed the engine dies there.
-const soakPasses = 40
+const soakPasses = 15
 
 // trial is an engine with what it was asked and has acknowledged.
 type trial struct {
