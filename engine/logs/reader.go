@@ -133,6 +133,9 @@ func (r *Reader) rawLine() ([]byte, error) {
 			r.release()
 			return nil, io.EOF
 		default:
+			if len(r.buf) == 0 {
+				r.buf = nil // there may be a thousand followers that wait
+			}
 			if !r.wait() {
 				r.release()
 				return nil, io.EOF

@@ -208,6 +208,9 @@ func (s *Shipper) ship(ctx context.Context) error {
 			return err
 		}
 		s.well()
+		if cap(batch) > 64 && !r.Waiting() { // what follows may be a long wait, of one among a thousand
+			batch, marks = nil, nil
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"syscall"
 	"time"
@@ -55,8 +54,12 @@ func (c *Conn) Dial(ctx context.Context) (net.Conn, error) {
 
 // watch ends with the connection: Close closes that.
 func watch(conn net.Conn, gone chan struct{}) {
-	_, _ = io.Copy(io.Discard, conn)
-	close(gone)
+	defer close(gone)
+	for small := make([]byte, 64); ; { // one for each container: no buffer of io.Copy's
+		if _, err := conn.Read(small); err != nil {
+			return
+		}
+	}
 }
 
 // Write writes b whole, within WriteTimeout and ctx. After an error the connection is closed.
