@@ -133,7 +133,7 @@ func (e *Engine) usernsDonor(s *container.Spec, mode userns.Mode) (*entry, error
 		switch {
 		case donor == nil:
 			donor = c
-		case homeOf(donor.record()) != homeOf(c.record()):
+		case e.homeOf(donor.record()) != e.homeOf(c.record()):
 			return nil, fault.New(fault.Invalid, "conflicting options: containers %s and %s, whose namespaces are to be joined, live in different user namespaces", donor.snapshot().Name, c.snapshot().Name)
 		}
 	}
@@ -147,12 +147,16 @@ func (e *Engine) usernsDonor(s *container.Spec, mode userns.Mode) (*entry, error
 }
 
 // homeOf names a container's user namespace: by the container that it was made for, "" the engine's.
-func homeOf(r *container.Record) string {
-	switch {
-	case r.IDMap == nil:
+func (e *Engine) homeOf(r *container.Record) string {
+	if r.IDMap == nil {
 		return ""
-	case r.UsernsOf != "":
-		return r.UsernsOf
+	}
+	for r.UsernsOf != "" { // who joins is younger than whom it joins: this ends
+		c := e.index.get(r.UsernsOf)
+		if c == nil {
+			return r.UsernsOf
+		}
+		r = c.record()
 	}
 	return r.ID
 }

@@ -126,6 +126,9 @@ func TestUsernsRefusals(t *testing.T) {
 	w := mappedWorld(t, 4)
 	donor, other := w.run("aa", auto("sleep", "1000")), w.run("bb", auto("sleep", "1000"))
 	plain := w.run("cc", container.Spec{Image: "busybox", Network: container.Network{Mode: "none"}, Process: container.Process{Cmd: []string{"sleep", "1000"}}})
+	s := auto("sleep", "1000")
+	s.Security.UsernsMode = "container:aa"
+	w.run("guest", s)
 	for _, c := range []struct {
 		change func(*container.Spec)
 		want   string // of the error; "" it is created
@@ -141,7 +144,10 @@ func TestUsernsRefusals(t *testing.T) {
 		{func(s *container.Spec) { s.Security.UsernsMode, s.Namespaces.PID = "", "container:aa" }, "", donor},
 		{func(s *container.Spec) { s.Security.UsernsMode = "container:bb" }, "", other},
 		{func(s *container.Spec) {
-			s.Security.UsernsMode, s.Namespaces.PID, s.Network.Mode = "", "container:aa", "container:bb"
+			s.Security.UsernsMode, s.Namespaces.PID, s.Network.Mode = "", "container:guest", "container:aa"
+		}, "", donor},
+		{func(s *container.Spec) {
+			s.Security.UsernsMode, s.Namespaces.PID, s.Network.Mode = "", "container:guest", "container:bb"
 		}, "live in different user namespaces", ""},
 		{func(s *container.Spec) {
 			s.Security.UsernsMode, s.Namespaces.PID, s.Security.Privileged = "", "container:aa", true
@@ -160,8 +166,8 @@ func TestUsernsRefusals(t *testing.T) {
 			continue
 		}
 		got, want := w.index.get(made.ID).record(), w.index.get(c.mapped).record()
-		if homeOf(got) != homeOf(want) {
-			t.Errorf("%+v: lives in the user namespace of %q, want %q", s.Security, homeOf(got), homeOf(want))
+		if w.homeOf(got) != w.homeOf(want) {
+			t.Errorf("%+v: lives in the user namespace of %q, want %q", s.Security, w.homeOf(got), w.homeOf(want))
 		}
 		if err := w.Remove(context.Background(), made.ID, RemoveOptions{}); err != nil {
 			t.Error(err)
