@@ -48,7 +48,7 @@ func (e *Engine) placeOf(cid string, rt *runtimes.Runtime) runtimes.Place {
 func (e *Engine) foreign(r *container.Record) (*runtimes.Runtime, error) {
 	switch {
 	case r.Spec.Runtime != "":
-		return e.cfg.Runtimes.Resolve(r.Spec.Runtime)
+		return e.cfg.Runtimes.Find(r.Spec.Runtime)
 	case r.ViaOCI:
 		return &runtimes.Runtime{Name: "berth-oci", Path: e.cfg.OCIPath}, nil
 	}

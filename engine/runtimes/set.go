@@ -92,14 +92,23 @@ func (s *Set) All() []Runtime {
 
 // Resolve finds a runtime; nil is the built-in one. "" is the built-in one, too: the default is given to a container when it is made.
 func (s *Set) Resolve(name string) (*Runtime, error) {
+	r, err := s.Find(name)
+	if err == nil {
+		return r, nil
+	}
+	if name == "" || name == Builtin || slices.Contains(dockers, name) {
+		return nil, nil
+	}
+	return nil, err
+}
+
+// Find gives the runtime of the name that a container keeps, which is never the built-in one.
+func (s *Set) Find(name string) (*Runtime, error) {
 	all, _ := s.read()
 	for i := range all {
 		if all[i].Name == name {
 			return &all[i], nil
 		}
-	}
-	if name == "" || name == Builtin || slices.Contains(dockers, name) {
-		return nil, nil
 	}
 	return nil, fault.New(fault.Invalid, "unknown or invalid runtime name: %s", name)
 }
