@@ -101,7 +101,8 @@ func (e *Engine) resumeHealth() {
 		}
 		e.health.Set(c.id, health.Resume(c.id, i.State.Health, i.Spec.Healthcheck, i.State.StartedAt, now))
 		if c.standing().Unwell {
-			e.work.Go(func() { e.endUnhealthy(c) })
+			ended := c.endedChan()
+			e.work.Go(func() { e.endUnhealthy(c, ended) })
 		}
 	})
 }
@@ -150,7 +151,7 @@ var errOther = errors.New("it is another run")
 // restarted for it: that would only make matters worse, and for all containers at once.
 func (e *Engine) noteHealth(c *entry, i *container.Info, r container.HealthResult, unable bool) (*container.Health, error) {
 	var was, is *container.Health
-	unwell := false
+	var ends <-chan struct{} // the end of the run, where it is to be brought about
 	err := c.changeAnd(func(at *store.Standing) error {
 		if at.State.Status != container.Running || at.State.Pid != i.State.Pid || !at.State.StartedAt.Equal(i.State.StartedAt) || at.State.Health == nil {
 			return errOther
@@ -161,8 +162,8 @@ func (e *Engine) noteHealth(c *entry, i *container.Info, r container.HealthResul
 		switch {
 		case is.Status == container.Healthy && at.Relapses > 0:
 			at.Relapses, at.RestartWait = 0, 0
-		case r.ExitCode != 0 && !unable && is.Status == container.Unhealthy && !at.Unwell && !at.State.ManuallyStopped && restart.Unhealthy(c.rec.Spec.Restart, at.Relapses):
-			at.Unwell, unwell = true, true
+		case !unable && health.Failing(is, i.Spec.Healthcheck) && !at.Unwell && !at.State.ManuallyStopped && restart.Unhealthy(c.rec.Spec.Restart, at.Relapses):
+			at.Unwell, ends = true, c.ended
 		}
 		return nil
 	}, func(cid string, at store.Standing) error {
@@ -177,19 +178,21 @@ func (e *Engine) noteHealth(c *entry, i *container.Info, r container.HealthResul
 	if was.Status != is.Status {
 		e.tell(c, "health_status: "+string(is.Status), nil)
 	}
-	if unwell {
-		e.work.Go(func() { e.endUnhealthy(c) })
+	if ends != nil {
+		e.work.Go(func() { e.endUnhealthy(c, ends) })
 	}
 	return is, err
 }
 
 // endUnhealthy ends a run that was found unhealthy, with the container's own stop signal and timeout. That it is started again is decided
 // at its end, like any restart.
-func (e *Engine) endUnhealthy(c *entry) {
-	ended := c.endedChan()
+func (e *Engine) endUnhealthy(c *entry, ended <-chan struct{}) {
 	sig, err := c.stopSignal("")
 	if err != nil {
 		sig = unix.SIGTERM
+	}
+	if closed(ended) { // by itself
+		return
 	}
 	e.log.Info("ending a container that is unhealthy, to start it again", "container", c.id)
 	if err := e.signal(context.Background(), c, sig); err != nil && !fault.Is(err, fault.NotFound) {
@@ -202,6 +205,10 @@ func (e *Engine) endUnhealthy(c *entry) {
 	}
 	if err := e.kill(c, ended); err != nil {
 		e.log.Error("a container that is unhealthy cannot be ended", "container", c.id, "error", err)
+		// The next failure tries again. If it ends by itself, by the signal that it got, that is a failure too.
+		if err := c.change(func(at *store.Standing) error { at.Unwell = false; return nil }); err != nil {
+			e.log.Error("cannot note it", "container", c.id, "error", err)
+		}
 	}
 }
 

@@ -84,6 +84,12 @@ func Decide(was *container.Health, h *container.Healthcheck, started time.Time, 
 	return &n
 }
 
+// Failing reports whether the last probes failed as often as makes a container unhealthy. One that was paused is called unhealthy, too, and
+// does not fail.
+func Failing(at *container.Health, h *container.Healthcheck) bool {
+	return at.Status == container.Unhealthy && at.FailingStreak >= or(h.Retries, DefaultRetries)
+}
+
 // Due is when the next probe is to be made, counted from now: the end of the last one, or the start of the container.
 func Due(at *container.Health, h *container.Healthcheck, started, now time.Time) time.Time {
 	if at.Status == container.Starting && now.Sub(started) < h.StartPeriod {

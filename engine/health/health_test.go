@@ -57,6 +57,20 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestFailing(t *testing.T) {
+	for _, c := range []struct {
+		h    container.Health
+		want bool
+	}{
+		{container.Health{Status: container.Unhealthy, FailingStreak: 3}, true}, {container.Health{Status: container.Unhealthy, FailingStreak: 2}, false},
+		{container.Health{Status: container.Unhealthy}, false}, {container.Health{Status: container.Healthy, FailingStreak: 2}, false},
+	} {
+		if got := Failing(&c.h, &container.Healthcheck{}); got != c.want {
+			t.Errorf("%+v: %v", c.h, got)
+		}
+	}
+}
+
 func TestLogKeepsFive(t *testing.T) {
 	h := Begin(nil)
 	for i := range 9 {
