@@ -238,7 +238,16 @@ func (s *Subscription) past(limit uint64) (Event, bool) {
 		if s.file == nil {
 			s.file = s.bus.journal.cursor()
 		}
-		if n, e, ok := s.file.read(s.next, limit); ok {
+		n, e, ok := s.file.read(s.next, limit)
+		if !ok || n > s.next { // it may wait for the disk, or have come there just now
+			if wn, we, waits := s.bus.journal.waiting(s.next, limit); waits && (!ok || wn < n) {
+				s.file.giveBack(n, e, ok)
+				n, e, ok = wn, we, true
+			} else if !ok {
+				n, e, ok = s.file.read(s.next, limit)
+			}
+		}
+		if ok {
 			s.miss(n - s.next)
 			s.next = n + 1
 			return e, true

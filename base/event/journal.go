@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,6 +64,7 @@ type Journal struct {
 
 	mu       sync.Mutex // guards what follows; held for memory only
 	queue    []numbered // not written yet
+	flight   []numbered // being written, before those of queue
 	dropped  int        // of the queue, as the disk took nothing for too long
 	segments []segment  // the oldest first; the last one is written
 	next     uint64     // number after the last event on disk, while opening
@@ -136,6 +138,19 @@ func (j *Journal) put(n uint64, e Event) {
 	case j.wake <- struct{}{}:
 	default:
 	}
+}
+
+// waiting gives the first event from number from on and before limit that is not on disk yet.
+func (j *Journal) waiting(from, limit uint64) (uint64, Event, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, list := range [][]numbered{j.flight, j.queue} {
+		i := sort.Search(len(list), func(i int) bool { return list[i].n >= from })
+		if i < len(list) && list[i].n < limit {
+			return list[i].n, list[i].e, true
+		}
+	}
+	return 0, Event{}, false
 }
 
 // Close writes what waits, as far as the disk takes it, and closes the files.
@@ -345,7 +360,7 @@ func (j *Journal) write() {
 func (j *Journal) flush() bool {
 	j.mu.Lock()
 	batch, dropped := j.queue, j.dropped
-	j.queue, j.dropped = nil, 0
+	j.queue, j.dropped, j.flight = nil, 0, batch
 	j.mu.Unlock()
 	if dropped > 0 {
 		j.log.Error("the journal of events could not be written for too long; events are missing in it", "events", dropped)
@@ -353,6 +368,9 @@ func (j *Journal) flush() bool {
 	for len(batch) > 0 {
 		done, err := j.writeSome(batch)
 		batch = batch[done:]
+		j.mu.Lock()
+		j.flight = batch
+		j.mu.Unlock()
 		if err == nil {
 			j.stuck = false
 			continue
@@ -362,6 +380,7 @@ func (j *Journal) flush() bool {
 		}
 		j.stuck = true
 		j.mu.Lock()
+		j.flight = nil
 		j.queue = append(batch, j.queue...)
 		if over := len(j.queue) - queueMax; over > 0 {
 			j.queue, j.dropped = j.queue[over:], j.dropped+over
@@ -473,6 +492,7 @@ type cursor struct {
 	at    int64  // bytes of it that were read
 	r     *bufio.Reader
 	held  *numbered // read already, and to be given next
+	since time.Time // what is older is passed over; zero: nothing
 }
 
 func (j *Journal) cursor() *cursor { return &cursor{j: j} }
@@ -496,17 +516,13 @@ func (c *cursor) seek(t time.Time) (n uint64, found bool) {
 	if i < 0 {
 		return 0, false
 	}
-	for {
-		n, e, ok := c.read(from, 1<<63)
-		if !ok {
-			return 0, false
-		}
-		if !e.Time.Before(t) {
-			c.held = &numbered{n, e}
-			return n, true
-		}
-		from = n + 1
+	c.since = t
+	n, e, found := c.read(from, 1<<63)
+	c.since = time.Time{}
+	if found {
+		c.held = &numbered{n, e}
 	}
+	return n, found
 }
 
 // read gives the first event on disk from number from on and before limit.
@@ -531,8 +547,8 @@ func (c *cursor) read(from, limit uint64) (uint64, Event, bool) {
 			continue
 		}
 		c.at += int64(len(line))
-		n, _, _, ok := parseHead(line)
-		if !ok || n < from {
+		n, t, _, ok := parseHead(line)
+		if !ok || n < from || t.Before(c.since) {
 			continue
 		}
 		_, e, ok := parseLine(line)
@@ -544,6 +560,13 @@ func (c *cursor) read(from, limit uint64) (uint64, Event, bool) {
 			return 0, Event{}, false
 		}
 		return n, e, true
+	}
+}
+
+// giveBack puts an event back that was read, to be given next.
+func (c *cursor) giveBack(n uint64, e Event, ok bool) {
+	if ok {
+		c.held = &numbered{n, e}
 	}
 }
 

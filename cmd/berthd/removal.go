@@ -40,7 +40,7 @@ func removalFlags(o *removalOptions) []option {
 		{"gc-high", "", "gc-high", `Delete unused images when the disk is fuller: percent used ("90%"), or a size that must stay free ("10GB"); needs --gc-low`, &o.GCHigh},
 		{"gc-low", "", "gc-low", `Stop deleting images when the disk is no fuller: percent used ("80%"), or a size that is free ("20GB")`, &o.GCLow},
 		{"gc-keep", "", "gc-keep", `Images that are never collected: a pattern of names ("*/base:*"), "label=KEY[=VALUE]", or an id or digest; may be repeated`, &list{to: &o.GCKeep, check: image.CheckKeep}},
-		{"gc-min-age", "", "gc-min-age", "Images that were used or fetched within this time are not collected", newSpan(&o.GCMinAge, 0)},
+		{"gc-min-age", "", "gc-min-age", "Images that were used or fetched within this time are not collected", newSpan(&o.GCMinAge, 2*time.Minute)},
 	}
 }
 

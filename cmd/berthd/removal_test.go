@@ -14,7 +14,7 @@ func TestRemovalFlags(t *testing.T) {
 		return c.Removal, err
 	}
 	o, err := parse()
-	if err != nil || o.TrashWindow != 0 || o.GCHigh.given() || o.TrashMinFree.given() || o.JournalSize != 16<<20 {
+	if err != nil || o.TrashWindow != 0 || o.GCHigh.given() || o.TrashMinFree.given() || o.JournalSize != 16<<20 || o.GCMinAge != 2*time.Minute {
 		t.Errorf("%+v %v", o, err)
 	}
 	o, err = parse("--trash-window", "7d", "--trash-min-free", "5GB", "--gc-high", "90%", "--gc-low", "80%", "--gc-keep", "base:*", "--gc-keep", "label=a", "--gc-min-age", "12h", "--event-journal-size", "1m")

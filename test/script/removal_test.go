@@ -18,7 +18,7 @@ import (
 var removalFlags = map[string][]string{
 	"trash":  {"--trash-window", "1h"},
 	"events": nil,
-	"gc":     {"--gc-high", "85%", "--gc-low", "80%", "--gc-keep", "keep*", "--gc-keep", "label=keep=yes"},
+	"gc":     {"--gc-high", "85%", "--gc-low", "80%", "--gc-min-age", "0", "--gc-keep", "keep*", "--gc-keep", "label=keep=yes"},
 	"full":   {"--trash-window", "1h", "--event-journal-size", "1m"},
 }
 
