@@ -15,7 +15,6 @@ import (
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/engine/container"
-	"berth/engine/logs"
 	"berth/engine/restart"
 	"berth/engine/userns"
 	"berth/kernel/cgroup"
@@ -24,7 +23,7 @@ import (
 // check refuses what cannot be done, by name, and fills in the engine's defaults. Nothing exists yet when it fails.
 func (e *Engine) check(s *container.Spec) (warnings []string, err error) {
 	e.fillDefaults(s)
-	for _, check := range []func(*container.Spec) error{usernsOption, checkProcess, checkRestart, checkAddresses, checkNamespaces, checkMounts, checkLog, e.checkRuntime, e.rules.CheckSecurity, e.resolveJoins} {
+	for _, check := range []func(*container.Spec) error{usernsOption, checkProcess, checkRestart, checkAddresses, checkNamespaces, checkMounts, e.checkLog, e.checkRuntime, e.rules.CheckSecurity, e.resolveJoins} {
 		if err := check(s); err != nil {
 			return nil, err
 		}
@@ -225,11 +224,6 @@ func checkMount(m *container.Mount) error {
 		return fault.New(fault.Invalid, "mount type unknown: %q", m.Type)
 	}
 	return nil
-}
-
-func checkLog(s *container.Spec) error {
-	_, err := logs.Configure(s.Log.Driver, s.Log.Options)
-	return err
 }
 
 func (e *Engine) checkRuntime(s *container.Spec) error {

@@ -52,7 +52,8 @@ type Config struct {
 	LogBound  int64 // bytes that the log of a container of json-file without max-size may have; 0 no limit
 	// CollectorOptional: containers start also while the collector of their output cannot be reached.
 	CollectorOptional bool
-	JournalSocket     string // of journald; "" the usual place
+	JournalSocket     string     // of journald; "" the usual place
+	LogPlugins        LogPlugins // nil: there are none
 
 	SeccompProfile  string // JSON text of the default profile; "" the built-in one; "unconfined"
 	SELinux         bool

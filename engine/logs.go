@@ -9,10 +9,12 @@ import (
 	"strings"
 
 	"berth/base/fault"
+	"berth/base/plugin"
 	"berth/engine/container"
 	"berth/engine/logs"
 	"berth/engine/logs/ship"
 	"berth/engine/logs/sink"
+	"berth/engine/logs/sink/logplugin"
 	"berth/runtime/keeper"
 )
 
@@ -82,9 +84,34 @@ func (e *Engine) logPath(r *container.Record) string {
 
 // logSettings reads the container's log options, with what the engine's own settings add.
 func (e *Engine) logSettings(r *container.Record) (logs.Config, error) {
-	cfg, err := logs.Configure(r.Spec.Log.Driver, r.Spec.Log.Options)
+	cfg, err := e.configureLog(&r.Spec.Log)
 	cfg.Bound(e.cfg.LogBound)
 	return cfg, err
+}
+
+// LogPlugins finds plugins that serve logs.
+type LogPlugins interface {
+	Get(ctx context.Context, name, subsystem string) (*plugin.Plugin, error)
+}
+
+func (e *Engine) configureLog(l *container.Log) (logs.Config, error) {
+	if e.cfg.LogPlugins != nil && !logs.Known(l.Driver) {
+		return logs.ConfigurePlugin(l.Driver, l.Options)
+	}
+	return logs.Configure(l.Driver, l.Options)
+}
+
+// checkLog refuses drivers that are not there and options that they have not.
+func (e *Engine) checkLog(s *container.Spec) error {
+	if e.cfg.LogPlugins != nil && !logs.Known(s.Log.Driver) {
+		ctx, cancel := context.WithTimeout(context.Background(), sink.WriteTimeout)
+		defer cancel()
+		if _, err := e.cfg.LogPlugins.Get(ctx, s.Log.Driver, logplugin.Subsystem); err != nil {
+			return fault.Wrap(fault.Invalid, err, "error looking up logging plugin %s", s.Log.Driver)
+		}
+	}
+	_, err := e.configureLog(&s.Log)
+	return err
 }
 
 // logConfig says to the keeper how the container's output is kept.
@@ -151,12 +178,9 @@ func (e *Engine) probeCollector(ctx context.Context, r *container.Record) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, sink.DialTimeout)
 	defer cancel()
-	s, err := logs.NewSink(cfg.Driver, logInfo(r), e.cfg.JournalSocket)
-	if err == nil {
-		defer s.Close()
-		err = s.Probe(ctx)
-	}
-	return fault.In(err, "failed to create task for container: failed to initialize logging driver")
+	s := e.sink(cfg.Driver, logInfo(r))
+	defer s.Close()
+	return fault.In(s.Probe(ctx), "failed to create task for container: failed to initialize logging driver")
 }
 
 // ClearLogs throws away what is kept of the container's output, also what was not shipped yet. Who follows goes on with what comes.

@@ -2,8 +2,12 @@ package engine
 
 import (
 	"bufio"
+	bin "encoding/binary"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,8 +17,10 @@ import (
 	"time"
 
 	"berth/base/fault"
+	"berth/base/plugin"
 	"berth/engine/container"
 	"berth/engine/logs"
+	"berth/runtime/keeper/localfile"
 )
 
 // collector is a syslog daemon on TCP that can go away, come back, and stop reading.
@@ -390,4 +396,75 @@ func TestHiddenSpool(t *testing.T) {
 		t.Error(err)
 	}
 	w.eventually("it is there", func() bool { return inOrder(t, c.got()) == 1 })
+}
+
+// TestLogPlugin: a plugin of Docker's protocol, on a socket, gets what a container writes; one that is not there is told when the container is
+// made.
+func TestLogPlugin(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, "collect.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan string, 10)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/Plugin.Activate", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"Implements":["LogDriver"]}`) })
+	mux.HandleFunc("/LogDriver.StopLogging", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{}`) })
+	mux.HandleFunc("/LogDriver.StartLogging", func(w http.ResponseWriter, r *http.Request) {
+		var a struct{ File string }
+		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
+			t.Error(err)
+		}
+		f, err := os.Open(a.File)
+		if err != nil {
+			t.Error(err)
+		}
+		go func() {
+			defer f.Close()
+			for {
+				var size [4]byte
+				if _, err := io.ReadFull(f, size[:]); err != nil {
+					return
+				}
+				b := make([]byte, bin.BigEndian.Uint32(size[:]))
+				io.ReadFull(f, b)
+				var e localfile.Entry
+				if err := e.Decode(b); err != nil {
+					t.Error(err)
+				}
+				lines <- string(e.Line)
+			}
+		}()
+		io.WriteString(w, `{}`)
+	})
+	server := &http.Server{Handler: mux}
+	go server.Serve(l)
+	defer server.Close()
+
+	w := newWorld(t)
+	plugins := plugin.New(plugin.Config{Sockets: dir, Specs: []string{}, Wait: 200 * time.Millisecond})
+	defer plugins.Close()
+	w.cfg.LogPlugins = plugins
+	w.reopen()
+	s := spec("echo one; echo two")
+	s.Log = container.Log{Driver: "collect", Options: map[string]string{"own": "option"}}
+	id := w.run("", s)
+	w.wait(id)
+	for _, want := range []string{"one", "two"} {
+		select {
+		case got := <-lines:
+			if got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the plugin got nothing")
+		}
+	}
+	if got := w.logged(id); got != "one\ntwo\n" {
+		t.Errorf("%q", got)
+	}
+	s.Log.Driver = "nobody"
+	if _, err := w.Create(t.Context(), "", s); err == nil || err.Error() != `error looking up logging plugin nobody: plugin "nobody" not found` {
+		t.Error(err)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"berth/engine/logs"
 	"berth/engine/logs/ship"
 	"berth/engine/logs/sink"
+	"berth/engine/logs/sink/logplugin"
 )
 
 // Containers' output goes to collectors from their spools. A spool outlives its container where it was not shipped to its end:
@@ -76,7 +77,15 @@ func (e *Engine) shipLog(c *entry) {
 
 // sink is the way to a collector.
 func (e *Engine) sink(driver string, info *sink.Info) sink.Sink {
-	return &sink.Later{Make: func() (sink.Sink, error) { return logs.NewSink(driver, info, e.cfg.JournalSocket) }}
+	return &sink.Later{Make: func() (sink.Sink, error) {
+		if e.cfg.LogPlugins == nil || logs.Known(driver) {
+			return logs.NewSink(driver, info, e.cfg.JournalSocket)
+		}
+		find := func(ctx context.Context) (logplugin.Caller, error) {
+			return e.cfg.LogPlugins.Get(ctx, driver, logplugin.Subsystem)
+		}
+		return logplugin.New(find, info, filepath.Join(e.cfg.ExecRoot, "logging", info.ContainerID)), nil
+	}}
 }
 
 // shippedOlder tells the keeper what may be rotated away.

@@ -167,7 +167,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
 	defer cancel()
-	access.close()
+	access.Sockets.Close()
 	if err := s.Shutdown(ctx); err != nil {
 		log.Warn("requests were cut off", "error", err)
 	}
@@ -195,23 +195,24 @@ func waitForEnd(signals <-chan os.Signal, shutdown <-chan struct{}, reload func(
 
 // rooms are the open parts of the house that berthd joins.
 type rooms struct {
-	keeper   *keeper.Client
-	events   *event.Bus
-	images   *image.Store
-	remote   *remote.Client
-	lazy     *lazy.Manager
-	transfer *transfer.Transfer
-	plugins  *plugin.Manager
-	authz    *pluginclient.Registry // of authorization plugins
-	networks *network.Networks
-	volumes  *volume.Volumes
-	engine   *engine.Engine
-	waits    *wait.Registry
-	runtimes *runtimes.Set
-	trash    *trash.Trash
-	gc       *gc.Collector
-	pidfile  string
-	log      *slog.Logger
+	logPlugins *pluginclient.Registry
+	keeper     *keeper.Client
+	events     *event.Bus
+	images     *image.Store
+	remote     *remote.Client
+	lazy       *lazy.Manager
+	transfer   *transfer.Transfer
+	plugins    *plugin.Manager
+	authz      *pluginclient.Registry // of authorization plugins
+	networks   *network.Networks
+	volumes    *volume.Volumes
+	engine     *engine.Engine
+	waits      *wait.Registry
+	runtimes   *runtimes.Set
+	trash      *trash.Trash
+	gc         *gc.Collector
+	pidfile    string
+	log        *slog.Logger
 
 	// What a reload of daemon.json may change.
 	authzNames atomic.Pointer[[]string] // of authorization plugins
@@ -328,6 +329,9 @@ func (r *rooms) close() {
 	var errs []error
 	if r.engine != nil {
 		errs = append(errs, r.engine.Close())
+	}
+	if r.logPlugins != nil {
+		r.logPlugins.Close()
 	}
 	if r.events != nil {
 		r.events.Close()

@@ -49,6 +49,21 @@ const (
 	defaultBuffer = 1_000_000
 )
 
+// Known reports whether a driver is in this build, or is one of Docker's that is not: any other may be a plugin's.
+func Known(driver string) bool {
+	return slices.Contains(Drivers(), driver) || slices.Contains(others, driver)
+}
+
+// ConfigurePlugin reads the options of a log plugin's container: those that all drivers have. Its own are the plugin's to check.
+func ConfigurePlugin(driver string, options map[string]string) (c Config, err error) {
+	c = Config{Driver: driver}
+	own, cache, err := c.common(options)
+	if err != nil {
+		return c, err
+	}
+	return c, c.spool(own, cache)
+}
+
 // Configure reads a log driver's options, and refuses in Docker's words what Docker refuses, by name what is not in this build.
 func Configure(driver string, options map[string]string) (c Config, err error) {
 	c = Config{Driver: driver, MaxSize: -1, MaxFiles: 1}
@@ -90,14 +105,19 @@ func Configure(driver string, options map[string]string) (c Config, err error) {
 	if err != nil {
 		return c, err
 	}
+	return c, c.spool(own, cache)
+}
+
+// spool reads the options of what is kept for a collector.
+func (c *Config) spool(own, cache map[string]string) error {
 	c.Local, c.Ships, c.MaxSize, c.MaxFiles, c.Compress = true, true, localSize, localFiles, !c.Hidden
 	if err := c.localFile(cache); err != nil {
-		return c, err
+		return err
 	}
 	if c.MaxFiles < 2 { // a file that is being shipped is not taken away: there must be another to write to
 		c.MaxFiles, c.MaxSize = 2, max(1, c.MaxSize/2)
 	}
-	return c, c.expressions(own)
+	return c.expressions(own)
 }
 
 // common takes out the options that all drivers have: mode, and those of the cache, whose prefix is taken off.
