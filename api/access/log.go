@@ -54,6 +54,7 @@ type Log struct {
 
 	mu      sync.Mutex // held over a write, which is short: nobody else reads these files for writing
 	f       *os.File
+	closed  bool
 	at      int64
 	dropped int // entries that could not be written since the last that was
 }
@@ -112,6 +113,9 @@ func (l *Log) Write(e Entry) {
 
 // put writes one line; mu is held.
 func (l *Log) put(line []byte) error {
+	if l.closed {
+		return os.ErrClosed
+	}
 	if l.f == nil || l.at > 0 && l.at+int64(len(line)) > l.size {
 		if err := l.rotate(); err != nil {
 			return err
@@ -185,6 +189,7 @@ func (l *Log) Tail(socket string, n int) ([]Entry, error) {
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	if l.f == nil {
 		return nil
 	}

@@ -135,6 +135,8 @@ func (p *Policy) Check() error {
 		return fault.New(fault.Invalid, "access %q: say what may be done: --read-only or --verbs", p.Name)
 	case p.Label != "" && p.Project != "":
 		return fault.New(fault.Invalid, "access %q: --project is a label: give one of --label and --project", p.Name)
+	case slices.Contains(eventAttributes, key):
+		return fault.New(fault.Invalid, "access %q: the label %q cannot be told from what events tell of containers; choose another", p.Name, key)
 	case p.Label != "" && key == "":
 		return fault.New(fault.Invalid, "access %q: the label %q has no name", p.Name, p.Label)
 	case p.NoBind && (len(p.Binds) > 0 || p.lifts(LiftBind)):
@@ -146,6 +148,12 @@ func (p *Policy) Check() error {
 		return err
 	}
 	return nil
+}
+
+// eventAttributes stand beside labels in events, so that a scope by a label of the same name would see others' events.
+var eventAttributes = []string{
+	"name", "image", "exitCode", "execDuration", "execID", "signal", "oldName", "container", "comment", "driver", "type", "destination", "propagation", "read/write", "imageID",
+	"imageRef", "reclaimed", "detachKeys",
 }
 
 func validName(s string) bool {

@@ -26,6 +26,7 @@ func TestCheck(t *testing.T) {
 		{Policy{Name: "a", Verbs: []Verb{"reed"}}, `no verb "reed"`},
 		{Policy{Name: "a", ReadOnly: true, Allow: []Lift{"all"}}, `"all" cannot be allowed`},
 		{Policy{Name: "a", ReadOnly: true, Label: "=x"}, "no name"},
+		{Policy{Name: "a", ReadOnly: true, Label: "image=box"}, "cannot be told from"},
 		{Policy{Name: "a", ReadOnly: true, Label: "k=v", Project: "p"}, "--project is a label"},
 		{Policy{Name: "a", ReadOnly: true, NoBind: true, Binds: []string{"/x"}}, "contradicts"},
 		{Policy{Name: "a", ReadOnly: true, Binds: []string{"x"}}, "absolute"},

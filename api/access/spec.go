@@ -103,26 +103,42 @@ func (p *Policy) namespaces(s *container.Spec, w Sight) error {
 
 // network refuses networks and containers that are not in the scope.
 func (p *Policy) network(s *container.Spec, w Sight) error {
-	names, links := []string{}, slices.Clone(s.Network.Links)
 	if !s.Network.IsContainer() {
-		names = append(names, s.Network.Mode)
-	}
-	for i := range s.Network.Endpoints {
-		e := &s.Network.Endpoints[i]
-		names, links = append(names, e.Network), append(links, e.Links...)
-	}
-	for _, n := range names {
-		if err := p.Join(n, w); err != nil {
+		if err := p.Join(s.Network.Mode, w); err != nil {
 			return err
 		}
 	}
-	for _, l := range links {
-		ref, _, _ := strings.Cut(l, ":")
-		if _, _, ok := w.Container(ref); !ok {
-			return p.deny("the link %q is refused: this socket knows no such container", l)
+	var err error
+	if s.Network.Links, err = p.links(s.Network.Links, w); err != nil {
+		return err
+	}
+	s.Network.Endpoints = slices.Clone(s.Network.Endpoints)
+	for i := range s.Network.Endpoints {
+		e := &s.Network.Endpoints[i]
+		if err := p.Join(e.Network, w); err != nil {
+			return err
+		}
+		if e.Links, err = p.links(e.Links, w); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// links gives links with the ids of their containers.
+func (p *Policy) links(all []string, w Sight) (out []string, err error) {
+	for _, l := range all {
+		ref, alias, named := strings.Cut(l, ":")
+		if !named {
+			alias = ref
+		}
+		id, _, ok := w.Container(ref)
+		if !ok {
+			return nil, p.deny("the link %q is refused: this socket knows no such container", l)
+		}
+		out = append(out, id+":"+alias)
+	}
+	return out, nil
 }
 
 // Join decides about a network that a container is to be on.
@@ -161,18 +177,22 @@ func (p *Policy) mounts(s *container.Spec, w Sight) error {
 			return err
 		}
 	}
-	for _, from := range s.VolumesFrom {
-		ref, _, _ := strings.Cut(from, ":")
-		_, mounts, ok := w.Container(ref)
+	s.VolumesFrom = slices.Clone(s.VolumesFrom)
+	for i, from := range s.VolumesFrom {
+		ref, mode, _ := strings.Cut(from, ":")
+		id, mounts, ok := w.Container(ref)
 		if !ok {
 			return p.deny("the volumes of %q are refused: this socket knows no such container", ref)
 		}
-		for i := range mounts { // what somebody else mounted there does not come along
-			if m := &mounts[i]; m.Type == "bind" {
+		for _, m := range mounts { // what somebody else mounted there does not come along
+			if m.Type == "bind" {
 				if err := p.bind(m.Source, w); err != nil {
 					return err
 				}
 			}
+		}
+		if s.VolumesFrom[i] = id; mode != "" {
+			s.VolumesFrom[i] += ":" + mode
 		}
 	}
 	return nil
@@ -193,13 +213,11 @@ func (p *Policy) bind(source string, w Sight) error {
 // volume decides about a volume that a container is to use, and that is made where there is none.
 func (p *Policy) volume(name, driver string, options map[string]string, w Sight) error {
 	if name != "" {
-		switch exists, inScope := w.Volume(name); {
-		case exists && !inScope:
+		if exists, inScope := w.Volume(name); exists && !inScope {
 			return p.deny("volume %q is refused: it is not in this socket's scope", name)
-		case exists:
-			return nil
 		}
 	}
+	// Also where it exists: its owner could remove it before the engine looks, and the options would make another.
 	return p.newVolume(driver, options)
 }
 

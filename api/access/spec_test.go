@@ -46,6 +46,7 @@ func TestDangers(t *testing.T) {
 		"local bind volume": {LiftBind, container.Spec{Mounts: []container.Mount{{Type: "volume", DriverOptions: map[string]string{"type": "none", "o": "bind", "device": "/"}}}}},
 		"device only":       {LiftBind, container.Spec{Mounts: []container.Mount{{Type: "volume", Source: "new", DriverOptions: map[string]string{"device": "/dev/sda"}}}}},
 		"bind of donor":     {LiftBind, container.Spec{VolumesFrom: []string{"bound:ro"}}},
+		"existing volume":   {LiftBind, container.Spec{Mounts: []container.Mount{{Type: "volume", Source: "mine", DriverOptions: map[string]string{"device": "/"}}}}},
 		"volume driver":     {LiftVolume, container.Spec{VolumeDriver: "nfs", Mounts: []container.Mount{{Type: "volume", Source: "new"}}}},
 		"privileged":        {LiftPrivileged, container.Spec{Security: container.Security{Privileged: true}}},
 		"cap-add":           {LiftCapability, container.Spec{Security: container.Security{CapAdd: []string{"NET_ADMIN"}}}},
@@ -118,12 +119,12 @@ func TestHarmless(t *testing.T) {
 		},
 		Namespaces: container.Namespaces{PID: "container:mine", IPC: "private"}, Network: container.Network{Mode: "mine", Links: []string{"mine:db"}},
 		Security:    container.Security{CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"}, Sysctls: map[string]string{"net.core.somaxconn": "1"}},
-		VolumesFrom: []string{"mine"}, Runtime: "berth", Resources: container.Resources{Memory: 1, OOMScoreAdj: 5}, Log: container.Log{Driver: "local"},
+		VolumesFrom: []string{"mine:ro"}, Runtime: "berth", Resources: container.Resources{Memory: 1, OOMScoreAdj: 5}, Log: container.Log{Driver: "local"},
 	}, world{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Labels["team"] != "a" || got.Mounts[2].VolumeLabels["team"] != "a" || got.Namespaces.PID != "container:m1" {
+	if got.Labels["team"] != "a" || got.Mounts[2].VolumeLabels["team"] != "a" || got.Namespaces.PID != "container:m1" || got.VolumesFrom[0] != "m1:ro" || got.Network.Links[0] != "m1:db" {
 		t.Errorf("%+v", got)
 	}
 	for _, source := range []string{"/srv/www/x", "/srv", "/run/docker.sock"} { // beneath, above, and the engine's own

@@ -266,6 +266,20 @@ func TestScopeMarks(t *testing.T) {
 	}
 }
 
+// Who has a name or a port of the host is not told.
+func TestScopeKeepsNamesToItself(t *testing.T) {
+	town := newTown()
+	s := scoped(t, town, access.Policy{Name: "ci", Verbs: access.Verbs(), Label: "team=a"}, nil)
+	town.fail["create"] = fault.New(fault.Conflict, "Conflict. The container name \"/theirs\" is already in use by container %q.", theirsID)
+	town.fail["restart"] = fault.New(fault.Conflict, "driver failed: Bind for 0.0.0.0:80 failed: port is already allocated (container theirs)")
+	for request, body := range map[string]string{"POST /containers/create?name=theirs": `{"Image":"box"}`, "POST /containers/mine/restart": ""} {
+		code, answer := knock(s, request, body)
+		if code != http.StatusConflict || strings.Contains(answer, theirsID) || strings.Contains(answer, "container theirs") {
+			t.Errorf("%s: %d %s", request, code, answer)
+		}
+	}
+}
+
 func TestEnvironmentIsHidden(t *testing.T) {
 	s := scoped(t, newTown(), access.Policy{Name: "x", ReadOnly: true, HideEnv: true}, nil)
 	code, body := knock(s, "GET /containers/mine/json", "")
@@ -335,7 +349,7 @@ func TestEveryMethodIsNarrowed(t *testing.T) {
 		methods string
 	}{
 		{reflect.TypeFor[Containers](), `Attach Changes Commit CONNECTNETWORK CopyFrom CopyTo CREATE DISCONNECTNETWORK EXECCREATE
-			ExecInspect ExecResize ExecStart EXPLAIN Export INSPECT Kill LIST Logs Pause PLANPRUNE Prune PublishPorts Remove Rename Resize Restart Size Start StatPath Stats
+			ExecInspect ExecResize ExecStart EXPLAIN Export INSPECT Kill LIST Logs Pause PLANPRUNE Prune PublishPorts Remove RENAME Resize RESTART Size START StatPath Stats
 			Stop TOP Unpause UPDATE VolumeUsers Wait`},
 		{reflect.TypeFor[Images](), `ApplyPrune Check Count DISKUSAGE HistoryFor Import LIST Load Manifests OpenBlob PlanPruneWithout Remove
 			Repair Resolve ResolvePlatform SaveWith Sources Tag`},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -323,11 +324,41 @@ func (n *narrowContainers) Create(ctx context.Context, name string, s container.
 		}
 	}
 	made, err := n.Containers.Create(ctx, name, s)
-	if g.policy.Scoped() && fault.Is(err, fault.Conflict) && name != "" {
-		// The engine names the container that has the name, which may be anybody's.
-		err = fault.New(fault.Conflict, "Conflict. The container name %q is already in use. You have to remove (or rename) that container to be able to reuse that name.", "/"+strings.TrimPrefix(name, "/"))
+	return made, g.nameTaken(err, name)
+}
+
+// Start starts a container of the scope.
+func (n *narrowContainers) Start(ctx context.Context, ref string) error {
+	return n.g.portTaken(n.Containers.Start(ctx, ref))
+}
+
+// Restart stops and starts a container of the scope.
+func (n *narrowContainers) Restart(ctx context.Context, ref string, o engine.StopOptions) error {
+	return n.g.portTaken(n.Containers.Restart(ctx, ref, o))
+}
+
+// portHolder is how the engine says who has a port of the host.
+var portHolder = regexp.MustCompile(`(port is already allocated) \([^)]*\)`)
+
+// portTaken says that a port is in use without saying by whom.
+func (g *gate) portTaken(err error) error {
+	if err == nil || !g.policy.Scoped() || !portHolder.MatchString(err.Error()) {
+		return err
 	}
-	return made, err
+	return fault.New(fault.KindOf(err), "%s", portHolder.ReplaceAllString(err.Error(), "$1"))
+}
+
+// Rename gives a container of the scope another name.
+func (n *narrowContainers) Rename(ctx context.Context, ref, name string) error {
+	return n.g.nameTaken(n.Containers.Rename(ctx, ref, name), name)
+}
+
+// nameTaken says that a name is in use without saying by whom, as the engine does: it may be anybody's.
+func (g *gate) nameTaken(err error, name string) error {
+	if !g.policy.Scoped() || !fault.Is(err, fault.Conflict) || name == "" || !strings.Contains(err.Error(), "by container") {
+		return err
+	}
+	return fault.New(fault.Conflict, "Conflict. The container name %q is already in use. You have to remove (or rename) that container to be able to reuse that name.", "/"+strings.TrimPrefix(name, "/"))
 }
 
 // Inspect tells of a container of the scope.
@@ -338,6 +369,9 @@ func (n *narrowContainers) Inspect(ctx context.Context, ref string) (container.I
 	}
 	if !ok {
 		return n.Containers.Inspect(ctx, ref) // its own words
+	}
+	if n.g.policy.Scoped() {
+		info.State.Error = portHolder.ReplaceAllString(info.State.Error, "$1")
 	}
 	if n.g.policy.HideEnv {
 		spec := *info.Spec
