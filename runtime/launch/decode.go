@@ -51,7 +51,14 @@ func (m *Decoder) Decode(b []byte) (*Program, error) {
 	p.Args0, p.Owner, p.Terminal, p.Listener = d.str(), int(d.int()), d.bool(), d.slot(p)
 	c := &p.Clone
 	c.Flags, c.Cgroup, c.PidNS = d.uint(), d.slot(p), d.slot(p)
-	c.Waits, c.Covered, c.GateStops, c.TimeNS = d.bool(), d.bool(), d.bool(), d.str()
+	c.Waits = d.bool()
+	switch from := d.byte(); from {
+	case fromHost, fromEmpty, fromViews:
+		c.Covered, c.Views = from == fromEmpty, from == fromViews
+	default:
+		d.fail(errors.New("a mount namespace is unknown"))
+	}
+	c.GateStops, c.TimeNS = d.bool(), d.str()
 	if d.bool() {
 		c.Maps = &Maps{UID: d.str(), GID: d.str(), DenySetgroups: d.bool()}
 	}

@@ -24,7 +24,7 @@ func (p *Program) Encode() []byte {
 	e.int(int64(c.Cgroup))
 	e.int(int64(c.PidNS))
 	e.bool(c.Waits)
-	e.bool(c.Covered)
+	e.b = append(e.b, c.origin())
 	e.bool(c.GateStops)
 	e.str(c.TimeNS)
 	e.bool(c.Maps != nil)
@@ -36,6 +36,23 @@ func (p *Program) Encode() []byte {
 	e.steps(p.Prepare)
 	e.steps(p.Child)
 	return e.b
+}
+
+// The mount namespaces that a child may be cloned from, as a byte.
+const (
+	fromHost byte = iota
+	fromEmpty
+	fromViews
+)
+
+func (c *Clone) origin() byte {
+	switch {
+	case c.Covered:
+		return fromEmpty
+	case c.Views:
+		return fromViews
+	}
+	return fromHost
 }
 
 // encoder numbers the data it has written from 1; a repetition is its number, new data are 0 and the

@@ -102,7 +102,10 @@ var goldens = []struct {
 		s.Linux.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
 		o.Overlay = &Overlay{Lower: []string{"/layers/a"}, Upper: "/box/upper", Work: "/box/work"}
 	}},
-	{"mapped", func(s *specs.Spec, o *Options) { inUserns(s, o); o.Facts = probe.AssumeVersion(6, 15) }},
+	{"mapped", func(s *specs.Spec, o *Options) {
+		inUserns(s, o)
+		o.Covered, o.Facts = true, probe.AssumeVersion(6, 15)
+	}},
 	{"mapped-6.1", func(s *specs.Spec, o *Options) { inUserns(s, o); o.Facts = probe.AssumeVersion(6, 1) }},
 	{"hooks-and-gate", func(s *specs.Spec, o *Options) {
 		o.HookGates = HookGates{BeforePivot: true, BeforeExec: true}

@@ -21,6 +21,8 @@ type Launcher struct {
 	High int
 
 	covered chan func() // runs on threads that live in the empty mount namespace
+	viewing sync.Once   // makes views
+	views   chan func() // runs on threads that see proc and sysfs alone; nil before the first need, and where there are none
 	nets    *nets       // nil: clone3 makes each network namespace
 	tables  sync.Pool   // of *[]byte
 }
@@ -103,6 +105,10 @@ func NewLauncher(covered bool) (*Launcher, error) {
 func (l *Launcher) Close() {
 	if l.covered != nil {
 		close(l.covered)
+	}
+	l.viewing.Do(func() {}) // from now on none are made
+	if l.views != nil {
+		close(l.views)
 	}
 	if l.nets != nil {
 		close(l.nets.want)

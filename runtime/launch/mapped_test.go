@@ -117,3 +117,45 @@ func countFDs(t *testing.T) int {
 	must(t, err)
 	return len(all)
 }
+
+// Nothing of what a mapped container was born among is left for it, not even with CAP_SYS_ADMIN in its user namespace; and
+// the kernel gives a further user namespace in it no proc without masks, since none is to be seen.
+func TestMappedSeesItsOwnMountsOnly(t *testing.T) {
+	if why := overlay.CanMap(probe.Host()); why != "" {
+		t.Skip("needs id-mapped overlay layers: " + why)
+	}
+	root := busyboxRoot(t)
+	for _, name := range []string{"nsenter", "umount", "unshare", "chroot"} {
+		_ = os.Symlink("busybox", filepath.Join(root, "bin", name))
+	}
+	mark := filepath.Join(t.TempDir(), "host-only")
+	must(t, os.WriteFile(mark, nil, 0o644))
+	ids := idmap.Map{{Inside: 0, Outside: 500000, Size: 65536}}
+	for _, covered := range []bool{true, false} {
+		t.Run(map[bool]string{true: "views", false: "host"}[covered], func(t *testing.T) {
+			l, err := NewLauncher(covered)
+			must(t, err)
+			defer l.Close()
+			box := t.TempDir()
+			v := &Overlay{Lower: []string{root}, Upper: filepath.Join(box, "fs"), Work: filepath.Join(box, "work"), Mapped: true}
+			must(t, errors.Join(os.Mkdir(v.Upper, 0o755), os.Mkdir(v.Work, 0o755)))
+			s := plainSpec("")
+			s.Root = &specs.Root{}
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
+			s.Linux.UIDMappings, s.Linux.GIDMappings = ids.Spec(), ids.Spec()
+			caps := append([]string{"CAP_SYS_ADMIN", "CAP_SYS_PTRACE"}, dockerCaps...)
+			s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+			script := `cut -d ' ' -f 5 /proc/self/mountinfo | grep -vE '^/($|dev|proc|sys)'; grep -c ' / ' /proc/mounts
+				for p in ` + strings.Repeat("../", 12) + mark[1:] + ` /proc/1/root` + mark + ` /proc/self/cwd/..` + mark + `; do test -e $p && echo ESCAPED $p; done
+				unshare -U -r -m -p -f true && echo may unshare
+				unshare -U -r -m -p -f mount -t proc proc /tmp 2>/dev/null && echo ESCAPED by a proc without masks
+				nsenter -t 1 -m test -e ` + mark + ` && echo ESCAPED by nsenter
+				umount -l / 2>/dev/null; nsenter -t 1 -m test -e ` + mark + ` 2>/dev/null && echo ESCAPED by umount
+				nsenter -t 1 -m test -d /proc/1/ns 2>/dev/null && nsenter -t 1 -m grep -q berth /proc/1/mounts && echo ESCAPED to where it was born
+				echo done`
+			if out := expectOutput(t, l, s, Options{Covered: covered, Facts: probe.Host(), Overlay: v}, script, "1\nmay unshare\ndone"); strings.Contains(out, "ESCAPED") || strings.HasPrefix(out, "/") {
+				t.Error(out)
+			}
+		})
+	}
+}

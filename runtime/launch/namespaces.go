@@ -83,6 +83,7 @@ func (c *compiler) namespaces() error {
 		c.p.Clone.Flags = 0
 	}
 	c.p.Clone.Covered = c.o.Covered && c.mayCover()
+	c.p.Clone.Views = c.o.Covered && c.mayView()
 	if err := c.userMaps(); err != nil {
 		return err
 	}
@@ -109,6 +110,13 @@ func (c *compiler) mayCover() bool {
 	prop := c.s.Linux.RootfsPropagation
 	return c.private&unix.CLONE_NEWNS != 0 && c.private&unix.CLONE_NEWUSER == 0 && !c.joined(specs.UserNamespace) &&
 		!c.o.HookGates.BeforePivot && (prop == "" || strings.HasSuffix(prop, "private"))
+}
+
+// mayView says whether a mount namespace with proc and sysfs alone will do, which is what a user namespace needs to see to
+// mount its own. It is taken away again with pivot_root: what is visible in there is not masked.
+func (c *compiler) mayView() bool {
+	prop := c.s.Linux.RootfsPropagation
+	return c.private&unix.CLONE_NEWNS != 0 && c.mapped() && !c.o.NoPivot && !c.o.HookGates.BeforePivot && (prop == "" || strings.HasSuffix(prop, "private"))
 }
 
 func (c *compiler) joined(kind specs.LinuxNamespaceType) bool {

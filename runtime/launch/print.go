@@ -68,8 +68,11 @@ func (p *Program) cloneLine() string {
 		}
 	}
 	how := "pivot"
-	if c.Covered {
+	switch {
+	case c.Covered:
 		how = "covered"
+	case c.Views:
+		how = "views"
 	}
 	if c.Waits {
 		how += ", waits"

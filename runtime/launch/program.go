@@ -32,6 +32,7 @@ type Clone struct {
 	Waits     bool   // the child stops on the way (gate, maps, hooks) for the launcher
 	Maps      *Maps  // identity maps to write once the child exists
 	Covered   bool   // clone from the launcher's empty mount namespace
+	Views     bool   // clone from that of its mount namespaces which has nothing but proc and sysfs
 	PidNS     Slot   // pid namespace to enter before the clone (children only), or NoSlot
 	TimeNS    string // offsets for a new time namespace ("monotonic 10 0\n"), or ""
 	GateStops bool   // the gate is Process.Release, not a fifo
