@@ -21,12 +21,12 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("needs root: file systems are mounted")
 	}
 	o := &trial{t: t, left: map[string]bool{}, model: facts{"nameless volumes": "0"}, busybox: busyboxImage(t), extra: extraImage(t)}
+	o.e = newEngine(t)
 	image := ext4Image(t, 128<<20) // not a tmpfs: what a file system keeps back for its own names matters
 	loop := attach(t, image)
 	t.Cleanup(func() { detach(loop) })
 	rec := &recording{t: t, o: o, mounted: t.TempDir()}
 	rec.mount(loop, "")
-	o.e = newEngine(t)
 	o.e.data = filepath.Join(rec.mounted, "data")
 	o.e.start()
 	defer rec.leave(loop)
@@ -102,9 +102,9 @@ func diskErrors(t *testing.T, r *rand.Rand) {
 		t.Skip("needs root: file systems are mounted")
 	}
 	o := &trial{t: t, left: map[string]bool{}, model: facts{"nameless volumes": "0"}, busybox: busyboxImage(t), extra: extraImage(t), stateless: true}
+	o.e = newEngine(t)
 	rec := &recording{t: t, o: o, disk: newDisk(t, ext4Image(t, diskSize)), mounted: t.TempDir()}
 	rec.mount(rec.disk.loop, "commit=600,errors=remount-ro")
-	o.e = newEngine(t)
 	o.e.data = filepath.Join(rec.mounted, "data")
 	o.e.start()
 	left := true

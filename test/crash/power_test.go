@@ -24,10 +24,17 @@ func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	cuts, seed := ordeal(t)
 	r := rand.New(rand.NewPCG(seed, 7))
-	for _, options := range []string{"data=ordered", "data=writeback,noauto_da_alloc"} { // the usual, and what shows most mistakes
-		t.Run(options, func(t *testing.T) {
-			rec := record(t, options+",commit=600")
-			if len(rec.disk.log) < 200 {
+	for _, w := range []struct {
+		name, options string
+		trash         bool
+	}{
+		{"data=ordered", "data=ordered", false},                                     // the usual
+		{"data=writeback,noauto_da_alloc", "data=writeback,noauto_da_alloc", false}, // what shows most mistakes
+		{"with a trash", "data=writeback,noauto_da_alloc", true},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			rec := record(t, w.options+",commit=600", w.trash)
+			if len(rec.disk.log) < 100 {
 				t.Fatalf("only %d writes reached the disk", len(rec.disk.log))
 			}
 			flushes := 0
@@ -37,7 +44,7 @@ func TestPowerCut(t *testing.T) {
 				}
 			}
 			t.Logf("%d verbs, %d writes, %d flushes", len(rec.acks), len(rec.disk.log)-flushes, flushes)
-			for n := range cuts / 2 {
+			for n := range cuts / 3 {
 				at := r.IntN(len(rec.disk.log) + 1)
 				if n%2 == 0 { // around an acknowledgement: right after it, nothing may be missing
 					at = min(len(rec.disk.log), rec.acks[r.IntN(len(rec.acks))].done+r.IntN(3))
@@ -74,22 +81,27 @@ type recording struct {
 }
 
 // record takes an engine through an ordeal on a disk.
-func record(t *testing.T, options string) *recording {
+func record(t *testing.T, options string, trash bool) *recording {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: file systems are mounted")
 	}
 	o := &trial{t: t, left: map[string]bool{}, model: facts{"nameless volumes": "0"}, busybox: busyboxImage(t), extra: extraImage(t), stateless: true}
+	o.e = newEngine(t)
 	rec := &recording{t: t, o: o, options: options, disk: newDisk(t, ext4Image(t, diskSize)), mounted: t.TempDir()}
 	rec.mount(rec.disk.loop, options)
-	o.e = newEngine(t)
+	o.trash(trash)
+	verbs := o.e.ordealVerbs
+	if trash {
+		verbs = o.e.trashVerbs
+	}
 	o.e.data = filepath.Join(rec.mounted, "data")
 	o.e.start()
 	defer rec.leave(rec.disk.loop)
 	unix.Sync() // the engine's first start is not what is looked at
 	rec.start = rec.disk.snapshot()
 	for range 2 { // the second time over what the first has left
-		for _, v := range o.e.ordealVerbs(o.busybox, o.extra) {
+		for _, v := range verbs(o.busybox, o.extra) {
 			a := ack{verb: v, begun: rec.disk.now()}
 			if err := v.do(false); err != nil {
 				t.Fatalf("%s: %v\n%s", v.name, err, o.e.tail())
@@ -108,6 +120,7 @@ func (rec *recording) mount(device, options string) {
 	if err := unix.Mount(device, rec.mounted, "ext4", 0, options); err != nil {
 		rec.t.Fatalf("mount %s: %v", device, err)
 	}
+	rec.t.Cleanup(func() { unix.Unmount(rec.mounted, unix.MNT_DETACH) }) // what a failure left
 }
 
 // leave ends the engine and unmounts its disk.
