@@ -167,7 +167,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
 	defer cancel()
-	access.Sockets.Close()
+	access.close()
 	if err := s.Shutdown(ctx); err != nil {
 		log.Warn("requests were cut off", "error", err)
 	}
@@ -276,6 +276,8 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	}
 	r.runtimes = ec.Runtimes
 	ec.Waits, ec.TrashWindow, ec.ImageUsed = r.waits, r.trashWindow, r.images.Used
+	r.logPlugins = pluginclient.New(pluginclient.Config{Log: log})
+	ec.LogPlugins = r.logPlugins
 	if r.engine, err = engine.Open(ctx, ec, engine.Rooms{
 		Images: r.plugins.Over(engine.FromStore(r.images)), Networks: r.networks, Volumes: r.volumes, Keeper: r.keeper, Events: r.events,
 	}); err != nil {
