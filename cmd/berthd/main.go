@@ -167,7 +167,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
 	defer cancel()
-	access.close()
+	access.Sockets.Close()
 	if err := s.Shutdown(ctx); err != nil {
 		log.Warn("requests were cut off", "error", err)
 	}
