@@ -66,6 +66,13 @@ func containerCreate(s *Server, c *call) error {
 			return err
 		}
 	}
+	for _, mode := range []string{string(r.HostConfig.IpcMode), string(r.HostConfig.PidMode)} {
+		if other, joins := strings.CutPrefix(mode, "container:"); joins {
+			if _, err := s.cfg.Containers.Inspect(c.ctx(), other); err != nil {
+				return fault.Wrap(fault.Invalid, err, "")
+			}
+		}
+	}
 	made, err := s.cfg.Containers.Create(c.ctx(), c.text("name"), spec)
 	if fault.Is(err, fault.NotFound) && !strings.Contains(err.Error(), "No such image") {
 		// Clients take 404 for an image that has to be pulled. What else is not there is a mistake in the request.

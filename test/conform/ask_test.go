@@ -34,6 +34,8 @@ var asks = []ask{
 	{op: "POST /containers/create", url: "/containers/create", body: `{"Image":"$box","HostConfig":{"Binds":["relative:"]}}`, want: 400},
 	{op: "POST /containers/create", url: "/containers/create", body: `{"Image":"$box","HostConfig":{"NetworkMode":"container:"}}`, want: 400},
 	{op: "POST /containers/create", url: "/containers/create", body: `{"Image":"$box","HostConfig":{"Memory":"much"}}`, want: 400},
+	{op: "POST /containers/create", url: "/containers/create", body: `{"Image":"$box","HostConfig":{"IpcMode":"container:no-such-thing"}}`, want: 400},
+	{op: "POST /containers/create", url: "/containers/create", body: `{"Image":"$box","HostConfig":{"PidMode":"container:no-such-thing"}}`, want: 400},
 	{op: "POST /containers/create", url: "/containers/create?name=$name&platform=linux/s390x", body: `{"Image":"$box"}`, want: 404, from: 41},
 
 	{op: "GET /containers/{id}/json", url: "/containers/$web/json?size=1", want: 200},

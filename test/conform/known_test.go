@@ -155,7 +155,7 @@ var known = []deviation{
 	{upgrade, "POST /exec/{id}/start", "101 is not listed", 25, 56},
 	{progress, "POST /plugins/pull", "200 is not listed", 25, 56},
 	{progress, "POST /plugins/{name}/upgrade", "200 is not listed", 26, 56},
-	{plain, "POST /containers/{id}/attach", "400: no JSON: invalid character 'i' looking for beginning of value", 25, 56},
+	{plain, "POST /containers/{id}/attach", "400: no JSON: invalid character 'I' looking for beginning of value", 25, 56},
 	{plain, "POST /containers/{id}/attach", "404: no JSON: invalid character 'N' looking for beginning of value", 25, 56},
 	{plain, "POST /containers/{id}/attach", "409: no JSON: invalid character 'c' looking for beginning of value", 25, 56},
 	{oldEvent, "GET /events", "200.from: unknown", 25, 51},
