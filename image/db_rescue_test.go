@@ -30,7 +30,6 @@ func TestDamagedDatabase(t *testing.T) {
 			h.load(makeSample(t, nil, tarOf(t, "a", "1")).dockerArchive(t, "one:1"))
 			h.reopen() // the copy is as of now
 			h.load(makeSample(t, nil, tarOf(t, "b", "2")).dockerArchive(t, "two:1"))
-			layers, documents := h.counts()
 			if err := h.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -39,7 +38,7 @@ func TestDamagedDatabase(t *testing.T) {
 			h.Store = nil
 			h.reopen()
 			h.load(makeSample(t, nil, tarOf(t, "c", "3")).dockerArchive(t, "three:1"))
-			layers, documents = h.counts()
+			layers, documents := h.counts()
 			old, err := os.ReadFile(filepath.Join(h.root, "images.db.old"))
 			if err != nil {
 				t.Fatal(err)
