@@ -194,7 +194,7 @@ func (e *Engine) sendSignal(ctx context.Context, c *entry, sig unix.Signal) erro
 }
 
 // foreignStart puts the failure of another runtime into the words and the exit code that clients know.
-func foreignStart(err error) (code int, _ error, is bool) {
+func foreignStart(err error, prefix string) (code int, _ error, is bool) {
 	text := err.Error()
 	if !strings.HasPrefix(text, "runtime ") {
 		return 0, nil, false
@@ -210,8 +210,15 @@ func foreignStart(err error) (code int, _ error, is bool) {
 	if code != exitStartOther {
 		kind = fault.Invalid
 	}
-	return code, fault.New(kind, "failed to create task for container: failed to create shim task: OCI runtime create failed: %s: unknown", text), true
+	lead := "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+	if strings.HasPrefix(prefix, execPrefix) {
+		lead = execPrefix
+	}
+	return code, fault.New(kind, "%s%s: unknown", lead, text), true
 }
+
+// execPrefix begins what is told of an exec that failed.
+const execPrefix = "OCI runtime exec failed: exec failed: "
 
 // runtimeFacts is what info tells of runtimes.
 func (e *Engine) runtimeFacts(ctx context.Context) (out []RuntimeFact) {

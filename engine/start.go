@@ -200,7 +200,7 @@ const (
 func (e *Engine) translateStart(err error, c *entry, arg0, prefix string) (int, error) {
 	var l *launch.Error
 	if !errors.As(err, &l) {
-		if code, err, is := foreignStart(err); is {
+		if code, err, is := foreignStart(err, prefix); is {
 			return code, err
 		}
 		return exitStartOther, err

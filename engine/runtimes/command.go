@@ -94,7 +94,7 @@ func (r *Runtime) Exec(w Place, name string, process []byte, terminal bool) (*fo
 		p.Console = filepath.Join(w.Dir, name+".sock")
 		c = append(c, "--tty", "--console-socket", p.Console)
 	}
-	p.Steps = []foreign.Command{append(c, w.ID)}
+	p.Steps, p.Remove = []foreign.Command{append(c, w.ID)}, []string{file, p.PidFile, p.Log}
 	return p, nil
 }
 

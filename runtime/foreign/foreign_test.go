@@ -16,6 +16,7 @@ func TestEncodeDecode(t *testing.T) {
 	p := &Program{
 		Name: "rt", Dir: "/b", Env: []string{"A=b", "C="}, Steps: []Command{{"/bin/rt", "create", "", "x y"}, {"/bin/rt", "start"}},
 		Undo: []Command{{"/bin/rt", "delete"}}, PidFile: "/b/pid", Console: "/b/tty", Log: "/b/log", Patience: time.Second,
+		Remove: []string{"/b/x", "/b/y"},
 	}
 	got, err := Decode(p.Encode())
 	if err != nil || !reflect.DeepEqual(got, p) {
@@ -95,12 +96,17 @@ func TestStart(t *testing.T) {
 	p := prepare(t)
 	in, input, _ := os.Pipe()
 	output, out, _ := os.Pipe()
-	proc, err := Start(p.program("create", "start"), Stdio{In: int(in.Fd()), Out: int(out.Fd()), Err: int(out.Fd())})
+	program := p.program("create", "start")
+	program.Remove = []string{program.PidFile, p.dir + "/none"}
+	proc, err := Start(program, Stdio{In: int(in.Fd()), Out: int(out.Fd()), Err: int(out.Fd())})
 	if err != nil {
 		t.Fatal(err)
 	}
 	in.Close()
 	out.Close()
+	if _, err := os.Lstat(program.PidFile); !os.IsNotExist(err) {
+		t.Errorf("a file that is not needed any more: %v", err)
+	}
 	fmt.Fprintln(input, "you")
 	input.Close()
 	var said strings.Builder

@@ -26,6 +26,7 @@ type Program struct {
 	Console  string        // socket on which the first step sends the terminal's master; "": there is no terminal
 	Log      string        // where the runtime writes why it failed: lines of JSON with "msg", as runc's --log-format=json
 	Patience time.Duration // until all steps are done
+	Remove   []string      // files that are not needed any more when it is over, well or not
 }
 
 // String prints the commands, one a line, in the order in which they are run.
@@ -58,6 +59,9 @@ func (p *Program) Encode() []byte {
 	e.Str(7, p.Console)
 	e.Str(8, p.Log)
 	e.Int(9, int64(p.Patience))
+	for _, f := range p.Remove {
+		e.Str(10, f)
+	}
 	return e.B
 }
 
@@ -100,6 +104,8 @@ func Decode(program []byte) (*Program, error) {
 			p.Log = d.Str()
 		case 9:
 			p.Patience = time.Duration(d.Int())
+		case 10:
+			p.Remove = append(p.Remove, d.Str())
 		}
 	}
 	if d.Err != nil {

@@ -38,6 +38,11 @@ func Start(p *Program, io Stdio) (_ *Process, err error) {
 			_ = unix.Unlink(leftover)
 		}
 	}
+	defer func() {
+		for _, file := range p.Remove {
+			_ = unix.Unlink(file) // the bundle goes as a whole when the container has ended
+		}
+	}()
 	r := &run{p: p, null: null, until: time.Now().Add(p.Patience), console: -1}
 	if p.Console != "" {
 		if r.listener, err = listen(p.Console); err != nil {
