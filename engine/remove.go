@@ -66,8 +66,8 @@ func (e *Engine) removeIf(ctx context.Context, ref string, o RemoveOptions, want
 	return e.removeHeld(ctx, c, removing{volumes: o.Volumes})
 }
 
-// removalBegins brings to disk that a removal has begun. Without that, a power cut in its middle would bring back a container whose volumes
-// or layer are gone. One that removes itself at its end is removed after a power cut anyway, and is spared the wait.
+// removalBegins brings to disk that a removal has begun which takes volumes along. Without that, a power cut in its middle would bring back
+// a container whose volumes are gone. One that removes itself at its end is removed after a power cut anyway, and is spared the wait.
 func (e *Engine) removalBegins(c *entry, was store.Standing) {
 	if c.record().Spec.AutoRemove && !was.State.StartedAt.IsZero() {
 		return
@@ -98,7 +98,9 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, o removing) error {
 	}); err != nil {
 		return err
 	}
-	e.removalBegins(c, was)
+	if o.volumes && len(ownVolumes(c.record())) > 0 {
+		e.removalBegins(c, was)
+	}
 	closeSockets(c.takePending())
 	err := step.Run(c.steps(ctx), "remove",
 		step.Step{Name: "keeper", Do: func(ctx context.Context) error { return e.forget(ctx, c) }},
@@ -112,18 +114,20 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, o removing) error {
 			}
 			return e.removeVolumesWith(ctx, c.id, ownVolumes(c.record()))
 		}},
-		step.Step{Name: "layer", Do: func(context.Context) error {
-			if window > 0 {
-				return nil
-			}
-			return e.removeLayer(c.record())
-		}},
 		step.Step{Name: "record", Do: func(context.Context) error {
 			e.leaveLog(c)
 			if window > 0 {
 				return e.store.Trash(c.id, trashNote(c, was, window))
 			}
 			return e.store.Remove(c.id)
+		}},
+		// After the record: a power cut in between leaves a layer that belongs to nobody, which the next start removes, and never a container
+		// without what it wrote.
+		step.Step{Name: "layer", Do: func(context.Context) error {
+			if window > 0 {
+				return nil
+			}
+			return e.removeLayer(c.record())
 		}},
 	)
 	if err != nil {
