@@ -33,8 +33,11 @@ func (e *Engine) Trashed() []removal.Trashed {
 	list := []removal.Trashed{}
 	for _, t := range e.store.ReadTrash() {
 		d := describeTrashed(t)
-		if size, err := e.images.LayerSize(d.ID); err == nil {
+		if size, known := e.trashSizes.Load(d.ID); known {
+			d.Size = size.(int64)
+		} else if size, err := e.images.LayerSize(d.ID); err == nil {
 			d.Size = size
+			e.trashSizes.Store(d.ID, size)
 		}
 		list = append(list, d)
 	}
@@ -86,6 +89,7 @@ func (e *Engine) RestoreTrashed(ctx context.Context, cid string) (removal.Restor
 	c := newEntry(e, &r, at)
 	e.index.add(c)
 	e.tell(c, "restore", nil)
+	e.trashSizes.Delete(cid)
 	out.Now = []string{r.Name}
 	return out, nil
 }
@@ -146,5 +150,6 @@ func (e *Engine) DeleteTrashed(_ context.Context, cid string) (freed int64, err 
 	if err := e.store.Discard(cid); err != nil {
 		return 0, err
 	}
+	e.trashSizes.Delete(cid)
 	return freed, e.removeLayer(t.Record)
 }

@@ -38,7 +38,9 @@ type trashed struct {
 	Removed time.Time `json:"removed"`
 	Expires time.Time `json:"expires"`
 
-	id string
+	id    string
+	size  int64 // bytes of its content, which does not change any more
+	sized bool  // size was measured
 }
 
 // window is how long what is removed can be restored; 0: it is deleted at once.
@@ -98,7 +100,7 @@ func (v *Volumes) readTrash(entry string) {
 	v.bin[t.id] = t
 }
 
-// Trashed lists the volumes in the trash, the latest first. Sizes are measured: it may take a moment.
+// Trashed lists the volumes in the trash, the latest first. Each one's size is measured once, which may take a moment.
 func (v *Volumes) Trashed() []removal.Trashed {
 	list := []removal.Trashed{}
 	v.mu.Lock()
@@ -118,6 +120,23 @@ func (t *trashed) describe() removal.Trashed {
 }
 
 func (v *Volumes) trashedSize(id string) int64 {
+	v.mu.Lock()
+	t, there := v.bin[id]
+	v.mu.Unlock()
+	if there && t.sized {
+		return t.size
+	}
+	size := v.measureTrashed(id)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if t, there := v.bin[id]; there {
+		t.size, t.sized = size, true
+		v.bin[id] = t
+	}
+	return size
+}
+
+func (v *Volumes) measureTrashed(id string) int64 {
 	dir, err := tree.OpenDir(v.path(trashPrefix+id, local.Data))
 	if err != nil {
 		return -1

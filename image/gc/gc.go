@@ -128,6 +128,10 @@ func (c *Collector) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		if due, err := c.due(); err == nil && !due { // as nearly always: nothing is asked of the store then
+			stuck = false
+			continue
+		}
 		p, err := c.Plan(false)
 		if err != nil {
 			c.cfg.Log.Warn("images cannot be collected", "error", err)
@@ -148,6 +152,16 @@ func (c *Collector) watch(ctx context.Context) {
 		}
 		stuck = over
 	}
+}
+
+// due reports whether the disk is fuller than the high watermark.
+func (c *Collector) due() (bool, error) {
+	set := c.cfg.Settings()
+	if set.High.Zero() {
+		return false, nil
+	}
+	space, err := c.cfg.Space()
+	return err == nil && set.High.Over(space), err
 }
 
 // Plan is what a collection would do, and why.
