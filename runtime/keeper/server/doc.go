@@ -18,10 +18,11 @@
 //	EXEC-ROOT/keeper.log       the keeper's own words
 //	memfd berth-slate          what is taken from pipes and not yet logged (package slate)
 //
-// Logs are in the format of Docker's json-file or local driver; their files are rotate.go's. A record is written whole or not at all. A full disk blocks the writing process for five
-// seconds at most; then output is dropped from the log, counted (Info, ProcState), and each further
-// piece is tried once, until one is written. A log of Keep whose files were not shipped blocks its process for as long as that takes.
-// Attachments get everything all the same.
+// Logs are in the format of Docker's json-file or local driver; their files are rotate.go's. A record is
+// written whole or not at all. A full disk blocks the writing process for five seconds at most; then
+// output is dropped from the log, counted (Info, ProcState), and each further piece is tried once,
+// until one is written. A log of Keep whose files were not shipped blocks its process for as long as
+// that takes. Attachments get everything all the same.
 //
 // Attachments. What a slow client has not read lies in its socket, up to about a megabyte; then the
 // process's output is not read until the client reads or hangs up. Others go on.
