@@ -1,7 +1,8 @@
 // Package script holds what a user sees, as scripts: command lines against a real engine and what they
 // print. testdata/cli is run with berth and, where it is on PATH, with the stock docker command line;
 // testdata/crash has an engine for each script, which the script may kill; so have testdata/net and testdata/registry, with a host whose firewall the script
-// may change, and the image peer, whose program tells its clients how it sees them.
+// may change, and the image peer, whose program tells its clients how it sees them. testdata/access has one engine with certificates, testdata/runtimes one that knows
+// every OCI runtime of this machine, whose scripts are run with each.
 //
 // Scripts are testscript's (github.com/rogpeppe/go-internal/testscript). Beyond its commands they have
 //
