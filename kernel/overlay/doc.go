@@ -4,4 +4,6 @@
 //
 // The options that would make the upper directory refer to lower ones (redirect_dir, metacopy, index) are always
 // off: the upper directory must be a correct difference.
+//
+// A Mapping shows the layers through an id mapping, the upper one too; see mapped.go.
 package overlay

@@ -20,7 +20,7 @@ type Stack struct {
 	Upper, Work string
 	UserXattr   bool   // marks are user.overlay.* attributes: mounts in a user namespace
 	Label       string // SELinux label that all files show; "" their own
-	Map         *Mapping
+	Map         *Mapping // the mapping that owners are shown through; nil: as they are on disk. Linux 5.19
 }
 
 // Mount mounts the stack and gives a descriptor of its root. Closing the descriptor unmounts. scratch is an empty
