@@ -12,7 +12,7 @@ import (
 var at = time.Unix(1700000000, 123).UTC()
 
 func messages() []Message {
-	log := LogConfig{Format: "json-file", Path: "/x/y", MaxSize: -1, MaxFiles: 3, Attrs: []Attr{{"a", "b"}, {"", "c"}}}
+	log := LogConfig{Format: "json-file", Path: "/x/y", MaxSize: -1, MaxFiles: 3, Attrs: []Attr{{"a", "b"}, {"", "c"}}, Keep: true, NonBlock: true, Announce: true}
 	att := AttachRequest{ID: "i", Proc: "p", Stdin: true, Stdout: true, Stderr: true, Framed: true, DetachKeys: []byte{16, 17}, OwnSock: true}
 	exit := Exit{ID: "i", Proc: "p", PID: 9, Code: 137, Signal: 9, Core: true, Unknown: true, At: at}
 	desc := Desc{ID: "i", Proc: "p", PID: 9, StartTime: at, Terminal: true, StdinOnce: true, Log: log, Slot: 8, Gated: true, Adopted: true,
@@ -30,6 +30,7 @@ func messages() []Message {
 		&Launched{Started: Started{PID: 5, StartTime: at}, Held: Held{Desc: desc}},
 		&States{Procs: []ProcState{{ID: "a"}, {ID: "b", Exit: &exit}}},
 		&Names{Names: []string{"a", "b"}},
+		&LogFile{ID: "i", Path: "/p", Inode: 1 << 40, Packed: "/q"},
 	}
 }
 
