@@ -277,3 +277,37 @@ func TestCursor(t *testing.T) {
 		t.Error("a mark out of nothing")
 	}
 }
+
+// swallow is a Sink that takes everything at once.
+type swallow struct{ n int }
+
+func (*swallow) Probe(context.Context) error { return nil }
+func (*swallow) Close()                      {}
+func (s *swallow) Send(_ context.Context, records []sink.Record, taken func(int)) error {
+	s.n += len(records)
+	taken(len(records))
+	return nil
+}
+
+// BenchmarkShip is the way from the spool to a collector that costs nothing.
+func BenchmarkShip(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "spool")
+	var all []byte
+	for i := range 100_000 {
+		all = localfile.Append(all, fmt.Appendf(nil, "%099d", i), "stdout", int64(i+1), localfile.Partial{}, nil)
+	}
+	if err := os.WriteFile(path, all, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(all)))
+	ended := make(chan struct{})
+	close(ended)
+	for b.Loop() {
+		os.Remove(path + CursorSuffix)
+		x, err := Start(Config{ID: "c", Spool: path, Sink: &swallow{}, Ended: ended, Watcher: &logs.Watcher{}, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		<-x.Done()
+	}
+}
