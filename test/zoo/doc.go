@@ -5,6 +5,7 @@
 //	dockerode        testdata/node/dockerode.js
 //	testcontainers   testdata/node/testcontainers.js, with a reaper (see ryuk) that takes away what a killed test left behind
 //	@devcontainers/cli   devcontainer up, exec and a feature-less image
+//	websocket        attaching by the package that moby tests with
 //	Traefik          its Docker provider (see traefik), on the engine's own socket and on one that may only read
 //
 // The stock command line is tried by test/script, which runs every script with it. Nothing is downloaded but by package: what runs on
