@@ -107,6 +107,9 @@ func (e *Engine) mayMap(s *container.Spec) error {
 	if why := overlay.CanMap(e.facts); why != "" {
 		return fault.New(fault.NotImplemented, "user namespaces: the image's files cannot be shown with other owners (%s); use --userns=host", why)
 	}
+	if !e.canMap(e.cfg.DataRoot) {
+		return fault.New(fault.NotImplemented, "user namespaces: the file system of %s has no id-mapped mounts, or this engine may not make them: put the data root on ext4, xfs or btrfs, or use --userns=host", e.cfg.DataRoot)
+	}
 	return nil
 }
 

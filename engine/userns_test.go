@@ -173,6 +173,11 @@ func TestUsernsRefusals(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	w.Engine.cfg.DataRoot = "/proc" // which cannot be mapped
+	if _, err := w.Create(context.Background(), "", auto("true")); !fault.Is(err, fault.NotImplemented) || !strings.Contains(err.Error(), "the file system of /proc has no id-mapped mounts") {
+		t.Errorf("%v", err)
+	}
+	w.Engine.cfg.DataRoot = w.cfg.DataRoot
 }
 
 // --userns-remap is for who does not say otherwise; a mapping stays with its container.
