@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -108,7 +107,7 @@ func newTrashRestore(d *command.DockerCli) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, a := range args {
 				var answer struct{ Restored []removal.Restored }
-				if err := newRemote(d.Client()).call(cmd.Context(), "berth trash restore", http.MethodPost, "/trash/"+url.PathEscape(a)+"/restore", nil, &answer); err != nil {
+				if err := newRemote(d.Client()).call(cmd.Context(), "berth trash restore", http.MethodPost, "/trash/"+escapeName(a)+"/restore", nil, &answer); err != nil {
 					return err
 				}
 				for _, r := range answer.Restored {
@@ -145,7 +144,7 @@ func newTrashEmpty(d *command.DockerCli) *cobra.Command {
 			if len(args) > 0 {
 				paths = nil
 				for _, a := range args {
-					paths = append(paths, "/trash/"+url.PathEscape(a))
+					paths = append(paths, "/trash/"+escapeName(a))
 				}
 			}
 			var all removal.Outcome
