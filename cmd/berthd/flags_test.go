@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,4 +175,38 @@ func FuzzFile(f *testing.F) {
 		c := config{}
 		_ = applyFile(data, table(&c), func(string) bool { return false })
 	})
+}
+
+func TestLogOptions(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want string // of the error, "" for none
+	}{
+		{"", ""},
+		{"--log-driver local", ""},
+		{"--log-driver syslog --log-opt syslog-address=udp://h:1 --log-opt mode=non-blocking", ""},
+		{"--log-bound 100m --log-collector-optional", ""},
+		{"--log-bound 10k", "--log-bound: 10KiB is less than a line may take; give 64k or more"},
+		{"--log-driver awslogs", "--log-driver awslogs: log driver awslogs is not in this build; there are fluentd, gelf, journald, json-file, local, none, syslog"},
+		{"--log-driver nosuch", `--log-driver nosuch: error looking up logging plugin nosuch: plugin "nosuch" not found`},
+		{"--log-opt foo=1", "--log-driver json-file: unknown log opt 'foo' for json-file log driver"},
+		{"--log-driver gelf", "--log-driver gelf: gelf-address is a required parameter"},
+	} {
+		cfg, err := parseFlags(append(strings.Fields(c.args), "--config-file", emptyFile(t)))
+		if got := fmt.Sprint(err); err == nil && c.want != "" || err != nil && got != c.want {
+			t.Errorf("%s: %s, want %s", c.args, got, c.want)
+		}
+		if labels := strings.Join(cfg.Logs.labels(), " "); strings.Contains(c.args, "100m") && labels != "berth.log-bound=100MiB berth.log-collector-optional=true" {
+			t.Errorf("%s: %s", c.args, labels)
+		}
+	}
+}
+
+func emptyFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "daemon.json")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -28,15 +28,11 @@ func logOptions(c *config) []option {
 
 // checkLogs refuses a default that no container could be made with.
 func (c *config) checkLogs() error {
-	cfg, err := logs.Configure(c.LogDriver, c.LogOpts)
-	if err != nil {
+	if _, err := logs.Configure(c.LogDriver, c.LogOpts); err != nil {
 		return fmt.Errorf("--log-driver %s: %w", c.LogDriver, err)
 	}
 	if c.Logs.Bound > 0 && c.Logs.Bound < 64<<10 {
 		return fmt.Errorf("--log-bound: %s is less than a line may take; give 64k or more", units.BytesSize(float64(c.Logs.Bound)))
-	}
-	if cfg.Ships && cfg.Hidden && c.Logs.Bound > 0 {
-		return nil // the bound is for containers that say json-file
 	}
 	return nil
 }
