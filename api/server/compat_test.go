@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"sort"
 	"strings"
 	"testing"
 
-	"go.yaml.in/yaml/v3"
+	"berth/test/conform/swagger"
 )
 
 // The page that says what works is made from the route table: run this test with -update after a change.
@@ -75,25 +72,15 @@ status 501 with a sentence; nothing that a client asks for is dropped without a 
 	return b.Bytes()
 }
 
-// apiDir is where the module with Docker's API description lies.
-func apiDir(t *testing.T) string {
+// description reads Docker's of one version of the API.
+func description(t *testing.T, minor int) *swagger.Document {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/moby/moby/api").Output()
-	if err != nil || len(bytes.TrimSpace(out)) == 0 {
-		t.Skipf("needs the module github.com/moby/moby/api on disk: %v", err)
-	}
-	return string(bytes.TrimSpace(out))
-}
-
-// swagger reads the description of one API version.
-func swagger(t *testing.T, version string) map[string]any {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(apiDir(t), "docs", "v"+version+".yaml"))
+	dir, err := swagger.Dir()
 	if err != nil {
-		t.Fatal(err)
+		t.Skip(err)
 	}
-	var doc map[string]any
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	doc, err := swagger.Read(dir, minor)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return doc
@@ -102,20 +89,13 @@ func swagger(t *testing.T, version string) map[string]any {
 func TestEveryRouteOfDockerIsInTheTable(t *testing.T) {
 	table := newTable(routes())
 	param := regexp.MustCompile(`\{[^}]*\}`)
-	for _, version := range []string{"1.25", "1.30", "1.40", "1.44", "1.50", "1.56"} {
-		for path, item := range swagger(t, version)["paths"].(map[string]any) {
-			for method := range item.(map[string]any) {
-				method = strings.ToUpper(method)
-				if method == "PARAMETERS" {
-					continue
-				}
-				p := param.ReplaceAllString(path, "some/thing")
-				p = strings.TrimSuffix(p, "/")
-				if r, _ := table.find(method, p); r == nil {
-					t.Errorf("API %s has %s %s, and the table has not", version, method, path)
-				} else if strings.Count(r.path, "/") != strings.Count(path, "/") {
-					t.Errorf("%s %s is found as %s", method, path, r.path)
-				}
+	for minor := swagger.Oldest; minor <= swagger.Newest; minor++ {
+		for _, op := range description(t, minor).Operations {
+			p := strings.TrimSuffix(param.ReplaceAllString(op.Path, "some/thing"), "/")
+			if r, _ := table.find(op.Method, p); r == nil {
+				t.Errorf("API 1.%d has %s, and the table has not", minor, op.Key())
+			} else if strings.Count(r.path, "/") != strings.Count(op.Path, "/") {
+				t.Errorf("%s is found as %s", op.Key(), r.path)
 			}
 		}
 	}
