@@ -62,7 +62,7 @@ func TestRoomCommands(t *testing.T) {
 		"GET /berth/v1/images":                              `{"images":[{"id":"sha256:4f2a","repoTags":["box:1"],"size":1000,"containers":1}]}`,
 		"GET /berth/v1/trash":                               `{"window":"","items":[{"id":"4f2a","kind":"container","name":"web","size":2000,"removed":"2026-01-01T00:00:00Z","expires":"2026-01-02T00:00:00Z"}],"size":2000}`,
 		"POST /berth/v1/trash/web/restore":                  `{"restored":[{"id":"4f2a","kind":"container","name":"web","now":["web-restored"],"notes":["there is another"]},{"id":"5","kind":"volume","name":"v","now":["v"]}]}`,
-		"DELETE /berth/v1/trash/a/b":                      `{"removed":[{"kind":"container","id":"4f","name":"a/b","size":0}],"skipped":[],"reclaimed":0}`,
+		"DELETE /berth/v1/trash/a/b":                        `{"removed":[{"kind":"container","id":"4f","name":"a/b","size":0}],"skipped":[],"reclaimed":0}`,
 		"GET /berth/v1/networks/prune?":                     `{"remove":[],"reclaimable":0}`,
 		"GET /berth/v1/volumes/prune?":                      `{"remove":[{"name":"a","size":1500000},{"name":"long-name","size":-1}],"reclaimable":1500000}`,
 		"POST /berth/v1/volumes/data/clone":                 `{}`,
