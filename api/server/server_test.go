@@ -88,7 +88,7 @@ func TestRequests(t *testing.T) {
 		{method: "DELETE", path: "/containers/web", fail: fault.New(fault.Conflict, "running"), verb: "remove", code: 409, has: `{"message":"running"}`},
 		{method: "POST", path: "/containers/web/rename?name=new", code: 204, verb: `rename web "new"`},
 		{method: "POST", path: "/containers/web/update", body: `{"Memory":10000000,"PidsLimit":-1}`, code: 200, has: `{"Warnings":null}`, verb: `update web {"Memory":10000000,"PidsLimit":0}`},
-		{method: "POST", path: "/containers/web/update", body: `{"RestartPolicy":{"Name":"always"}}`, code: 200, verb: `update-restart web {"Name":"always"}`},
+		{method: "POST", path: "/containers/web/update", body: `{"RestartPolicy":{"Name":"always"}}`, code: 200, verb: `update web {"Restart":{"Name":"always"}}`},
 		{method: "POST", path: "/containers/web/update", body: `{"Ulimits":[{"Name":"core"}]}`, code: 400, has: "Ulimits: cannot be changed"},
 		{method: "POST", path: "/containers/web/update", body: `{"CpuCount":1}`, code: 400, has: "CpuCount"},
 		{method: "POST", path: "/containers/web/resize?h=10&w=20", code: 200, verb: "resize web 10 20"},
