@@ -103,17 +103,7 @@ install: ## binaries, systemd units, completion and a docker context; see instal
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory build; fi
 	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' DOCKER='$(DOCKER)' install/install.sh
 
-unpackage: build .cache/bin/nfpm ## .deb, .rpm and tarball into dist/ (CHANNEL=edge or stable)
-	@CHANNEL=$(CHANNEL) VERSION=$(VERSION) ARCH=amd64 NFPM=.cache/bin/nfpm install/package/build
-
-package-arm64: build cross-linux-arm64 .cache/bin/nfpm
-	@CHANNEL=$(CHANNEL) VERSION=$(VERSION) ARCH=arm64 BIN=bin/linux-arm64 HOST_BERTH=bin/berth NFPM=.cache/bin/nfpm install/package/build
-
-.cache/bin/nfpm: install/package/go.mod install/package/go.sum
-	@mkdir -p .cache/bin
-	cd install/package && go build -o ../../.cache/bin/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
-
-install: ## takes away what install put there; leaves /var/lib/berth alone
+uninstall: ## takes away what install put there; leaves /var/lib/berth alone
 	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' install/uninstall.sh
 
 clean:

@@ -35,6 +35,8 @@ type Config struct {
 	DataRoot string // containers/ and states.journal live here
 	ExecRoot string // what need not outlive a reboot
 
+	UserXattr bool // overlay's marks are user.* attributes: the engine is root of a user namespace, not of the machine
+
 	CgroupDriver    string // "cgroupfs" (also "") or "systemd"
 	CgroupParent    string // below each hierarchy's root: "/berth"; a slice for systemd, where anything else means system.slice
 	DefaultCgroupNS string // "private", "host"; "" private on cgroup v2, host on v1, as Docker

@@ -263,8 +263,8 @@ func (p *startPlan) compile(attach cgroup.Attach) (encoder, error) {
 		return rt.Create(p.e.placeOf(p.rec.ID, rt), p.rec.Spec.Process.TTY)
 	}
 	return launch.Compile(p.Spec, launch.Options{
-		Overlay: &launch.Overlay{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work, Mapped: p.rec.IDMap != nil}, OwnerNS: ownsUserns(p.rec),
-		Cgroup: attach, Covered: true, NewKeyring: true, Seccomp: p.Filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
+		Overlay: &launch.Overlay{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work, Mapped: p.rec.IDMap != nil, UserXattr: p.e.cfg.UserXattr}, OwnerNS: ownsUserns(p.rec),
+		Cgroup: attach, Covered: !p.e.cfg.UserXattr, NewKeyring: true, Seccomp: p.Filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
 	})
 }
 

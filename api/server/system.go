@@ -40,6 +40,7 @@ type About struct {
 	TLSVerify    bool
 	Seccomp      string // profile: "builtin", "unconfined", or a file
 	NoNewPrivs   bool
+	Rootless     bool            // the engine is an ordinary user's
 	Authorizers  []string        // names of the plugins that decide about requests
 	Registries   wire.Registries // how registries are reached
 }
@@ -208,6 +209,9 @@ func (s *Server) security(e *engine.Facts) (options []string) {
 	options = append(options, "name=seccomp,profile="+profile)
 	if e.SELinux {
 		options = append(options, "name=selinux")
+	}
+	if a.Rootless {
+		options = append(options, "name=rootless")
 	}
 	if e.Userns {
 		options = append(options, "name=userns")

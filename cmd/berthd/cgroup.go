@@ -133,7 +133,7 @@ func keeperUnit(cfg config) string {
 // started. Where systemd starts the keeper, it has a unit of its own.
 func keeperCgroup(cfg config, log *slog.Logger) []string {
 	layout, err := cgroup.Detect()
-	if err != nil || systemd.Running() {
+	if err != nil || systemd.Running() && !cfg.Rootless {
 		return nil // without cgroups engine.Open says it
 	}
 	everything := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}

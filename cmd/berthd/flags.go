@@ -42,6 +42,7 @@ type config struct {
 	ConfigFile string
 	Group      string // group that owns unix sockets
 
+	Rootless  bool // an engine of an ordinary user, root of namespaces of his
 	Debug     bool
 	LogLevel  string // debug info warn error fatal
 	LogFormat string // text json
@@ -187,7 +188,7 @@ func (c *config) complete(set *pflag.FlagSet, options []option) error {
 	if err := c.checkLogs(); err != nil {
 		return err
 	}
-	if c.DataRoot != defaultDataRoot {
+	if c.DataRoot != defaultPlaces().dataRoot {
 		sum := sha256.Sum256([]byte(c.DataRoot))
 		c.ID = hex.EncodeToString(sum[:])[:6]
 	}
@@ -201,7 +202,7 @@ func (c *config) complete(set *pflag.FlagSet, options []option) error {
 		return err
 	}
 	if len(c.Hosts) == 0 {
-		c.Hosts = []string{defaultHost}
+		c.Hosts = []string{defaultPlaces().host}
 	}
 	if c.Pidfile == "" {
 		c.Pidfile = filepath.Join(c.ExecRoot, "berthd.pid")

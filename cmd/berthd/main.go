@@ -29,6 +29,7 @@ import (
 	"berth/base/fault"
 	pluginclient "berth/base/plugin"
 	"berth/base/wait"
+	"berth/cmd/berthd/rootless"
 	"berth/engine"
 	"berth/engine/container"
 	"berth/engine/plugin"
@@ -62,6 +63,7 @@ const (
 )
 
 func main() {
+	rootless.Prepare() // in the namespaces of an ordinary user it does not come back
 	if slices.Equal(os.Args[1:], []string{"system", "check"}) {
 		os.Exit(systemCheck(os.Stdout))
 	}
@@ -83,6 +85,12 @@ func main() {
 		level := &slog.LevelVar{}
 		level.Set(cfg.Level())
 		log := newLog(cfg, level)
+		if rootless.Wanted() {
+			os.Exit(becomeRootless(cfg, log))
+		}
+		if rootless.Inside() {
+			insideConfig(&cfg)
+		}
 		if err := serve(cfg, log, level); err != nil {
 			log.Error("berthd ends", "error", err)
 			os.Exit(1)
@@ -251,13 +259,13 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
-	ic := image.Config{Root: filepath.Join(cfg.DataRoot, "image"), KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Trash: r.trashWindow, Events: r.imageEvent}
+	ic := image.Config{Root: filepath.Join(cfg.DataRoot, "image"), UserXattr: cfg.Rootless, KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Trash: r.trashWindow, Events: r.imageEvent}
 	if r.images, err = openImages(ctx, cfg, ic, log); err != nil {
 		return nil, err
 	}
 	placeCgroups(ctx, &cfg, log)
 	ours = !keeperAnswers(ctx, cfg.ExecRoot)
-	if r.keeper, err = keeper.Open(ctx, keeper.StartConfig{ExecRoot: cfg.ExecRoot, CgroupProcs: keeperCgroup(cfg, log), OOMScoreAdj: keeperOOMScore, Unit: keeperUnit(cfg)}); err != nil {
+	if r.keeper, err = keeper.Open(ctx, keeper.StartConfig{ExecRoot: cfg.ExecRoot, CgroupProcs: keeperCgroup(cfg, log), OOMScoreAdj: keeperOOMScore, Unit: keeperUnit(cfg), NoSystemd: cfg.Rootless}); err != nil {
 		return nil, err
 	}
 	r.upgradeKeeper(ctx)
@@ -469,7 +477,7 @@ func engineConfig(cfg config, log *slog.Logger) (engine.Config, error) {
 		return engine.Config{}, err
 	}
 	c := engine.Config{
-		Userns: namespaces, DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupDriver: cfg.CgroupDriver, CgroupParent: cfg.CgroupParent, DefaultCgroupNS: cfg.DefaultCgroupNS,
+		UserXattr: cfg.Rootless, Userns: namespaces, DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupDriver: cfg.CgroupDriver, CgroupParent: cfg.CgroupParent, DefaultCgroupNS: cfg.DefaultCgroupNS,
 		DefaultIPCMode: cfg.DefaultIPCMode, DefaultShmSize: cfg.DefaultShmSize, Init: cfg.Init, InitPath: beside("berth-init"),
 		LogDriver: cfg.LogDriver, LogOpts: cfg.LogOpts, SeccompProfile: profile, SELinux: cfg.SELinux, NoNewPrivileges: cfg.NoNewPrivileges,
 		DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions, Log: log,
@@ -514,7 +522,7 @@ func about(cfg config) server.About {
 	}
 	return server.About{
 		Version: version, Commit: commit, BuildTime: built, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: append(slices.Clone(cfg.Labels), cfg.Logs.labels()...), Hosts: cfg.Hosts,
-		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges, Authorizers: cfg.AuthZ,
+		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges, Authorizers: cfg.AuthZ, Rootless: cfg.Rootless,
 		Registries: wire.Registries{Mirrors: cfg.Image.mirrors(), Insecure: cfg.Image.Insecure, HTTPProxy: cfg.Image.HTTPProxy, HTTPSProxy: cfg.Image.HTTPSProxy, NoProxy: cfg.Image.NoProxy},
 	}
 }

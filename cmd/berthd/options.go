@@ -38,12 +38,13 @@ const (
 
 // table lists every option. The order does not matter; help sorts.
 func table(c *config) []option {
+	at := defaultPlaces()
 	return append([]option{
 		{"host", "H", "hosts", "Socket to serve on: unix://PATH, tcp://HOST:PORT, fd:// (default " + defaultHost + "); may be repeated", &list{to: &c.Hosts, check: checkHost}},
-		{"data-root", "", "data-root", "Root directory of persistent state", newText(&c.DataRoot, defaultDataRoot)},
-		{"exec-root", "", "exec-root", "Root directory of state that lives until a reboot", newText(&c.ExecRoot, defaultExecRoot)},
+		{"data-root", "", "data-root", "Root directory of persistent state", newText(&c.DataRoot, at.dataRoot)},
+		{"exec-root", "", "exec-root", "Root directory of state that lives until a reboot", newText(&c.ExecRoot, at.execRoot)},
 		{"pidfile", "p", "pidfile", "File for the engine's process id (default EXEC-ROOT/berthd.pid)", newText(&c.Pidfile, "")},
-		{"config-file", "", "", "Configuration file", newText(&c.ConfigFile, defaultConfigFile)},
+		{"config-file", "", "", "Configuration file", newText(&c.ConfigFile, at.configFile)},
 		{"group", "G", "group", "Group that may use unix sockets, if it exists", newText(&c.Group, "docker")},
 		{"debug", "D", "debug", "Log everything", &boolean{to: &c.Debug}},
 		{"log-level", "l", "log-level", `Least severe messages to log: "debug", "info", "warn", "error", "fatal"`, newText(&c.LogLevel, "info", "debug", "info", "warn", "error", "fatal")},
@@ -75,6 +76,7 @@ func table(c *config) []option {
 		{"metrics-addr", "", "metrics-addr", "Address, HOST:PORT, at which Prometheus finds /metrics", newText(&c.Metrics, "")},
 		{"shutdown-timeout", "", "shutdown-timeout", "Seconds to wait for containers when they are all to stop", newNumber(&c.ShutdownTimeout, 15)},
 
+		{"rootless", "", "", "Accepted for dockerd's sake: an engine that an ordinary user starts is rootless, one that root starts is not", &boolean{to: new(bool)}},
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
 		{"version", "v", "", "Print the version and exit", &boolean{to: &c.Version}},
 		{"help", "h", "", "Print this help and exit", &boolean{to: new(bool)}},
@@ -104,7 +106,6 @@ func missing() []option {
 	refuse("the init that --init runs is built in", false, "init-path")
 	refuse("there are no switchable features in this build", false, "feature|features")
 	refuse("there is no NRI in this build", false, "nri-opts")
-	refuse("there is no rootless mode in this build", true, "rootless")
 	refuse("the engine's log has no colours", true, "raw-logs")
 	refuse("dockerd itself has dropped it; use a restart policy", true, "restart")
 	// Only in daemon.json.

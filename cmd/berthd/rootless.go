@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/cmd/berthd/rootless"
+	"berth/kernel/cgroup"
+)
+
+// places are where things are when nothing is said.
+type places struct{ dataRoot, execRoot, configFile, host string }
+
+// defaultPlaces gives the machine's, or for an ordinary user's engine those of the XDG base directories.
+func defaultPlaces() places {
+	if !rootless.Wanted() && !rootless.Inside() {
+		return places{defaultDataRoot, defaultExecRoot, defaultConfigFile, defaultHost}
+	}
+	home := os.Getenv("HOME")
+	dir := func(variable, otherwise string) string {
+		if d := os.Getenv(variable); filepath.IsAbs(d) {
+			return d
+		}
+		return otherwise
+	}
+	run := filepath.Join(dir("XDG_RUNTIME_DIR", filepath.Join(home, ".berth-run")), "berth")
+	return places{
+		dataRoot:   filepath.Join(dir("XDG_DATA_HOME", filepath.Join(home, ".local/share")), "berth"),
+		execRoot:   run,
+		configFile: filepath.Join(dir("XDG_CONFIG_HOME", filepath.Join(home, ".config")), "berth/daemon.json"),
+		host:       "unix://" + run + "/berth.sock",
+	}
+}
+
+// becomeRootless runs the engine in namespaces of the user's and gives its exit code.
+func becomeRootless(cfg config, log *slog.Logger) int {
+	ctx := context.Background()
+	group := ""
+	if !cfg.CgroupChosen {
+		var err error
+		if group, err = userCgroup(ctx, cfg); err != nil {
+			log.Error("an engine of a user needs a cgroup of its own", "error", err)
+			return 1
+		}
+	}
+	code, err := rootless.Become(ctx, rootless.Config{ExecRoot: cfg.ExecRoot, Cgroup: group, Log: log})
+	if err != nil {
+		log.Error("rootless", "error", err)
+	}
+	return code
+}
+
+// userCgroup finds the part of the unified hierarchy that is the user's: of a unit of his systemd, or whatever this process is in, if
+// somebody gave it to him. The engine goes into a leaf of it, containers into another.
+func userCgroup(ctx context.Context, cfg config) (string, error) {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return "", err
+	}
+	v2 := layout.V2()
+	if v2 == nil {
+		return "", fault.New(fault.NotImplemented, "cgroup v2 is not mounted: on this machine only root has cgroups")
+	}
+	if userSystemd() {
+		group, err := systemdUserGroup(ctx, containerUnit(cfg.ID))
+		if err == nil {
+			return group, nil
+		}
+		fmt.Fprintln(os.Stderr, "berthd: the user's systemd gives no cgroup:", err)
+	}
+	own := strings.TrimSuffix(v2.Own, "/engine") // where an earlier engine of ours has put the shell that starts us again
+	if own == "" {
+		own = "/"
+	}
+	dir := filepath.Join(v2.Dir, own)
+	if unix.Access(dir, unix.W_OK) != nil || unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) != nil {
+		return "", fault.New(fault.Forbidden, "the cgroup %s is not this user's; start the engine through the user's systemd (systemd-run --user --scope -p Delegate=yes berthd), or let root give it to him: chown -R %d %s", own, os.Getuid(), dir)
+	}
+	leaf := filepath.Join(dir, "engine")
+	if err := os.Mkdir(leaf, 0o755); err != nil && !os.IsExist(err) {
+		return "", fault.Wrap(fault.Internal, err, "a cgroup for the engine")
+	}
+	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0); err != nil {
+		return "", fault.Wrap(fault.Internal, err, "a cgroup for the engine")
+	}
+	return filepath.Join(own, "containers"), nil
+}
+
+// userSystemd reports whether a systemd serves this user.
+func userSystemd() bool {
+	_, err := os.Stat(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "systemd/private"))
+	return err == nil && os.Getenv("XDG_RUNTIME_DIR") != ""
+}
+
+// systemdUserGroup is delegated for the user's systemd.
+func systemdUserGroup(ctx context.Context, unit string) (string, error) {
+	show := func() (string, bool) {
+		out, err := exec.CommandContext(ctx, "systemctl", "--user", "show", "--property=ActiveState,ControlGroup", unit).Output()
+		if err != nil {
+			return "", false
+		}
+		return parseUnitGroup(string(out))
+	}
+	if group, active := show(); active {
+		return group, nil
+	}
+	args := append([]string{"--user"}, holderArgs(unit)...)
+	for i, a := range args {
+		if a == "--property=OOMScoreAdjust=-999" { // root's to give
+			args = append(args[:i], args[i+1:]...)
+			break
+		}
+	}
+	out, err := exec.CommandContext(ctx, "systemd-run", args...).CombinedOutput()
+	if group, active := show(); active {
+		return group, nil
+	}
+	return "", fault.New(fault.Unavailable, "start %s: %v: %s", unit, err, strings.TrimSpace(string(out)))
+}
+
+// insideConfig completes the configuration of the inner engine with what the outer one found.
+func insideConfig(cfg *config) {
+	if group := rootless.Cgroup(); group != "" {
+		cfg.CgroupParent, cfg.CgroupChosen = group, true
+	}
+	cfg.Rootless = true
+}
