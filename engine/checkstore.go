@@ -128,14 +128,13 @@ func (e *Engine) checkLayer(ctx context.Context, room *checkup.Room, c *entry, r
 		return 1
 	}
 	r := c.record()
-	img, ierr := e.images.Resolve(r.ImageID)
-	if ierr != nil {
+	if _, err := e.images.Resolve(r.ImageID); err != nil {
 		d.Advice = fmt.Sprintf("its image %s is not here; load or pull it, and check again", r.ImageID)
 		room.Found(d, nil)
 		return 1
 	}
 	d.Repair = "its record is made again from the image; files that the container wrote and that are still there are kept"
-	room.Found(d, e.fix(repair, func() error { return e.images.CreateLayer(ctx, c.id, img) }))
+	room.Found(d, e.fix(repair, func() error { _, err := e.layerOf(c); return err })) // within its limit
 	return 1
 }
 

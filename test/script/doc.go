@@ -4,6 +4,12 @@
 // may change, and the image peer, whose program tells its clients how it sees them. testdata/access has one engine with certificates, testdata/runtimes one that knows
 // every OCI runtime of this machine, whose scripts are run with each.
 //
+// testdata/flags observes the effect of every flag of docker run, create and update, each in a section that is marked with
+//
+//	# flags: run --memory --memory-swap
+//
+// up to the next empty line. TestEveryFlagIsObserved fails for a flag without one; see flags_test.go.
+//
 // Scripts are testscript's (github.com/rogpeppe/go-internal/testscript). Beyond its commands they have
 //
 //	exec code N PROGRAM ARGS…       runs PROGRAM, succeeds when its exit code is N
