@@ -29,7 +29,6 @@ import (
 	"berth/base/fault"
 	pluginclient "berth/base/plugin"
 	"berth/base/wait"
-	"berth/cmd/berthd/rootless"
 	"berth/engine"
 	"berth/engine/container"
 	"berth/engine/plugin"
@@ -44,6 +43,7 @@ import (
 	"berth/network"
 	"berth/runtime/keeper"
 	"berth/runtime/launch"
+	"berth/runtime/rootless"
 	"berth/runtime/spec"
 	"berth/volume"
 )

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
-	"berth/cmd/berthd/rootless"
 	"berth/kernel/cgroup"
+	"berth/runtime/rootless"
 )
 
 // places are where things are when nothing is said.
