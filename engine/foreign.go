@@ -99,7 +99,7 @@ func (p *startPlan) makeBundle() error {
 	if err := os.WriteFile(filepath.Join(place.Dir, "config.json"), spec, 0o600); err != nil {
 		return fault.Wrap(fault.Internal, err, "making the bundle for runtime %s", rt.Name)
 	}
-	fd, err := overlay.Stack{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work, Label: p.Spec.Linux.MountLabel}.Mount(p.e.facts, scratch)
+	fd, err := overlay.Stack{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work, UserXattr: p.e.cfg.UserXattr, Label: p.Spec.Linux.MountLabel}.Mount(p.e.facts, scratch)
 	if err != nil {
 		return fault.In(err, "mounting the container's files for runtime %s", rt.Name)
 	}
