@@ -10,8 +10,14 @@ import (
 
 // The event oom is told when the kernel kills in a container, which may go on without the process that was killed.
 
-// oomPatience bounds the wait for a kill that cgroup v1 announced: it signals first and counts afterwards.
-const oomPatience = 5 * time.Second
+// oomPatience is how long a kill is waited for that was announced. cgroup v1 signals first and counts afterwards. v2 counts first, but tells
+// of other events by the same file, a hundred times a second of a container at its limit: one look is enough, and the next has time.
+func (e *Engine) oomPatience() (patience, between time.Duration) {
+	if e.layout.Mode == cgroup.V2 {
+		return 200 * time.Millisecond, 200 * time.Millisecond
+	}
+	return 5 * time.Second, 10 * time.Millisecond
+}
 
 // openOOM begins to listen, to what runs already as well.
 func (e *Engine) openOOM() {
@@ -77,13 +83,18 @@ func (e *Engine) unwatchOOM(c *entry) {
 
 // onOOM looks whether the kernel has killed, and tells of it.
 func (e *Engine) onOOM(c *entry) {
-	deadline := time.Now().Add(oomPatience)
-	for cg := c.cgroup(); cg != nil && cg.OOMKills() <= c.currentRun().oomTold; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) || closed(c.endedChan()) || e.closing() {
-			break
-		}
+	patience, between := e.oomPatience()
+	news := func() bool {
+		cg := c.cgroup()
+		return cg != nil && cg.OOMKills() > c.currentRun().oomTold
+	}
+	for deadline := time.Now().Add(patience); !news() && !closed(c.endedChan()) && !e.closing() && time.Now().Before(deadline); {
+		time.Sleep(between)
 	}
 	c.oomBusy.Store(false) // what comes from here on is looked at anew
+	if !news() {
+		return
+	}
 	end, err := e.beginUntilClosed(c, "oom")
 	if err != nil {
 		return

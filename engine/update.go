@@ -33,11 +33,13 @@ func (e *Engine) Update(ctx context.Context, ref string, r container.Resources, 
 	}
 	old := c.record()
 	spec := *old.Spec
-	if spec.Resources, err = mergeResources(spec.Resources, r); err != nil {
-		return nil, fault.In(err, "Cannot update container %s", c.id)
-	}
-	if warnings, err = CheckResources(&spec.Resources, e.layout); err != nil {
-		return nil, err
+	if !reflect.ValueOf(r).IsZero() {
+		if spec.Resources, err = mergeResources(spec.Resources, r); err != nil {
+			return nil, fault.In(err, "Cannot update container %s", c.id)
+		}
+		if warnings, err = CheckResources(&spec.Resources, e.layout); err != nil {
+			return nil, err
+		}
 	}
 	if p != nil {
 		if err := restart.Check(*p); err != nil {

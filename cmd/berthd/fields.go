@@ -21,7 +21,7 @@ type fieldConfig struct {
 // fieldOptions lists them.
 func fieldOptions(c *fieldConfig) []option {
 	return []option{
-		{"cdi-spec-dir", "", "cdi-spec-dirs", fmt.Sprintf("Directory with specifications of CDI devices (default %s); may be repeated, and an empty one switches CDI off", strings.Join(cdi.DefaultDirs[:], ", ")), &list{to: &c.CDIDirs}},
+		{"cdi-spec-dir", "", "cdi-spec-dirs", fmt.Sprintf("Directory with specifications of CDI devices (default %s); may be repeated, and an empty one switches CDI off", strings.Join(cdi.DefaultDirs(), ", ")), &list{to: &c.CDIDirs}},
 		{"storage-opt", "", "storage-opts", "Option of the storage driver: overlay2.size=SIZE limits what a container may write beside its image", &list{to: &c.StorageOpts, check: checkStorageOpt}},
 		{"cpu-rt-period", "", "cpu-rt-period", "Period in µs over which the time of real-time processes is measured (cgroup v1)", newNumber(&c.RTPeriod, 0)},
 		{"cpu-rt-runtime", "", "cpu-rt-runtime", "Time in µs that real-time processes of all containers may take in a period (cgroup v1)", newNumber(&c.RTRuntime, 0)},
@@ -30,7 +30,7 @@ func fieldOptions(c *fieldConfig) []option {
 
 // into puts them into the engine's configuration.
 func (c *fieldConfig) into(to *engine.Config) {
-	to.CDIDirs = cdi.DefaultDirs[:]
+	to.CDIDirs = cdi.DefaultDirs()
 	if c.CDIDirs != nil {
 		to.CDIDirs = nil
 		for _, d := range c.CDIDirs {

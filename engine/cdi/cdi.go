@@ -17,7 +17,7 @@ import (
 
 // DefaultDirs are where specifications are looked for where nothing else is configured. Of two that name the same device the one in the
 // later directory holds.
-var DefaultDirs = [...]string{"/etc/cdi", "/var/run/cdi"}
+func DefaultDirs() []string { return []string{"/etc/cdi", "/var/run/cdi"} }
 
 // Devices are the devices of a list of directories. The zero value has none: requests are refused.
 type Devices struct{ dirs []string }
