@@ -461,6 +461,25 @@ func (n *narrowContainers) DisconnectNetwork(ctx context.Context, net, ref strin
 	return n.Containers.DisconnectNetwork(ctx, net, id, force)
 }
 
+// noLogs is the answer of an engine that keeps no logs of its own.
+var noLogs = fault.New(fault.NotImplemented, "clearing logs is not in this build of Berth")
+
+// ClearLogs throws a container's output away; the gate has found the container.
+func (n *narrowContainers) ClearLogs(ctx context.Context, ref string) error {
+	if k, ok := n.Containers.(keepsLogs); ok {
+		return k.ClearLogs(ctx, ref)
+	}
+	return noLogs
+}
+
+// LogStatus tells how a container's log is doing; the gate has found the container.
+func (n *narrowContainers) LogStatus(ctx context.Context, ref string) (engine.LogStatus, error) {
+	if k, ok := n.Containers.(keepsLogs); ok {
+		return k.LogStatus(ctx, ref)
+	}
+	return engine.LogStatus{}, noLogs
+}
+
 // mine gives the id of a container of the scope, which a body names.
 func (n *narrowContainers) mine(ctx context.Context, ref string) (string, error) {
 	if !n.g.policy.Scoped() {
