@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,23 +99,26 @@ func ownScripts(t *testing.T, dir string, e *live.Engine, more func(*testscript.
 		ts.Check(engine(e, args[0]))
 	}
 	for _, file := range scripts {
-		testscript.Run(t, testscript.Params{
-			Files:         []string{file},
-			UpdateScripts: *update,
-			Condition: func(cond string) (bool, error) {
-				if is, known := have[cond]; known {
-					return is, nil
-				}
-				return conditions("berth")(cond)
-			},
-			Cmds: verbs,
-			Setup: func(env *testscript.Env) error {
-				prepare(env, "berth", filepath.Join(e.Bin, "berth"), e.Host)
-				env.Setenv("ACCESS", filepath.Join(e.Dir, "run", "access"))
-				env.Setenv("ENGINE_DIR", e.Dir)
-				more(env)
-				return nil
-			},
+		// In a test of its own, which waits for the script: scripts of one Run go on side by side.
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Files:         []string{file},
+				UpdateScripts: *update,
+				Condition: func(cond string) (bool, error) {
+					if is, known := have[cond]; known {
+						return is, nil
+					}
+					return conditions("berth")(cond)
+				},
+				Cmds: verbs,
+				Setup: func(env *testscript.Env) error {
+					prepare(env, "berth", filepath.Join(e.Bin, "berth"), e.Host)
+					env.Setenv("ACCESS", filepath.Join(e.Dir, "run", "access"))
+					env.Setenv("ENGINE_DIR", e.Dir)
+					more(env)
+					return nil
+				},
+			})
 		})
 	}
 }
