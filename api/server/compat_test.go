@@ -38,6 +38,9 @@ status 501 with a sentence; nothing that a client asks for is dropped without a 
 		state, remark := "yes", r.note
 		if r.handle == nil {
 			state, remark = "no", r.lacks+" not in this build"
+			if r.alone != "" {
+				remark += "; 503 as from an engine in no swarm"
+			}
 			if r.absent != "" {
 				remark += "; every name is answered with 404"
 			}

@@ -79,8 +79,11 @@ func login(s *Server, c *call) error {
 		return fault.New(fault.Invalid, "invalid server address %q: unsupported URL scheme %q: must be \"http\" or \"https\"", a.ServerAddress, scheme)
 	}
 	status, token, err := s.cfg.Registries.Login(c.ctx(), wire.Credentials(a))
-	if err != nil {
+	switch {
+	case fault.Is(err, fault.Unauthorized): // this is what was asked
 		return err
+	case err != nil:
+		return ofRegistry(err)
 	}
 	return c.json(http.StatusOK, wire.LoggedIn(status, token, c.v))
 }

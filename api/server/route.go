@@ -15,6 +15,7 @@ type route struct {
 	since  wire.Version
 	handle handler // nil: this build has not got it
 	lacks  string  // then: what, as the beginning of a sentence
+	alone  string  // and what an engine says that is in no swarm: 503
 	absent string  // and where one thing is asked for by name: the 404 that says there is none, around %s
 	note   string  // what is different from Docker, for docs/compatibility.md
 	own    bool    // Berth's, not Docker's

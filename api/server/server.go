@@ -199,6 +199,9 @@ func (s *Server) answer(c *call, to *route) error {
 		// `docker inspect NAME` asks every kind of thing for the name, and stops at any other answer than 404.
 		return fault.New(fault.NotFound, to.absent+" (%s not in this build of Berth)", c.name, to.lacks)
 	}
+	if to.handle == nil && to.alone != "" {
+		return c.json(http.StatusServiceUnavailable, errorBody{to.alone}) // no failure to log: clients ask every few seconds
+	}
 	if to.handle == nil {
 		return fault.New(fault.NotImplemented, "%s not in this build of Berth", to.lacks)
 	}

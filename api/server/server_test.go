@@ -114,6 +114,10 @@ func TestRequests(t *testing.T) {
 		{method: "POST", path: "/containers/web/wait?condition=foo", code: 400, has: `invalid condition: \"foo\"`},
 		{method: "POST", path: "/containers/nope/wait", code: 404},
 		{method: "POST", path: "/containers/nope/attach", code: 404, has: "No such container"},
+		{method: "GET", path: "/swarm", code: 503, has: "This node is not a swarm manager."},
+		{method: "GET", path: "/services/x", code: 503, has: "This node is not a swarm manager."},
+		{method: "POST", path: "/swarm/leave", code: 503, has: "This node is not part of a swarm"},
+		{method: "POST", path: "/swarm/init", code: 501, has: "cluster mode is not in this build"},
 
 		{method: "POST", path: "/containers/web/exec", body: `{"Cmd":["a","b"],"Tty":true,"ConsoleSize":[3,4]}`, code: 201, has: `{"Id":"e1"}`, verb: `exec-create web {"Cmd":["a","b"],"TTY":true,"ConsoleSize":[3,4]}`},
 		{method: "POST", path: "/containers/web/exec", body: `{"Cmd":[]}`, code: 400, has: "No exec command specified"},
