@@ -467,6 +467,17 @@ func (e *engine) strayProcesses() (all []string) {
 	return all
 }
 
+// processes finds those with the exec root on their command line, by their cmdline files.
+func (e *engine) processes() (all []string) {
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		if b, _ := os.ReadFile(p); strings.Contains(string(b), "\x00"+e.dir+"/exec\x00") {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
 // end stops everything, also after a failure.
 func (e *engine) end() {
 	if r, err := e.client.Post("http://berth/berth/v1/shutdown", "application/json", nil); err == nil {
@@ -481,12 +492,16 @@ func (e *engine) end() {
 		}
 	}
 	e.kill()
-	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	procs := e.processes()
+	for range 500 { // the keeper answers before it ends
+		if len(procs) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		procs = e.processes()
+	}
 	for _, p := range procs {
 		b, _ := os.ReadFile(p)
-		if !strings.Contains(string(b), "\x00"+e.dir+"/exec\x00") {
-			continue
-		}
 		e.t.Errorf("%s is left: %q", p, b)
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p))); err == nil {
 			if p, err := os.FindProcess(pid); err == nil {

@@ -103,6 +103,11 @@ func diskErrors(t *testing.T, r *rand.Rand) {
 	}
 	o := &trial{t: t, left: map[string]bool{}, model: facts{"nameless volumes": "0"}, busybox: busyboxImage(t), extra: extraImage(t), stateless: true}
 	o.e = newEngine(t)
+	defer func() {
+		if t.Failed() {
+			t.Logf("the engine said:\n%s", o.e.tail())
+		}
+	}()
 	rec := &recording{t: t, o: o, disk: newDisk(t, ext4Image(t, diskSize)), mounted: t.TempDir()}
 	rec.mount(rec.disk.loop, "commit=600,errors=remount-ro")
 	o.e.data = filepath.Join(rec.mounted, "data")
