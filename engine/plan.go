@@ -264,7 +264,7 @@ func (p *startPlan) compile(attach cgroup.Attach) (encoder, error) {
 	}
 	return launch.Compile(p.Spec, launch.Options{
 		Overlay: &launch.Overlay{Lower: p.layer.Lower, Upper: p.layer.Upper, Work: p.layer.Work, Mapped: p.rec.IDMap != nil, UserXattr: p.e.cfg.UserXattr}, OwnerNS: ownsUserns(p.rec),
-		Cgroup: attach, Covered: !p.e.cfg.UserXattr, NewKeyring: true, Seccomp: p.Filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
+		Cgroup: attach, Covered: !p.e.cfg.UserXattr, InUserNS: p.e.cfg.UserXattr, NewKeyring: true, Seccomp: p.Filter, Facts: p.e.facts, Bundle: p.e.store.Dir(p.rec.ID),
 	})
 }
 
@@ -275,7 +275,7 @@ func (e *Engine) compileExec(x *execution, process *specs.Process, b bundle.Buil
 	} else if rt != nil {
 		return e.foreignExec(rt, x.c.id, x.id, process)
 	}
-	return launch.CompileExec(process, b.Spec, launch.Target{PID: pid}, launch.Options{Cgroup: cg.Attach(), NewKeyring: true, Seccomp: b.Filter, Facts: e.facts})
+	return launch.CompileExec(process, b.Spec, launch.Target{PID: pid}, launch.Options{Cgroup: cg.Attach(), InUserNS: e.cfg.UserXattr, NewKeyring: true, Seccomp: b.Filter, Facts: e.facts})
 }
 
 // lookupUser finds whom a process in c runs as.
@@ -354,7 +354,7 @@ func (u *userCache) get(imageID string, read func() (userDB, error)) (userDB, er
 func (e *Engine) ruleConfig() bundle.Config {
 	return bundle.Config{
 		Ulimits: e.cfg.DefaultUlimits, NofileHard: nofileHard(), SeccompProfile: e.cfg.SeccompProfile, NoNewPrivileges: e.cfg.NoNewPrivileges, InitPath: e.cfg.InitPath,
-		RecursiveRO: e.facts.Has(probe.MountSetattr), AppArmor: e.confinement.apparmor, SELinux: e.facts.Has(probe.SELinux), CgroupV2: e.layout.Mode == cgroup.V2,
+		RecursiveRO: e.facts.Has(probe.MountSetattr), AppArmor: e.confinement.apparmor, SELinux: e.facts.Has(probe.SELinux), CgroupV2: e.layout.Mode == cgroup.V2, Own: e.own(),
 	}
 }
 

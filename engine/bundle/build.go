@@ -72,7 +72,7 @@ func (r *Rules) Build(in Input) (Built, error) {
 	out := &specs.Spec{
 		Version: specs.Version, Hostname: s.Hostname, Domainname: s.Domainname, Annotations: s.Annotations,
 		Root:  &specs.Root{Path: "rootfs", Readonly: s.Security.ReadonlyRootfs},
-		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: sysctls(in.Record)},
+		Linux: &specs.Linux{CgroupsPath: in.Record.Cgroup, Sysctl: r.sysctls(in.Record)},
 	}
 	if r.cfg.SELinux {
 		out.Linux.MountLabel = in.Record.MountLabel
@@ -102,6 +102,12 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 		return err
 	}
 	adj := s.Resources.OOMScoreAdj
+	if own := r.cfg.Own; own != nil {
+		if adj != 0 && adj < own.OOMScoreAdj {
+			return fault.New(fault.Forbidden, "--oom-score-adj %d: an engine without root cannot protect a container better than itself (%d)", adj, own.OOMScoreAdj)
+		}
+		adj = max(adj, own.OOMScoreAdj)
+	}
 	p := &specs.Process{
 		Terminal: s.Process.TTY, Cwd: s.Process.WorkingDir, Env: s.Environment(), NoNewPrivileges: opt.noNewPriv, OOMScoreAdj: &adj,
 		Args:         append([]string{in.Record.Path}, in.Record.Args...),

@@ -24,6 +24,13 @@ type Config struct {
 	AppArmor        bool   // containers are confined by AppArmor
 	SELinux         bool   // the kernel has SELinux: labels in a record are applied
 	CgroupV2        bool
+	Own             *Own // what the engine has of ids; nil: all there are
+}
+
+// Own is what an engine without the machine's privileges has to give.
+type Own struct {
+	LastGroup   uint32 // the group ids from 0 to this one are in the engine's user namespace
+	OOMScoreAdj int    // its own, which no container can go below
 }
 
 // Rules are what all containers have in common.

@@ -26,15 +26,18 @@ func (in Input) mapped(source string) bool {
 }
 
 // sysctls gives what was asked for over what a network namespace of the container's own gets.
-func sysctls(r *container.Record) map[string]string {
-	s := r.Spec
+func (r *Rules) sysctls(rec *container.Record) map[string]string {
+	s := rec.Spec
 	if s.Network.Name() == "host" || s.Network.IsContainer() {
 		return s.Security.Sysctls
 	}
 	all := spec.NetworkSysctls()
-	if r.IDMap != nil {
+	if own := r.cfg.Own; own != nil {
+		all[pingGroups] = fmt.Sprintf("0 %d", own.LastGroup)
+	}
+	if rec.IDMap != nil {
 		delete(all, pingGroups)
-		if g := r.IDMap.Groups; len(g) > 0 && g[0].Inside == 0 {
+		if g := rec.IDMap.Groups; len(g) > 0 && g[0].Inside == 0 {
 			all[pingGroups] = fmt.Sprintf("0 %d", g[0].Size-1) // both ends must have an id
 		}
 	}
