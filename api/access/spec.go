@@ -157,6 +157,9 @@ func (p *Policy) Join(name string, w Sight) error {
 
 // mounts refuses what shows the host, and volumes of others.
 func (p *Policy) mounts(s *container.Spec, w Sight) error {
+	if err := p.newVolume(s.VolumeDriver, nil); err != nil { // the image may ask for volumes, too
+		return err
+	}
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		var err error
