@@ -81,7 +81,7 @@ func systemCheck(s *Server, c *call) error {
 // imagesRoom puts what the image store found into the common words.
 func imagesRoom(found *image.Checkup) checkup.Room {
 	r := checkup.Room{Name: "images"}
-	for _, n := range []checkup.Count{{"images", found.Images}, {"names", found.Names}, {"documents", found.Documents}, {"kept blobs", found.Kept}, {"layers", found.Layers}} {
+	for _, n := range []checkup.Count{{What: "images", N: found.Images}, {What: "names", N: found.Names}, {What: "documents", N: found.Documents}, {What: "kept blobs", N: found.Kept}, {What: "layers", N: found.Layers}} {
 		r.Count(n.What, n.N)
 	}
 	for _, d := range found.Damages {

@@ -53,8 +53,12 @@ func TestAskHTTP(t *testing.T) {
 		fmt.Fprintf(w, "fine at %s by %s", r.Host, r.UserAgent())
 	})
 	mux.HandleFunc("/empty", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) })
-	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound) })
-	mux.HandleFunc("/sick", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no database", http.StatusServiceUnavailable) })
+	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound)
+	})
+	mux.HandleFunc("/sick", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "no database", http.StatusServiceUnavailable)
+	})
 	mux.HandleFunc("/big", func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 1<<20)) })
 	mux.HandleFunc("/ever", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "one")

@@ -18,8 +18,8 @@ import (
 type Stack struct {
 	Lower       []string
 	Upper, Work string
-	UserXattr   bool   // marks are user.overlay.* attributes: mounts in a user namespace
-	Label       string // SELinux label that all files show; "" their own
+	UserXattr   bool     // marks are user.overlay.* attributes: mounts in a user namespace
+	Label       string   // SELinux label that all files show; "" their own
 	Map         *Mapping // the mapping that owners are shown through; nil: as they are on disk. Linux 5.19
 }
 

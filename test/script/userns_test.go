@@ -1,7 +1,6 @@
 package script
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,7 +34,7 @@ exec unshare -m --propagation slave sh -c 'for f in /etc/subuid /etc/subgid; do 
 		}
 	}
 	if _, err := os.Stat("/etc/subuid"); err != nil {
-		t.Skip(fmt.Sprintf("needs /etc/subuid: install the package uidmap (%v)", err))
+		t.Skipf("needs /etc/subuid: install the package uidmap (%v)", err)
 	}
 	return dir, args[1:]
 }
