@@ -238,8 +238,11 @@ var unasked = map[string]string{
 	"POST /session": "images are not built yet",
 }
 
-// rooms are the tags whose operations are asked. Swarm's are those of a cluster mode that is not there yet.
+// rooms are the tags whose operations are asked by the table.
 var rooms = map[string]bool{
 	"Container": true, "Exec": true, "Image": true, "System": true, "Volume": true, "Network": true, "Plugin": true, "Distribution": true, "Session": true,
-	"Session (experimental)": true, "Swarm": false, "Node": false, "Service": false, "Task": false, "Secret": false, "Config": false, "": false,
+	"Session (experimental)": true,
 }
+
+// cluster are the tags of a swarm's operations, each of which is asked once.
+var cluster = map[string]bool{"Swarm": true, "Node": true, "Service": true, "Task": true, "Secret": true, "Config": true}

@@ -29,6 +29,9 @@ var present = map[string]string{
 
 // requests gives those of the table for an operation, and what follows from the first of them and the operation's parameters.
 func requests(op *swagger.Operation, minor int) []ask {
+	if cluster[op.Tag] || strings.HasPrefix(op.Path, "/tasks/") { // a few of those have no tag
+		return []ask{outside(op)}
+	}
 	var out []ask
 	for _, a := range asks {
 		if a.op == op.Key() && minor >= a.from && (a.to == 0 || minor <= a.to) {
@@ -62,6 +65,18 @@ func requests(op *swagger.Operation, minor int) []ask {
 		}
 	}
 	return out
+}
+
+// outside asks an engine that is in no swarm about one.
+func outside(op *swagger.Operation) ask {
+	a := ask{op: op.Key(), url: pathWord.ReplaceAllLiteralString(op.Path, nothing), want: 503, note: "in no swarm"}
+	if op.Method == "POST" {
+		a.body = "{}"
+	}
+	if op.Path == "/swarm/init" || op.Path == "/swarm/join" {
+		a.want, a.note = 501, "there is no cluster mode yet"
+	}
+	return a
 }
 
 var pathWord = regexp.MustCompile(`\{[^}]*\}`)

@@ -27,6 +27,7 @@ const (
 	plain      = "listed as JSON; dockerd answers a refused attachment in plain text"
 	oldEvent   = "a field of 1.21 that dockerd sends until 1.51, described or not"
 	eventMedia = "what a client that does not say what it accepts has always got"
+	noCluster  = "there is no cluster mode yet"
 	dfBoth     = "1.52 answers in the old form and the new one, as its change log says"
 )
 
@@ -168,4 +169,25 @@ var known = []deviation{
 	{dfBoth, "GET /system/df", "200.Images: unknown", 52, 52},
 	{dfBoth, "GET /system/df", "200.LayersSize: unknown", 52, 52},
 	{dfBoth, "GET /system/df", "200.Volumes: unknown", 52, 52},
+	{code, "DELETE /nodes/{id}", "503 is not listed", 25, 26},
+	{code, "DELETE /secrets/{id}", "503 is not listed", 25, 26},
+	{code, "DELETE /services/{id}", "503 is not listed", 25, 26},
+	{code, "GET /nodes", "503 is not listed", 25, 26},
+	{code, "GET /nodes/{id}", "503 is not listed", 25, 26},
+	{code, "GET /secrets", "503 is not listed", 25, 26},
+	{code, "GET /secrets/{id}", "503 is not listed", 25, 26},
+	{code, "GET /services", "503 is not listed", 25, 26},
+	{code, "GET /services/{id}", "503 is not listed", 25, 26},
+	{code, "GET /services/{id}/logs", "503 is not listed", 25, 26},
+	{code, "GET /swarm", "503 is not listed", 25, 26},
+	{code, "GET /swarm/unlockkey", "503 is not listed", 25, 26},
+	{code, "GET /tasks", "503 is not listed", 25, 26},
+	{code, "GET /tasks/{id}", "503 is not listed", 25, 26},
+	{code, "POST /nodes/{id}/update", "503 is not listed", 25, 26},
+	{code, "POST /secrets/create", "503 is not listed", 25, 26},
+	{code, "POST /secrets/{id}/update", "503 is not listed", 26, 26},
+	{code, "POST /services/{id}/update", "503 is not listed", 25, 26},
+	{noCluster, "POST /swarm/init", "501 is not listed", 25, 56},
+	{noCluster, "POST /swarm/join", "501 is not listed", 25, 56},
+	{code, "POST /swarm/unlock", "503 is not listed", 25, 26},
 }
