@@ -51,19 +51,16 @@ func newBus(now func() time.Time, j *Journal, kept int) *Bus {
 	if j != nil {
 		b.base, b.last = j.end()
 		b.next = b.base
-		if b.last.Sub(now()) > clockJump {
-			// The clock was far ahead once and is right again. Going on from there would give all events of the next years one moment.
-			b.last = time.Time{}
-		}
 	}
 	return b
 }
 
-// clockJump is how far the clock may have been set back between two engines without the order of times being given up.
+// clockJump is how far the clock may be set back without the order of times being given up. Beyond it the clock was far ahead once and is
+// right again: going on from there would give all events of the next years one moment.
 const clockJump = 5 * time.Minute
 
-// Publish hands e to every listener. It never blocks. A zero Time becomes now; times never go backwards, so that a listener may resume
-// from the last one it saw.
+// Publish hands e to every listener. It never blocks. A zero Time becomes now; times never go backwards (but see clockJump), so that a
+// listener may resume from the last one it saw.
 func (b *Bus) Publish(e Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,7 +70,8 @@ func (b *Bus) Publish(e Event) {
 	if e.Time.IsZero() {
 		e.Time = b.now()
 	}
-	if !e.Time.After(b.last) {
+	e.Time = e.Time.Round(0) // listeners see the wall clock: the monotonic one, which is never set back, must not decide
+	if !e.Time.After(b.last) && b.last.Sub(e.Time) <= clockJump {
 		e.Time = b.last.Add(1)
 	}
 	b.last = e.Time
@@ -194,8 +192,13 @@ func (s *Subscription) take() (_ Event, wait <-chan struct{}) {
 	if s.seek {
 		s.seek = false
 		s.file = b.journal.cursor()
-		if n, found := s.file.seek(s.since); found && n < s.next {
-			s.next = n
+		// First what is not on disk yet: what comes there in between is found there.
+		n, found := b.journal.waitingSince(s.since)
+		if found {
+			s.next = min(s.next, n)
+		}
+		if n, found = s.file.seek(s.since); found {
+			s.next = min(s.next, n)
 		}
 	}
 	for {

@@ -117,3 +117,30 @@ func TestClosedListenerIsDrained(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// The wall clock is what listeners see. Go's times also carry the monotonic clock, by which the second one here is the later.
+func TestClockThatIsSetBack(t *testing.T) {
+	at := time.Now()
+	var offset time.Duration
+	b := New(func() time.Time { return at.Add(offset) })
+	defer b.Close()
+	s := b.Subscribe(t.Context(), time.Unix(1, 0), time.Time{}, nil)
+	defer s.Close()
+	told := func(by time.Duration) time.Time {
+		t.Helper()
+		offset = by
+		b.Publish(Event{Action: "x"})
+		e, _ := s.Next(t.Context())
+		return e.Time
+	}
+	first := told(0)
+	if first != first.Round(0) {
+		t.Error("a time carries the monotonic clock: two of them are compared by that, and not as listeners do")
+	}
+	if got := told(-time.Second); got != first.Add(1) {
+		t.Errorf("a second back: %v after %v", got, first)
+	}
+	if got := told(-time.Hour); got.After(first.Add(-time.Minute)) {
+		t.Errorf("an hour back: %v, which would hold all events of an hour at one moment", got)
+	}
+}

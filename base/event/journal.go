@@ -37,7 +37,6 @@ const (
 	segmentSuffix = ".events"
 	segmentsKept  = 8        // into how many segments the allowed size is divided
 	queueMax      = 16 << 10 // events that wait for a disk that does not take them
-	lineMax       = 1 << 20  // bytes; longer lines are damage
 )
 
 // MinJournal is the least size that a journal can be limited to, in bytes.
@@ -153,6 +152,18 @@ func (j *Journal) waiting(from, limit uint64) (uint64, Event, bool) {
 	return 0, Event{}, false
 }
 
+// waitingSince gives the number of the first event that is not older than t and not on disk yet.
+func (j *Journal) waitingSince(t time.Time) (uint64, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, list := range [][]numbered{j.flight, j.queue} {
+		if i := slices.IndexFunc(list, func(x numbered) bool { return !x.e.Time.Before(t) }); i >= 0 {
+			return list[i].n, true
+		}
+	}
+	return 0, false
+}
+
 // Close writes what waits, as far as the disk takes it, and closes the files.
 func (j *Journal) Close() {
 	j.once.Do(func() { close(j.quit) })
@@ -254,14 +265,15 @@ func (j *Journal) scanSegment(s *segment) error {
 	return nil
 }
 
-// readLine gives a line with its line feed. The text is valid until the next call. io.EOF: there is no whole line any more.
+// readLine gives a line with its line feed. The text is valid until the next call. io.EOF: there is no whole line any more. A line may be
+// as long as a segment: events name commands and labels, which nobody bounds but the size of a request.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err == nil || !errors.Is(err, bufio.ErrBufferFull) {
 		return line, err
 	}
 	long := bytes.Clone(line)
-	for errors.Is(err, bufio.ErrBufferFull) && len(long) < lineMax {
+	for errors.Is(err, bufio.ErrBufferFull) {
 		line, err = r.ReadSlice('\n')
 		long = append(long, line...)
 	}

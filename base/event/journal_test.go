@@ -317,3 +317,22 @@ func BenchmarkPublish(b *testing.B) {
 		bus.Publish(Event{Type: "container", Action: "start", ID: "x", Attributes: map[string]string{"name": "y"}})
 	}
 }
+
+// A command or a label of megabytes is an event like another, for listeners that read the journal and for the next process.
+func TestLongEvent(t *testing.T) {
+	dir, start := t.TempDir(), time.Now()
+	b := openBus(t, dir, JournalOptions{})
+	long := "exec_create: " + strings.Repeat("x", 3<<20)
+	b.Publish(Event{Action: long})
+	for range 2 * Kept {
+		b.Publish(Event{Action: "short"})
+	}
+	for _, who := range []string{"this process", "the next one"} {
+		list, lost := all(t, b, start)
+		if len(list) != 1+2*Kept || lost != 0 || list[0].Action != long {
+			t.Errorf("%s: %d events, %d lost", who, len(list), lost)
+		}
+		b.Close()
+		b = openBus(t, dir, JournalOptions{})
+	}
+}
