@@ -164,6 +164,7 @@ type Engine struct {
 	userns      usernses
 	keeperPID   atomic.Int64 // 0: not known
 	asked       asked
+	stopping    atomic.Bool // Shutdown has begun
 	cdi         *cdi.Devices
 	quotas      layerQuotas
 	ooms        *cgroup.OOMWatcher // nil: none could be made

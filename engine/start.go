@@ -49,6 +49,9 @@ func (e *Engine) startHeld(ctx context.Context, c *entry, byPolicy bool) error {
 	case container.Dead:
 		return fault.New(fault.Conflict, "container is dead and cannot be started: its removal failed; remove it again")
 	}
+	if e.stopping.Load() {
+		return fault.New(fault.Unavailable, "the engine is shutting down and starts nothing any more")
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startPatience)
 	defer cancel()
 

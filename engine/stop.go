@@ -258,11 +258,15 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	var mu sync.Mutex
 	var errs []error
 	var wg sync.WaitGroup
+	e.stopping.Store(true) // what is being started now is waited for; nothing is started after it
 	e.index.each(func(c *entry) {
-		if !c.snapshot().State.Running {
+		if !c.snapshot().State.Running && len(c.op) == 0 {
 			return
 		}
 		wg.Go(func() {
+			if !e.settled(ctx, c) {
+				return
+			}
 			// Not a manual stop: what had a restart policy comes back with the next engine.
 			if err := e.stopForShutdown(ctx, c); err != nil {
 				mu.Lock()
@@ -273,6 +277,18 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	})
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// settled waits, for a while, until nobody works on a container that does not run, and reports whether it runs then.
+func (e *Engine) settled(ctx context.Context, c *entry) bool {
+	if !c.snapshot().State.Running {
+		ctx, cancel := context.WithTimeout(ctx, startPatience/2)
+		defer cancel()
+		if end, err := c.begin(ctx, "shutdown"); err == nil {
+			end()
+		}
+	}
+	return c.snapshot().State.Running
 }
 
 func (e *Engine) stopForShutdown(ctx context.Context, c *entry) error {

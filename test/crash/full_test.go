@@ -81,13 +81,8 @@ func TestFullDisk(t *testing.T) {
 // machine has come up again everything that was acknowledged is there.
 func TestDiskErrors(t *testing.T) {
 	t.Parallel()
-	rounds, seed := 2, uint64(0)
-	if _, s := ordeal(t); true {
-		seed = s
-	}
-	if os.Getenv("BERTH_SOAK") != "" {
-		rounds = 60
-	}
+	kills, seed := ordeal(t)
+	rounds := kills / 6 // each takes seconds
 	r := rand.New(rand.NewPCG(seed, 11))
 	for n := range rounds {
 		diskErrors(t, r)
