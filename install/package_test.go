@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -124,6 +125,66 @@ func TestScriptsOfPackages(t *testing.T) {
 	for _, c := range [][]string{{"postinstall", "abort-upgrade"}, {"preremove", "upgrade", "2"}, {"preremove", "1"}, {"postremove", "upgrade"}, {"postinstall", "configure"}, {"postinstall", "1"}, {"preremove", "remove"}} {
 		if out, err := exec.Command("package/"+c[0], c[1:]...).CombinedOutput(); err != nil {
 			t.Errorf("%q: %v\n%s", c, err, out)
+		}
+	}
+}
+
+// TestRemovalKeepsWhatRuns runs the script of a removal against stand-ins: an engine that is stopped or does not answer is no reason to
+// take containers for gone.
+func TestRemovalKeepsWhatRuns(t *testing.T) {
+	dir := t.TempDir()
+	script, err := os.ReadFile("package/preremove")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"preremove": strings.ReplaceAll(string(script), "/run/systemd/system", dir),
+		"systemctl": "echo systemctl \"$@\" >>$LOG\ncase $1 in is-active) [ -n \"$ENGINE\" ] ;; show) echo $KEEPER ;; esac\n",
+		"timeout":   "shift 4\necho berth \"$@\" >>$LOG\n[ \"$ENGINE\" = answers ] || exit 124\n[ \"$*\" != 'container ls --quiet' ] || printf \"$IDS\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parent := exec.Command("sh", "-c", "sleep 60 & echo; wait") // a keeper with one container
+	begun, err := parent.StdoutPipe()
+	if err == nil {
+		err = parent.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = exec.Command("pkill", "-P", strconv.Itoa(parent.Process.Pid)).Run()
+		_ = parent.Process.Kill()
+		_ = parent.Wait()
+	})
+	_, _ = begun.Read(make([]byte, 1))
+	keeper := strconv.Itoa(parent.Process.Pid)
+	for _, c := range []struct {
+		what, engine, ids, keeper string
+		keeps, shutdown           bool
+	}{
+		{"the engine knows two", "answers", `a\nb\n`, "0", true, false},
+		{"the engine knows none", "answers", "", keeper, false, true}, // children are execs that were just ended, for example
+		{"the engine hangs over one", "hangs", "", keeper, true, false},
+		{"the engine is stopped, one runs", "", "", keeper, true, false},
+		{"nothing runs at all", "", "", "0", false, false},
+	} {
+		log := filepath.Join(dir, "log")
+		_ = os.Remove(log)
+		cmd := exec.Command("sh", filepath.Join(dir, "preremove"), "remove")
+		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "LOG="+log, "ENGINE="+c.engine, "IDS="+c.ids, "KEEPER="+c.keeper)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", c.what, err, out)
+		}
+		did, _ := os.ReadFile(log)
+		if got := !strings.Contains(string(did), "berth.service berth-keeper.service"); got != c.keeps || strings.Contains(string(out), "go on running") != c.keeps {
+			t.Errorf("%s: the keeper stays: %v\n%s%s", c.what, got, did, out)
+		}
+		if got := strings.Contains(string(did), "berth system shutdown\n"); got != c.shutdown {
+			t.Errorf("%s: shut down: %v\n%s", c.what, got, did)
 		}
 	}
 }
