@@ -96,9 +96,6 @@ func flagConditions(client string) func(string) (bool, error) {
 		switch cond {
 		case "realtime":
 			return realtime(), nil
-		case "apparmor":
-			_, err := os.Stat("/sys/kernel/security/apparmor")
-			return err == nil, nil
 		case "prjquota":
 			return false, nil // engines of tests have no file system of their own
 		case "bfq":
