@@ -267,3 +267,53 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
+
+// TestTakenBack: what a full disk cut off a record again is no reason to begin anew.
+func TestTakenBack(t *testing.T) {
+	path := log(t, lines(0, 3)+`{"log":"torn`)
+	r, err := Open(path, Options{Stdout: true, Stderr: true, Tail: -1, Follow: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	next := func(want int) {
+		t.Helper()
+		l, err := r.Next()
+		if w := fmt.Sprintf("%d\n", want); err != nil || string(l.Data) != w {
+			t.Errorf("%q %v, want %q", l.Data, err, w)
+		}
+	}
+	for i := range 3 {
+		next(i)
+	}
+	if err := os.Truncate(path, int64(len(lines(0, 3)))); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(20*time.Millisecond, func() {
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			f.WriteString(lines(3, 5))
+			f.Close()
+		}
+	})
+	time.AfterFunc(20*time.Second, func() { r.Close() })
+	next(3)
+	next(4)
+}
+
+// TestPosAfterClose: who is stopped between a line and the note of its place does not lose the place.
+func TestPosAfterClose(t *testing.T) {
+	path := log(t, lines(0, 3))
+	r, _, err := OpenAt(path, Pos{}, Options{Stdout: true, Stderr: true, Tail: -1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	before := r.Pos()
+	r.Close()
+	if after := r.Pos(); after != before || after.Off != int64(len(lines(0, 1))) {
+		t.Errorf("%+v, was %+v", after, before)
+	}
+}

@@ -61,10 +61,18 @@ func (f *file) head() (head [headLen]byte, err error) {
 	return head, err
 }
 
-// Pos gives where Next goes on. It is for the goroutine that calls Next.
+// Pos gives where Next goes on, or would if the Reader had not been closed meanwhile. It is for the goroutine that calls Next.
 func (r *Reader) Pos() Pos {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.over {
+		return r.last
+	}
+	return r.pos()
+}
+
+// pos is Pos of a Reader that is open; r.mu is held.
+func (r *Reader) pos() Pos {
 	if len(r.files) == 0 {
 		return Pos{}
 	}

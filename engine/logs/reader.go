@@ -44,6 +44,7 @@ type Reader struct {
 
 	head   [headLen]byte // of the file with the inode headOf
 	headOf uint64
+	last   Pos // once over: where it was
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -181,7 +182,13 @@ func (r *Reader) fill() (bool, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, fault.Wrap(fault.Internal, err, "reading the container's log")
 	}
-	if st, err := f.Stat(); err == nil && !f.packed() && st.Size() < r.off { // somebody emptied it: begin anew
+	st, err := f.Stat()
+	switch {
+	case err != nil || f.packed() || st.Size() >= r.off:
+	case st.Size() > 0 && st.Size() >= r.off-int64(len(r.buf)): // on a full disk the keeper took back a part of a record
+		r.buf = r.buf[:st.Size()-(r.off-int64(len(r.buf)))]
+		r.off = st.Size()
+	default: // somebody emptied it: begin anew
 		r.goTo(r.files)
 		return st.Size() > 0, nil
 	}
@@ -280,6 +287,9 @@ func (r *Reader) wait() bool {
 }
 
 func (r *Reader) release() {
+	if !r.over {
+		r.last = r.pos()
+	}
 	closeFiles(r.files)
 	r.files, r.over = nil, true
 	if r.watch != nil {

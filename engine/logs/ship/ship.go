@@ -1,7 +1,6 @@
 package ship
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -26,8 +25,8 @@ type Config struct {
 	Buffer   int64 // of NonBlock: bytes of the spool that wait at most
 
 	// Older is told, in blocking mode, the inode of the file that is being shipped: all older ones were. It is told again now and then,
-	// for a keeper that has not heard it.
-	Older func(ctx context.Context, inode uint64)
+	// for a keeper that has not heard it, and after an error until there is none: the writer may wait for it.
+	Older func(ctx context.Context, inode uint64) error
 }
 
 // Status is how a Shipper is doing.
@@ -131,7 +130,9 @@ func (s *Shipper) run(ctx context.Context) {
 		wait, most := firstWait, 0
 		if p, ok := s.cfg.Sink.(sink.Patient); ok {
 			wait, most = p.Patience()
-			wait = cmp.Or(wait, firstWait)
+			if wait <= 0 { // Docker's drivers take a negative one, too
+				wait = firstWait
+			}
 		}
 		next = max(next, wait)
 		switch {
@@ -142,6 +143,11 @@ func (s *Shipper) run(ctx context.Context) {
 			s.finished = true
 			s.mu.Unlock()
 			return
+		case errors.Is(err, errUntold): // not the collector's failure
+			if !pause(ctx, next) {
+				return
+			}
+			continue
 		}
 		if s.cursor.sent+s.cursor.dropped != before {
 			next, s.tries = wait, 0
@@ -152,14 +158,27 @@ func (s *Shipper) run(ctx context.Context) {
 			s.giveUp(ctx)
 			s.tries = 0
 		}
-		select {
-		case <-time.After(next):
-		case <-ctx.Done():
+		if !pause(ctx, next) {
 			return
 		}
 		next = min(next*2, max(lastWait, wait))
 	}
 }
+
+// pause waits, unless ctx ends before.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// errUntold: the writer has not heard what was shipped.
+var errUntold = errors.New("what was shipped could not be told")
 
 // errAll: all was taken, and nothing follows.
 var errAll = errors.New("everything was shipped")
@@ -203,11 +222,14 @@ func (s *Shipper) ship(ctx context.Context) error {
 			size += len(l.Data)
 		}
 		err := s.cfg.Sink.Send(ctx, batch, func(n int) { s.taken(marks[n-1]) })
-		s.tellOlder(ctx)
+		untold := s.tellOlder(ctx)
 		if err != nil {
 			return err
 		}
 		s.well()
+		if untold != nil {
+			return untold
+		}
 		if cap(batch) > 64 && !r.Waiting() { // what follows may be a long wait, of one among a thousand
 			batch, marks = nil, nil
 		}
@@ -240,7 +262,10 @@ func (s *Shipper) open(ctx context.Context) (*logs.Reader, error) {
 		s.close(r)
 		return nil, ctx.Err()
 	}
-	s.tellOlder(ctx)
+	if err := s.tellOlder(ctx); err != nil && r.Behind() == 0 { // else what is there goes on its way first
+		s.close(r)
+		return nil, err
+	}
 	return r, nil
 }
 
@@ -267,13 +292,17 @@ func (s *Shipper) taken(m mark) {
 }
 
 // tellOlder tells of files that are done with.
-func (s *Shipper) tellOlder(ctx context.Context) {
+func (s *Shipper) tellOlder(ctx context.Context) error {
 	inode := s.cursor.pos.Inode
 	if s.cfg.Older == nil || inode == 0 || inode == s.told && time.Since(s.toldAt) < tellAgain {
-		return
+		return nil
+	}
+	if err := s.cfg.Older(ctx, inode); err != nil {
+		s.told = 0
+		return errUntold
 	}
 	s.told, s.toldAt = inode, time.Now()
-	s.cfg.Older(ctx, inode)
+	return nil
 }
 
 // trim passes over what lies further back than the buffer holds.
