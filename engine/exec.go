@@ -306,19 +306,34 @@ func (e *Engine) ExecInspect(ctx context.Context, execID string) (ExecInfo, erro
 	return i, nil
 }
 
-// ExecResize sets the size of an exec's terminal.
+// execReady bounds the wait for an exec that is about to start. Docker waits as long.
+const execReady = 10 * time.Second
+
+// ExecResize sets the size of an exec's terminal. Clients ask for it as soon as they have the answer to the start, which may be before the
+// process is there: it is waited for.
 func (e *Engine) ExecResize(ctx context.Context, execID string, rows, cols uint16) error {
 	x, err := e.execs.get(execID)
 	if err != nil {
 		return err
 	}
-	x.mu.Lock()
-	running := x.running
-	x.mu.Unlock()
-	if !running {
-		return fault.New(fault.Conflict, "exec process is not started")
+	ctx, cancel := context.WithTimeout(ctx, execReady)
+	defer cancel()
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		x.mu.Lock()
+		there, ended := x.running && x.pid != 0, x.code != nil
+		x.mu.Unlock()
+		switch {
+		case ended:
+			return fault.New(fault.Conflict, "exec process is not started")
+		case there:
+			return e.keeper.Resize(ctx, x.c.id, execID, rows, cols)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return fault.New(fault.Conflict, "timeout waiting for exec session ready")
+		}
 	}
-	return e.keeper.Resize(ctx, x.c.id, execID, rows, cols)
 }
 
 // execProcess gives the OCI process of an exec: the container's, changed by what was asked.
