@@ -396,6 +396,9 @@ func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
 		return
 	}
 	removeCgroups(cfg, log)
+	if rootless.Inside() {
+		rootless.End(cfg.ExecRoot)
+	}
 }
 
 // keeperAnswers reports whether there is a keeper already.

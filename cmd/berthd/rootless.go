@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,10 +45,10 @@ func defaultPlaces() places {
 // becomeRootless runs the engine in namespaces of the user's and gives its exit code.
 func becomeRootless(cfg config, log *slog.Logger) int {
 	ctx := context.Background()
-	group := ""
+	group, leaf := "", ""
 	if !cfg.CgroupChosen {
 		var err error
-		if group, err = userCgroup(ctx, cfg); err != nil {
+		if group, leaf, err = userCgroup(ctx, cfg); err != nil {
 			log.Error("an engine of a user needs a cgroup of its own", "error", err)
 			return 1
 		}
@@ -55,24 +57,29 @@ func becomeRootless(cfg config, log *slog.Logger) int {
 	if err != nil {
 		log.Error("rootless", "error", err)
 	}
+	if leaf != "" && rootless.Ended(cfg.ExecRoot) {
+		leaveCgroup(leaf)
+	}
 	return code
 }
 
 // userCgroup finds the part of the unified hierarchy that is the user's: of a unit of his systemd, or whatever this process is in, if
 // somebody gave it to him. The engine goes into a leaf of it, containers into another.
-func userCgroup(ctx context.Context, cfg config) (string, error) {
+//
+// group is for containers, as the kernel names it; leaf is the directory that the engine was put into, "" where it stays.
+func userCgroup(ctx context.Context, cfg config) (group, leaf string, err error) {
 	layout, err := cgroup.Detect()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	v2 := layout.V2()
 	if v2 == nil {
-		return "", fault.New(fault.NotImplemented, "cgroup v2 is not mounted: on this machine only root has cgroups")
+		return "", "", fault.New(fault.NotImplemented, "cgroup v2 is not mounted: on this machine only root has cgroups")
 	}
 	if userSystemd() {
-		group, err := systemdUserGroup(ctx, containerUnit(cfg.ID))
+		group, err = systemdUserGroup(ctx, containerUnit(cfg.ID))
 		if err == nil {
-			return group, nil
+			return group, "", nil
 		}
 		fmt.Fprintln(os.Stderr, "berthd: the user's systemd gives no cgroup:", err)
 	}
@@ -82,16 +89,33 @@ func userCgroup(ctx context.Context, cfg config) (string, error) {
 	}
 	dir := filepath.Join(v2.Dir, own)
 	if unix.Access(dir, unix.W_OK) != nil || unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) != nil {
-		return "", fault.New(fault.Forbidden, "the cgroup %s is not this user's; start the engine through the user's systemd (systemd-run --user --scope -p Delegate=yes berthd), or let root give it to him: chown -R %d %s", own, os.Getuid(), dir)
+		return "", "", fault.New(fault.Forbidden, "the cgroup %s is not this user's; start the engine through the user's systemd (systemd-run --user --scope -p Delegate=yes berthd), or let root give it to him: chown -R %d %s", own, os.Getuid(), dir)
 	}
-	leaf := filepath.Join(dir, "engine")
+	leaf = filepath.Join(dir, "engine")
 	if err := os.Mkdir(leaf, 0o755); err != nil && !os.IsExist(err) {
-		return "", fault.Wrap(fault.Internal, err, "a cgroup for the engine")
+		return "", "", fault.Wrap(fault.Internal, err, "a cgroup for the engine")
 	}
 	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0); err != nil {
-		return "", fault.Wrap(fault.Internal, err, "a cgroup for the engine")
+		return "", "", fault.Wrap(fault.Internal, err, "a cgroup for the engine")
 	}
-	return filepath.Join(own, "containers"), nil
+	return filepath.Join(own, "containers"), leaf, nil
+}
+
+// leaveCgroup goes back to where we came from, so that nothing of the engine's is left. It may fail in the middle: a shell that started us
+// from there has taken part of it.
+func leaveCgroup(leaf string) {
+	parent := filepath.Dir(leaf)
+	text, _ := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
+	for _, c := range strings.Fields(string(text)) { // no processes beside controllers, cgroups(7)
+		_ = os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("-"+c), 0)
+	}
+	_ = os.WriteFile(filepath.Join(parent, "cgroup.procs"), []byte("0"), 0)
+	for range 50 { // what was just killed takes a moment to be gone
+		if err := os.Remove(leaf); err == nil || !errors.Is(err, unix.EBUSY) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // userSystemd reports whether a systemd serves this user.

@@ -16,24 +16,15 @@ import (
 
 // Descriptors of the inner process.
 const (
-	gateFD  = 3 // a byte comes when our ids are mapped
+	gateFD  = 3 // a byte comes when our ids are mapped, another one when we are known; it ends when nobody will know us
 	readyFD = 4 // a byte goes when everything is prepared
 )
 
 // prepare makes the namespaces fit for an engine, and becomes the holder.
 func prepare() error {
-	buf := make([]byte, 1)
-	for {
-		n, err := unix.Read(gateFD, buf)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if n != 1 || err != nil {
-			return errors.New("the process that was to map our ids is gone")
-		}
-		break
+	if err := awaitGate(); err != nil {
+		return err
 	}
-	unix.Close(gateFD)
 	if err := errors.Join(syscall.Setresgid(0, 0, 0), syscall.Setresuid(0, 0, 0)); err != nil {
 		return fmt.Errorf("become root of the user namespace: %w", err)
 	}
@@ -56,9 +47,29 @@ func prepare() error {
 	if _, err := unix.Write(readyFD, []byte{'r'}); err != nil {
 		return err
 	}
+	// Until rootless.json names us, nobody could find or end us: the namespaces go with who makes them.
+	if err := awaitGate(); err != nil {
+		return err
+	}
 	unix.CloseOnExec(readyFD)
+	unix.CloseOnExec(gateFD)
 	// From here on it does nothing but be there: a small program of the machine's will do.
 	return unix.Exec(sleep, []string{"sleep", "infinity"}, nil)
+}
+
+// awaitGate waits for a byte at the gate.
+func awaitGate() error {
+	buf := make([]byte, 1)
+	for {
+		n, err := unix.Read(gateFD, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n != 1 || err != nil {
+			return errors.New("the engine that makes these namespaces is gone")
+		}
+		return nil
+	}
 }
 
 // unifiedCgroup puts the unified hierarchy where a pure cgroup v2 has it. Of a machine with both, the controllers of v1 are root's: what
@@ -79,16 +90,13 @@ func isUnified(dir string) bool {
 	return unix.Statfs(dir, &st) == nil && int64(st.Type) == unix.CGROUP2_SUPER_MAGIC
 }
 
-// nameServer is the address inside at which pasta answers for the host's resolver, where that listens on the host's loopback only.
-const nameServer = "169.254.1.53"
-
 // resolver replaces name servers that only the host's own loopback reaches.
 func resolver() error {
 	text, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil {
 		return nil // none: the engine says what it does then
 	}
-	inside := insideResolver(string(text))
+	inside := insideResolver(string(text), os.Getenv(resolverVariable))
 	if inside == string(text) {
 		return nil
 	}
@@ -109,8 +117,8 @@ func resolver() error {
 	return nil
 }
 
-// insideResolver gives the text of resolv.conf(5) for the namespace: what is on the loopback becomes nameServer, once.
-func insideResolver(text string) string {
+// insideResolver gives the text of resolv.conf(5) for the namespace: what is on the loopback becomes server, once.
+func insideResolver(text, server string) string {
 	var b strings.Builder
 	replaced := false
 	for line := range strings.Lines(text) {
@@ -124,7 +132,7 @@ func insideResolver(text string) string {
 			continue
 		}
 		if !replaced {
-			b.WriteString("nameserver " + nameServer + "\n")
+			b.WriteString("nameserver " + server + "\n")
 		}
 		replaced = true
 	}

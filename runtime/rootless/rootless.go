@@ -2,28 +2,22 @@ package rootless
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"os/user"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"berth/base/atomicfile"
 	"berth/base/fault"
 	"berth/kernel/capability"
 	"berth/kernel/idmap"
-	"berth/kernel/process"
 )
 
 // Variable tells an inner berthd what it is; its value is a stage below.
@@ -54,15 +48,62 @@ func Become(ctx context.Context, cfg Config) (code int, err error) {
 	if err := os.MkdirAll(cfg.ExecRoot, 0o700); err != nil {
 		return 1, fault.Wrap(fault.Internal, err, "making the engine's directory")
 	}
-	env := append(os.Environ(), Variable+"="+stageInside, cgroupVariable+"="+cfg.Cgroup)
-	if h, ok := found(cfg.ExecRoot); ok {
-		return stay(join(h, env))
-	}
-	h, err := cfg.make(ctx)
+	unlock, err := lock(cfg.ExecRoot)
 	if err != nil {
 		return 1, err
 	}
-	return stay(join(h, env))
+	h, ok := found(cfg.ExecRoot)
+	if ok {
+		h, err = cfg.rejoin(ctx, h)
+	} else {
+		endNetwork(cfg.ExecRoot, h) // of namespaces that are gone
+		h, err = cfg.make(ctx)
+	}
+	unlock()
+	if err != nil {
+		return 1, err
+	}
+	return stay(join(h, append(os.Environ(), Variable+"="+stageInside, cgroupVariable+"="+cfg.Cgroup)))
+}
+
+// lock keeps two engines that are started at once from making two pairs of namespaces.
+func lock(execRoot string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(execRoot, "rootless.lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "rootless")
+	}
+	for {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return func() { f.Close() }, fault.Wrap(fault.Internal, err, "rootless")
+}
+
+// rejoin sees to it that packets are carried for the namespaces of an earlier engine.
+func (cfg Config) rejoin(ctx context.Context, h holder) (holder, error) {
+	if h.Network.alive() {
+		return h, nil
+	}
+	cfg.lead(ctx, &h, findWayOut(ctx))
+	return h, h.write(cfg.ExecRoot)
+}
+
+// lead opens the way out; an engine without one serves all the same.
+func (cfg Config) lead(ctx context.Context, h *holder, out wayOut) {
+	text, _ := os.ReadFile("/etc/resolv.conf")
+	forward := insideResolver(string(text), out.resolver()) != string(text)
+	pid, err := out.open(ctx, h.PID, cfg.ExecRoot, forward)
+	if err != nil {
+		cfg.Log.Warn("containers reach nobody outside, and nobody reaches them", "error", err)
+		return
+	}
+	if h.Network, err = taskOf(pid); err != nil {
+		cfg.Log.Warn("what carries packets has ended", "program", out.name, "error", err)
+	}
+	if out.name != "pasta" {
+		cfg.Log.Warn("published ports are reached from inside only: pasta (package passt) is not installed", "instead", out.name)
+	}
 }
 
 // Prepare is the inner process's first step where Variable says so: it waits until its ids are mapped, prepares its mounts, and becomes
@@ -75,36 +116,6 @@ func Prepare() {
 		fmt.Fprintln(os.Stderr, "rootless:", err)
 		os.Exit(1)
 	}
-}
-
-// holder is who keeps the namespaces.
-type holder struct {
-	PID   int    `json:"pid"`
-	Start uint64 `json:"start"` // its time of start, in clock ticks after the boot: a number may be used again
-	Boot  string `json:"boot"`
-	Pasta int    `json:"network"` // process that carries packets; 0: nobody does
-}
-
-func stateFile(execRoot string) string { return filepath.Join(execRoot, "rootless.json") }
-
-// found gives the holder of an earlier engine, if it lives.
-func found(execRoot string) (h holder, ok bool) {
-	text, err := os.ReadFile(stateFile(execRoot))
-	if err != nil || json.Unmarshal(text, &h) != nil || h.Boot != bootID() {
-		return h, false
-	}
-	start, err := startOf(h.PID)
-	return h, err == nil && start == h.Start
-}
-
-func bootID() string {
-	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(text))
-}
-
-func startOf(pid int) (uint64, error) {
-	st, err := process.ReadStat(pid)
-	return st.StartTicks, err
 }
 
 // make makes the namespaces and their holder, and leads packets out of them.
@@ -128,7 +139,8 @@ func (cfg Config) make(ctx context.Context) (h holder, err error) {
 		caps = append(caps, uintptr(n)) // kept through execve, although no id is mapped yet
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), Variable+"="+stageGate)
+	out := findWayOut(ctx)
+	cmd.Env = append(os.Environ(), Variable+"="+stageGate, resolverVariable+"="+out.resolver())
 	cmd.ExtraFiles = []*os.File{read, told}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET, AmbientCaps: caps, Setsid: true}
@@ -148,26 +160,30 @@ func (cfg Config) make(ctx context.Context) (h holder, err error) {
 			_, _ = cmd.Process.Wait()
 		}
 	}()
-	if err := idmap.WriteByHelpers(pid, ids); err != nil {
+	if err = idmap.WriteByHelpers(pid, ids); err != nil {
 		return h, fault.In(err, "give the namespace its ids")
 	}
-	if _, err := write.Write([]byte{'g'}); err != nil {
+	if _, err = write.Write([]byte{'g'}); err != nil {
 		return h, fault.Wrap(fault.Internal, err, "rootless")
 	}
 	if n, _ := ready.Read(make([]byte, 1)); n != 1 {
-		return h, fault.New(fault.Internal, "the namespaces could not be prepared: see what was written above")
-	}
-	h = holder{PID: pid, Boot: bootID()}
-	if h.Start, err = startOf(pid); err != nil {
+		err = fault.New(fault.Internal, "the namespaces could not be prepared: see what was written above")
 		return h, err
 	}
-	if h.Pasta, err = leadOut(ctx, pid, cfg.ExecRoot); err != nil {
-		cfg.Log.Warn("containers reach nobody outside, and nobody reaches them", "error", err)
-		err = nil
-	}
-	text, _ := json.Marshal(h) // a struct of numbers
-	if err = atomicfile.Write(stateFile(cfg.ExecRoot), text, 0o600); err != nil {
+	if h.task, err = taskOf(pid); err != nil {
 		return h, err
+	}
+	cfg.lead(ctx, &h, out)
+	defer func() {
+		if err != nil {
+			h.Network.end()
+		}
+	}()
+	if err = h.write(cfg.ExecRoot); err != nil {
+		return h, err
+	}
+	if _, err = write.Write([]byte{'k'}); err != nil {
+		return h, fault.Wrap(fault.Internal, err, "rootless")
 	}
 	return h, cmd.Process.Release()
 }
@@ -200,48 +216,14 @@ func mapping() (p idmap.Pair, err error) {
 	return p, p.Check()
 }
 
-// join is a command that runs our own command line in the holder's namespaces, as their root.
-func join(h holder, env []string) *exec.Cmd {
-	self, err := os.Executable()
-	if err != nil {
-		self = "/proc/self/exe"
-	}
-	args := append([]string{"--preserve-credentials", "--user", "--mount", "--net", "--target", strconv.Itoa(h.PID), "--", self}, os.Args[1:]...)
-	cmd := exec.Command("nsenter", args...)
-	cmd.Env = env
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGTERM} // the engine's end, not that of its containers
-	return cmd
-}
-
-// stay runs a command, passes signals on, and gives its exit code.
-func stay(cmd *exec.Cmd) (int, error) {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1)
-	if err := cmd.Start(); err != nil {
-		return 1, fault.Wrap(fault.Internal, err, "enter the user's namespaces (nsenter is in the package util-linux)")
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	for {
-		select {
-		case s := <-signals:
-			_ = cmd.Process.Signal(s)
-		case err := <-ended:
-			var exit *exec.ExitError
-			if errors.As(err, &exit) {
-				return max(exit.ExitCode(), 1), nil
-			}
-			return 0, err
-		}
-	}
-}
-
 // patience bounds each step of the preparation.
 const patience = 10 * time.Second
 
-// cgroupVariable passes Config.Cgroup on.
-const cgroupVariable = "_BERTH_ROOTLESS_CGROUP"
+// Variables that tell the inner process more.
+const (
+	cgroupVariable   = "_BERTH_ROOTLESS_CGROUP"   // Config.Cgroup
+	resolverVariable = "_BERTH_ROOTLESS_RESOLVER" // what takes the place of a resolver on the loopback
+)
 
 // Cgroup is the inner engine's parent cgroup for containers; "" where it has none of its own.
 func Cgroup() string { return os.Getenv(cgroupVariable) }
