@@ -164,7 +164,7 @@ func TestRefused(t *testing.T) {
 		{func(s *container.Spec) { s.Resources.Memory = 1 << 20 }, fault.Invalid, "Minimum memory limit allowed is 6MB"},
 		{func(s *container.Spec) { s.Restart.Name = "often" }, fault.Invalid, "unknown policy 'often'"},
 		{func(s *container.Spec) { s.AutoRemove, s.Restart.Name = true, "always" }, fault.Invalid, "can't create 'AutoRemove' container with restart policy"},
-		{func(s *container.Spec) { s.Log.Driver = "syslog" }, fault.NotImplemented, "log driver syslog"},
+		{func(s *container.Spec) { s.Log.Driver = "awslogs" }, fault.NotImplemented, "log driver awslogs"},
 		{func(s *container.Spec) { s.Log.Driver = "paper" }, fault.Invalid, `error looking up logging plugin paper: plugin "paper" not found`},
 		{func(s *container.Spec) { s.Log.Options = map[string]string{"colour": "red"} }, fault.Invalid, "unknown log opt 'colour' for json-file log driver"},
 		{func(s *container.Spec) {

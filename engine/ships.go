@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"berth/base/atomicfile"
 	"berth/base/fault"
 	"berth/engine/container"
 	"berth/engine/logs"
@@ -29,7 +30,8 @@ const leftPatience = time.Hour
 type shipments struct {
 	mu   sync.Mutex // held over starting and stopping, which does not wait for collectors
 	byID map[string]*shipment
-	left sync.WaitGroup // of removed containers
+	left sync.WaitGroup  // of removed containers
+	gone map[string]bool // removed containers whose spools are being shipped
 }
 
 type shipment struct {
@@ -62,11 +64,12 @@ func (e *Engine) shipLog(c *entry) {
 		ID: c.id, Spool: e.logPath(r), Sink: e.sink(cfg.Driver, logInfo(r)), Ended: ended, Watcher: &e.watch, Log: e.log, NonBlock: cfg.NonBlock, Buffer: cfg.Buffer,
 	}
 	if !cfg.NonBlock {
-		sc.Older = func(ctx context.Context, inode uint64) { e.shippedOlder(ctx, c.id, inode) }
+		sc.Older = func(ctx context.Context, inode uint64) error { return e.shippedOlder(ctx, c.id, inode) }
 	}
 	x, err := ship.Start(sc)
-	if err != nil {
-		e.log.Error("a container's output cannot be shipped", "container", c.id, "error", err)
+	if err != nil { // a full disk, for instance; the container would stop in the end for want of a reader
+		e.log.Error("a container's output cannot be shipped for now", "container", c.id, "error", err)
+		time.AfterFunc(shipRetry, func() { e.shipLog(c) })
 		return
 	}
 	if s.byID == nil {
@@ -74,6 +77,9 @@ func (e *Engine) shipLog(c *entry) {
 	}
 	s.byID[c.id] = &shipment{x, ended}
 }
+
+// shipRetry is when shipping that could not begin is tried again.
+const shipRetry = 10 * time.Second
 
 // sink is the way to a collector.
 func (e *Engine) sink(driver string, info *sink.Info) sink.Sink {
@@ -89,12 +95,17 @@ func (e *Engine) sink(driver string, info *sink.Info) sink.Sink {
 }
 
 // shippedOlder tells the keeper what may be rotated away.
-func (e *Engine) shippedOlder(ctx context.Context, id string, inode uint64) {
-	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
+func (e *Engine) shippedOlder(ctx context.Context, id string, inode uint64) error {
+	within, cancel := context.WithTimeout(ctx, keeperPatience)
 	defer cancel()
-	if err := e.keeper.ShippedLog(ctx, id, inode); err != nil && ctx.Err() == nil {
+	err := e.keeper.ShippedLog(within, id, inode)
+	if fault.Is(err, fault.NotImplemented) { // an older keeper, which waits for nobody
+		return nil
+	}
+	if err != nil && ctx.Err() == nil {
 		e.log.Debug("the keeper was not told what was shipped", "container", id, "error", err)
 	}
+	return err
 }
 
 // status gives how the shipping of a container goes.
@@ -133,7 +144,7 @@ func (e *Engine) leaveLog(c *entry) {
 	if x != nil {
 		x.Stop()
 	}
-	if ship.Behind(e.logPath(r)) == 0 {
+	if ship.Behind(e.logPath(r)) == 0 && !e.hasLeft(c.id) {
 		return
 	}
 	if err := e.moveSpool(r); err != nil {
@@ -143,10 +154,24 @@ func (e *Engine) leaveLog(c *entry) {
 	e.shipLeft(c.id)
 }
 
-// moveSpool moves the files of a spool. The note comes last: without it there is nothing to be shipped.
+// hasLeft reports whether a removal that was cut off has moved a spool already, or a part of it.
+func (e *Engine) hasLeft(id string) bool {
+	_, err := os.Lstat(filepath.Join(e.leftDir(id), "note.json"))
+	return err == nil
+}
+
+// moveSpool moves the files of a spool, after the note: without it what was moved would be thrown away. Cut off, it is repeated by the removal,
+// which goes on after the engine's next start; until then nothing of it is shipped.
 func (e *Engine) moveSpool(r *container.Record) error {
 	dir, spool := e.leftDir(r.ID), e.logPath(r)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	b, err := json.Marshal(leftNote{Version: 1, Driver: r.Spec.Log.Driver, Info: logInfo(r), Removed: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, "note.json"), b, 0o600); err != nil {
 		return err
 	}
 	names, err := os.ReadDir(filepath.Dir(spool))
@@ -162,15 +187,14 @@ func (e *Engine) moveSpool(r *container.Record) error {
 			return err
 		}
 	}
-	b, err := json.Marshal(leftNote{Version: 1, Driver: r.Spec.Log.Driver, Info: logInfo(r), Removed: time.Now().UTC()})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "note.json"), b, 0o600)
+	return nil
 }
 
 // shipLeft ships what a removed container left, and then removes that.
 func (e *Engine) shipLeft(id string) {
+	if !e.ships.claim(id) {
+		return
+	}
 	dir := e.leftDir(id)
 	var note leftNote
 	b, err := os.ReadFile(filepath.Join(dir, "note.json"))
@@ -180,18 +204,20 @@ func (e *Engine) shipLeft(id string) {
 	if err == nil && (note.Version != 1 || note.Info == nil) {
 		err = fault.New(fault.Internal, "its note has version %d", note.Version)
 	}
-	var x *ship.Shipper
-	ended := make(chan struct{})
-	close(ended)
-	if err == nil {
-		x, err = ship.Start(ship.Config{ID: id, Spool: filepath.Join(dir, "spool"), Sink: e.sink(note.Driver, note.Info), Ended: ended, Watcher: &e.watch, Log: e.log})
-	}
 	if err != nil {
 		e.log.Warn("output of a removed container is not shipped", "container", id, "error", err)
 		os.RemoveAll(dir)
 		return
 	}
+	ended := make(chan struct{})
+	close(ended)
+	x, err := ship.Start(ship.Config{ID: id, Spool: filepath.Join(dir, "spool"), Sink: e.sink(note.Driver, note.Info), Ended: ended, Watcher: &e.watch, Log: e.log})
+	if err != nil {
+		e.log.Warn("output of a removed container is not shipped before the engine's next start", "container", id, "error", err)
+		return
+	}
 	e.ships.left.Go(func() {
+		defer e.ships.unclaim(id)
 		defer x.Stop()
 		t := time.NewTimer(time.Until(note.Removed.Add(leftPatience)))
 		defer t.Stop()
@@ -207,10 +233,29 @@ func (e *Engine) shipLeft(id string) {
 	})
 }
 
+// claim takes a removed container's spool, which is shipped once: by the removal, or by the engine that finds it.
+func (s *shipments) claim(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone[id] {
+		return false
+	}
+	if s.gone == nil {
+		s.gone = map[string]bool{}
+	}
+	s.gone[id] = true
+	return true
+}
+
+func (s *shipments) unclaim(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.gone, id)
+}
+
 // openLogs goes on with what the last engine shipped and compressed.
 func (e *Engine) openLogs() {
 	e.keeper.OnRotated(e.packLater)
-	e.work.Go(e.packLogs)
 	for _, c := range e.index.all() {
 		r := c.record()
 		cfg, err := e.logSettings(r)
@@ -230,20 +275,25 @@ func (e *Engine) openLogs() {
 			e.shipLog(c)
 		}
 	}
+	e.work.Go(e.packLogs) // after the sweep, which knows nothing of copies under way
 	left, _ := os.ReadDir(filepath.Join(e.cfg.DataRoot, "logs"))
 	for _, d := range left {
-		e.shipLeft(d.Name())
+		if e.index.get(d.Name()) == nil { // else its removal was cut off, goes on and does it
+			e.shipLeft(d.Name())
+		}
 	}
 }
 
 // closeLogs ends all shipping; e.done is closed.
 func (e *Engine) closeLogs() {
 	e.ships.mu.Lock()
-	defer e.ships.mu.Unlock()
+	var stops sync.WaitGroup
 	for _, x := range e.ships.byID {
-		x.Stop()
+		stops.Go(x.Stop) // at once: the farewell of each may take seconds
 	}
+	stops.Wait()
 	e.ships.byID = nil
+	e.ships.mu.Unlock()
 	e.ships.left.Wait()
 }
 

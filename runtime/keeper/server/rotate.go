@@ -247,6 +247,7 @@ func (l *logFile) clear() error {
 	if err := clearFiles(l.p.d.Log.Path); err != nil {
 		return err
 	}
+	l.p.s.slate.Slot(l.p.d.Slot).Shipped = 0 // a new file may get that inode
 	return l.reopen()
 }
 
