@@ -54,16 +54,24 @@ func (s *Store) PlanCollect(o CollectOptions) *words.Plan {
 		if siblings[id] || parents[id] {
 			continue // goes with the image of its index, or after its children
 		}
-		item := words.Item{Kind: words.Image, ID: string(id), Name: s.called(r), Look: s.look(r), Size: r.size, LastUsed: s.lastNeeded(r)}
+		item := words.Item{Kind: words.Image, ID: string(id), Name: s.called(r), Look: s.look(r), Size: r.size}
 		if r.doc.Created != nil {
 			item.Created = *r.doc.Created
 		}
-		if p := s.keptBy(r, o.Keep); p != "" {
-			item.Why = "off limits: " + p
-		} else if age := o.Now.Sub(item.LastUsed); age < o.MinAge {
+		var group []string
+		for _, m := range s.alongWith(r) { // one platform that was used or is off limits keeps them all
+			group = append(group, string(m.id))
+			if at := s.lastNeeded(m); at.After(item.LastUsed) {
+				item.LastUsed = at
+			}
+			if p := s.keptBy(m, o.Keep); p != "" && item.Why == "" {
+				item.Why = "off limits: " + p
+			}
+		}
+		if age := o.Now.Sub(item.LastUsed); age < o.MinAge && item.Why == "" {
 			item.Why = "used or fetched less than " + o.MinAge.String() + " ago"
 		}
-		all = append(all, candidate{item, s.groupOf(r)})
+		all = append(all, candidate{item, group})
 	}
 	s.mu.RUnlock()
 	slices.SortFunc(all, func(a, b candidate) int {
@@ -111,13 +119,14 @@ func (s *Store) ApplyCollect(ctx context.Context, plan *words.Plan) PruneReport 
 		sizes[string(i.DiffID)] = i.Size
 	}
 	changed := s.changedSince(plan)
+	planned := dropped(plan)
 	for _, item := range words.Of(plan.Remove, words.Image) {
 		if ctx.Err() != nil {
 			break
 		}
 		why := changed[item.ID]
 		if why == "" {
-			done, err := s.Remove(ctx, item.ID, RemoveOptions{ForGood: true, Reason: "gc", allNames: true})
+			done, err := s.Remove(ctx, item.ID, RemoveOptions{ForGood: true, Reason: "gc", allNames: true, planned: planned})
 			report.Deleted = append(report.Deleted, done...)
 			if err != nil {
 				why = err.Error()
@@ -138,6 +147,28 @@ func (s *Store) ApplyCollect(ctx context.Context, plan *words.Plan) PruneReport 
 		report.Reclaimed += size
 	}
 	return report
+}
+
+// alongWith gives the images that go when one goes with all its names: itself, and those that no name stands for then. mu is held.
+func (s *Store) alongWith(r *record) []*record {
+	own := s.byID[r.id]
+	var roots []digest.Digest
+	for _, n := range own {
+		roots = append(roots, s.names[n].Root)
+	}
+	if o := r.newest(); o != nil && len(own) == 0 {
+		roots = append(roots, o.root().Digest)
+	}
+	list := []*record{r}
+	for _, root := range roots {
+		for _, m := range s.members(root) {
+			kept := slices.ContainsFunc(s.namesOf(m), func(n ref.Ref) bool { return !slices.Contains(own, n) })
+			if !kept && !s.parents()[m.id] {
+				list = union(list, []*record{m})
+			}
+		}
+	}
+	return list
 }
 
 // lastNeeded is when an image was last used or got a name; mu is held.

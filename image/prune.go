@@ -44,6 +44,7 @@ func (s *Store) planPrune(f Filters, gone func(string) bool) (*words.Plan, error
 	}
 	names, spared := s.unusedOf(s.prunable(sel, f), gone)
 	plan := s.planOf(names, now)
+	s.planParents(plan, gone)
 	plan.Spare = append(plan.Spare, spared...)
 	words.Sort(plan.Spare)
 	return plan, nil
@@ -61,7 +62,7 @@ func (s *Store) planOf(names []string, now time.Time) *words.Plan {
 		if err != nil {
 			continue // removed meanwhile
 		}
-		group := s.groupIn(s.views(), h.r)
+		group := []*record{h.r}
 		item := words.Item{
 			Kind: words.Image, ID: string(h.r.id), Name: name, Look: s.look(h.r), Size: h.r.size, LastUsed: s.used.at(h.r.id), Why: s.whyPrune(h.r),
 		}
@@ -69,10 +70,14 @@ func (s *Store) planOf(names []string, now time.Time) *words.Plan {
 			item.Created = *h.r.doc.Created
 		}
 		if n, err := ref.Parse(name); err == nil {
-			if _, ok := s.names[lookupForm(n)]; ok {
+			if t, ok := s.names[lookupForm(n)]; ok {
 				taken[lookupForm(n)] = true
 				item.Name = n.Familiar()
+				group = union(group, s.members(t.Root))
 			}
+		}
+		if len(group) == 1 {
+			group = s.groupIn(s.views(), h.r)
 		}
 		for _, r := range group {
 			if !gone[r.id] && !slices.ContainsFunc(s.namesOf(r), func(n ref.Ref) bool { return !taken[n] }) {
@@ -82,8 +87,59 @@ func (s *Store) planOf(names []string, now time.Time) *words.Plan {
 		}
 		plan.Remove = append(plan.Remove, item)
 	}
-	plan.Reclaimable = s.freedBy(gone)
 	return plan
+}
+
+// planParents adds to a plan the parents without names that go with the last of their children, and what becomes free.
+func (s *Store) planParents(plan *words.Plan, goneUser func(string) bool) {
+	gone := dropped(plan)
+	for i := range plan.Remove {
+		for n := 0; n < len(plan.Remove[i].Drops); n++ { // the list grows: parents have parents
+			if p := s.lastParent(plan.Remove[i].Drops[n], gone); p != "" && !s.usedBeside(p, goneUser) {
+				gone[p] = true
+				plan.Remove[i].Drops = append(plan.Remove[i].Drops, p)
+			}
+		}
+	}
+	ids := map[digest.Digest]bool{}
+	for id := range gone {
+		ids[digest.Digest(id)] = true
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	plan.Reclaimable = s.freedBy(ids)
+}
+
+// lastParent gives the nameless parent of an image all of whose children are gone then; "" where there is none.
+func (s *Store) lastParent(child string, gone map[string]bool) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r := s.images[digest.Digest(child)]
+	if r == nil || s.images[r.Parent] == nil || len(s.byID[r.Parent]) > 0 || gone[string(r.Parent)] {
+		return ""
+	}
+	for _, other := range s.children(r.Parent) {
+		if !gone[string(other)] {
+			return ""
+		}
+	}
+	return string(r.Parent)
+}
+
+// usedBeside reports whether a container uses an image that is not to be taken for gone.
+func (s *Store) usedBeside(image string, gone func(string) bool) bool {
+	return slices.ContainsFunc(s.usedBy(image), func(u Use) bool { return gone == nil || !gone(u.ContainerID) })
+}
+
+// dropped are the images that are gone after a plan.
+func dropped(plan *words.Plan) map[string]bool {
+	gone := map[string]bool{}
+	for _, i := range words.Of(plan.Remove, words.Image) {
+		for _, id := range i.Drops {
+			gone[id] = true
+		}
+	}
+	return gone
 }
 
 // look is what a plan remembers of an image: whether it is the same and has the same names; mu is held.
@@ -196,14 +252,19 @@ func (s *Store) removePlanned(ctx context.Context, plan *words.Plan, o RemoveOpt
 		sizes[string(i.DiffID)] = i.Size
 	}
 	changed := s.changedSince(plan)
+	o.planned = dropped(plan)
+	untagged := map[string]bool{}
 	for _, item := range words.Of(plan.Remove, words.Image) {
 		if ctx.Err() != nil {
 			break // what was deleted is told all the same
 		}
 		why := changed[item.ID]
-		if why == "" {
+		if why == "" && !untagged[item.Name] { // a repository's digests go with its last tag
 			done, err := s.removeLooking(ctx, item, o)
 			report.Deleted = append(report.Deleted, done...)
+			for _, d := range done {
+				untagged[d.Untagged] = true
+			}
 			if err != nil {
 				why = err.Error()
 			}

@@ -23,8 +23,9 @@ type RemoveOptions struct {
 	Reason    string     // why, told with the events; "" somebody asked
 	Platforms []Platform // take only the images for these platforms, and names only where none is left; empty: all
 
-	allNames bool          // by id: several names are no obstacle
-	only     digest.Digest // the reference must be one of this image; "" whichever it is
+	allNames bool            // by id: several names are no obstacle
+	only     digest.Digest   // the reference must be one of this image; "" whichever it is
+	planned  map[string]bool // ids of the images that a plan says are gone: no other is deleted; nil: there is no plan
 }
 
 // Removed is one line of what Remove did: a name taken, or an image or layer deleted.
@@ -353,6 +354,12 @@ func (rm *removal) delete(r *record, names []ref.Ref) error {
 	s := rm.s
 	if r = s.images[r.id]; r == nil { // as it is now: what this removal has done before may have changed it
 		return nil
+	}
+	if rm.o.planned != nil && !rm.o.planned[string(r.id)] {
+		if len(names) == 0 {
+			return nil
+		}
+		return rm.untag(r, names)
 	}
 	if err := failpoint.Hit("image/before-delete"); err != nil {
 		return err

@@ -245,6 +245,62 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// What stands for an image of several platforms under one name is looked at as a whole.
+func TestCollectPlatforms(t *testing.T) {
+	h := open(t)
+	m := makeSeveral(t, "1")
+	h.load(m.archive("docker.io/library/app:1"))
+	keep := CollectOptions{Free: -1, Now: time.Now(), Keep: []string{m.arm.id()}}
+	if plan := h.PlanCollect(keep); len(plan.Remove) != 0 || plan.Spare[0].Why != "off limits: "+m.arm.id() {
+		t.Errorf("one platform is off limits: %+v", plan)
+	}
+	h.Used(m.z.id())
+	plan := h.PlanCollect(CollectOptions{Free: -1, Now: time.Now()})
+	if len(plan.Remove) != 1 || len(plan.Remove[0].Drops) != 3 || !plan.Remove[0].LastUsed.Equal(h.used.at(digest.Digest(m.z.id()))) {
+		t.Errorf("the last use of any platform is the image's: %+v", plan)
+	}
+	if h.ApplyCollect(ctx, plan); h.Count() != 0 {
+		t.Errorf("%d images stay", h.Count())
+	}
+}
+
+// No image goes that the plan does not name, though an ordinary removal would take it along.
+func TestParentsOfPlans(t *testing.T) {
+	h := open(t)
+	base := small(t, "base", func(d *Document) { d.Config.Labels = map[string]string{"keep": "yes"} })
+	child := small(t, "child", nil)
+	register := func() {
+		t.Helper()
+		h.load(base.dockerArchive(t, "base:1"))
+		h.load(child.dockerArchive(t))
+		if _, _, err := h.Register(ctx, Registration{Config: []byte(child.config), Parent: digest.Digest(base.id())}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Remove(ctx, "base:1", RemoveOptions{}); err != nil { // it stays, without a name
+			t.Fatal(err)
+		}
+	}
+	register()
+	plan, err := h.PlanPrune(Filters{})
+	if err != nil || len(plan.Remove) != 1 || !slices.Equal(plan.Remove[0].Drops, []string{child.id(), base.id()}) || plan.Reclaimable != 9 {
+		t.Errorf("%+v %v", plan, err)
+	}
+	h.uses[base.id()] = []Use{{"c", false}}
+	if used, err := h.PlanPrune(Filters{}); err != nil || !slices.Equal(used.Remove[0].Drops, []string{child.id()}) {
+		t.Errorf("a parent that is used: %+v %v", used, err)
+	}
+	delete(h.uses, base.id())
+	plan.Remove[0].Drops = plan.Remove[0].Drops[:1]
+	if report, err := h.ApplyPrune(ctx, plan); err != nil || len(report.Skipped) != 0 || h.Count() != 1 {
+		t.Errorf("%+v %v, %d images", report, err, h.Count())
+	}
+	register()
+	collected := h.PlanCollect(CollectOptions{Free: -1, Keep: []string{"label=keep"}, Now: time.Now()})
+	if report := h.ApplyCollect(ctx, collected); len(report.Skipped) != 0 || h.Count() != 1 {
+		t.Errorf("a parent that is off limits went with its child: %+v, %d images", report, h.Count())
+	}
+}
+
 func mustList(t *testing.T, h *harness) []Summary {
 	t.Helper()
 	list, err := h.List(ctx, ListOptions{All: true})
