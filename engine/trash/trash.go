@@ -32,7 +32,7 @@ type Config struct {
 	Full func() bool
 	// Settle waits until what was deleted is off the disk, before Full is asked again; nil: it is at once.
 	Settle func(ctx context.Context)
-	Now    func() time.Time // nil: time.Now
+	Now    func() time.Time // the wall clock; nil: time.Now
 	Log    *slog.Logger     // nil: nothing is logged
 }
 
@@ -41,10 +41,21 @@ type Trash struct {
 	cfg  Config
 	stop context.CancelFunc
 	work sync.WaitGroup
+
+	// Of the watch.
+	wall   time.Time     // at the last look
+	passed time.Duration // at the last look: since the watch began, by a clock that nobody sets
+	held   time.Duration // nothing expires before so much has passed
 }
 
-// lookEvery is how often entries that are past their time are looked for.
-const lookEvery = 30 * time.Second
+const (
+	// lookEvery is how often entries that are past their time are looked for.
+	lookEvery = 30 * time.Second
+	// leap is how much more than in truth passes by the wall clock when that was set, or the machine was asleep.
+	leap = time.Minute
+	// mostHeld bounds how long nothing expires after that.
+	mostHeld = 24 * time.Hour
+)
 
 // Open begins to watch over the bins.
 func Open(cfg Config) *Trash {
@@ -69,8 +80,12 @@ func (t *Trash) Close() {
 func (t *Trash) watch(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	begun := time.Now()
+	t.wall = t.cfg.Now()
 	for {
-		t.expire(ctx)
+		if t.trusts(t.cfg.Now(), time.Since(begun)) {
+			t.expire(ctx)
+		}
 		t.makeRoom(ctx)
 		select {
 		case <-tick.C:
@@ -103,6 +118,17 @@ func (t *Trash) List() []removal.Trashed {
 		list = append(list, e.Trashed)
 	}
 	return list
+}
+
+// trusts reports whether what is past its time by the wall clock is to be deleted. A clock that was set, or a machine that slept, takes
+// time away from whoever wants something back: as much is given again, a day at most. passed is told by a clock that nobody sets.
+func (t *Trash) trusts(wall time.Time, passed time.Duration) bool {
+	if leapt := wall.Round(0).Sub(t.wall.Round(0)) - (passed - t.passed); leapt > leap {
+		t.held = passed + min(leapt, mostHeld)
+		t.cfg.Log.Warn("the clock was set ahead, or the machine was asleep: nothing in the trash is deleted for some time", "by", leapt.Round(time.Second), "for", min(leapt, mostHeld).Round(time.Second))
+	}
+	t.wall, t.passed = wall, passed
+	return passed >= t.held
 }
 
 // expire deletes what is past its time.

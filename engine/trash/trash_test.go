@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,6 +117,31 @@ func TestTimeAndRoom(t *testing.T) {
 		synctest.Wait()
 		if got := strings.Join(b.done, ","); got != "delete old,delete middle" {
 			t.Errorf("on a full disk: %s", got)
+		}
+	})
+}
+
+// A clock that is set ahead, as on machines without one of their own, takes nobody's time away.
+func TestClockThatLeaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead atomic.Int64
+		b := &bin{kind: removal.Volume}
+		b.add("a1", "data", "", 0, time.Hour)
+		tr := Open(Config{Bins: []Bin{b}, Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+		defer tr.Close()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		ahead.Store(int64(30 * 365 * 24 * time.Hour))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(tr.List()) != 1 {
+			t.Error("an entry went as the clock was set")
+		}
+		ahead.Store(0) // and back: nothing follows from that
+		time.Sleep(23*time.Hour + time.Minute)
+		synctest.Wait()
+		if len(tr.List()) != 0 {
+			t.Error("a day after the leap it is still there")
 		}
 	})
 }
