@@ -5,9 +5,11 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"berth/base/fault"
+	"berth/base/id"
 	"berth/base/removal"
 	"berth/engine/container"
 	"berth/engine/store"
@@ -130,6 +132,17 @@ func (e *Engine) missing(ctx context.Context, r *container.Record) (notes []stri
 		}
 		if _, err := e.volumes.Get(ctx, m.Source); fault.Is(err, fault.NotFound) {
 			notes = append(notes, "its volume "+m.Source+" at "+m.Target+" is gone")
+		}
+	}
+	n := r.Spec.Network
+	if other, ok := strings.CutPrefix(n.Mode, "container:"); ok && e.index.get(other) == nil {
+		notes = append(notes, "container "+id.Short(other)+", whose network it shares, is gone")
+	}
+	if e.networks != nil {
+		for _, p := range n.Endpoints {
+			if _, err := e.networks.Get(p.Network); fault.Is(err, fault.NotFound) {
+				notes = append(notes, "its network "+p.Network+" is gone")
+			}
 		}
 	}
 	return notes

@@ -11,6 +11,7 @@ import (
 	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/engine/container"
+	"berth/network"
 )
 
 func withTrash(t *testing.T) *world {
@@ -85,6 +86,18 @@ func TestTrash(t *testing.T) {
 	}
 	if len(w.Trashed()) != 0 {
 		t.Errorf("%+v", w.Trashed())
+	}
+}
+
+func TestRestoreNamesWhatIsMissing(t *testing.T) {
+	e := newWorldWith(t, &someNetworks{}, nil).Engine
+	s := spec("true")
+	r := &container.Record{Spec: &s}
+	r.Spec.Network.Mode = "container:" + strings.Repeat("ab", 32)
+	r.Spec.Network.Endpoints = []network.EndpointSpec{{Network: "mine"}, {Network: "lost"}}
+	notes := strings.Join(e.missing(t.Context(), r), "; ")
+	if !strings.HasSuffix(notes, "; container abababababab, whose network it shares, is gone; its network lost is gone") {
+		t.Error(notes)
 	}
 }
 
