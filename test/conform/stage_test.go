@@ -25,7 +25,6 @@ type stage struct {
 	run    string // the label of all that is made here
 	began  string
 
-	mu     sync.Mutex
 	made   int
 	shared map[string]string
 	undo   []string // "DELETE /path", newest last
