@@ -141,7 +141,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 		return err
 	}
 	shutdown := make(chan struct{}, 1)
-	again := &reloader{rooms: rooms, log: log, level: level, cfg: cfg}
+	again := &reloader{rooms: rooms, log: log, level: level, cfg: cfg, read: func() (config, error) { return parseFlags(os.Args[1:]) }}
 	s := server.New(server.Config{
 		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins,
 		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, Trash: rooms.trash, TrashWindow: rooms.trashWindow, Collector: rooms.gc, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
@@ -442,6 +442,7 @@ func (r *rooms) networkConfig(cfg config) network.Config {
 		DefaultPools: n.Pools, MTU: n.MTU, ICC: unless(n.NoICC), IPForward: unless(n.NoForward), Masquerade: unless(n.NoMasq), Firewall: unless(n.NoRules),
 		ObeyInput: n.ObeyInput, AllowDirect: n.Direct, NoForeign: n.NoForeign, DefaultBridge: n.Bridge, BindIP: n.BindIP, DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions,
 		DefaultNetworkOpts: n.Defaults, Keeper: r.keeper, Managed: r.plugins, Emit: r.networkEvent, UserNet: launch.NetNamespace, Log: r.log,
+		PortsListen: cfg.Rootless, LowestPort: rootless.LowestPort(),
 	}
 }
 
@@ -524,7 +525,7 @@ func about(cfg config) server.About {
 		profile = spec.Builtin
 	}
 	return server.About{
-		Version: version, Commit: commit, BuildTime: built, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: append(slices.Clone(cfg.Labels), cfg.Logs.labels()...), Hosts: cfg.Hosts,
+		Version: version, Commit: commit, BuildTime: built, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: slices.Concat(cfg.Labels, cfg.Logs.labels(), cfg.Removal.labels()), Hosts: cfg.Hosts,
 		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges, Authorizers: cfg.AuthZ, Rootless: cfg.Rootless,
 		Registries: wire.Registries{Mirrors: cfg.Image.mirrors(), Insecure: cfg.Image.Insecure, HTTPProxy: cfg.Image.HTTPProxy, HTTPSProxy: cfg.Image.HTTPSProxy, NoProxy: cfg.Image.NoProxy},
 	}

@@ -70,7 +70,7 @@ func (o *observers) openMetrics(cfg config, r *rooms) error {
 	o.answered = m.Answered
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
-	o.metrics = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, ErrorLog: slog.NewLogLogger(o.log.Handler(), slog.LevelDebug)}
+	o.metrics = &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 5 * time.Minute, ErrorLog: slog.NewLogLogger(o.log.Handler(), slog.LevelDebug)}
 	go func() { // ends with close
 		if err := o.metrics.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			o.log.Error("metrics are not served any more", "address", cfg.Metrics, "error", err)

@@ -22,6 +22,7 @@ type reloader struct {
 	rooms *rooms
 	log   *slog.Logger
 	tell  func(server.About)
+	read  func() (config, error) // the command line and daemon.json
 
 	level *slog.LevelVar
 
@@ -64,7 +65,7 @@ var live = map[string]func(*reloader, config) error{
 
 // plan compares the file as it is now with what was last read. A file that means nothing is an error, and nothing changes.
 func (r *reloader) plan() (config, []server.Setting, error) {
-	next, err := parseFlags(os.Args[1:])
+	next, err := r.read()
 	if err != nil {
 		return next, nil, err
 	}
@@ -104,7 +105,7 @@ func (r *reloader) reload(apply bool) ([]server.Setting, error) {
 		return all, err
 	}
 	attrs := map[string]string{}
-	for _, s := range all {
+	for i, s := range all {
 		attrs[s.Key] = s.New
 		if !s.Live {
 			r.log.Warn("a setting changed that takes effect when berthd starts again; containers do not notice that", "setting", s.Key, "was", s.Old, "is", s.New)
@@ -113,6 +114,7 @@ func (r *reloader) reload(apply bool) ([]server.Setting, error) {
 		if f := live[s.Key]; f != nil {
 			if err := f(r, next); err != nil { // checked by parseFlags: a defect, or the world has changed
 				r.log.Error("a setting could not take effect", "setting", s.Key, "error", err)
+				all[i].Live = false // it differs still: the next reload names it, and tries again
 				continue
 			}
 		}
@@ -136,7 +138,8 @@ func (r *reloader) keep(next config, all []server.Setting) {
 		}
 	}
 	a, said := about(r.cfg), about(next)
-	a.Debug, a.Labels, a.Experimental, a.Authorizers = said.Debug, said.Labels, said.Experimental, said.Authorizers
+	a.Debug, a.Experimental, a.Authorizers = said.Debug, said.Experimental, said.Authorizers
+	a.Labels = slices.Concat(next.Labels, r.cfg.Logs.labels(), next.Removal.labels()) // bounds of logs wait for the next start
 	a.Registries.Mirrors, a.Registries.Insecure = said.Registries.Mirrors, said.Registries.Insecure
 	r.tell(a)
 }

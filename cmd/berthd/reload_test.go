@@ -1,10 +1,17 @@
 package main
 
 import (
+	"errors"
+	"log/slog"
+	"maps"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"berth/api/server"
+	"berth/base/event"
 )
 
 func TestChanges(t *testing.T) {
@@ -43,5 +50,61 @@ func TestLiveSettingsExist(t *testing.T) {
 		if !keys[k] {
 			t.Errorf("%s is no setting", k)
 		}
+	}
+}
+
+// TestLiveSettingsAreDocumented compares them with the table in docs/observing.md.
+func TestLiveSettingsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/observing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, row, _ := strings.Cut(string(text), "| at once |")
+	row, _, _ = strings.Cut(row, "\n")
+	var told []string
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row, -1) {
+		told = append(told, m[1])
+	}
+	if want := slices.Sorted(maps.Keys(live)); !slices.Equal(told, want) {
+		t.Errorf("docs/observing.md says that these take effect at once:\n%q\nwhat does:\n%q", told, want)
+	}
+}
+
+// TestReload reads a file that changed, with a setting that takes effect, one that waits and one that fails.
+func TestReload(t *testing.T) {
+	first, err := load(t, `{"log-bound": "1m", "labels": ["a=b"]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := load(t, `{"log-bound": "2m", "labels": ["a=c"], "trash-window": "1h", "shutdown-timeout": 7}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said server.About
+	r := &reloader{
+		rooms: &rooms{events: event.New(nil)}, log: slog.New(slog.DiscardHandler), tell: func(a server.About) { said = a }, cfg: first,
+		read: func() (config, error) { return next, nil },
+	}
+	r.rooms.removal.Store(&first.Removal)
+	was := live["shutdown-timeout"]
+	live["shutdown-timeout"] = func(*reloader, config) error { return errors.New("no") }
+	defer func() { live["shutdown-timeout"] = was }()
+	all, err := r.reload(true)
+	if err != nil || len(all) != 4 {
+		t.Fatalf("%+v %v", all, err)
+	}
+	if got := strings.Join(said.Labels, " "); got != "a=c berth.log-bound=1MiB berth.trash-window=1h0m0s" {
+		t.Errorf("info shows what is not in force: %s", got)
+	}
+	if r.rooms.trashWindow().String() != "1h0m0s" {
+		t.Error(r.rooms.trashWindow())
+	}
+	again, err := r.reload(false)
+	var keys []string
+	for _, s := range again {
+		keys = append(keys, s.Key)
+	}
+	if err != nil || strings.Join(keys, " ") != "log-bound shutdown-timeout" {
+		t.Errorf("what is not in force yet: %q %v", keys, err)
 	}
 }

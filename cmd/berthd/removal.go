@@ -44,6 +44,23 @@ func removalFlags(o *removalOptions) []option {
 	}
 }
 
+// labels are what info shows of them: what goes away by itself is nobody's surprise then.
+func (o *removalOptions) labels() (all []string) {
+	if o.TrashWindow > 0 {
+		all = append(all, "berth.trash-window="+o.TrashWindow.String())
+	}
+	if o.TrashMinFree.given() {
+		all = append(all, "berth.trash-min-free="+o.TrashMinFree.text)
+	}
+	if o.GCHigh.given() {
+		all = append(all, "berth.gc-high="+o.GCHigh.text, "berth.gc-low="+o.GCLow.text, "berth.gc-min-age="+o.GCMinAge.String())
+		for _, pattern := range o.GCKeep {
+			all = append(all, "berth.gc-keep="+pattern)
+		}
+	}
+	return all
+}
+
 // openEvents opens the bus on which everything is told, with what was told before.
 func openEvents(cfg config, log *slog.Logger) (*event.Bus, error) {
 	j, err := event.OpenJournal(filepath.Join(cfg.DataRoot, "events"), event.JournalOptions{MaxBytes: cfg.Removal.JournalSize, Log: log})

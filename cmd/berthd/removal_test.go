@@ -21,6 +21,12 @@ func TestRemovalFlags(t *testing.T) {
 	if err != nil || o.TrashWindow != 7*24*time.Hour || o.TrashMinFree.Free != 5e9 || o.GCHigh.Percent != 90 || o.GCLow.Percent != 80 || len(o.GCKeep) != 2 || o.GCMinAge != 12*time.Hour || o.JournalSize != 1<<20 {
 		t.Errorf("%+v %v", o, err)
 	}
+	if got := strings.Join(o.labels(), " "); got != "berth.trash-window=168h0m0s berth.trash-min-free=5GB berth.gc-high=90% berth.gc-low=80% berth.gc-min-age=12h0m0s berth.gc-keep=base:* berth.gc-keep=label=a" {
+		t.Error(got)
+	}
+	if o, err := parse(); err != nil || len(o.labels()) != 0 {
+		t.Errorf("labels without settings: %q %v", o.labels(), err)
+	}
 	for _, tt := range []struct{ args, err string }{
 		{"--gc-high 90%", "belong together"},
 		{"--gc-low 90%", "belong together"},
