@@ -50,7 +50,7 @@ func supportBundle(ctx context.Context, d *command.DockerCli, file string, now t
 				return nil, err
 			}
 			defer resp.Body.Close()
-			text, err := io.ReadAll(resp.Body)
+			text, err := io.ReadAll(io.LimitReader(resp.Body, bundle.PageMax+1))
 			if err == nil && resp.StatusCode != http.StatusOK {
 				err = fault.New(fault.Unavailable, "%s: %s", resp.Status, strings.TrimSpace(string(text)))
 			}

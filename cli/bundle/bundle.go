@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Ask gets one page of the engine's API, by its path.
+// Ask gets one page of the engine's API, by its path. More than PageMax bytes need not be given.
 type Ask func(ctx context.Context, path string) ([]byte, error)
 
 // Options say what to gather.
@@ -25,9 +25,11 @@ type Options struct {
 	Tell  func(file string) // hears of each file; nil: nobody
 }
 
+// PageMax bounds the bytes of one file of a bundle.
+const PageMax = 16 << 20
+
 const (
 	pageTime   = 20 * time.Second // for one page or program
-	pageMax    = 16 << 20         // bytes of one file
 	containers = 200              // looked at one by one
 )
 
@@ -58,7 +60,7 @@ var programs = []struct {
 	{"machine/uname.txt", []string{"uname", "-a"}},
 	{"machine/engine.log", []string{"journalctl", "--no-pager", "-o", "short-precise", "-n", "5000", "-u", "berth.service", "-u", "berth-keeper.service"}},
 	{"machine/units.txt", []string{"systemctl", "--no-pager", "--full", "status", "berth.service", "berth.socket", "berth-keeper.service", "berth-containers.service"}},
-	{"machine/disks.txt", []string{"df", "-hT"}},
+	{"machine/disks.txt", []string{"df", "-hTl"}}, // a server that does not answer would hold it
 }
 
 // files are read on the engine's machine.
@@ -161,7 +163,9 @@ func (b *builder) program(ctx context.Context, file string, argv []string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, pageTime)
 	defer cancel()
-	text, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.WaitDelay = time.Second // what it started may hold its output
+	text, err := cmd.CombinedOutput()
 	if len(text) > 0 {
 		err = nil // status tells a stopped unit by its exit code
 	}
@@ -174,7 +178,7 @@ func readSome(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, pageMax))
+	return io.ReadAll(io.LimitReader(f, PageMax))
 }
 
 // put redacts and adds one file, or notes why it is missing.
@@ -183,9 +187,13 @@ func (b *builder) put(file string, text []byte, err error) {
 		b.problems = append(b.problems, file+": "+err.Error())
 		return
 	}
-	if len(text) > pageMax {
-		b.problems = append(b.problems, fmt.Sprintf("%s: cut to %d bytes", file, pageMax))
-		text = text[:pageMax]
+	if len(text) > PageMax && strings.HasSuffix(file, ".json") { // half of a JSON text is none: its secrets could not be told by their place
+		b.problems = append(b.problems, fmt.Sprintf("%s: left out, it is larger than %d bytes", file, PageMax))
+		return
+	}
+	if len(text) > PageMax {
+		b.problems = append(b.problems, fmt.Sprintf("%s: cut to %d bytes", file, PageMax))
+		text = text[:PageMax]
 	}
 	switch {
 	case strings.HasSuffix(file, ".jsonl"):

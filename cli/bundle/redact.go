@@ -13,16 +13,21 @@ const gone = "[redacted]"
 
 var (
 	// secretName matches names of things that are nobody else's.
-	secretName = regexp.MustCompile(`(?i)(passw|secret|token|credential|private|api[-_]?key|access[-_]?key|authorization|^auth$|x-registry-auth|signing[-_]?key|passphrase)`)
-	// userinfo is the part of a URL that may hold a password.
-	userinfo = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s"']+@`)
+	secretName = regexp.MustCompile(`(?i)(` + secretWords + `|private|^auth$|x-registry-auth|basicauth|digestauth|signing[-_]?key)`)
+	// userinfo is the part of a URL that may hold a password, which may hold an "@".
+	userinfo = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"']+@`)
 	// privateKey is a PEM block that must not leave the machine, also one that was cut off.
 	privateKey = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`)
 	// bearer is a credential in a header.
 	bearer = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`)
 	// assigned is NAME=VALUE or NAME: VALUE, quoted or not.
-	assigned = regexp.MustCompile(`(?i)(["']?[\w.-]*(?:passw|secret|token|credential|api[-_]?key|access[-_]?key|authorization|passphrase)[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;}]+)`)
+	assigned = regexp.MustCompile(`(?i)(["']?[\w.-]*(?:` + secretWords + `)[\w.-]*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;}]+)`)
+	// given is --NAME VALUE in a command line of one string.
+	given = regexp.MustCompile(`(?i)(\s--?[\w-]*(?:` + secretWords + `)[\w-]*\s+)("[^"]*"|'[^']*'|[^\s,;}-][^\s,;}]*)`)
 )
+
+// secretWords are parts of names, also where these stand in a text.
+const secretWords = `passw|passphrase|pgpass|_pwd|secret|token|credential|api[-_]?key|access[-_]?key|authorization`
 
 // Redact gives a JSON text without secrets, indented. A text that is no JSON is treated by RedactText.
 func Redact(text []byte) []byte {
@@ -93,5 +98,6 @@ func RedactText(s string) string {
 	s = privateKey.ReplaceAllString(s, gone)
 	s = userinfo.ReplaceAllString(s, "${1}"+gone+"@")
 	s = bearer.ReplaceAllString(s, "${1} "+gone)
+	s = given.ReplaceAllString(s, "${1}"+gone)
 	return assigned.ReplaceAllString(s, "${1}"+gone)
 }

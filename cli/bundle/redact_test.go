@@ -26,6 +26,10 @@ func TestNoSecretIsLeft(t *testing.T) {
 		`{"level":"info","token":"hunter2"`,
 		`GET https://u:hunter2@registry/v2/`,
 		`"passphrase": 'hunter2'`,
+		`{"HttpProxy": "http://me:p@ss@hunter2@proxy:3128/"}`,
+		`{"Cmd": ["sh", "-c", "mysql --password hunter2 db"]}`,
+		`{"Cmd": ["sh", "-c", "MYSQL_PWD=hunter2 mysql"]}`,
+		`{"Labels": {"traefik.http.middlewares.a.basicauth.users": "me:hunter2"}}`,
 	} {
 		if got := string(Redact([]byte(text))); strings.Contains(got, hidden) {
 			t.Errorf("%s\nbecame %s", text, got)
