@@ -15,16 +15,24 @@ func (e *Engine) own() *bundle.Own {
 	if !e.cfg.UserXattr {
 		return nil
 	}
-	o := &bundle.Own{}
-	if text, err := os.ReadFile("/proc/self/gid_map"); err == nil {
-		if m, err := idmap.ParseProc(string(text)); err == nil {
-			o.LastGroup = lastFromZero(m)
-		}
-	}
+	o := &bundle.Own{LastUser: lastID("/proc/self/uid_map"), LastGroup: lastID("/proc/self/gid_map")}
 	if text, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
 		o.OOMScoreAdj, _ = strconv.Atoi(strings.TrimSpace(string(text))) // a number, of the kernel's
 	}
 	return o
+}
+
+// lastID reads a map of this process; what cannot be read is as if there were root alone.
+func lastID(file string) uint32 {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	m, err := idmap.ParseProc(string(text))
+	if err != nil {
+		return 0
+	}
+	return lastFromZero(m)
 }
 
 // lastFromZero gives the end of the ids that a mapping has from 0 on without a gap, which may be in several ranges.

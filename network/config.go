@@ -38,6 +38,11 @@ type Config struct {
 	DefaultBridge string
 	BindIP        netip.Addr // where ports are published that name no address; zero: everywhere
 
+	// PortsListen makes published TCP ports listen, for what carries clients into this network namespace; LowestPort is the first port
+	// that it can bind outside, 0 for all.
+	PortsListen bool
+	LowestPort  uint16
+
 	DNS, DNSSearch, DNSOptions []string // for containers that ask for none
 
 	DefaultNetworkOpts map[string]map[string]string // by driver: options of networks that do not set them

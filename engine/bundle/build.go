@@ -114,6 +114,9 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 		User:         ProcessUser(in.User),
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 	}
+	if err := r.cfg.Own.check(p.User); err != nil {
+		return err
+	}
 	p.User.Umask = s.Process.Umask
 	if r.cfg.SELinux && !s.Security.Privileged { // in Docker too privilege wins over label=type:…
 		p.SelinuxLabel = in.Record.ProcessLabel
@@ -245,6 +248,11 @@ func (r *Rules) systemMounts(in Input, opt options) []specs.Mount {
 	var all []specs.Mount
 	for _, m := range spec.Mounts(s.Resources.ShmSize) {
 		switch m.Destination {
+		case "/proc", "/dev/mqueue":
+			// The machine's are only shown again by who owns its namespaces: an engine without root passes on what it sees of them.
+			if r.cfg.Own != nil && (m.Destination == "/proc" && s.Namespaces.PID == "host" || m.Destination == "/dev/mqueue" && s.Namespaces.IPC == "host") {
+				m = specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Destination, Options: []string{"rbind", "rprivate"}}
+			}
 		case "/dev/shm":
 			switch {
 			case s.Namespaces.IPC == "none":

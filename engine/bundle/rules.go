@@ -29,8 +29,25 @@ type Config struct {
 
 // Own is what an engine without the machine's privileges has to give.
 type Own struct {
-	LastGroup   uint32 // the group ids from 0 to this one are in the engine's user namespace
+	LastUser    uint32 // the user ids from 0 to this one are in the engine's user namespace
+	LastGroup   uint32 // likewise of groups
 	OOMScoreAdj int    // its own, which no container can go below
+}
+
+// check refuses ids that the engine does not have.
+func (o *Own) check(u specs.User) error {
+	if o == nil {
+		return nil
+	}
+	if u.UID > o.LastUser {
+		return fault.New(fault.Invalid, "the user %d is none of the %d ids that this engine, without root, has: see /etc/subuid", u.UID, uint64(o.LastUser)+1)
+	}
+	for _, g := range append([]uint32{u.GID}, u.AdditionalGids...) {
+		if g > o.LastGroup {
+			return fault.New(fault.Invalid, "the group %d is none of the %d ids that this engine, without root, has: see /etc/subgid", g, uint64(o.LastGroup)+1)
+		}
+	}
+	return nil
 }
 
 // Rules are what all containers have in common.

@@ -11,7 +11,21 @@ import (
 )
 
 // bound makes the socket that holds a port.
-func bound(k Key) (*os.File, error) { return sock.Hold(k.Proto, netip.AddrPortFrom(k.IP, k.Port)) }
+func (t *Table) bound(k Key) (*os.File, error) {
+	f, err := sock.Hold(k.Proto, netip.AddrPortFrom(k.IP, k.Port))
+	if err != nil || !t.Listens || k.Proto != "tcp" {
+		return f, err
+	}
+	c, err := f.SyscallConn()
+	if err == nil {
+		err = c.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 1) })
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
 
 func isTaken(err error) bool     { return errors.Is(err, syscall.EADDRINUSE) }
 func isNoAddress(err error) bool { return errors.Is(err, syscall.EADDRNOTAVAIL) }

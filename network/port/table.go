@@ -39,6 +39,11 @@ type Parker interface {
 
 // Table is the reservations of an engine. The zero value is not usable.
 type Table struct {
+	// Listens makes TCP sockets listen although nobody accepts: who looks for listening sockets to lead clients to, as pasta(1) does,
+	// finds them. Lowest is the first port that can be had, 0 for all. Both are set before the first Reserve.
+	Listens bool
+	Lowest  uint16
+
 	parker Parker // nil: sockets are held here
 	log    *slog.Logger
 
@@ -163,6 +168,9 @@ func (t *Table) all(ctx context.Context, h Holder, w Want, p uint16) error {
 }
 
 func (t *Table) key(ctx context.Context, h Holder, k Key) error {
+	if k.Port < t.Lowest {
+		return fault.New(fault.Forbidden, "Bind for %s failed: an engine without root publishes on ports from %d on; as root, sysctl net.ipv4.ip_unprivileged_port_start=%d", netip.AddrPortFrom(k.IP, k.Port), t.Lowest, k.Port)
+	}
 	r := &reservation{holder: h}
 	t.mu.Lock()
 	if by, taken := t.conflict(k); taken {
@@ -192,7 +200,7 @@ func (t *Table) conflict(k Key) (Holder, bool) {
 
 // bind makes the socket of a reservation and parks it.
 func (t *Table) bind(ctx context.Context, k Key, r *reservation) error {
-	f, err := bound(k)
+	f, err := t.bound(k)
 	switch {
 	case isTaken(err):
 		who := program(k)
@@ -225,7 +233,7 @@ func (t *Table) Repark(ctx context.Context) {
 	keys := slices.Collect(maps.Keys(t.held))
 	t.mu.Unlock()
 	for _, k := range keys {
-		f, err := bound(k)
+		f, err := t.bound(k)
 		if err == nil {
 			err = t.parker.Park(ctx, k.parked(), f)
 			f.Close()

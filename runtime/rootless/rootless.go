@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -63,7 +65,7 @@ func Become(ctx context.Context, cfg Config) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	return stay(join(h, append(os.Environ(), Variable+"="+stageInside, cgroupVariable+"="+cfg.Cgroup)))
+	return stay(join(h, append(os.Environ(), Variable+"="+stageInside, cgroupVariable+"="+cfg.Cgroup, portVariable+"="+strconv.Itoa(lowestPort()))))
 }
 
 // lock keeps two engines that are started at once from making two pairs of namespaces.
@@ -222,8 +224,28 @@ const patience = 10 * time.Second
 // Variables that tell the inner process more.
 const (
 	cgroupVariable   = "_BERTH_ROOTLESS_CGROUP"   // Config.Cgroup
+	portVariable     = "_BERTH_ROOTLESS_PORT"     // the first port of the host that ordinary users may bind
 	resolverVariable = "_BERTH_ROOTLESS_RESOLVER" // what takes the place of a resolver on the loopback
 )
 
 // Cgroup is the inner engine's parent cgroup for containers; "" where it has none of its own.
 func Cgroup() string { return os.Getenv(cgroupVariable) }
+
+// LowestPort is the first port that the inner engine can publish outside; 0: all, since this is the machine's engine.
+func LowestPort() uint16 {
+	n, _ := strconv.ParseUint(os.Getenv(portVariable), 10, 16) // ours
+	return uint16(n)
+}
+
+// lowestPort asks the host, see ip_unprivileged_port_start in ip_sysctl.rst.
+func lowestPort() int {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if err != nil {
+		return 1024
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 1024
+	}
+	return n
+}
