@@ -50,9 +50,9 @@ const parts = {
     const stream = await container.attach({ stream: true, stdin: true, stdout: true, stderr: true, hijack: true });
     const c = collected();
     docker.modem.demuxStream(stream, c.stdout, c.stderr);
+    const ended = new Promise((resolve) => stream.on('end', resolve).on('close', resolve));
     await container.start();
     stream.write('one\n');
-    const ended = new Promise((resolve) => stream.on('end', resolve).on('close', resolve));
     stream.end('two\n');
     assert.equal((await container.wait()).StatusCode, 0);
     await ended;
@@ -67,8 +67,9 @@ const parts = {
     const stream = await exec.start({ hijack: true, stdin: true });
     const c = collected();
     docker.modem.demuxStream(stream, c.stdout, c.stderr);
+    const closed = new Promise((resolve) => stream.on('end', resolve).on('close', resolve));
     stream.end('through the pipe\n');
-    await new Promise((resolve) => stream.on('end', resolve).on('close', resolve));
+    await closed;
     assert.deepEqual([c.out(), c.err(), (await exec.inspect()).ExitCode], ['through the pipe\n', 'done\n', 5]);
 
     const tty = await container.exec({ Cmd: ['sh', '-c', 'sleep 0.5; stty size'], AttachStdout: true, Tty: true });
@@ -100,8 +101,10 @@ const parts = {
     const log = collected();
     const stream = await container.attach({ stream: true, stdout: true });
     docker.modem.demuxStream(stream, log.stdout, log.stderr);
+    const read = new Promise((resolve) => stream.on('end', resolve).on('close', resolve));
     await container.start();
-    await new Promise((resolve) => stream.on('end', resolve).on('close', resolve));
+    await read;
+    await container.wait();
     assert.match(log.out(), /"name": "dockerode"/);
     assert.ok((await container.changes()).some((c) => c.Path === '/tmp/a/package.json' && c.Kind === 1));
     const archive = await text(await container.getArchive({ path: '/tmp/a/package.json' }));

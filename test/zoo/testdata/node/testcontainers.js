@@ -53,6 +53,7 @@ const ask = (port, host) => new Promise((resolve, reject) => {
   if (process.argv[2] === 'and-die') {
     console.log('left behind');
     process.kill(process.pid, 'SIGKILL');
+    await new Promise((resolve) => setTimeout(resolve, 60000)); // it does not come to that
   }
   await server.restart();
   const committed = await server.commit({ repo: 'tc-made', tag: 'one', deleteOnExit: true });
