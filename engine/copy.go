@@ -58,7 +58,13 @@ func (e *Engine) view(ctx context.Context, c *entry) (*view, error) {
 			if err == nil {
 				root.Close()
 			}
-			continue // it ended just now
+			// It ended just now, and is about to be known as ended.
+			select {
+			case <-c.endedChan():
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		return e.stoppedView(ctx, c)
 	}
@@ -306,7 +312,7 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string, begin func(Path
 	}
 	e.tell(c, "archive-path", nil)
 	o := archive.WriteOptions{Nanoseconds: true}
-	owners, err := ownersAt(c.record(), v, s.dir)
+	owners, err := e.ownersAt(c.record(), v, s.dir)
 	if err != nil {
 		return err
 	}
@@ -361,7 +367,7 @@ func (e *Engine) CopyTo(ctx context.Context, ref, dir string, r io.Reader, o Cop
 		return err
 	}
 	defer stream.Close()
-	if err := applyAs(ctx, c.record(), v, at, stream, apply); err != nil {
+	if err := e.applyAs(ctx, c.record(), v, at, stream, apply); err != nil {
 		return err
 	}
 	e.tell(c, "extract-to-dir", nil)
