@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -198,6 +197,8 @@ func (v *Volumes) restoreAs(ctx context.Context, t trashed, name string) (bool, 
 		return false, err
 	}
 	defer release()
+	v.taking.Lock()
+	defer v.taking.Unlock()
 	if _, err := v.trashEntry(t.id); err != nil { // restored or deleted meanwhile
 		return false, err
 	}
@@ -240,18 +241,35 @@ func (v *Volumes) DeleteTrashed(_ context.Context, id string) (freed int64, err 
 	}
 	freed = max(0, v.trashedSize(id))
 	gone := gonePrefix + trashPrefix[1:] + id
-	if err := failpoint.Hit("volume/before-empty"); err != nil {
+	if err := v.takeOut(id, gone); err != nil {
 		return 0, err
 	}
-	if err := os.Rename(v.path(trashPrefix+id), v.path(gone)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return 0, fault.Wrap(fault.Internal, err, "delete a volume from the trash")
+	v.sweep(gone)
+	return freed, nil
+}
+
+// takeOut gives an entry the name of something that is being deleted.
+func (v *Volumes) takeOut(id, gone string) error {
+	v.taking.Lock()
+	defer v.taking.Unlock()
+	if _, err := v.trashEntry(id); err != nil { // restored or deleted meanwhile
+		return err
 	}
-	if err := atomicfile.SyncDir(v.cfg.Root); err != nil {
-		return 0, fault.Wrap(fault.Internal, err, "delete a volume from the trash")
+	if err := failpoint.Hit("volume/before-empty"); err != nil {
+		return err
+	}
+	err := os.Rename(v.path(trashPrefix+id), v.path(gone))
+	if errors.Is(err, os.ErrNotExist) { // taken away by somebody else
+		err = nil
+	}
+	if err == nil {
+		err = atomicfile.SyncDir(v.cfg.Root)
+	}
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "delete a volume from the trash")
 	}
 	v.mu.Lock()
 	delete(v.bin, id)
 	v.mu.Unlock()
-	v.sweep(filepath.Base(v.path(gone)))
-	return freed, nil
+	return nil
 }

@@ -63,6 +63,7 @@ type Volumes struct {
 	notes   use.Notes // of all drivers
 	finders []finder
 	turns   turn.Turns
+	taking  sync.Mutex // held while an entry leaves the trash
 	pruning atomic.Bool
 
 	stop    context.CancelFunc // ends what Recovered began
