@@ -161,6 +161,10 @@ func (t *Trash) makeRoom(ctx context.Context) {
 }
 
 func (t *Trash) delete(ctx context.Context, e entry, why string) {
+	same := func(x removal.Trashed) bool { return x.ID == e.ID && x.Expires.Equal(e.Expires) }
+	if !slices.ContainsFunc(e.bin.Trashed(), same) { // restored since it was listed, and perhaps removed anew
+		return
+	}
 	freed, err := e.bin.DeleteTrashed(ctx, e.ID)
 	if err != nil {
 		if !fault.Is(err, fault.NotFound) {

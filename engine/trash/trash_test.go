@@ -121,6 +121,23 @@ func TestTimeAndRoom(t *testing.T) {
 	})
 }
 
+// What was restored and removed again since the list was made has a time of its own.
+func TestRemovedAnew(t *testing.T) {
+	b := &bin{kind: removal.Container}
+	b.add("a", "web", "", 2*time.Hour, time.Hour)
+	tr := Open(Config{Bins: []Bin{&bin{}}})
+	tr.Close()
+	stale := entry{b.items[0], b}
+	b.items = nil
+	b.add("a", "web", "", 0, time.Hour)
+	if tr.delete(t.Context(), stale, "its time is over"); len(b.items) != 1 {
+		t.Error("the new entry went with the old one's time")
+	}
+	if tr.delete(t.Context(), entry{b.items[0], b}, "its time is over"); len(b.items) != 0 {
+		t.Error("it stays")
+	}
+}
+
 // A clock that is set ahead, as on machines without one of their own, takes nobody's time away.
 func TestClockThatLeaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
