@@ -1,11 +1,10 @@
 package mount
 
 import (
-	"runtime"
-
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/process"
 )
 
 // Private runs do in a mount namespace made for it, which sees this process's mounts and whose own mounts nobody else sees. The
@@ -13,9 +12,7 @@ import (
 // own: it must not hand work to other goroutines that use paths. unshare(2), mount_namespaces(7).
 func Private(do func() error) (release func(), err error) {
 	ready, done := make(chan error), make(chan struct{})
-	go func() {
-		// Never unlocked: a thread with another mount namespace must end with this goroutine.
-		runtime.LockOSThread()
+	process.Aside(func() { // a thread with another mount namespace must end with this
 		err := unix.Unshare(unix.CLONE_NEWNS)
 		if err != nil {
 			err = fault.Wrap(kindOf(err), err, "unshare a mount namespace")
@@ -26,7 +23,7 @@ func Private(do func() error) (release func(), err error) {
 		if err == nil {
 			<-done
 		}
-	}()
+	})
 	if err := <-ready; err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/process"
 )
 
 // Create makes a new network namespace, all links down, and bind mounts it on the file path, which must not exist: its
@@ -154,14 +155,13 @@ func List(dir string) (live, dead []string, err error) {
 // cannot go back stays locked, so that the runtime ends it with its goroutine: one is made for the occasion.
 func onThread(enter, f func() error) error {
 	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	process.Aside(func() {
 		err, back := visit(enter, f)
 		if back {
 			runtime.UnlockOSThread()
 		}
 		result <- err
-	}()
+	})
 	return <-result
 }
 

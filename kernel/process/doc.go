@@ -7,4 +7,5 @@
 //
 // The life of a pidfd: Open (or made by clone3) → poll for readability, which is the end → Wait, when it
 // is our child, or GetInfo, when it is not → close. The package starts no process and keeps no table.
+// Aside is for threads that are changed for good.
 package process

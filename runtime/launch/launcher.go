@@ -92,7 +92,7 @@ func NewLauncher(covered bool) (*Launcher, error) {
 	l.covered = make(chan func())
 	ready := make(chan error)
 	for range runtime.NumCPU() {
-		go coveredThread(l.covered, ready)
+		coveredThread(l.covered, ready)
 		if err := <-ready; err != nil {
 			close(l.covered)
 			return nil, fmt.Errorf("prepare a thread with an empty mount namespace: %w", err)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"berth/kernel/process"
 )
 
 // nets keeps a few network namespaces ready while containers start in quick succession, each with the
@@ -43,13 +45,12 @@ func (l *Launcher) KeepNets() error {
 		return err
 	}
 	l.nets = &nets{own: own, ready: make(chan net, readyNets), want: make(chan struct{}, 1)}
-	go l.nets.maker()
+	process.Aside(l.nets.maker)
 	return nil
 }
 
-// maker makes namespaces for launches that follow another within freshNet.
+// maker makes namespaces for launches that follow another within freshNet. After a failure its thread may be in any namespace.
 func (n *nets) maker() {
-	runtime.LockOSThread() // never unlocked: after a failure it may be in any namespace
 	var last time.Time
 	idle := time.NewTimer(freshNet)
 	for {

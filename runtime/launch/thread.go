@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"berth/kernel/process"
 )
 
 // on calls clone on the kind of thread that the Program needs and waits for it.
@@ -17,10 +19,7 @@ func (l *Launcher) on(p *Program, clone func() error) error {
 	done := make(chan error, 1)
 	switch c := &p.Clone; {
 	case c.TimeNS != "":
-		go func() {
-			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-			done <- withTimeNS(c.TimeNS, clone)
-		}()
+		process.Aside(func() { done <- withTimeNS(c.TimeNS, clone) })
 	case c.Covered:
 		if l.covered == nil {
 			return fmt.Errorf("the program wants a covered root, but this launcher keeps no empty mount namespace")
@@ -67,7 +66,7 @@ func (l *Launcher) hasViews() bool {
 func viewThreads() (chan func(), error) {
 	work, ready := make(chan func()), make(chan error)
 	for range runtime.NumCPU() {
-		go placedThread(viewRoot, work, ready)
+		placedThread(viewRoot, work, ready)
 		if err := <-ready; err != nil {
 			close(work)
 			return nil, err
@@ -76,7 +75,7 @@ func viewThreads() (chan func(), error) {
 	return work, nil
 }
 
-// coveredThread serves work on a thread whose mount namespace holds nothing but an empty read-only
+// coveredThread has work served on a thread whose mount namespace holds nothing but an empty read-only
 // root. A child cloned from it copies one mount instead of all of the host's, covers that one with
 // the container's root, and needs neither pivot_root, which walks every thread of the host, nor the
 // unmounting of an old root.
@@ -84,17 +83,18 @@ func coveredThread(work <-chan func(), ready chan<- error) {
 	placedThread(func() error { return emptyRoot() }, work, ready)
 }
 
-// placedThread serves work on a thread that has taken its place.
+// placedThread has work served on a thread that has taken its place; whether it could comes through ready.
 func placedThread(place func() error, work <-chan func(), ready chan<- error) {
-	runtime.LockOSThread() // never unlocked
-	if err := place(); err != nil {
-		ready <- err
-		return
-	}
-	ready <- nil
-	for f := range work {
-		f()
-	}
+	process.Aside(func() {
+		if err := place(); err != nil {
+			ready <- err
+			return
+		}
+		ready <- nil
+		for f := range work {
+			f()
+		}
+	})
 }
 
 // viewRoot makes the calling thread's root empty but for proc and sysfs.
