@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 
 	"berth/base/checkup"
 	"berth/base/fault"
@@ -43,7 +42,7 @@ func (e *Engine) CheckStore(ctx context.Context, repair bool) checkup.Room {
 	}
 	for _, name := range strays {
 		d := checkup.Damage{Subject: filepath.Join("containers", name), What: "it belongs to no container", Repair: "deleted"}
-		if !strings.HasPrefix(name, ".") { // not of our making: somebody may want it
+		if !store.Ours(name) {
 			d.Repair, d.Advice = "", "it is nothing of the engine's: move it away"
 			room.Found(d, nil)
 			continue
@@ -78,7 +77,7 @@ func (e *Engine) checkRecord(room *checkup.Room, f store.Found, repair bool) {
 	path := filepath.Join("containers", f.ID, "container.json")
 	c := e.index.get(f.ID)
 	if c == nil {
-		if errors.Is(f.Err, fs.ErrNotExist) || f.Err == nil {
+		if errors.Is(f.Err, fs.ErrNotExist) && !e.store.Left(f.ID) || f.Err == nil {
 			return // it is being created, or was removed meanwhile
 		}
 		room.Found(checkup.Damage{Subject: path, What: "the record cannot be read, and the engine does not know this container: " + f.Err.Error(),
@@ -157,7 +156,16 @@ func (e *Engine) checkJournals(room *checkup.Room, repair bool) (lines int) {
 			for _, c := range e.index.all() {
 				all[c.id] = c.standing()
 			}
-			return e.store.Renew(all)
+			if err := e.store.Renew(all); err != nil {
+				return err
+			}
+			var errs []error
+			for _, c := range e.index.all() {
+				if c.standing() != all[c.id] { // it was changed, and noted, in between: once more
+					errs = append(errs, c.change(func(*store.Standing) error { return nil }))
+				}
+			}
+			return errors.Join(errs...)
 		}))
 	}
 	return lines

@@ -97,24 +97,27 @@ func (s *Store) LookAtJournals() []JournalState {
 // Renew writes both journals anew: the standings that the engine has in memory, and the execs that the journals tell.
 func (s *Store) Renew(standings map[string]Standing) error {
 	ls := newLines()
-	if old, err := readJournals(s.log, s.now.path); err == nil {
+	if old, err := readJournals(s.log, s.now.path, s.disk.path); err == nil {
 		ls.execs = old.execs
+		for cid := range s.left {
+			if l := old.standings[cid]; l != nil {
+				ls.put(*l)
+			}
+		}
 	}
-	var errs []error
 	for cid, at := range standings {
-		text, err := encode(line{ID: cid, Boot: s.boot, Standing: &at})
-		var l line
-		if err == nil {
-			err = json.Unmarshal(text, &l)
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		ls.put(l)
+		ls.put(line{ID: cid, Boot: s.boot, Time: s.stamp.next(), Standing: &at})
 	}
-	errs = append(errs, s.now.rewrite(ls, false), s.disk.rewrite(ls, true))
-	return fault.Wrap(fault.Internal, errors.Join(errs...), "writing the journals anew")
+	err := errors.Join(s.now.rewrite(ls, false), s.disk.rewrite(ls, true))
+	return fault.Wrap(fault.Internal, err, "writing the journals anew")
+}
+
+// Left reports whether a container could not be loaded, as its record was damaged or missing, and is left as it is for that.
+func (s *Store) Left(cid string) bool { return s.left[cid] }
+
+// Ours reports whether a stray is a left-over of this package: anything else somebody may want.
+func Ours(stray string) bool {
+	return strings.HasPrefix(stray, gonePrefix) || strings.HasPrefix(stray, ".tmp-")
 }
 
 // RemoveStray deletes what Look named a stray.

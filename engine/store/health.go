@@ -12,7 +12,7 @@ func (s *Store) SetHealth(cid string, at Standing) error {
 		return s.SetStanding(cid, at)
 	}
 	at.State.Health = shortened(at.State.Health)
-	l, err := encode(line{ID: cid, Boot: s.boot, Standing: &at})
+	l, err := encode(line{ID: cid, Boot: s.boot, Time: s.stamp.next(), Standing: &at})
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ type Exec struct {
 	ExitCode  *int               `json:"exit,omitempty"`
 }
 
-// line is one entry of a journal. Time orders the entries of two journals.
+// line is one entry of a journal. Time orders the entries, also those of two journals; see stamps.
 type line struct {
 	ID       string    `json:"id"`
 	Boot     string    `json:"boot"`
@@ -67,24 +67,36 @@ func (ls lines) put(l line) {
 	}
 }
 
-// keep drops what belongs to no record.
-func (ls lines) keep(records map[string]*container.Record) {
-	for cid := range ls.standings {
-		if records[cid] == nil {
-			delete(ls.standings, cid)
+// keep drops what belongs to no container that is known.
+func (ls lines) keep(known func(cid string) bool) {
+	maps.DeleteFunc(ls.standings, func(cid string, _ *line) bool { return !known(cid) })
+	maps.DeleteFunc(ls.execs, func(_ string, l *line) bool { return !known(l.Exec.Container) })
+}
+
+// stamps are the times of lines. Each is later than all before it, also where somebody sets the machine's clock back: otherwise an older
+// line would hold, and a container that was stopped would be one that runs.
+type stamps struct{ last atomic.Int64 } // nanoseconds since 1970
+
+func (s *stamps) next() time.Time {
+	for {
+		last := s.last.Load()
+		now := max(time.Now().UnixNano(), last+1)
+		if s.last.CompareAndSwap(last, now) {
+			return time.Unix(0, now)
 		}
 	}
-	for eid, l := range ls.execs {
-		if records[l.Exec.Container] == nil {
-			delete(ls.execs, eid)
+}
+
+// after lets all stamps to come be later than what was read.
+func (s *stamps) after(ls lines) {
+	for _, m := range []map[string]*line{ls.standings, ls.execs} {
+		for _, l := range m {
+			s.last.Store(max(s.last.Load(), l.Time.UnixNano()))
 		}
 	}
 }
 
 func encode(l line) ([]byte, error) {
-	if l.Time.IsZero() {
-		l.Time = time.Now()
-	}
 	b, err := json.Marshal(l)
 	return append(b, '\n'), fault.Wrap(fault.Internal, err, "encoding the standing of %s", l.ID)
 }

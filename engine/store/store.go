@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,9 @@ type Store struct {
 	late *behind
 	gone sync.Map // ids of containers removed since the last compaction
 	log  *slog.Logger
+
+	left  map[string]bool // containers that could not be loaded and are left as they are; not changed after Open
+	stamp stamps
 }
 
 // execKept is how long an ended exec is remembered, so that a client may still ask for its exit code.
@@ -68,9 +72,11 @@ type Loaded struct {
 }
 
 // Open reads everything. boot is the kernel's boot id. half lists ids of which there is a directory but no record: creations that a
-// crash cut off, to be swept by the caller, who knows what else belongs to them. A record that cannot be read is left alone and logged.
+// crash cut off, to be swept by the caller, who knows what else belongs to them. A record that cannot be read is left alone and logged,
+// and so is one that is missing although a journal tells where its container stood: only damage does that, and what the container wrote
+// may be all that is left of it.
 func Open(dataRoot, execRoot, boot string, log *slog.Logger) (s *Store, all []Loaded, half []string, err error) {
-	s = &Store{dir: filepath.Join(dataRoot, "containers"), boot: boot, log: log}
+	s = &Store{dir: filepath.Join(dataRoot, "containers"), boot: boot, log: log, left: map[string]bool{}}
 	if err := os.MkdirAll(s.dir, 0o710); err != nil {
 		return nil, nil, nil, fault.Wrap(fault.Internal, err, "making the containers' directory")
 	}
@@ -83,7 +89,16 @@ func Open(dataRoot, execRoot, boot string, log *slog.Logger) (s *Store, all []Lo
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	lines.keep(records)
+	half = slices.DeleteFunc(half, func(cid string) bool {
+		if lines.standings[cid] == nil {
+			return false
+		}
+		s.log.Error("the record of a container is missing; what there is of it is left as it is", "container", cid)
+		s.left[cid] = true
+		return true
+	})
+	lines.keep(func(cid string) bool { return records[cid] != nil || s.left[cid] })
+	s.stamp.after(lines)
 	if s.now, err = newJournal(nowPath, lines, false, log); err != nil {
 		return nil, nil, nil, err
 	}
@@ -186,7 +201,7 @@ func (s *Store) Abandon(cid string) error {
 
 // SetStanding notes where a container stands. It is there after a crash of the engine at once, after one of the machine within a second.
 func (s *Store) SetStanding(cid string, at Standing) error {
-	l, err := encode(line{ID: cid, Boot: s.boot, Standing: &at})
+	l, err := encode(line{ID: cid, Boot: s.boot, Time: s.stamp.next(), Standing: &at})
 	if err != nil {
 		return err
 	}
@@ -202,7 +217,7 @@ func (s *Store) Flush() error { return s.late.flush() }
 
 // SetExec notes an exec, for this boot only.
 func (s *Store) SetExec(e Exec) error {
-	l, err := encode(line{ID: e.ID, Boot: s.boot, Exec: &e})
+	l, err := encode(line{ID: e.ID, Boot: s.boot, Time: s.stamp.next(), Exec: &e})
 	if err != nil {
 		return err
 	}
@@ -260,6 +275,7 @@ func (s *Store) readRecords() (map[string]*container.Record, []string, error) {
 		}
 		if err != nil {
 			s.log.Error("a container cannot be loaded and is left as it is", "container", name, "error", err)
+			s.left[name] = true
 			continue
 		}
 		records[name] = r

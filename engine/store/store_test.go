@@ -159,6 +159,77 @@ func TestHalfCreatedAndUnreadable(t *testing.T) {
 	}
 }
 
+// A container whose record has gone is not a creation that was cut off: nothing of it is swept, at no start, and when the record is put
+// back it stands where it stood.
+func TestRecordIsLost(t *testing.T) {
+	for _, damage := range []func(path string) error{os.Remove, func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) }} {
+		dirs := newRoots(t)
+		s, _, _ := dirs.open(t, "b")
+		a, other := add(t, s), add(t, s)
+		s.SetStanding(a.ID, running(7))
+		s.SetStanding(other.ID, running(8))
+		s.Close()
+		path := filepath.Join(s.Dir(a.ID), recordFile)
+		text, _ := os.ReadFile(path)
+		if err := damage(path); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			s, all, half := dirs.open(t, "b")
+			if len(all) != 1 || len(half) != 0 || !s.Left(a.ID) || s.Left(other.ID) {
+				t.Fatalf("%v, half %v", all, half)
+			}
+			if err := s.Renew(map[string]Standing{other.ID: running(8)}); err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+		}
+		os.WriteFile(path, text, 0o600)
+		s, all, _ := dirs.open(t, "b")
+		if len(all) != 2 || all[a.ID].Standing != running(7) || all[other.ID].Standing != running(8) {
+			t.Errorf("%+v", all)
+		}
+		s.Close()
+	}
+}
+
+// The machine's clock is set back: what was noted last holds all the same.
+func TestClockIsSetBack(t *testing.T) {
+	dirs := newRoots(t)
+	s, _, _ := dirs.open(t, "b")
+	a := add(t, s)
+	s.stamp.last.Store(time.Now().Add(time.Hour).UnixNano()) // as if it was noted an hour from now
+	for _, pid := range []int{1, 2} {
+		if err := s.SetStanding(a.ID, running(pid)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for pid := 3; pid < 5; pid++ {
+		os.RemoveAll(dirs.exec) // a reboot, after which the clock is right again
+		os.Mkdir(dirs.exec, 0o700)
+		s, all, _ := dirs.open(t, fmt.Sprint("b", pid))
+		if got := all[a.ID].Standing; got != running(pid-1) {
+			t.Errorf("%+v", got)
+		}
+		s.SetStanding(a.ID, running(pid))
+		s.Flush()
+	}
+	if _, all, _ := dirs.open(t, "b"); all[a.ID].Standing != running(4) {
+		t.Errorf("%+v", all[a.ID].Standing)
+	}
+}
+
+func TestStraysOfOthers(t *testing.T) {
+	for name, ours := range map[string]bool{".gone-x": true, ".tmp-x-1": true, ".snapshots": false, "notes": false, ".zfs": false} {
+		if Ours(name) != ours {
+			t.Errorf("%s: %v", name, !ours)
+		}
+	}
+}
+
 func TestTornAndForeignLines(t *testing.T) {
 	dirs := newRoots(t)
 	s, _, _ := dirs.open(t, "b")
@@ -214,7 +285,7 @@ func FuzzJournal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ls := newLines()
 		readJournal(b, ls)
-		ls.keep(map[string]*container.Record{})
+		ls.keep(func(string) bool { return false })
 		if len(ls.standings)+len(ls.execs) != 0 {
 			t.Error("kept what belongs to no record")
 		}
