@@ -109,7 +109,7 @@ func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.San
 	if ownsUserns(r) {
 		in.UserPath = sandbox.Key // the user namespace that owns the network's; see compile
 	}
-	in.CanMap = e.canMap
+	in.CanMap = e.mappable(r, paths)
 	etc := e.etcOf(r.ID)
 	for _, j := range joins(&in) {
 		donor, err := e.donor(j.ref, j.what)

@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -255,6 +256,47 @@ func (e *Engine) canMap(name string) bool {
 	return e.userns.can[st.Dev]
 }
 
+// mappable is canMap for what a run mounts: a volume that shows the host's owners is not mapped.
+func (e *Engine) mappable(r *container.Record, paths sources) func(path string) bool {
+	if r.IDMap == nil {
+		return e.canMap
+	}
+	host := map[string]bool{}
+	for _, m := range r.AllMounts() {
+		if m.Type == "volume" && e.hostOwned(&m) {
+			host[paths[m.Target]] = true
+		}
+	}
+	return func(path string) bool { return !host[path] && e.canMap(path) }
+}
+
+// hostOwned says whether a mount shows a container in a user namespace the host's owners. Binds do, as in Docker, unless it is asked
+// otherwise; so do volumes that are nothing but a bind: shown through the mapping, others than the engine could reach the set-uid programs
+// that the container's root makes there as the host's.
+func (e *Engine) hostOwned(m *container.Mount) bool {
+	switch {
+	case m.Type == "bind":
+		return !m.IDMap
+	case m.Type != "volume" || m.Driver != "local" || e.volumes == nil:
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), volumePatience)
+	defer cancel()
+	v, err := e.volumes.Get(ctx, m.Source)
+	if err != nil {
+		return true // gone, for instance: the stricter of the two
+	}
+	for o := range strings.SplitSeq(v.Options["o"], ",") {
+		if o = strings.TrimSpace(o); o == "bind" || o == "rbind" {
+			return true
+		}
+	}
+	return false
+}
+
+// volumePatience bounds a question about a local volume, which nobody but this process answers.
+const volumePatience = 5 * time.Second
+
 // withMapping calls do with what shows layers as a container sees them; nil for one without a mapping.
 func withMapping(r *container.Record, do func(*overlay.Mapping) error) error {
 	if r.IDMap == nil {
@@ -275,7 +317,7 @@ func withMapping(r *container.Record, do func(*overlay.Mapping) error) error {
 // ownersAt gives the mapping between the ids that a view shows at a place and those of the container; nil where they
 // are the same. A running container's files show what it is on the host. Those of one that does not run are shown as they
 // are stored, which is as it has them inside, unless they are the host's own.
-func ownersAt(r *container.Record, v *view, at *tree.Dir) (*idmap.Pair, error) {
+func (e *Engine) ownersAt(r *container.Record, v *view, at *tree.Dir) (*idmap.Pair, error) {
 	if r.IDMap == nil || v.live {
 		return r.IDMap, nil
 	}
@@ -283,15 +325,15 @@ func ownersAt(r *container.Record, v *view, at *tree.Dir) (*idmap.Pair, error) {
 	if err != nil {
 		return nil, fault.In(err, "copy")
 	}
-	if m := mountAt(r, path.Join("/", real)); m != nil && m.Type == "bind" && !m.IDMap {
+	if m := mountAt(r, path.Join("/", real)); m != nil && e.hostOwned(m) {
 		return r.IDMap, nil
 	}
 	return nil, nil
 }
 
 // applyAs unpacks an archive with a container's ids into one of its directories.
-func applyAs(ctx context.Context, r *container.Record, v *view, at *tree.Dir, src tarstream.Source, o archive.ApplyOptions) error {
-	owners, err := ownersAt(r, v, at)
+func (e *Engine) applyAs(ctx context.Context, r *container.Record, v *view, at *tree.Dir, src tarstream.Source, o archive.ApplyOptions) error {
+	owners, err := e.ownersAt(r, v, at)
 	if err != nil {
 		return err
 	}
