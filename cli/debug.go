@@ -43,6 +43,9 @@ func newDebug(d *command.DockerCli) *cobra.Command {
 			if !c.Container.State.Running || c.Container.State.Restarting {
 				return fault.New(fault.Conflict, "container %s is not running: there are no namespaces to join. berth explain %[1]s says why it ended; berth cp and berth export give its files; berth commit makes an image of them to run a shell in", args[0])
 			}
+			if mode := c.Container.HostConfig.PidMode; mode.IsContainer() {
+				fmt.Fprintf(d.Err(), "berth debug: %s shares the processes of another container: the files at %s are that one's (%.12s)\n", args[0], targetRoot, mode.Container())
+			}
 			run := tree.Only(d, "run")
 			extend(run, d)
 			run.SetArgs(toolbox(&c.Container, image, user, d.In().IsTerminal() && d.Out().IsTerminal(), args[1:]))

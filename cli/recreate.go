@@ -81,6 +81,7 @@ type recreation struct {
 	is     runline.Line
 	name   string // of both
 	parked string // the old one's meanwhile
+	made   string // id of the new one; "" there is none
 	dir    string // of a file that the command line wants; "" none
 }
 
@@ -266,7 +267,7 @@ func (r *recreation) steps() []move {
 			return r.rename(ctx, r.parked)
 		}, undo: func(ctx context.Context) error { return r.rename(ctx, r.name) }},
 		{what: "create " + r.name, do: r.create, undo: func(ctx context.Context) error {
-			_, err := r.api.ContainerRemove(ctx, r.name, client.ContainerRemoveOptions{Force: true})
+			_, err := r.api.ContainerRemove(ctx, r.made, client.ContainerRemoveOptions{Force: true})
 			return err
 		}},
 		{what: "stop " + r.parked, skip: !running, do: func(ctx context.Context) error {
@@ -277,7 +278,7 @@ func (r *recreation) steps() []move {
 			return err
 		}},
 		{what: "start " + r.name + ", and see that it goes on", skip: !running, do: func(ctx context.Context) error {
-			if _, err := r.api.ContainerStart(ctx, r.name, client.ContainerStartOptions{}); err != nil {
+			if _, err := r.api.ContainerStart(ctx, r.made, client.ContainerStartOptions{}); err != nil {
 				return err
 			}
 			return r.watch(ctx)
@@ -323,8 +324,7 @@ func (r *recreation) putBack(ctx context.Context, steps []move, why error, progr
 	if len(steps) == 1 { // it was not renamed
 		return why
 	}
-	var none notMade
-	if !errors.As(why, &none) {
+	if r.made != "" {
 		errs = append(errs, steps[1].undo(ctx))
 	}
 	errs = append(errs, steps[0].undo(ctx))
@@ -336,12 +336,6 @@ func (r *recreation) putBack(ctx context.Context, steps []move, why error, progr
 	}
 	return fault.In(why, "recreating %s failed; the old container is back", r.name)
 }
-
-// notMade marks a creation that failed: there is nothing to be removed.
-type notMade struct{ error }
-
-// Unwrap gives why.
-func (n notMade) Unwrap() error { return n.error }
 
 // create makes the new container with docker's own create. What no flag can say is taken over from the old one.
 func (r *recreation) create(ctx context.Context) error {
@@ -355,17 +349,16 @@ func (r *recreation) create(ctx context.Context) error {
 	extendUserns(c)
 	c.SetArgs(r.is.Words())
 	c.SilenceUsage, c.SilenceErrors = true, true
-	if err := c.ExecuteContext(ctx); err != nil {
-		return notMade{err}
-	}
-	return nil
+	err := c.ExecuteContext(ctx)
+	r.made = api.made
+	return err
 }
 
 // watch sees that the new container goes on.
 func (r *recreation) watch(ctx context.Context) error {
 	began := time.Now()
 	for {
-		c, err := r.api.ContainerInspect(ctx, r.name, client.ContainerInspectOptions{})
+		c, err := r.api.ContainerInspect(ctx, r.made, client.ContainerInspectOptions{})
 		if err != nil {
 			return err
 		}
@@ -421,6 +414,7 @@ type creating struct {
 	old   *container.InspectResponse
 	flags map[string]bool // that were given anew
 	same  bool            // so is the command
+	made  string          // id of what was made
 }
 
 // ContainerCreate completes the request.
@@ -433,5 +427,7 @@ func (c *creating) ContainerCreate(ctx context.Context, o client.ContainerCreate
 	if h := o.Config.Healthcheck; h != nil && !c.flags["health-cmd"] && len(h.Test) > 0 && was.Healthcheck != nil && h.Test[0] == "CMD-SHELL" {
 		h.Test = was.Healthcheck.Test
 	}
-	return c.APIClient.ContainerCreate(ctx, o)
+	made, err := c.APIClient.ContainerCreate(ctx, o)
+	c.made = made.ID
+	return made, err
 }

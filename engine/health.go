@@ -234,7 +234,7 @@ func (e *Engine) waitForEnd(ended <-chan struct{}, patience time.Duration) bool 
 // because the run is over.
 func (e *Engine) dialerOf(c *entry, i *container.Info) health.Dial {
 	return func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-		if i.Spec.Network.Mode == "host" {
+		if i.Spec.Network.Name() == "host" {
 			return netns.Dial(ctx, nil, to)
 		}
 		ns, err := netns.OfProcess(i.State.Pid)

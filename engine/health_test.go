@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -403,5 +405,25 @@ func TestProbesAtOnce(t *testing.T) {
 	w.execs.mu.Unlock()
 	if n > 20 {
 		t.Errorf("%d execs are remembered", n)
+	}
+}
+
+// A container without any network is not asked over the host's, whatever network it names beside that.
+func TestProbesStayInside(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	to := netip.MustParseAddrPort(l.Addr().String())
+	for disabled, want := range map[bool]bool{true: false, false: true} {
+		i := &container.Info{Spec: &container.Spec{Network: container.Network{Mode: "host", Disabled: disabled}}} // without a process: there is no namespace of its own
+		conn, err := (&Engine{}).dialerOf(nil, i)(t.Context(), to)
+		if err == nil {
+			conn.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("network disabled: %v: %v", disabled, err)
+		}
 	}
 }
