@@ -3,7 +3,6 @@ package image
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"berth/base/atomicfile"
 	"berth/base/fault"
 )
 
@@ -87,10 +87,13 @@ func openSafely(path string) (db *bolt.DB, err error) {
 		}
 	}()
 	if err := checkPages(path); err != nil {
+		if ofTheMachine(err) {
+			return nil, fault.Wrap(fault.Internal, err, "reading %s", path)
+		}
 		return nil, fmt.Errorf("%w: %s: %w", errDamaged, path, err)
 	}
 	if db, err = openDB(path); err != nil {
-		if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Invalid) || errors.Is(err, fs.ErrPermission) || isFull(err) {
+		if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Invalid) || ofTheMachine(err) {
 			return nil, err // in use, of a newer version, or no matter of its content
 		}
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
@@ -120,7 +123,7 @@ func openSafely(path string) (db *bolt.DB, err error) {
 	return db, nil
 }
 
-// keepCopy replaces the copy by the database as it is. It need not outlast a power cut: it is for another day.
+// keepCopy replaces the copy by the database as it is.
 func keepCopy(db *bolt.DB, old string, log *slog.Logger) {
 	if err := copyTo(db, old); err != nil {
 		log.Warn("no copy of the database of images is kept", "error", err)
@@ -131,6 +134,9 @@ func copyTo(db *bolt.DB, path string) error {
 	tmp := path + ".new"
 	err := db.View(func(tx *bolt.Tx) error { return tx.CopyFile(tmp, 0o600) })
 	if err == nil {
+		err = syncFile(tmp) // or a power cut could leave an empty one where a whole one was
+	}
+	if err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
@@ -139,10 +145,23 @@ func copyTo(db *bolt.DB, path string) error {
 	return err
 }
 
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(atomicfile.Sync(f), f.Close())
+}
+
 // setAside lists damaged databases that lie beside. While there are any, nothing is swept.
 func (s *Store) setAside() []string {
 	names, _ := filepath.Glob(filepath.Join(s.cfg.Root, dbSetAside+"*"))
 	return names
 }
 
-func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+// ofTheMachine tells errors that say nothing about a file's content: no room, no right, no memory, no descriptor. A file that cannot be read
+// where it lies on the disk (EIO) or that the file system itself finds broken is damaged.
+func ofTheMachine(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && errno != syscall.EIO && errno != syscall.EUCLEAN && errno != syscall.EBADMSG
+}

@@ -1,10 +1,14 @@
 package image
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
@@ -75,6 +79,37 @@ func TestDamagedDatabase(t *testing.T) {
 				t.Errorf("after the repair: %+v %v", found.Damages, err)
 			}
 		})
+	}
+}
+
+// A database that cannot be opened for a reason of the machine's is not damaged: nothing is set aside, and the next start has it.
+func TestDatabaseOutOfReach(t *testing.T) {
+	h := open(t)
+	h.load(makeSample(t, nil, tarOf(t, "a", "1")).dockerArchive(t, "one:1"))
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.Store = nil
+	path := filepath.Join(h.root, "images.db")
+	if err := errorsJoin(os.Rename(path, path+".there"), os.Symlink("images.db", path)); err != nil {
+		t.Fatal(err)
+	}
+	if db, err := openOrRescue(h.root, slog.New(slog.DiscardHandler)); err == nil || errors.Is(err, errDamaged) {
+		db.Close()
+		t.Errorf("a link to itself was opened: %v", err)
+	}
+	if aside, _ := filepath.Glob(filepath.Join(h.root, dbSetAside+"*")); len(aside) > 0 {
+		t.Errorf("set aside: %v", aside)
+	}
+	os.Rename(path+".there", path)
+	h.reopen()
+	if _, err := h.Resolve("one:1"); err != nil {
+		t.Error(err)
+	}
+	for err, machine := range map[error]bool{syscall.ENOMEM: true, syscall.EMFILE: true, fs.ErrPermission: false, &fs.PathError{Err: syscall.EACCES}: true, syscall.ENOSPC: true, syscall.EIO: false, syscall.EUCLEAN: false, errDamaged: false} {
+		if ofTheMachine(err) != machine {
+			t.Errorf("%v: %v", err, !machine)
+		}
 	}
 }
 
