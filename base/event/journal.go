@@ -502,6 +502,7 @@ type cursor struct {
 	file  *os.File
 	first uint64 // of the segment that is open
 	at    int64  // bytes of it that were read
+	tried int64  // at, when what follows was last looked for
 	r     *bufio.Reader
 	held  *numbered // read already, and to be given next
 	since time.Time // what is older is passed over; zero: nothing
@@ -602,7 +603,7 @@ func (c *cursor) use(s segment) bool {
 		return false // deleted meanwhile
 	}
 	c.close()
-	c.file, c.first, c.at = f, s.first, int64(len(segmentHeader))
+	c.file, c.first, c.at, c.tried = f, s.first, int64(len(segmentHeader)), 0
 	c.r = bufio.NewReaderSize(io.NewSectionReader(f, c.at, s.size-c.at), 32<<10)
 	return true
 }
@@ -622,7 +623,8 @@ func (c *cursor) further(from uint64) bool {
 	}
 	c.j.mu.Unlock()
 	switch {
-	case size > c.at:
+	case size > c.at && c.tried != c.at: // a file that is shorter than it should be has nothing there, also the second time
+		c.tried = c.at
 		c.r.Reset(io.NewSectionReader(c.file, c.at, size-c.at))
 		return true
 	case next != nil:

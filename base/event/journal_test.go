@@ -336,3 +336,36 @@ func TestLongEvent(t *testing.T) {
 		b = openBus(t, dir, JournalOptions{})
 	}
 }
+
+// A segment that became shorter, by a repair or by somebody's hand, is read as far as it goes.
+func TestShorterSegment(t *testing.T) {
+	dir := t.TempDir()
+	b := openBus(t, dir, JournalOptions{MaxBytes: 4 * MinJournal})
+	for range 2000 {
+		b.Publish(Event{Action: "event"})
+	}
+	b.journal.waitWritten(t)
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) < 3 {
+		t.Fatal(entries, err)
+	}
+	first := filepath.Join(dir, entries[0].Name())
+	text, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(text), "\n")
+	if err := os.WriteFile(first, []byte(strings.Join(lines[:len(lines)-3], "")), 0o600); err != nil { // two of them are gone
+		t.Fatal(err)
+	}
+	done := make(chan int, 1)
+	go func() {
+		list, lost := all(t, b, time.Unix(1, 0))
+		done <- len(list) - lost
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("reading does not end")
+	}
+}
