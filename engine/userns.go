@@ -29,7 +29,13 @@ type usernses struct {
 	pool *userns.Pool
 
 	mu  sync.Mutex
-	can map[uint64]bool // by device: whether its file system can be id-mapped
+	can map[fileSystem]bool // whether it can be id-mapped
+}
+
+// fileSystem names one. Numbers of devices that are none (tmpfs, NFS) come again, for another one in the end.
+type fileSystem struct {
+	dev  uint64
+	kind int64
 }
 
 func (e *Engine) openUserns() {
@@ -232,12 +238,17 @@ func (e *Engine) canMap(name string) bool {
 		name = path.Dir(name)
 		err = unix.Stat(name, &st)
 	}
+	var sf unix.Statfs_t
+	if err == nil {
+		err = unix.Statfs(name, &sf)
+	}
 	if err != nil {
 		return false
 	}
 	e.userns.mu.Lock()
 	defer e.userns.mu.Unlock()
-	if can, known := e.userns.can[st.Dev]; known {
+	fs := fileSystem{st.Dev, int64(sf.Type)}
+	if can, known := e.userns.can[fs]; known {
 		return can
 	}
 	m := idmap.Map{{Inside: 0, Outside: userns.DefaultSize, Size: 1}} // any will do
@@ -247,13 +258,18 @@ func (e *Engine) canMap(name string) bool {
 	}
 	defer unix.Close(ns)
 	if e.userns.can == nil {
-		e.userns.can = map[uint64]bool{}
+		e.userns.can = map[fileSystem]bool{}
 	}
-	e.userns.can[st.Dev] = overlay.Mappable(name, ns)
-	if !e.userns.can[st.Dev] {
+	can, err := overlay.Mappable(name, ns)
+	if err != nil { // it is asked again
+		e.log.Warn("it cannot be told whether files can be id-mapped", "path", name, "error", err)
+		return false
+	}
+	e.userns.can[fs] = can
+	if !can {
 		e.log.Warn("files cannot be id-mapped: containers in user namespaces see the host's owners", "path", name)
 	}
-	return e.userns.can[st.Dev]
+	return can
 }
 
 // mappable is canMap for what a run mounts: a volume that shows the host's owners is not mapped.

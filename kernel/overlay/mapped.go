@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,16 +144,22 @@ func (m *Mapping) Clone(dir string) (int, error) {
 	return tree, nil
 }
 
-// Mappable says whether the file system that a path is on can be id-mapped, by trying. ns is as in Mapping.
-func Mappable(path string, ns int) bool {
+// Mappable says whether the file system that a path is on can be id-mapped, by trying. ns is as in Mapping. An error says nothing about the
+// file system: another time may give another answer.
+func Mappable(path string, ns int) (bool, error) {
 	if _, err := os.Stat(path); err != nil {
-		return false
+		return false, fault.Wrap(fault.KindOf(err), err, "id-map %s", path)
 	}
 	m := Mapping{NS: ns}
 	fd, err := m.Clone(path)
+	for _, passing := range [...]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOSPC, unix.EINTR} {
+		if errors.Is(err, passing) {
+			return false, err
+		}
+	}
 	if err != nil {
-		return false
+		return false, nil
 	}
 	unix.Close(fd)
-	return true
+	return true, nil
 }
