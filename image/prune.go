@@ -28,15 +28,11 @@ type PruneReport struct {
 // dangling=false all that no container uses. Further filters: until, label, label!. It changes nothing. Each item is one reference, and
 // with an image's last one the image; Look is the image's id and names.
 func (s *Store) PlanPrune(f Filters) (*words.Plan, error) {
-	return s.planPrune(f, nil)
+	return s.PlanPruneWithout(f, nil)
 }
 
 // PlanPruneWithout is PlanPrune as if some containers were gone.
 func (s *Store) PlanPruneWithout(f Filters, gone func(containerID string) bool) (*words.Plan, error) {
-	return s.planPrune(f, gone)
-}
-
-func (s *Store) planPrune(f Filters, gone func(string) bool) (*words.Plan, error) {
 	now := time.Now()
 	sel, err := readPrune(f, now)
 	if err != nil {

@@ -15,7 +15,6 @@ const (
 	Image     = "image"
 	Network   = "network"
 	Volume    = "volume"
-	Cache     = "build cache"
 )
 
 // Item is one thing in a plan.
