@@ -64,7 +64,7 @@ func systemCheck(ctx context.Context, d *command.DockerCli, f checkFlags) error 
 		return imageFsck(ctx, d, "berth system check --images", f.repair)
 	}
 	wanted := f.store || f.json || f.repair
-	if !wanted && d.DockerEndpoint().Host == "unix://"+daemon.Socket && daemon.Absent() {
+	if !wanted && d.DockerEndpoint().Host == "unix://"+daemon.Socket() && daemon.Absent() {
 		return nil
 	}
 	if _, err := d.Client().Ping(ctx, client.PingOptions{}); err != nil {

@@ -60,7 +60,7 @@ func locate(d *command.DockerCli, opts *cliflags.ClientOptions, mayStart bool, i
 	from := namedBy(opts, os.Getenv, d.CurrentContext())
 	if from == byDefault && runtime.GOOS != "windows" {
 		// docker/cli reads the options again when the client is first used.
-		opts.Hosts = []string{"unix://" + daemon.Socket}
+		opts.Hosts = []string{"unix://" + daemon.Socket()}
 		if !mayStart {
 			return from, nil
 		}
@@ -71,16 +71,16 @@ func locate(d *command.DockerCli, opts *cliflags.ClientOptions, mayStart bool, i
 
 // dialDefault connects to the default socket, and starts an engine there when none listens.
 func dialDefault(d *command.DockerCli) func(context.Context, string, string) (net.Conn, error) {
-	starter := daemon.NewStarter(d.Err())
+	starter, socket := daemon.NewStarter(d.Err()), daemon.Socket()
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "unix", daemon.Socket)
+		conn, err := dialer.DialContext(ctx, "unix", socket)
 		if err == nil || !starter.Wanted(err) {
 			return conn, err
 		}
 		if err := starter.Start(); err != nil {
 			return nil, err
 		}
-		return dialer.DialContext(context.WithoutCancel(ctx), "unix", daemon.Socket)
+		return dialer.DialContext(context.WithoutCancel(ctx), "unix", socket)
 	}
 }

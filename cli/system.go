@@ -23,8 +23,8 @@ func newShutdown(d *command.DockerCli) *cobra.Command {
 			"or killing the engine alone (systemctl stop berth, kill) leaves containers running: this ends them too.",
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if d.DockerEndpoint().Host == "unix://"+daemon.Socket && daemon.Absent() {
-				fmt.Fprintf(d.Err(), "berth: no engine listens on %s\n", daemon.Socket)
+			if d.DockerEndpoint().Host == "unix://"+daemon.Socket() && daemon.Absent() {
+				fmt.Fprintf(d.Err(), "berth: no engine listens on %s\n", daemon.Socket())
 				return nil
 			}
 			return shutdown(cmd.Context(), d)

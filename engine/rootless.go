@@ -16,6 +16,8 @@ func (e *Engine) own() *bundle.Own {
 		return nil
 	}
 	o := &bundle.Own{LastUser: lastID("/proc/self/uid_map"), LastGroup: lastID("/proc/self/gid_map")}
+	_, err := os.Stat("/dev/mqueue")
+	o.Queues = err == nil
 	if text, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
 		o.OOMScoreAdj, _ = strconv.Atoi(strings.TrimSpace(string(text))) // a number, of the kernel's
 	}

@@ -35,6 +35,10 @@ for u in berth.socket berth.service berth-keeper.service berth-containers.servic
   chmod 0644 "$DESTDIR$UNITDIR/$u"
 done
 
+install -d "$DESTDIR$PREFIX/lib/systemd/user"
+sed -e "s|@BINDIR@|$BINDIR|g" -e "s|@DOCDIR@|$DOCDIR|g" install/systemd/user/berth.service >"$DESTDIR$PREFIX/lib/systemd/user/berth.service"
+chmod 0644 "$DESTDIR$PREFIX/lib/systemd/user/berth.service"
+
 # --- completion ---
 complete() { # SHELL FILE
   install -d "$DESTDIR$(dirname "$2")"

@@ -16,6 +16,7 @@ import (
 var installed = []string{
 	"bin/berth", "bin/berth-init", "bin/berth-keeper", "bin/berth-oci", "bin/berthd",
 	"lib/systemd/system/berth-containers.service", "lib/systemd/system/berth-keeper.service", "lib/systemd/system/berth.service", "lib/systemd/system/berth.socket",
+	"lib/systemd/user/berth.service",
 	"share/bash-completion/completions/berth",
 	"share/doc/berth/CHANGELOG.md", "share/doc/berth/LICENSE", "share/doc/berth/README.md",
 	"share/fish/vendor_completions.d/berth.fish",
@@ -186,5 +187,11 @@ func TestUnitsAreValid(t *testing.T) {
 		if err != nil || len(out) > 0 {
 			t.Errorf("%s: %v\n%s", unit, err, out)
 		}
+	}
+	cmd := exec.Command(analyze, "verify", "--user", "--man=no", "--recursive-errors=no", filepath.Join(dest, "usr/lib/systemd/user/berth.service"))
+	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if text := strings.ReplaceAll(string(out), "Command /usr/bin/berthd is not executable: No such file or directory", ""); err != nil && strings.Contains(text, "Unknown") {
+		t.Errorf("the user's unit: %v\n%s", err, out)
 	}
 }

@@ -31,7 +31,7 @@ func Find(name string) (string, error) {
 // Absent reports whether nobody listens on the default socket, so that a command can do without an
 // engine instead of starting one.
 func Absent() bool {
-	conn, err := net.Dial("unix", Socket)
+	conn, err := net.Dial("unix", Socket())
 	if err != nil {
 		return true
 	}

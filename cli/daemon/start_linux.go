@@ -17,10 +17,24 @@ import (
 	"time"
 
 	"berth/base/fault"
+	"berth/base/userdirs"
 )
 
-// Socket is where the default engine listens. Its log and our lock stand beside it.
-const Socket = "/run/berth/berth.sock"
+// machineSocket is where the machine's engine listens. Its log and our lock stand beside it.
+const machineSocket = "/run/berth/berth.sock"
+
+// Socket is where the default engine listens: the machine's for root and for whom it lets in, else, or where one already serves, that
+// of the user's own.
+func Socket() string {
+	if os.Geteuid() == 0 {
+		return machineSocket
+	}
+	own := userdirs.Of(os.Getenv).Socket()
+	if _, err := os.Stat(own); err != nil && syscall.Access(machineSocket, 2) == nil {
+		return machineSocket
+	}
+	return own
+}
 
 // patience is how long a started engine may take until it answers. Recovering thousands of containers
 // takes seconds at most.
@@ -38,7 +52,7 @@ type Starter struct {
 
 // NewStarter makes a Starter of the default engine; say is told when it starts one.
 func NewStarter(say io.Writer) *Starter {
-	return &Starter{say: say, socket: Socket, find: func() (string, error) { return Find("berthd") }}
+	return &Starter{say: say, socket: Socket(), find: func() (string, error) { return Find("berthd") }}
 }
 
 func (s *Starter) logFile() string { return filepath.Join(filepath.Dir(s.socket), "berthd.log") }
@@ -47,10 +61,10 @@ func (s *Starter) lockFile() string {
 }
 
 // Wanted reports whether a connection that failed with err calls for an engine to be started: nobody
-// listens, and we are root.
+// listens, and the engine there would be ours.
 func (s *Starter) Wanted(err error) bool {
 	nobody := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
-	return nobody && os.Geteuid() == 0
+	return nobody && (os.Geteuid() == 0 || s.socket != machineSocket)
 }
 
 // Start starts the engine and waits until it serves. Whoever else is starting it is waited for.
@@ -64,7 +78,11 @@ func (s *Starter) start() error {
 	if err != nil {
 		return fault.In(err, "no engine listens on %s and none can be started", s.socket)
 	}
-	if err := os.MkdirAll(filepath.Dir(s.socket), 0o711); err != nil {
+	mode := fs.FileMode(0o711)
+	if os.Geteuid() != 0 {
+		mode = 0o700
+	}
+	if err := os.MkdirAll(filepath.Dir(s.socket), mode); err != nil {
 		return fault.Wrap(fault.Internal, err, "start the engine")
 	}
 	unlock, err := lock(s.lockFile())
@@ -85,7 +103,7 @@ func (s *Starter) start() error {
 
 // launch runs berthd for good. The channel gives its end, should it come while we look.
 func (s *Starter) launch(binary string) (<-chan error, string, error) {
-	if info, err := os.Stat("/run/systemd/system"); err == nil && info.IsDir() {
+	if s.systemd() {
 		if run, err := exec.LookPath("systemd-run"); err == nil {
 			return launchUnit(run, binary)
 		}
@@ -107,16 +125,34 @@ func (s *Starter) launch(binary string) (<-chan error, string, error) {
 	return ended, "log: " + s.logFile(), nil
 }
 
+// systemd reports whether one serves this user.
+func (s *Starter) systemd() bool {
+	if os.Geteuid() != 0 {
+		dir := os.Getenv("XDG_RUNTIME_DIR")
+		_, err := os.Stat(filepath.Join(dir, "systemd/private"))
+		return dir != "" && err == nil
+	}
+	info, err := os.Stat("/run/systemd/system")
+	return err == nil && info.IsDir()
+}
+
 // launchUnit runs berthd in a transient unit. KillMode=process: stopping the unit must not take the
 // keeper and the containers along.
 func launchUnit(run, binary string) (<-chan error, string, error) {
 	const unit = "berth-engine.service"
-	cmd := exec.Command(run, "--quiet", "--collect", "--unit="+unit, "--description=Berth engine, started by berth",
-		"--property=KillMode=process", "--property=Delegate=yes", "--property=LimitNOFILE=1048576", "--property=TasksMax=infinity", binary)
+	args := []string{"--quiet", "--collect", "--unit=" + unit, "--description=Berth engine, started by berth",
+		"--property=KillMode=process", "--property=Delegate=yes"}
+	journal := "journalctl -u " + unit
+	if os.Geteuid() == 0 {
+		args = append(args, "--property=LimitNOFILE=1048576", "--property=TasksMax=infinity") // not a user's to give
+	} else {
+		args, journal = append([]string{"--user"}, args...), "journalctl --user -u "+unit
+	}
+	cmd := exec.Command(run, append(args, binary)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, "", fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 	}
-	return nil, "journalctl -u " + unit, nil
+	return nil, journal, nil
 }
 
 // wait returns when the engine answers, or with the reason when it does not.

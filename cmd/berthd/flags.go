@@ -248,6 +248,7 @@ Examples:
   berthd -H fd:// -H tcp://127.0.0.1:2375                systemd's socket, and plain tcp on the loopback
   berthd -H tcp://0.0.0.0:2376 --tlsverify --tlscacert ca.pem --tlscert cert.pem --tlskey key.pem
   berthd --log-opt max-size=10m --log-opt max-file=3     bounded logs for all containers
+  berthd                                                 as an ordinary user: an engine without root, see docs/rootless.md and berth system check
   berthd --validate --config-file ./daemon.json          check a configuration
 `
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/base/userdirs"
 	"berth/kernel/cgroup"
 	"berth/runtime/rootless"
 )
@@ -26,20 +27,8 @@ func defaultPlaces() places {
 	if !rootless.Wanted() && !rootless.Inside() {
 		return places{defaultDataRoot, defaultExecRoot, defaultConfigFile, defaultHost}
 	}
-	home := os.Getenv("HOME")
-	dir := func(variable, otherwise string) string {
-		if d := os.Getenv(variable); filepath.IsAbs(d) {
-			return d
-		}
-		return otherwise
-	}
-	run := filepath.Join(dir("XDG_RUNTIME_DIR", filepath.Join(home, ".berth-run")), "berth")
-	return places{
-		dataRoot:   filepath.Join(dir("XDG_DATA_HOME", filepath.Join(home, ".local/share")), "berth"),
-		execRoot:   run,
-		configFile: filepath.Join(dir("XDG_CONFIG_HOME", filepath.Join(home, ".config")), "berth/daemon.json"),
-		host:       "unix://" + run + "/berth.sock",
-	}
+	d := userdirs.Of(os.Getenv)
+	return places{dataRoot: d.Data, execRoot: d.Run, configFile: filepath.Join(d.Config, "daemon.json"), host: "unix://" + d.Socket()}
 }
 
 // becomeRootless runs the engine in namespaces of the user's and gives its exit code.

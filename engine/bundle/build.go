@@ -251,6 +251,9 @@ func (r *Rules) systemMounts(in Input, opt options) []specs.Mount {
 		case "/proc", "/dev/mqueue":
 			// The machine's are only shown again by who owns its namespaces: an engine without root passes on what it sees of them.
 			if r.cfg.Own != nil && (m.Destination == "/proc" && s.Namespaces.PID == "host" || m.Destination == "/dev/mqueue" && s.Namespaces.IPC == "host") {
+				if m.Destination == "/dev/mqueue" && !r.cfg.Own.Queues {
+					continue
+				}
 				m = specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Destination, Options: []string{"rbind", "rprivate"}}
 			}
 		case "/dev/shm":

@@ -12,7 +12,7 @@ import (
 
 // TestWithoutRoot: what an engine of an ordinary user gives its containers differs in what it has.
 func TestWithoutRoot(t *testing.T) {
-	r := &Rules{cfg: Config{Own: &Own{LastUser: 10, LastGroup: 20, OOMScoreAdj: 100}}}
+	r := &Rules{cfg: Config{Own: &Own{LastUser: 10, LastGroup: 20, OOMScoreAdj: 100, Queues: true}}}
 	rec := &container.Record{Spec: &container.Spec{}}
 	if got := r.sysctls(rec)[pingGroups]; got != "0 20" {
 		t.Errorf("ping groups: %q", got)

@@ -32,6 +32,7 @@ type Own struct {
 	LastUser    uint32 // the user ids from 0 to this one are in the engine's user namespace
 	LastGroup   uint32 // likewise of groups
 	OOMScoreAdj int    // its own, which no container can go below
+	Queues      bool   // the machine shows its message queues at /dev/mqueue
 }
 
 // check refuses ids that the engine does not have.
