@@ -301,3 +301,19 @@ func BenchmarkSetStanding(b *testing.B) {
 		s.SetStanding("x", running(1))
 	}
 }
+
+// A trash that cannot be looked into may hold anything: what belongs to its containers stays.
+func TestTrashThatCannotBeRead(t *testing.T) {
+	r := newRoots(t)
+	s, _, _ := r.open(t, "boot")
+	cid := id.New()
+	if s.InTrash(cid) {
+		t.Error("nothing was removed")
+	}
+	if err := os.WriteFile(filepath.Join(r.data, "containers", trashDir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !s.InTrash(cid) {
+		t.Error("it is not known to be elsewhere")
+	}
+}

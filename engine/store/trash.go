@@ -73,10 +73,10 @@ func (s *Store) trashPath(elem ...string) string {
 	return filepath.Join(append([]string{s.dir, trashDir}, elem...)...)
 }
 
-// InTrash reports whether a container is in the trash.
+// InTrash reports whether a container is in the trash. Where that cannot be found out it may be: what it left is not to be taken away.
 func (s *Store) InTrash(cid string) bool {
 	_, err := os.Lstat(s.trashPath(cid))
-	return err == nil
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // ReadTrash reads what is in the trash. What cannot be read is logged and left alone.
