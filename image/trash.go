@@ -51,8 +51,8 @@ func putTrashed(tx *bolt.Tx, id digest.Digest, t *trashed) error {
 	return tx.Bucket(bucketTrash).Put([]byte(id), b)
 }
 
-// readTrash brings the trash into memory and holds what is in it. An entry that is damaged stays in the database until the trash is
-// emptied of it.
+// readTrash brings the trash into memory and holds what is in it. An entry that is damaged cannot be restored: it stays in the database,
+// and its content goes.
 func (s *Store) readTrash() error {
 	return s.db.View(func(tx *bolt.Tx) error {
 		return tx.Bucket(bucketTrash).ForEach(func(k, v []byte) error {
