@@ -19,6 +19,7 @@ import (
 	"berth/kernel/idmap"
 	"berth/kernel/overlay"
 	"berth/kernel/tree"
+	"berth/runtime/launch"
 )
 
 // A container in a user namespace of its own has its mapping in its record, from its creation to its removal. Its files,
@@ -252,7 +253,7 @@ func (e *Engine) canMap(name string) bool {
 		return can
 	}
 	m := idmap.Map{{Inside: 0, Outside: userns.DefaultSize, Size: 1}} // any will do
-	ns, err := idmap.Namespace(idmap.Pair{Users: m, Groups: m})
+	ns, err := launch.UserNamespace(idmap.Pair{Users: m, Groups: m})
 	if err != nil {
 		return false
 	}
@@ -322,7 +323,7 @@ func withMapping(r *container.Record, do func(*overlay.Mapping) error) error {
 	if !ok {
 		return fault.New(fault.Internal, "container %s: its mapping has no root", r.ID)
 	}
-	ns, err := idmap.Namespace(*r.IDMap)
+	ns, err := launch.UserNamespace(*r.IDMap)
 	if err != nil {
 		return err
 	}

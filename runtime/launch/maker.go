@@ -36,6 +36,15 @@ func netNamespaceIn(path string) (int, error) {
 	return emptyNamespace(&b, 0, nil, "net")
 }
 
+// UserNamespace gives a descriptor of a new user namespace that has the mapping and nobody in it. Other than idmap.Namespace it needs no
+// ptrace(2), which a machine may forbid (kernel.yama.ptrace_scope=3), and copies no process.
+func UserNamespace(p idmap.Pair) (int, error) {
+	if err := p.Check(); err != nil {
+		return -1, err
+	}
+	return userNamespace(p.Users.Proc(), p.Groups.Proc())
+}
+
 // userNamespace gives a descriptor of a new user namespace with the maps and nobody in it.
 func userNamespace(uids, gids string) (int, error) {
 	var b section
