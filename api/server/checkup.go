@@ -123,7 +123,5 @@ func (s *Server) waiting(c *call, to *route) *wait.Wait {
 	if to.stream {
 		return nil
 	}
-	w := s.cfg.Waits.Begin(to.method+" "+to.path, c.name)
-	c.r = c.r.WithContext(wait.With(c.ctx(), nil))
-	return w
+	return s.cfg.Waits.Begin(to.method+" "+to.path, c.name)
 }

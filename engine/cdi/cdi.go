@@ -154,7 +154,7 @@ func resolve(r *container.DeviceRequest, c *cdilib.Cache) ([]string, error) {
 		case !slices.Contains(c.ListVendors(), k.vendor):
 			continue
 		}
-		return cards(r, k.kind)
+		return cards(r, k.kind, len(c.ListDevices()))
 	}
 	return nil, nobody
 }
@@ -187,8 +187,8 @@ func qualified(r *container.DeviceRequest) ([]string, error) {
 	return r.DeviceIDs, nil
 }
 
-// cards gives the names of graphics cards: by id, by number, or all.
-func cards(r *container.DeviceRequest, kind string) (names []string, err error) {
+// cards gives the names of graphics cards: by id, by number, or all. there is how many devices are described at all.
+func cards(r *container.DeviceRequest, kind string, there int) (names []string, err error) {
 	switch {
 	case len(r.DeviceIDs) > 0 && r.Count != 0:
 		return nil, fault.Wrap(fault.Invalid, errors.New("cannot set both Count and DeviceIDs on device request"), "")
@@ -205,7 +205,7 @@ func cards(r *container.DeviceRequest, kind string) (names []string, err error) 
 	case r.Count < 0:
 		names = []string{kind + "=all"}
 	default:
-		for n := range r.Count {
+		for n := range min(r.Count, there+1) { // one that is not there says it for all
 			names = append(names, kind+"="+strconv.Itoa(n))
 		}
 	}

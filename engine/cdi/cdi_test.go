@@ -109,6 +109,7 @@ func TestRequests(t *testing.T) {
 		{"--gpus all", container.DeviceRequest{Count: -1, Capabilities: gpu}, "GPU=all"},
 		{"--gpus 2", container.DeviceRequest{Count: 2, Capabilities: gpu}, "ZERO=yes ONE=yes"},
 		{"--gpus 3", container.DeviceRequest{Count: 3, Capabilities: gpu}, "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=2"},
+		{"a hostile number", container.DeviceRequest{Count: 1 << 40, Capabilities: gpu}, "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=2, nvidia.com/gpu=3, nvidia.com/gpu=4, nvidia.com/gpu=5, nvidia.com/gpu=6"},
 		{"--gpus device=1", container.DeviceRequest{DeviceIDs: []string{"1"}, Capabilities: gpu}, "ONE=yes"},
 		{"a qualified name", container.DeviceRequest{DeviceIDs: []string{"nvidia.com/gpu=0"}, Capabilities: gpu}, "ZERO=yes"},
 		{"with capabilities", container.DeviceRequest{Count: -1, Capabilities: [][]string{{"gpu", "compute", "utility"}}}, "GPU=all"},

@@ -509,14 +509,11 @@ func (e *engine) end() {
 			}
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup" + e.parent, "/sys/fs/cgroup/*" + e.parent} {
-		dirs, _ := filepath.Glob(pattern)
-		for _, d := range dirs {
-			if !e.t.Failed() {
-				e.t.Errorf("%s is left after a shutdown", d)
-			}
-			os.Remove(filepath.Join(d, "keeper"))
-			os.Remove(d)
+	for _, d := range e.cgroups() {
+		if !e.t.Failed() {
+			e.t.Errorf("%s is left after a shutdown", d)
 		}
+		os.Remove(filepath.Join(d, "keeper"))
+		os.Remove(d)
 	}
 }

@@ -79,7 +79,8 @@ func TestDamage(t *testing.T) {
 			case len(lost) == 0:
 				silent = append(silent, what)
 			}
-			if _, after := e.checkup(true); len(after) > len(wrong) {
+			_, after := e.checkup(true)
+			if len(after) > len(wrong) {
 				t.Errorf("%s: a repair made it worse:\n%v\n%v", what, wrong, after)
 			}
 			if got["image busybox:latest"] == "" { // loading it again is what a person does
@@ -87,7 +88,10 @@ func TestDamage(t *testing.T) {
 					t.Errorf("%s: load: %v", what, err)
 				}
 			}
-			e.runs(what, "beside")
+			// A layer of an archive can be fetched from nowhere: the check says so, and containers of that image miss what is gone.
+			if !slices.ContainsFunc(after, func(d string) bool { return strings.HasPrefix(d, "images: layer ") }) {
+				e.runs(what, "beside")
+			}
 			e.shutdown()
 			if t.Failed() {
 				t.FailNow()

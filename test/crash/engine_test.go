@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +24,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/base/failpoint"
+	"berth/kernel/mount"
 	"berth/test/world"
 )
 
@@ -73,7 +78,55 @@ func newEngine(t *testing.T) *engine {
 			MaxIdleConnsPerHost: 32,
 		},
 	}
+	t.Cleanup(e.clear)
 	return e
+}
+
+// clear takes away what a test that failed has left of its engine: processes, mounts and cgroups. After end there is nothing.
+func (e *engine) clear() {
+	e.mu.Lock()
+	started := e.cmd != nil
+	e.mu.Unlock()
+	if started {
+		e.kill()
+	}
+	cgroups := e.cgroups()
+	if len(cgroups) > 0 || len(e.processes()) > 0 {
+		e.killProcesses()
+	}
+	mounts, _ := mount.Self(func(i *mount.Info) bool {
+		return strings.HasPrefix(i.Point, e.dir+"/") || strings.HasPrefix(i.Point, e.data+"/")
+	})
+	for _, m := range slices.Backward(mounts) {
+		unix.Unmount(m.Point, unix.MNT_DETACH)
+	}
+	for _, top := range cgroups {
+		for range 100 { // what was killed ends in a moment
+			var below []string
+			filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() {
+					below = append(below, path)
+				}
+				return nil
+			})
+			for _, dir := range slices.Backward(below) {
+				os.Remove(dir)
+			}
+			if _, err := os.Lstat(top); err != nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+// cgroups lists the engine's own, one in each hierarchy.
+func (e *engine) cgroups() (all []string) {
+	for _, pattern := range []string{"/sys/fs/cgroup" + e.parent, "/sys/fs/cgroup/*" + e.parent} {
+		dirs, _ := filepath.Glob(pattern)
+		all = append(all, dirs...)
+	}
+	return all
 }
 
 // engines counts engines: several tests have one at the same time.
@@ -168,6 +221,11 @@ func (e *engine) kill() {
 // killAll ends berthd, its keeper and all containers at once, as a reset of the machine does.
 func (e *engine) killAll() {
 	e.kill()
+	e.killProcesses()
+}
+
+// killProcesses kills what is in the engine's cgroups.
+func (e *engine) killProcesses() {
 	procs, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	for range 3 { // a process may come while we look
 		for _, p := range procs {
