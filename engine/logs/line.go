@@ -34,6 +34,8 @@ type format interface {
 	decode(record []byte) (Line, bool)
 	// tail finds where the last n whole records begin, and how many there are, n at most. errNoTail: they must be counted.
 	tail(f io.ReaderAt, info fs.FileInfo, n int) (off int64, found int, err error)
+	// resume gives where in b, to which nothing will be added and off which nothing can be cut, the next record begins; 0: nowhere.
+	resume(b []byte) int
 	reset()
 }
 
@@ -50,6 +52,8 @@ type jsonFormat struct {
 }
 
 func (j *jsonFormat) reset() { j.drop = false }
+
+func (j *jsonFormat) resume([]byte) int { return 0 } // lines have no lengths: each begins behind a newline
 
 func (j *jsonFormat) cut(b []byte) ([]byte, int) {
 	i := bytes.IndexByte(b, '\n')
@@ -153,6 +157,16 @@ func (localFormat) cut(b []byte) ([]byte, int) {
 		return nil, at
 	}
 	return nil, max(0, len(b)-localfile.MaxEntry-8)
+}
+
+func (localFormat) resume(b []byte) int {
+	if len(b) == 0 {
+		return 0
+	}
+	if at := localfile.Find(b, 1); at < len(b) {
+		return at
+	}
+	return 0
 }
 
 func (localFormat) decode(b []byte) (Line, bool) {

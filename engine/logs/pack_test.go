@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -271,4 +272,29 @@ func FuzzLocalReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestTornLocal: what follows a record that a power cut has torn is read, also where that is less than what the record lacks.
+func TestTornLocal(t *testing.T) {
+	long := localfile.Append(nil, bytes.Repeat([]byte("x"), 10_000), "stdout", epoch.UnixNano(), localfile.Partial{}, nil)
+	torn := some(true, 0, 2) + string(long[:500]) + some(true, 2, 4)
+	ended := make(chan struct{})
+	close(ended)
+	for _, c := range []struct {
+		files []string
+		ended <-chan struct{}
+		want  string
+	}{
+		{[]string{torn}, ended, "0 1 2 3"}, {[]string{some(true, 4, 6), torn}, nil, "0 1 2 3 4 5"},
+		{[]string{torn}, nil, "0 1"}, // somebody may be writing it
+	} {
+		r, err := Open(log(t, c.files...), Options{Stdout: true, Stderr: true, Tail: -1, Local: true, Ended: c.ended}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := all(t, r); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+		r.Close()
+	}
 }

@@ -123,6 +123,9 @@ func (r *Reader) rawLine() ([]byte, error) {
 		}
 		ended := r.ended() // asked before the last look, so that nothing written before the end is missed
 		if more, err = r.fill(); err == nil && !more {
+			more = (ended || len(r.files) > 1) && r.resume()
+		}
+		if err == nil && !more {
 			more, err = r.nextFile()
 		}
 		switch {
@@ -193,6 +196,13 @@ func (r *Reader) fill() (bool, error) {
 		return st.Size() > 0, nil
 	}
 	return false, nil
+}
+
+// resume passes over a record that will not become whole, to the next one behind it: a power cut may have torn it.
+func (r *Reader) resume() bool {
+	n := r.format.resume(r.buf)
+	r.buf = r.buf[n:]
+	return n > 0
 }
 
 // goTo goes on with the first of these files.
