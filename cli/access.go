@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
@@ -299,5 +300,19 @@ func (e *accessEntry) row() []string {
 	if e.Reason != "" {
 		what += ": " + e.Reason
 	}
-	return []string{e.Time.Local().Format("2006-01-02 15:04:05"), socket, who, answer, what}
+	row := []string{e.Time.Local().Format("2006-01-02 15:04:05"), socket, who, answer, what}
+	for i := range row {
+		row[i] = withoutControls(row[i])
+	}
+	return row
+}
+
+// withoutControls gives a stranger's text as a terminal may have it.
+func withoutControls(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, text)
 }

@@ -210,3 +210,28 @@ func TestRestart(t *testing.T) {
 }
 
 func (b *box) net(h *harness) *entry { return h.nets[b.Endpoints[0].NetworkID] }
+
+// An endpoint that is fixed to a network's id does not lead into another of the name.
+func TestEndpointOfOneNetwork(t *testing.T) {
+	h := newRoom(t, nil)
+	first, _, err := h.Create(t.Context(), CreateRequest{Name: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := want("a", "shop")
+	w.Endpoints[0].ID = first.ID
+	if _, err := h.Check(w); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Remove(t.Context(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.Create(t.Context(), CreateRequest{Name: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Join(t.Context(), w); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "another network has that name") {
+		t.Errorf("it joins another's network: %v", err)
+	}
+	w.Endpoints[0].ID = ""
+	h.join(w)
+}

@@ -56,7 +56,8 @@ type CreateRequest struct {
 
 // EndpointSpec is how a container asks to be on one network.
 type EndpointSpec struct {
-	Network    string            `json:"network"` // name or id as asked
+	Network    string            `json:"network"`      // name or id as asked
+	ID         string            `json:"id,omitempty"` // the network must be this one: another that has the name since is refused; "": whichever has it
 	Aliases    []string          `json:"aliases,omitempty"`
 	Links      []string          `json:"links,omitempty"` // "container:alias"
 	IPv4       netip.Addr        `json:"ipv4,omitzero"`   // a static address; zero: chosen at each start

@@ -103,6 +103,9 @@ func (n *Networks) readOne(w Want, s EndpointSpec) (x wish, err error) {
 	if x.net, err = n.find(s.Network); err != nil {
 		return x, err
 	}
+	if s.ID != "" && s.ID != x.net.ID {
+		return x, fault.New(fault.NotFound, "network %s not found: another network has that name now", s.Network)
+	}
 	if x.net.ConfigOnly {
 		return x, fault.New(fault.Forbidden, "configuration network %s cannot be joined", x.net.Name)
 	}

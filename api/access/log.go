@@ -75,7 +75,7 @@ func OpenLog(path string, size int64, files int) (*Log, error) {
 }
 
 func (l *Log) open() error {
-	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -85,12 +85,20 @@ func (l *Log) open() error {
 		return err
 	}
 	l.f, l.at = f, info.Size()
+	last := []byte{'\n'}
+	if l.at > 0 {
+		_, _ = f.ReadAt(last, l.at-1)
+	}
+	if last[0] != '\n' { // an engine that was cut off wrote half a line: it must not take the next one with it
+		n, _ := f.Write([]byte{'\n'})
+		l.at += int64(n)
+	}
 	return nil
 }
 
 // Write adds an entry.
 func (l *Log) Write(e Entry) {
-	for _, text := range []*string{&e.Path, &e.Object, &e.Reason, &e.Agent, &e.User, &e.Original} {
+	for _, text := range []*string{&e.Method, &e.Path, &e.Object, &e.Reason, &e.Agent, &e.User, &e.API, &e.Original} {
 		if len(*text) > maxText {
 			*text = (*text)[:maxText] + "…"
 		}

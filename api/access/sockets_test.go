@@ -128,7 +128,7 @@ func TestLogIsBounded(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	l.Close()
-	// A torn line is passed over, and the log goes on.
+	// A torn line is passed over, and takes no other with it.
 	f, _ := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
 	f.WriteString(`{"time":"2026`)
 	f.Close()
@@ -138,7 +138,14 @@ func TestLogIsBounded(t *testing.T) {
 	defer l.Close()
 	l.Write(Entry{Status: 1})
 	l.Write(Entry{Status: 2})
-	if got, err = l.Tail("", 1); err != nil || len(got) != 1 || got[0].Status != 2 {
+	if got, err = l.Tail("", 2); err != nil || len(got) != 2 || got[0].Status != 1 || got[1].Status != 2 {
 		t.Errorf("%+v, %v", got, err)
+	}
+	// Nothing that a stranger sends makes a line that cannot be read again.
+	long := strings.Repeat("\x01", 300<<10)
+	l.Write(Entry{Method: long, Path: long, Object: long, Reason: long, Agent: long, API: long, Original: long, Status: 3})
+	l.Write(Entry{Status: 4})
+	if got, err = l.Tail("", 2); err != nil || len(got) != 2 || got[0].Status != 3 || got[1].Status != 4 {
+		t.Errorf("%d entries, %v", len(got), err)
 	}
 }

@@ -17,8 +17,9 @@ type Sight interface {
 	Container(ref string) (id string, mounts []container.MountPoint, ok bool)
 	// Volume tells whether there is a volume of the name, and whether it is in the scope.
 	Volume(name string) (exists, inScope bool)
-	// Network gives the driver of a network of the scope, or of one that is always there; ok is false where there is none of the name.
-	Network(ref string) (driver string, ok bool)
+	// Network gives the driver of a network of the scope, or of one that is always there; ok is false where there is none of the name. id
+	// is that of a network of the scope; "" of one that is always there, and where there is no scope.
+	Network(ref string) (id, driver string, ok bool)
 	// HoldsEngine tells whether a path of the host is, holds, or leads to a socket or a directory of the engine.
 	HoldsEngine(path string) bool
 	// DefaultRuntime is the runtime that a container gets anyway.
@@ -64,6 +65,8 @@ func (p *Policy) confinement(s *container.Spec, w Sight) error {
 		return p.needs(LiftRuntime, "the runtime %q is refused", s.Runtime)
 	case !slices.Contains([]string{"", "json-file", "local", "none"}, s.Log.Driver) && !p.lifts(LiftLogging):
 		return p.needs(LiftLogging, "the log driver %q is refused", s.Log.Driver)
+	case s.Log.Driver == "" && sends(s.Log.Options) && !p.lifts(LiftLogging):
+		return p.needs(LiftLogging, "log options for another driver than json-file and local are refused: they would tell the engine's default driver where to send output")
 	case len(s.Annotations) > 0 && !p.lifts(LiftAnnotations):
 		return p.needs(LiftAnnotations, "annotations are refused")
 	}
@@ -76,9 +79,25 @@ func (p *Policy) confinement(s *container.Spec, w Sight) error {
 	return nil
 }
 
+// localLogOptions are what the drivers json-file and local take.
+var localLogOptions = []string{"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"}
+
+// sends tells options of log drivers that may say where output goes.
+func sends(options map[string]string) bool {
+	for k := range options {
+		if !slices.Contains(localLogOptions, k) && !strings.HasPrefix(k, "cache-") {
+			return true
+		}
+	}
+	return false
+}
+
 // namespaces refuses the host's, and those of containers that are not in the scope. Those that are joined are named by their ids from then
 // on: a name may be another container's when this one starts.
 func (p *Policy) namespaces(s *container.Spec, w Sight) error {
+	if strings.Contains(s.Security.UsernsMode, "mapping=") && !p.lifts(LiftHost) {
+		return p.needs(LiftHost, "choosing the host's user and group ids is refused: they may be a user's, or another container's")
+	}
 	for _, n := range []struct {
 		what string
 		mode *string
@@ -101,26 +120,30 @@ func (p *Policy) namespaces(s *container.Spec, w Sight) error {
 	return nil
 }
 
-// network refuses networks and containers that are not in the scope.
-func (p *Policy) network(s *container.Spec, w Sight) error {
+// network refuses networks and containers that are not in the scope. A network of the scope is fixed to its id: its name may be another's
+// when the container starts.
+func (p *Policy) network(s *container.Spec, w Sight) (err error) {
+	main := ""
 	if !s.Network.IsContainer() {
-		if err := p.Join(s.Network.Mode, w); err != nil {
+		if main, err = p.Join(s.Network.Mode, w); err != nil {
 			return err
 		}
 	}
-	var err error
 	if s.Network.Links, err = p.links(s.Network.Links, w); err != nil {
 		return err
 	}
 	s.Network.Endpoints = slices.Clone(s.Network.Endpoints)
 	for i := range s.Network.Endpoints {
 		e := &s.Network.Endpoints[i]
-		if err := p.Join(e.Network, w); err != nil {
+		if e.ID, err = p.Join(e.Network, w); err != nil {
 			return err
 		}
 		if e.Links, err = p.links(e.Links, w); err != nil {
 			return err
 		}
+	}
+	if main != "" && !slices.ContainsFunc(s.Network.Endpoints, func(e network.EndpointSpec) bool { return e.ID == main }) {
+		s.Network.Endpoints = slices.Insert(s.Network.Endpoints, 0, network.EndpointSpec{Network: s.Network.Mode, ID: main})
 	}
 	return nil
 }
@@ -141,28 +164,28 @@ func (p *Policy) links(all []string, w Sight) (out []string, err error) {
 	return out, nil
 }
 
-// Join decides about a network that a container is to be on.
-func (p *Policy) Join(name string, w Sight) error {
+// Join decides about a network that a container is to be on, and gives its id where it is one of the scope.
+func (p *Policy) Join(name string, w Sight) (id string, err error) {
 	if name == "" || name == "default" || name == "none" {
-		return nil
+		return "", nil
 	}
-	switch driver, ok := w.Network(name); {
+	id, driver, ok := w.Network(name)
+	switch {
 	case (driver == "host" || name == "host") && !p.lifts(LiftHost):
-		return p.needs(LiftHost, "the host's network is refused")
+		return "", p.needs(LiftHost, "the host's network is refused")
 	case !ok:
-		return p.deny("network %q is refused: this socket knows no such network", name)
+		return "", p.deny("network %q is refused: this socket knows no such network", name)
 	}
-	return nil
+	return id, nil
 }
 
 // mounts refuses what shows the host, and volumes of others.
-func (p *Policy) mounts(s *container.Spec, w Sight) error {
+func (p *Policy) mounts(s *container.Spec, w Sight) (err error) {
 	if err := p.newVolume(s.VolumeDriver, nil); err != nil { // the image may ask for volumes, too
 		return err
 	}
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
-		var err error
 		switch m.Type {
 		case "bind":
 			err = p.bind(m.Source, w)
@@ -188,10 +211,14 @@ func (p *Policy) mounts(s *container.Spec, w Sight) error {
 			return p.deny("the volumes of %q are refused: this socket knows no such container", ref)
 		}
 		for _, m := range mounts { // what somebody else mounted there does not come along
-			if m.Type == "bind" {
-				if err := p.bind(m.Source, w); err != nil {
-					return err
-				}
+			switch m.Type {
+			case "bind":
+				err = p.bind(m.Source, w)
+			case "volume":
+				err = p.volume(m.Name, "", nil, w)
+			}
+			if err != nil {
+				return err
 			}
 		}
 		if s.VolumesFrom[i] = id; mode != "" {
@@ -230,18 +257,32 @@ func (p *Policy) newVolume(driver string, options map[string]string) error {
 	}
 	if (driver == "" || driver == "local") && mountsHost(options) && !p.lifts(LiftBind) {
 		// type=none,o=bind,device=/ is a bind mount under another name; a device or a file server is no better.
-		return p.needs(LiftBind, "a volume with the options type, o or device is refused: it mounts what the host can mount")
+		return p.needs(LiftBind, "a volume with the options type, o or device is refused: it mounts what the host can mount; a tmpfs with size, mode, uid and gid is not")
 	}
 	return nil
 }
 
-// mountsHost tells options of local volumes that mount something else than memory.
+// tmpfsWords are the words of the option o that concern nothing but a tmpfs itself; with "=" those that have a value.
+var tmpfsWords = []string{
+	"", "defaults", "ro", "rw", "exec", "noexec", "nosuid", "nodev", "noatime", "nodiratime", "relatime", "strictatime",
+	"size=", "mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks=",
+}
+
+// mountsHost tells options of local volumes that mount something else than memory. A tmpfs may still do: with the word bind the kernel
+// looks at the device and not at the type.
 func mountsHost(options map[string]string) bool {
-	if options["type"] == "tmpfs" {
-		return false
-	}
+	memory := options["type"] == "tmpfs"
 	for k := range options {
-		if k != "size" {
+		if k != "size" && !(memory && (k == "type" || k == "device" || k == "o")) {
+			return true
+		}
+	}
+	for word := range strings.SplitSeq(options["o"], ",") {
+		key, _, valued := strings.Cut(word, "=")
+		if valued {
+			key += "="
+		}
+		if !slices.Contains(tmpfsWords, key) {
 			return true
 		}
 	}
@@ -272,6 +313,10 @@ func (p *Policy) NetworkCreate(r network.CreateRequest) (_ network.CreateRequest
 			if !slices.Contains(bridgeOptions, k) {
 				return r, p.needs(LiftNetwork, "the network option %q is refused", k)
 			}
+		}
+		if slices.ContainsFunc(r.IPAM.Pools, func(o network.Pool) bool { return o.Subnet.IsValid() }) {
+			// The host's route to these addresses would lead into the network: its name server's, say, or anybody's in the internet.
+			return r, p.needs(LiftNetwork, "a network with a subnet of its own choosing is refused")
 		}
 		if r.ConfigFrom != "" || r.IPAM.Driver != "" && r.IPAM.Driver != "default" {
 			return r, p.needs(LiftNetwork, "a network with the configuration or the address manager of another is refused")

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,19 +23,30 @@ func (world) Container(ref string) (string, []container.MountPoint, bool) {
 		return "m1", nil, true
 	case "bound":
 		return "b1", []container.MountPoint{{Type: "bind", Source: "/root"}}, true
+	case "laden":
+		return "l1", []container.MountPoint{{Type: "volume", Name: "mine"}, {Type: "volume", Name: "theirs"}}, true
 	}
 	return "", nil, false
 }
 func (world) Volume(name string) (exists, inScope bool) {
 	return name == "mine" || name == "theirs", name == "mine"
 }
-func (world) Network(ref string) (string, bool) {
-	return map[string]string{"mine": "bridge", "bridge": "bridge", "hostid": "host"}[ref], ref != "theirs"
+func (world) Network(ref string) (id, driver string, ok bool) {
+	driver = map[string]string{"mine": "bridge", "bridge": "bridge", "hostid": "host"}[ref]
+	if ref == "mine" {
+		id = "n1"
+	}
+	return id, driver, ref != "theirs"
 }
 func (world) HoldsEngine(path string) bool {
 	return path == "/" || strings.HasPrefix(path, "/run")
 }
 func (world) DefaultRuntime() string { return "berth" }
+
+// tmpfs is a container with a volume in memory, if its options do not make something else of it.
+func tmpfs(o, device string) container.Spec {
+	return container.Spec{Mounts: []container.Mount{{Type: "volume", Source: "new", DriverOptions: map[string]string{"type": "tmpfs", "o": o, "device": device}}}}
+}
 
 // Each way out of a container is refused, by a sentence that names the lift which allows it; and with the lift it is allowed.
 func TestDangers(t *testing.T) {
@@ -46,6 +58,10 @@ func TestDangers(t *testing.T) {
 		"local bind volume":  {LiftBind, container.Spec{Mounts: []container.Mount{{Type: "volume", DriverOptions: map[string]string{"type": "none", "o": "bind", "device": "/"}}}}},
 		"device only":        {LiftBind, container.Spec{Mounts: []container.Mount{{Type: "volume", Source: "new", DriverOptions: map[string]string{"device": "/dev/sda"}}}}},
 		"bind of donor":      {LiftBind, container.Spec{VolumesFrom: []string{"bound:ro"}}},
+		"bind of a tmpfs":    {LiftBind, tmpfs("size=1m,bind", "/")},
+		"rbind of a tmpfs":   {LiftBind, tmpfs("rbind", "/")},
+		"remount of a tmpfs": {LiftBind, tmpfs("remount", "tmpfs")},
+		"o without a type":   {LiftBind, container.Spec{Mounts: []container.Mount{{Type: "volume", DriverOptions: map[string]string{"o": "size=1m"}}}}},
 		"existing volume":    {LiftBind, container.Spec{Mounts: []container.Mount{{Type: "volume", Source: "mine", DriverOptions: map[string]string{"device": "/"}}}}},
 		"volume driver":      {LiftVolume, container.Spec{VolumeDriver: "nfs", Mounts: []container.Mount{{Type: "volume", Source: "new"}}}},
 		"driver for image's": {LiftVolume, container.Spec{VolumeDriver: "nfs"}},
@@ -72,6 +88,9 @@ func TestDangers(t *testing.T) {
 		"oom score":          {LiftCgroup, container.Spec{Resources: container.Resources{OOMScoreAdj: -1}}},
 		"runtime":            {LiftRuntime, container.Spec{Runtime: "runc"}},
 		"log driver":         {LiftLogging, container.Spec{Log: container.Log{Driver: "syslog"}}},
+		"default log driver": {LiftLogging, container.Spec{Log: container.Log{Options: map[string]string{"syslog-address": "unix:///run/x"}}}},
+		"host's ids":         {LiftHost, container.Spec{Security: container.Security{UsernsMode: "auto:size=9,uidmapping=0:1000:1"}}},
+		"host's groups":      {LiftHost, container.Spec{Security: container.Security{UsernsMode: "auto:gidmapping=0@1000+1"}}},
 		"annotation":         {LiftAnnotations, container.Spec{Annotations: map[string]string{"run.oci.hooks.stdout": "/x"}}},
 
 		"pid of others":     {"", container.Spec{Namespaces: container.Namespaces{PID: "container:theirs"}}},
@@ -79,6 +98,7 @@ func TestDangers(t *testing.T) {
 		"net of others":     {"", container.Spec{Network: container.Network{Mode: "container:theirs"}}},
 		"users of others":   {"", container.Spec{Security: container.Security{UsernsMode: "container:theirs"}}},
 		"volumes of others": {"", container.Spec{VolumesFrom: []string{"theirs"}}},
+		"volume of donor":   {"", container.Spec{VolumesFrom: []string{"laden:ro"}}},
 		"volume of others":  {"", container.Spec{Mounts: []container.Mount{{Type: "volume", Source: "theirs"}}}},
 		"network of others": {"", container.Spec{Network: container.Network{Mode: "theirs"}}},
 		"link to others":    {"", container.Spec{Network: container.Network{Links: []string{"theirs:db"}}}},
@@ -116,17 +136,24 @@ func TestHarmless(t *testing.T) {
 	got, err := p.Container(container.Spec{
 		Mounts: []container.Mount{
 			{Type: "bind", Source: "/srv/www/"}, {Type: "volume", Source: "mine"}, {Type: "volume"}, {Type: "tmpfs"}, {Type: "image", Source: "box"},
-			{Type: "volume", Source: "ram", DriverOptions: map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}},
+			{Type: "volume", Source: "ram", DriverOptions: map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "size=1m,mode=700,noexec"}},
 		},
 		Namespaces: container.Namespaces{PID: "container:mine", IPC: "private"}, Network: container.Network{Mode: "mine", Links: []string{"mine:db"}},
 		Security:    container.Security{CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"}, Sysctls: map[string]string{"net.core.somaxconn": "1"}},
-		VolumesFrom: []string{"mine:ro"}, Runtime: "berth", Resources: container.Resources{Memory: 1, OOMScoreAdj: 5}, Log: container.Log{Driver: "local"},
+		VolumesFrom: []string{"mine:ro"}, Runtime: "berth", Resources: container.Resources{Memory: 1, OOMScoreAdj: 5}, Log: container.Log{Options: map[string]string{"max-size": "1m", "cache-disabled": "true"}},
 	}, world{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Labels["team"] != "a" || got.Mounts[2].VolumeLabels["team"] != "a" || got.Namespaces.PID != "container:m1" || got.VolumesFrom[0] != "m1:ro" || got.Network.Links[0] != "m1:db" {
 		t.Errorf("%+v", got)
+	}
+	if e := got.Network.Endpoints; len(e) != 1 || e[0].Network != "mine" || e[0].ID != "n1" {
+		t.Errorf("its network is not fixed: %+v", e)
+	}
+	again, err := p.Container(container.Spec{Network: container.Network{Mode: "mine", Endpoints: []network.EndpointSpec{{Network: "bridge"}, {Network: "mine", Aliases: []string{"db"}}}}}, world{})
+	if e := again.Network.Endpoints; err != nil || len(e) != 2 || e[0].ID != "" || e[1].ID != "n1" {
+		t.Errorf("%v: %+v", err, e)
 	}
 	for _, source := range []string{"/srv/www/x", "/srv", "/run/docker.sock"} { // beneath, above, and the engine's own
 		if _, err := p.Container(container.Spec{Mounts: []container.Mount{{Type: "bind", Source: source}}}, world{}); err == nil {
@@ -147,7 +174,7 @@ func TestOtherThings(t *testing.T) {
 	}
 	for _, r := range []network.CreateRequest{
 		{Driver: "macvlan"}, {Options: map[string]string{"com.docker.network.bridge.name": "docker0"}}, {Options: map[string]string{"parent": "eth0"}}, {ConfigFrom: "x"},
-		{Labels: map[string]string{"team": "b"}},
+		{IPAM: network.IPAM{Pools: []network.Pool{{Subnet: netip.MustParsePrefix("8.8.8.0/24")}}}}, {Labels: map[string]string{"team": "b"}},
 	} {
 		if _, err := p.NetworkCreate(r); !fault.Is(err, fault.Forbidden) {
 			t.Errorf("%+v: %v", r, err)

@@ -292,6 +292,16 @@ func TestEnvironmentIsHidden(t *testing.T) {
 	}
 }
 
+// The end of a socket's time counts by the clock, also where the timer that removes the socket is late.
+func TestExpiredSocketRefuses(t *testing.T) {
+	for end, want := range map[time.Duration]int{time.Second: 200, 0: 403, -time.Hour: 403} {
+		p := access.Policy{Name: "ci", ReadOnly: true, Expires: at.Add(end)}
+		if code, body := knock(scoped(t, newTown(), p, nil), "GET /containers/json", ""); code != want {
+			t.Errorf("%v before its end: %d %s", end, code, body)
+		}
+	}
+}
+
 // Events of others do not reach a socket with a scope.
 func TestScopeOfEvents(t *testing.T) {
 	town := newTown()

@@ -99,6 +99,7 @@ func (c *call) refuseStream(failed error) error {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(lingering))
 	code := codeOf(failed)
+	c.code = code
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n\r\n%s\r\n", code, http.StatusText(code), rawStream, failed)
 	return nil
 }

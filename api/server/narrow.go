@@ -66,6 +66,9 @@ func (s *Server) Scoped(p *access.Policy) *Server {
 
 // admit decides about a request by its route and by what its path names.
 func (g *gate) admit(c *call, to *route) error {
+	if g.policy.Expired(g.plain.now()) { // the timer that ends the socket does not see a clock that is set, or a machine asleep
+		return fault.New(fault.Forbidden, "access %q: its time is over", g.policy.Name)
+	}
 	rule := g.plain.rules[to.method+" "+to.path]
 	if err := g.policy.Admit(to.method, to.path, rule); err != nil {
 		if to.path == "/plugins/{name}/json" {
@@ -234,12 +237,15 @@ func (w sight) Volume(name string) (exists, inScope bool) {
 }
 
 // Network implements access.Sight.
-func (w sight) Network(ref string) (driver string, ok bool) {
+func (w sight) Network(ref string) (id, driver string, ok bool) {
 	if w.g.plain.cfg.Networks == nil {
-		return "", ref == networktypes.NetworkBridge
+		return "", "", ref == networktypes.NetworkBridge
 	}
 	n, ok := w.g.network(ref)
-	return n.Driver, ok
+	if w.g.policy.Scoped() && !predefined(n.Name) {
+		id = n.ID
+	}
+	return id, n.Driver, ok
 }
 
 // HoldsEngine implements access.Sight. Links are followed: what is mounted is what they lead to.
@@ -436,18 +442,25 @@ func (n *narrowContainers) Explain(ctx context.Context, ref string) (engine.Expl
 
 // ConnectNetwork joins a container and a network of the scope.
 func (n *narrowContainers) ConnectNetwork(ctx context.Context, net, ref string, s network.EndpointSpec) error {
-	if err := n.g.policy.Join(net, sight{n.g, ctx}); err != nil {
+	netID, err := n.g.policy.Join(net, sight{n.g, ctx})
+	if err != nil {
 		return err
 	}
 	id, err := n.mine(ctx, ref)
 	if err != nil {
 		return err
 	}
-	for _, l := range s.Links {
-		other, _, _ := strings.Cut(l, ":")
-		if _, err := n.mine(ctx, other); err != nil {
+	s.ID, s.Links = netID, slices.Clone(s.Links)
+	for i, l := range s.Links {
+		other, alias, named := strings.Cut(l, ":")
+		if !named {
+			alias = other
+		}
+		mine, err := n.mine(ctx, other)
+		if err != nil {
 			return err
 		}
+		s.Links[i] = mine + ":" + alias
 	}
 	return n.Containers.ConnectNetwork(ctx, net, id, s)
 }
