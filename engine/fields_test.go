@@ -278,6 +278,27 @@ func TestOOMIsToldWhenItHappens(t *testing.T) {
 	}
 }
 
+// The same for one that gets its limit while it runs.
+func TestOOMIsToldAfterAnUpdate(t *testing.T) {
+	w := newWorld(t)
+	id := w.create("", spec("until test -e /go; do sleep 0.02; done; tail /dev/zero; echo survived; exec sleep 100"))
+	told := w.heard(id)
+	if err := w.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Update(t.Context(), id, container.Resources{Memory: 8 << 20, MemorySwap: 8 << 20}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/go", w.state(id).Pid), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.await(id, "survived")
+	w.eventually("the event", func() bool { return slices.Contains(told(), "oom") })
+	if st := w.state(id); !st.OOMKilled || !st.Running {
+		t.Errorf("%+v", st)
+	}
+}
+
 // A policy that is changed while a container waits for its next start counts at once.
 func TestPolicyChangedWhileWaiting(t *testing.T) {
 	w := newWorld(t)

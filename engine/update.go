@@ -60,6 +60,9 @@ func (e *Engine) Update(ctx context.Context, ref string, r container.Resources, 
 		return nil, errors.Join(err, undo())
 	}
 	c.setRecord(&rec)
+	if old.Spec.Resources.Memory == 0 && spec.Resources.Memory != 0 {
+		e.watchOOM(c) // it may not have been worth watching before
+	}
 	if p != nil {
 		e.callOffRestart(c, *p)
 	}
