@@ -43,6 +43,8 @@ func (e *Engine) Create(ctx context.Context, name string, s container.Spec) (Cre
 	if err != nil {
 		return CreateResult{}, err
 	}
+	e.creating.Store(r.ID, r.ImageID)
+	defer e.creating.Delete(r.ID)
 	more, err := e.confine(r)
 	if err != nil {
 		return CreateResult{}, err

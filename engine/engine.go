@@ -181,6 +181,7 @@ type Engine struct {
 	trash      sync.Mutex // held over a change of what is in the trash; no verb waits for it while it holds a container's op
 	trashSizes sync.Map   // bytes of the layers of containers in the trash (int64), by id: measured once
 	making     sync.Map   // names of volumes ([]string) of containers that are being created, by id: nobody else knows yet that they are in use
+	creating   sync.Map   // id of a container that is being made → id of its image, which must stay until the index has the container
 
 	ending []<-chan struct{} // during Open: runs whose end is about to be told
 	behind []func()          // during Open: begins what is done on containers once all rooms know which run

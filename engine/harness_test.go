@@ -66,6 +66,7 @@ type dirImages struct {
 	lower     string
 	root      string
 	fail      string // method that fails
+	during    func() // called while a container is being made; nil: nothing
 }
 
 const testImageID = "sha256:00000000000000000000000000000000000000000000000000000000deadbeef"
@@ -80,6 +81,9 @@ func (d *dirImages) Resolve(ref string) (Image, error) {
 func (d *dirImages) CreateLayer(_ context.Context, cid string, _ Image) error {
 	if d.fail == "CreateLayer" {
 		return errors.New("disk full")
+	}
+	if d.during != nil {
+		d.during()
 	}
 	return errors.Join(os.MkdirAll(filepath.Join(d.root, cid, "upper"), 0o755), os.MkdirAll(filepath.Join(d.root, cid, "work"), 0o755))
 }

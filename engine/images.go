@@ -91,13 +91,24 @@ func (i storeImages) Commit(ctx context.Context, o image.CommitOptions) (string,
 // Layers lists every container layer there is.
 func (i storeImages) Layers() []string { return i.s.Layers().Containers() }
 
-// ImageUses tells the image room which containers use an image.
+// ImageUses tells the image room which containers use an image, those that are being made among them: to fill their volumes may take long.
 func (e *Engine) ImageUses(imageID string) []image.Use {
 	var uses []image.Use
+	making := map[string]bool{} // looked at before the index, into which they come
+	e.creating.Range(func(cid, of any) bool {
+		if of == imageID {
+			making[cid.(string)] = true
+		}
+		return true
+	})
 	for _, c := range e.index.all() {
 		if s := c.snapshot(); s.ImageID == imageID || mountsImage(c.record(), imageID) {
 			uses = append(uses, image.Use{ContainerID: s.ID, Running: s.State.Running})
+			delete(making, s.ID)
 		}
+	}
+	for cid := range making {
+		uses = append(uses, image.Use{ContainerID: cid})
 	}
 	return uses
 }

@@ -89,6 +89,22 @@ func TestTrash(t *testing.T) {
 	}
 }
 
+// An image is used from the moment on at which a container of it begins to be made.
+func TestImageOfContainerBeingMade(t *testing.T) {
+	w := newWorld(t)
+	var during int
+	w.images.during = func() { during = len(w.ImageUses(testImageID)) }
+	id := w.create("web", spec("true"))
+	if after := w.ImageUses(testImageID); during != 1 || len(after) != 1 || after[0].ContainerID != id {
+		t.Errorf("%d while it was made, then %+v", during, after)
+	}
+	w.images.fail = "CreateLayer"
+	if _, err := w.Create(t.Context(), "other", spec("true")); err == nil || len(w.ImageUses(testImageID)) != 1 {
+		t.Errorf("a creation that failed: %v, %+v", err, w.ImageUses(testImageID))
+	}
+	w.images.fail = ""
+}
+
 func TestRestoreNamesWhatIsMissing(t *testing.T) {
 	e := newWorldWith(t, &someNetworks{}, nil).Engine
 	s := spec("true")
