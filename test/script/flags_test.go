@@ -144,7 +144,8 @@ func TestEveryFlagIsObserved(t *testing.T) {
 			}
 		}
 	}
-	seen := map[string]string{} // "run --memory" to the section that observes it, "" where it is only skipped
+	seen := map[string]string{}    // "run --memory" to the section that observes it
+	lacking := map[string]string{} // what this machine lacks for those that no section observes here
 	for _, file := range append(glob("testdata/flags/*.txtar"), glob("testdata/cli/*.txtar")...) {
 		sections, err := readSections(file)
 		if err != nil {
@@ -153,18 +154,29 @@ func TestEveryFlagIsObserved(t *testing.T) {
 		for _, s := range sections {
 			for _, m := range s.marked {
 				for _, f := range m.flags {
-					if m.skipped == "" {
-						if why := s.observes(m.verb, f); why != "" {
-							t.Errorf("%s: %s %s is marked, but %s", s.at, m.verb, f, why)
-						}
-						seen[m.verb+" "+f] = s.at
-					} else if _, have := seen[m.verb+" "+f]; !have {
-						t.Logf("not observed: docker %s %s %s", m.verb, f, m.skipped)
-						seen[m.verb+" "+f] = ""
+					needs, why := m.skipped, ""
+					if needs == "" {
+						needs, why = s.observes(m.verb, f, here)
+					}
+					switch name := m.verb + " " + f; {
+					case why != "":
+						t.Errorf("%s: %s is marked, but %s", s.at, name, why)
+						fallthrough
+					case needs == "":
+						seen[name] = s.at
+					default:
+						lacking[name] = s.at + ": " + needs
 					}
 				}
 			}
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(lacking)) {
+		if seen[name] != "" {
+			continue
+		}
+		seen[name] = lacking[name]
+		t.Run(name, func(t *testing.T) { t.Skip(lacking[name]) })
 	}
 	for _, verb := range flagVerbs {
 		b, err := os.ReadFile(listOf(verb))
@@ -269,44 +281,105 @@ var shorthands = map[string]string{
 	"--publish": "p", "--publish-all": "P", "--quiet": "q", "--tty": "t", "--user": "u", "--volume": "v", "--workdir": "w",
 }
 
-// observes says why a section does not observe a flag, "" if it does: the flag is used with the verb, and something is compared after.
-func (s section) observes(verb, flag string) string {
+// observes looks whether a section observes a flag here: the flag is used with the verb, and something is compared after. Where the flag is
+// used with success anywhere in the section, that it is refused otherwise is not enough. needs is what the machine lacks for it; why
+// says why it is observed nowhere.
+func (s section) observes(verb, flag string, here func(conditions []string) bool) (needs, why string) {
 	used := regexp.MustCompile(` ` + flag + `[ =\n]`)
 	if short := shorthands[flag]; short != "" {
 		used = regexp.MustCompile(` (` + flag + `[ =\n]|-[a-z]*` + short + `[a-z]* )`)
 	}
-	begun := false
+	uses := func(command string) bool {
+		return strings.Contains(command, "$CLI "+verb+" ") && used.MatchString(command)
+	}
+	refusals := true // are all there is
 	for line := range strings.Lines(s.text) {
-		switch {
-		case strings.Contains(line, "$CLI "+verb+" ") && used.MatchString(line):
-			begun = true
-			if strings.Contains(line, "exec within ") { // tries until it holds
-				return ""
-			}
-		case begun && observation.MatchString(line):
-			return ""
+		if _, command := splitConditions(line); uses(command) && !refusal.MatchString(command) {
+			refusals = false
 		}
 	}
-	if begun {
-		return "nothing is observed after it"
+	why = "not used there"
+	begun := false
+	var missing []string
+	for line := range strings.Lines(s.text) {
+		conditions, command := splitConditions(line)
+		starts := uses(command) && (refusals || !refusal.MatchString(command))
+		compares := begun && observation.MatchString(command) || starts && strings.Contains(command, "exec within ") // tries until it holds
+		switch {
+		case !starts && !compares:
+			continue
+		case !here(conditions):
+			missing = append(missing, conditions...)
+			continue
+		case compares:
+			return "", ""
+		}
+		begun, why = true, "nothing is observed after it"
 	}
-	return "not used there"
+	if len(missing) == 0 {
+		return "", why
+	}
+	slices.Sort(missing)
+	return "needs what these conditions say: " + strings.Join(slices.Compact(missing), " "), ""
+}
+
+// refusal is a command that must fail.
+var refusal = regexp.MustCompile(`^(! exec |exec code )`)
+
+// splitConditions gives the conditions of a script's line, without their brackets, and the rest of it.
+func splitConditions(line string) (conditions []string, command string) {
+	for strings.HasPrefix(line, "[") {
+		c, rest, ok := strings.Cut(line[1:], "]")
+		if !ok {
+			break
+		}
+		conditions, line = append(conditions, c), strings.TrimLeft(rest, " ")
+	}
+	return conditions, line
+}
+
+// here reports whether the conditions of a line hold on this machine with any of the clients.
+func here(conditions []string) bool {
+	for _, client := range []string{"docker", "berth"} {
+		known := flagConditions(client)
+		if !slices.ContainsFunc(conditions, func(c string) bool {
+			name, not := strings.CutPrefix(c, "!")
+			holds, err := known(name)
+			if program, is := strings.CutPrefix(name, "exec:"); is { // testscript's own
+				_, err = exec.LookPath(program)
+				holds, err = err == nil, nil
+			}
+			return err != nil || holds == not
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // observation is a line that fails when what it looks at is otherwise.
-var observation = regexp.MustCompile(`^(\[[^]]*\] )*!? ?(stdout|stderr|cmp|grep|exists|exec code|exec within|exec sh -c .*(test|grep)) ?`)
+var observation = regexp.MustCompile(`^!? ?(stdout|stderr|cmp|grep|exists|exec code|exec within|exec sh -c .*(test|grep)) ?`)
 
 // TestMarks holds the reading of marks against what must not pass for an observation.
 func TestMarks(t *testing.T) {
-	for _, c := range []struct{ text, flag, want string }{
-		{"exec $CLI run --memory 1g box true\nstdout x\n", "--memory", ""},
-		{"exec $CLI run -dm 1g box true\nstdout x\n", "--memory", ""},
-		{"exec $CLI run --memory-swap 1g box true\nstdout x\n", "--memory", "not used there"},
-		{"stdout x\nexec $CLI run --memory 1g box true\n", "--memory", "nothing is observed after it"},
-		{"exec $CLI update --memory 1g box\nstdout x\n", "--memory", "not used there"},
+	bare := func(conditions []string) bool { return len(conditions) == 0 } // a machine that has nothing
+	for _, c := range []struct{ text, flag, needs, want string }{
+		{"exec $CLI run --memory 1g box true\nstdout x\n", "--memory", "", ""},
+		{"exec $CLI run -dm 1g box true\nstdout x\n", "--memory", "", ""},
+		{"exec $CLI run --memory-swap 1g box true\nstdout x\n", "--memory", "", "not used there"},
+		{"stdout x\nexec $CLI run --memory 1g box true\n", "--memory", "", "nothing is observed after it"},
+		{"exec $CLI update --memory 1g box\nstdout x\n", "--memory", "", "not used there"},
+		{"! exec $CLI run --memory 1 box true\nstderr x\n", "--memory", "", ""},
+		{"[a] [!b] exec $CLI run --memory 1g box true\n[c] stdout x\n", "--memory", "!b a", ""},
+		{"exec $CLI run --memory 1g box true\n[a] stdout x\n", "--memory", "a", ""},
+		{"[a] exec $CLI run --memory 1g box true\n[a] stdout x\n! exec $CLI run --memory 1 box true\nstderr x\n", "--memory", "a", ""},
+		{"[a] exec $CLI run --memory 1g box true\n[a] stdout x\nexec $CLI run --memory 2g box true\nstdout x\n", "--memory", "", ""},
 	} {
-		if got := (section{text: c.text}).observes("run", c.flag); got != c.want {
-			t.Errorf("%q: %q, want %q", c.text, got, c.want)
+		if c.needs != "" {
+			c.needs = "needs what these conditions say: " + c.needs
+		}
+		if needs, why := (section{text: c.text}).observes("run", c.flag, bare); why != c.want || needs != c.needs {
+			t.Errorf("%q: %q %q, want %q %q", c.text, needs, why, c.needs, c.want)
 		}
 	}
 	file := filepath.Join(t.TempDir(), "x.txtar")
