@@ -40,7 +40,7 @@ func containerAttachSocket(s *Server, c *call) error {
 	}
 	served := false
 	server := websocket.Server{Handler: func(conn *websocket.Conn) {
-		served = true
+		served, c.code = true, http.StatusSwitchingProtocols
 		_ = conn.SetDeadline(time.Time{})
 		if c.v >= 28 {
 			conn.PayloadType = websocket.BinaryFrame
@@ -50,6 +50,7 @@ func containerAttachSocket(s *Server, c *call) error {
 	c.began = true
 	server.ServeHTTP(hijackable{c.w}, c.r)
 	if !served {
+		c.code = http.StatusBadRequest
 		process.Close() // the handshake failed, and the client was told
 	}
 	return nil

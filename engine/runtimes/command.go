@@ -175,9 +175,12 @@ func (s *Set) Features(ctx context.Context, r *Runtime) string {
 	if ok && known.stamp.Equal(info.ModTime()) {
 		return known.features
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	short, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	out, err := r.output(ctx, append(append(foreign.Command{path}, r.Args...), "features"))
+	out, err := r.output(short, append(append(foreign.Command{path}, r.Args...), "features"))
+	if ctx.Err() != nil { // who asked has left: that says nothing about the runtime
+		return ""
+	}
 	known = said{stamp: info.ModTime()}
 	var compact bytes.Buffer
 	if err == nil && json.Compact(&compact, out) == nil {

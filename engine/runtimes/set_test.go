@@ -121,6 +121,11 @@ func TestRunIsBounded(t *testing.T) {
 func TestFeatures(t *testing.T) {
 	s := &Set{}
 	r := script(t, `[ "$2" = features ] && echo '{ "ociVersionMin": "1.0.0" }'`)
+	left, leave := context.WithCancel(context.Background())
+	leave()
+	if got := s.Features(left, r); got != "" { // and what was not asked is not remembered
+		t.Errorf("%q", got)
+	}
 	if got := s.Features(context.Background(), r); got != `{"ociVersionMin":"1.0.0"}` {
 		t.Errorf("%q", got)
 	}
