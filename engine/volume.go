@@ -242,7 +242,7 @@ func (e *Engine) fillVolumes(ctx context.Context, r *container.Record) error {
 	var root *os.File // of the image, mounted for the first that needs it
 	for i := range r.Mounts {
 		m := &r.Mounts[i]
-		if !fillable(*m) {
+		if !fillable(*m) || r.IDMap != nil && e.hostOwned(m) { // the image's root is not the host's there
 			continue
 		}
 		if st, err := merged.Stat(m.Target); err != nil || !st.IsDir() {
