@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"berth/kernel/link"
 	"berth/kernel/process"
 )
 
@@ -35,6 +36,9 @@ func prepare() error {
 		return fmt.Errorf("keep our mounts to ourselves: %w", err)
 	}
 	if err := unifiedCgroup(); err != nil {
+		return err
+	}
+	if err := loopbackUp(); err != nil { // without a way out, too
 		return err
 	}
 	if err := resolver(); err != nil {
@@ -70,6 +74,16 @@ func awaitGate() error {
 		}
 		return nil
 	}
+}
+
+// loopbackUp switches lo on; it is the first link of a namespace.
+func loopbackUp() error {
+	c, err := link.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Do(link.Set(1, link.Change{Up: true}))
 }
 
 // unifiedCgroup puts the unified hierarchy where a pure cgroup v2 has it. Of a machine with both, the controllers of v1 are root's: what
