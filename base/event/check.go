@@ -2,9 +2,12 @@ package event
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,18 +41,20 @@ func (j *Journal) CheckStore(ctx context.Context, repair bool) checkup.Room {
 		events += good
 		d := checkup.Damage{Subject: filepath.Join(filepath.Base(j.dir), name)}
 		switch {
-		case err != nil:
-			d.What = err.Error()
+		case errors.Is(err, fs.ErrNotExist): // the oldest go while new ones come
+			continue
+		case err != nil: // nothing is known of what is in it: it stays
+			d.What, d.Advice = err.Error(), "it is passed over; move it away, or put it back from a backup"
+			room.Found(d, nil)
+			continue
 		case bad > 0:
 			d.What = fmt.Sprintf("%d lines are damaged: their events are lost", bad)
 		default:
 			continue
 		}
 		if i == len(names)-1 { // being written; its end may be half written at this very moment
-			if bad > 0 || err != nil {
-				d.Advice = "they are passed over, and go with the oldest events"
-				room.Found(d, nil)
-			}
+			d.Advice = "they are passed over, and go with the oldest events"
+			room.Found(d, nil)
 			continue
 		}
 		d.Repair = "the damaged lines are taken out"
@@ -64,8 +69,9 @@ func (j *Journal) CheckStore(ctx context.Context, repair bool) checkup.Room {
 	return room
 }
 
-// readSegment counts the lines of a segment; whole is the segment without the bad ones. A last line without its end is not counted: it
-// is being written.
+// readSegment counts the lines of a segment; whole is the segment without the bad ones. A header that is damaged counts as a bad line: what
+// follows can be read all the same. A last line without its end is not counted: it is being written. An error says that the segment cannot
+// be read, or is of another format.
 func readSegment(path string) (good, bad int, whole []byte, err error) {
 	whole = []byte(segmentHeader)
 	f, err := os.Open(path)
@@ -75,8 +81,16 @@ func readSegment(path string) (good, bad int, whole []byte, err error) {
 	defer f.Close()
 	r := bufio.NewReaderSize(f, 64<<10)
 	header := make([]byte, len(segmentHeader))
-	if _, err := io.ReadFull(r, header); err != nil || string(header) != segmentHeader {
-		return 0, 0, whole, fmt.Errorf("it is no segment of this format")
+	_, err = io.ReadFull(r, header)
+	switch {
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
+		return 0, 1, whole, nil
+	case err != nil:
+		return 0, 0, whole, err
+	case string(header) != segmentHeader && bytes.HasPrefix(header, []byte(segmentFormat)):
+		return 0, 0, whole, fmt.Errorf("it is of another format: %q", strings.TrimSpace(string(header)))
+	case string(header) != segmentHeader:
+		bad++
 	}
 	for {
 		line, err := readLine(r)
@@ -90,7 +104,7 @@ func readSegment(path string) (good, bad int, whole []byte, err error) {
 			bad++
 		}
 		if err != nil {
-			return good, bad, whole, nil
+			return good, bad, whole, err
 		}
 	}
 }

@@ -33,7 +33,8 @@ import (
 // Numbers and, but for a clock that was set back, times grow. Lines that are damaged are passed over; what comes after the last line
 // feed of the last segment was torn by a crash and is cut off. The oldest segments are deleted when all together are too large.
 const (
-	segmentHeader = "berth-events 1\n"
+	segmentFormat = "berth-events "
+	segmentHeader = segmentFormat + "1\n"
 	segmentSuffix = ".events"
 	segmentsKept  = 8        // into how many segments the allowed size is divided
 	queueMax      = 16 << 10 // events that wait for a disk that does not take them
