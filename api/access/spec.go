@@ -3,6 +3,7 @@ package access
 import (
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -67,6 +68,8 @@ func (p *Policy) confinement(s *container.Spec, w Sight) error {
 		return p.needs(LiftLogging, "the log driver %q is refused", s.Log.Driver)
 	case s.Log.Driver == "" && sends(s.Log.Options) && !p.lifts(LiftLogging):
 		return p.needs(LiftLogging, "log options for another driver than json-file and local are refused: they would tell the engine's default driver where to send output")
+	case !plainTag.MatchString(s.Log.Options["tag"]) && !p.lifts(LiftLogging):
+		return p.needs(LiftLogging, "a log tag that computes is refused: of templates there may be names such as {{.Name}}")
 	case len(s.Annotations) > 0 && !p.lifts(LiftAnnotations):
 		return p.needs(LiftAnnotations, "annotations are refused")
 	}
@@ -78,6 +81,9 @@ func (p *Policy) confinement(s *container.Spec, w Sight) error {
 	}
 	return nil
 }
+
+// plainTag is a log tag with nothing but fields in it. A template with loops can keep the engine busy for ever, and fill its memory.
+var plainTag = regexp.MustCompile(`^([^{]|\{[^{]|\{\{ ?\.[A-Za-z]+ ?\}\})*\{?$`)
 
 // localLogOptions are what the drivers json-file and local take.
 var localLogOptions = []string{"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"}

@@ -89,6 +89,8 @@ func TestDangers(t *testing.T) {
 		"runtime":            {LiftRuntime, container.Spec{Runtime: "runc"}},
 		"log driver":         {LiftLogging, container.Spec{Log: container.Log{Driver: "syslog"}}},
 		"default log driver": {LiftLogging, container.Spec{Log: container.Log{Options: map[string]string{"syslog-address": "unix:///run/x"}}}},
+		"loop in a tag":      {LiftLogging, container.Spec{Log: container.Log{Driver: "local", Options: map[string]string{"tag": "{{.Name}}{{range .ContainerEnv}}{{end}}"}}}},
+		"variable in a tag":  {LiftLogging, container.Spec{Log: container.Log{Driver: "local", Options: map[string]string{"tag": "{{{$x := .Name}}"}}}},
 		"host's ids":         {LiftHost, container.Spec{Security: container.Security{UsernsMode: "auto:size=9,uidmapping=0:1000:1"}}},
 		"host's groups":      {LiftHost, container.Spec{Security: container.Security{UsernsMode: "auto:gidmapping=0@1000+1"}}},
 		"annotation":         {LiftAnnotations, container.Spec{Annotations: map[string]string{"run.oci.hooks.stdout": "/x"}}},
@@ -242,3 +244,14 @@ Mount.FromContainer Mount.Anonymous Mount.Path Mount.TmpfsSize Mount.TmpfsMode M
 ExecSpec.User ExecSpec.Privileged ExecSpec.TTY ExecSpec.AttachStdin ExecSpec.AttachStdout ExecSpec.AttachStderr ExecSpec.DetachKeys
 ExecSpec.ConsoleSize
 `
+
+func TestPlainTag(t *testing.T) {
+	for tag, plain := range map[string]bool{
+		"": true, "web": true, "{{.Name}}": true, "a/{{ .ID }}-{{.FullID}}{": true, "{x}": true,
+		"{{range .ContainerEnv}}{{end}}": false, "{{.Name}}{{printf `%9d` 1}}": false, "{{{.Name}}": false, "{{define `a`}}{{end}}": false, "{{- .Name}}": false, "{{.ContainerEnv|json}}": false,
+	} {
+		if plainTag.MatchString(tag) != plain {
+			t.Errorf("%q", tag)
+		}
+	}
+}

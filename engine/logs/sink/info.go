@@ -72,11 +72,26 @@ func (i *Info) Tag(standard string) (string, error) {
 	if err != nil {
 		return "", fault.Wrap(fault.Invalid, err, "log opt tag")
 	}
-	var b bytes.Buffer
+	var b tagText
 	if err := t.Execute(&b, i); err != nil {
 		return "", fault.Wrap(fault.Invalid, err, "log opt tag")
 	}
-	return b.String(), nil
+	return string(b), nil
+}
+
+// maxTag bounds a tag, in bytes: it goes with every line.
+const maxTag = 8 << 10
+
+// tagText takes what a template writes.
+type tagText []byte
+
+// Write takes more, up to maxTag in all.
+func (t *tagText) Write(b []byte) (int, error) {
+	if len(*t)+len(b) > maxTag {
+		return 0, fault.New(fault.Invalid, "the tag has more than %d bytes", maxTag)
+	}
+	*t = append(*t, b...)
+	return len(b), nil
 }
 
 // tagFuncs are the functions that Docker's templates have.
@@ -104,6 +119,7 @@ var tagFuncs = template.FuncMap{
 		if s == "" {
 			return s
 		}
+		before, after = max(0, min(before, maxTag)), max(0, min(after, maxTag)) // more is no tag
 		return strings.Repeat(" ", before) + s + strings.Repeat(" ", after)
 	},
 	"truncate": func(s string, n int) string {

@@ -67,3 +67,20 @@ func TestDeadUDP(t *testing.T) {
 		}
 	}
 }
+
+func TestTag(t *testing.T) {
+	i := &Info{ContainerID: "0123456789abcdef", ContainerName: "/web", ContainerEnv: make([]string, 200)}
+	for _, c := range []struct{ tag, want string }{
+		{"", "0123456789ab"}, {"{{.Name}}/{{.ID}}", "web/0123456789ab"}, {`{{pad .Name 1 2}}`, " web  "}, {`{{upper (truncate .Name 2)}}`, "WE"},
+		{"{{.Nothing}}", "error"}, {"{{pad .Name 1000000000000 -5}}", "error"}, {"{{range .ContainerEnv}}{{range $.ContainerEnv}}x{{end}}{{end}}", "error"},
+	} {
+		i.Config = map[string]string{"tag": c.tag}
+		got, err := i.Tag(DefaultTag)
+		if err != nil {
+			got = "error"
+		}
+		if got != c.want {
+			t.Errorf("%s: %q %v, want %q", c.tag, got, err, c.want)
+		}
+	}
+}
