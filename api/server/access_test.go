@@ -287,8 +287,10 @@ func TestEnvironmentIsHidden(t *testing.T) {
 	if code != 200 || strings.Contains(body, "secret") || !strings.Contains(body, "PASSWORD="+access.Hidden) {
 		t.Errorf("%d %s", code, body)
 	}
-	if code, body := knock(s, "GET /containers/mine/top?ps_args=eww", ""); code != http.StatusForbidden {
-		t.Errorf("%d %s", code, body)
+	for _, r := range []string{"GET /containers/mine/top?ps_args=eww", "GET /containers/mine/logs?stdout=1&details=1"} {
+		if code, body := knock(s, r, ""); code != http.StatusForbidden {
+			t.Errorf("%s: %d %s", r, code, body)
+		}
 	}
 }
 
@@ -360,7 +362,7 @@ func TestEveryMethodIsNarrowed(t *testing.T) {
 		methods string
 	}{
 		{reflect.TypeFor[Containers](), `Attach Changes Commit CONNECTNETWORK CopyFrom CopyTo CREATE DISCONNECTNETWORK EXECCREATE
-			ExecInspect ExecResize ExecStart EXPLAIN Export INSPECT Kill LIST Logs Pause PLANPRUNE Prune PublishPorts Remove RENAME Resize RESTART Size START StatPath Stats
+			ExecInspect ExecResize ExecStart EXPLAIN Export INSPECT Kill LIST LOGS Pause PLANPRUNE Prune PublishPorts Remove RENAME Resize RESTART Size START StatPath Stats
 			Stop TOP Unpause UPDATE VolumeUsers Wait`},
 		{reflect.TypeFor[Images](), `ApplyPrune Check Count DISKUSAGE HistoryFor Import LIST Load Manifests OpenBlob PlanPruneWithout Remove
 			Repair Resolve ResolvePlatform SaveWith Sources Tag`},
