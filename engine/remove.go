@@ -143,9 +143,9 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, o removing) error {
 	}
 	i := c.snapshot()
 	c.setGone()
-	e.index.remove(c, i.Name)
 	e.unconfine(c.record())
 	e.execs.dropContainer(c.id)
+	e.index.remove(c, i.Name) // last: from here on the container may come back from the trash
 	e.tell(c, "destroy", nil)
 	c.wake(container.ExitStatus{Code: i.State.ExitCode}, true)
 	return nil

@@ -54,6 +54,9 @@ func describeTrashed(t store.Trashed) removal.Trashed {
 // RestoreTrashed brings a container back as it was, stopped. Its own volumes, if they went with it, are restored by whoever calls, before.
 // When its name is taken it gets another one.
 func (e *Engine) RestoreTrashed(ctx context.Context, cid string) (removal.Restored, error) {
+	if err := e.removalOver(ctx, cid); err != nil {
+		return removal.Restored{}, err
+	}
 	e.trash.Lock()
 	defer e.trash.Unlock()
 	t, err := e.store.Trashed(cid)
@@ -94,6 +97,24 @@ func (e *Engine) RestoreTrashed(ctx context.Context, cid string) (removal.Restor
 	e.trashSizes.Delete(cid)
 	out.Now = []string{r.Name}
 	return out, nil
+}
+
+// removalOver waits for the end of a removal that has come as far as the trash: until then the container has its name and its place in the
+// index, and would lose those that a restore gives it.
+func (e *Engine) removalOver(ctx context.Context, cid string) error {
+	c := e.index.get(cid)
+	if c == nil || !e.store.InTrash(cid) {
+		return nil
+	}
+	end, err := c.begin(ctx, "restore")
+	if err != nil {
+		return err
+	}
+	end()
+	if e.index.get(cid) == c && e.store.InTrash(cid) {
+		return fault.New(fault.Conflict, "the removal of container %s is not over", cid)
+	}
+	return nil
 }
 
 // stopped is the state of a container that comes back from the trash.

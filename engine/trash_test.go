@@ -205,3 +205,39 @@ func TestPrunePlanIsAppliedExactly(t *testing.T) {
 		t.Errorf("%+v %v", out, err)
 	}
 }
+
+// A restore that comes while the removal has only just reached the trash waits for its end.
+func TestRestoreWhileItIsRemoved(t *testing.T) {
+	w := withTrash(t)
+	id := w.create("web", spec("true"))
+	c := w.index.get(id)
+	end, err := c.begin(t.Context(), "remove")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.Trash(id, trashNote(c, c.standing(), time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	restored := make(chan error, 1)
+	go func() {
+		r, err := w.RestoreTrashed(context.Background(), id)
+		if err == nil && r.Now[0] != "web" {
+			err = fault.New(fault.Internal, "it is %s", r.Now[0])
+		}
+		restored <- err
+	}()
+	select {
+	case err := <-restored:
+		t.Errorf("it did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	c.setGone()
+	w.index.remove(c, "web")
+	end()
+	if err := <-restored; err != nil {
+		t.Error(err)
+	}
+	if _, err := w.Inspect(t.Context(), "web"); err != nil {
+		t.Error(err)
+	}
+}
