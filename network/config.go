@@ -42,6 +42,7 @@ type Config struct {
 	// that it can bind outside, 0 for all.
 	PortsListen bool
 	LowestPort  uint16
+	PortTaken   func(port uint16) bool // a program outside listens there by TCP; nil: clients come to this namespace
 
 	DNS, DNSSearch, DNSOptions []string // for containers that ask for none
 

@@ -123,7 +123,7 @@ func open(ctx context.Context, cfg Config) (_ *Networks, err error) {
 		return nil, err
 	}
 	n.ports = port.New(parkerOf(cfg.Keeper), n.log)
-	n.ports.Listens, n.ports.Lowest = cfg.PortsListen, cfg.LowestPort
+	n.ports.Listens, n.ports.Lowest, n.ports.Elsewhere = cfg.PortsListen, cfg.LowestPort, cfg.PortTaken
 	n.reaper = startReaper(n.conn, n.log)
 	if err := n.openPools(); err != nil {
 		return nil, err

@@ -442,7 +442,7 @@ func (r *rooms) networkConfig(cfg config) network.Config {
 		DefaultPools: n.Pools, MTU: n.MTU, ICC: unless(n.NoICC), IPForward: unless(n.NoForward), Masquerade: unless(n.NoMasq), Firewall: unless(n.NoRules),
 		ObeyInput: n.ObeyInput, AllowDirect: n.Direct, NoForeign: n.NoForeign, DefaultBridge: n.Bridge, BindIP: n.BindIP, DNS: cfg.DNS, DNSSearch: cfg.DNSSearch, DNSOptions: cfg.DNSOptions,
 		DefaultNetworkOpts: n.Defaults, Keeper: r.keeper, Managed: r.plugins, Emit: r.networkEvent, UserNet: launch.NetNamespace, Log: r.log,
-		PortsListen: cfg.Rootless, LowestPort: rootless.LowestPort(),
+		PortsListen: cfg.Rootless, LowestPort: rootless.LowestPort(), PortTaken: rootless.PortTaken(),
 	}
 }
 

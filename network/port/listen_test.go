@@ -39,3 +39,30 @@ func TestLowest(t *testing.T) {
 		t.Errorf("port 80: %v", err)
 	}
 }
+
+// TestElsewhere: a port that a program has where clients come from is refused, unless it was ours a moment ago.
+func TestElsewhere(t *testing.T) {
+	table := New(nil, slog.New(slog.DiscardHandler))
+	taken := false
+	table.Elsewhere = func(uint16) bool { return taken }
+	table.born = time.Time{}
+	ctx, ip := context.Background(), netip.MustParseAddr("127.0.0.1")
+	ports, err := table.Reserve(ctx, Holder{ID: "x"}, []Want{{Proto: "tcp", IPs: []netip.Addr{ip}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken = true
+	again := []Want{{Proto: "tcp", IPs: []netip.Addr{netip.MustParseAddr("127.0.0.2")}, First: ports[0], Last: ports[0]}}
+	if _, err := table.Reserve(ctx, Holder{ID: "y"}, again); err != nil {
+		t.Errorf("beside one of ours: %v", err)
+	}
+	table.Release(ctx, Key{"tcp", ip, ports[0]}, Key{"tcp", again[0].IPs[0], ports[0]})
+	if _, err := table.Reserve(ctx, Holder{ID: "y"}, again); err != nil {
+		t.Errorf("just released: %v", err)
+	}
+	table.Release(ctx, Key{"tcp", again[0].IPs[0], ports[0]})
+	table.left[ports[0]] = time.Now().Add(-2 * lingers)
+	if _, err := table.Reserve(ctx, Holder{ID: "z"}, again); err == nil || !strings.Contains(err.Error(), "already allocated") {
+		t.Errorf("a program of the host has it: %v", err)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"berth/base/fault"
 	"berth/kernel/sock"
@@ -43,14 +44,19 @@ type Table struct {
 	// finds them. Lowest is the first port that can be had, 0 for all. Both are set before the first Reserve.
 	Listens bool
 	Lowest  uint16
+	// Elsewhere reports whether a program has a TCP port where clients come from, when that is another network namespace. It is not
+	// asked soon after a release, while who leads clients here may have the port still. nil: nobody can.
+	Elsewhere func(port uint16) bool
 
 	parker Parker // nil: sockets are held here
 	log    *slog.Logger
 
 	mu   sync.Mutex
 	held map[Key]*reservation
-	by   map[number][]Key // the same, by port
-	next int              // where the search for a random port goes on
+	by   map[number][]Key     // the same, by port
+	left map[uint16]time.Time // when TCP ports were released, if Elsewhere is asked
+	born time.Time
+	next int // where the search for a random port goes on
 }
 
 // number is a port without the address.
@@ -72,6 +78,10 @@ func (t *Table) put(k Key, r *reservation) {
 
 func (t *Table) drop(k Key) {
 	delete(t.held, k)
+	if t.Elsewhere != nil && k.Proto == "tcp" {
+		maps.DeleteFunc(t.left, func(_ uint16, at time.Time) bool { return time.Since(at) > lingers })
+		t.left[k.Port] = time.Now()
+	}
 	left := slices.DeleteFunc(t.by[k.number()], func(o Key) bool { return o == k })
 	if len(left) == 0 {
 		delete(t.by, k.number())
@@ -87,7 +97,7 @@ type reservation struct {
 
 // New makes an empty table. parker may be nil.
 func New(parker Parker, log *slog.Logger) *Table {
-	return &Table{parker: parker, log: log, held: map[Key]*reservation{}, by: map[number][]Key{}}
+	return &Table{parker: parker, log: log, held: map[Key]*reservation{}, by: map[number][]Key{}, left: map[uint16]time.Time{}, born: time.Now()}
 }
 
 // Want is one port for some addresses: the same number on each of them.
@@ -177,6 +187,10 @@ func (t *Table) key(ctx context.Context, h Holder, k Key) error {
 		t.mu.Unlock()
 		return allocated(k, "by container "+by.Name)
 	}
+	if t.elsewhere(k) {
+		t.mu.Unlock()
+		return allocated(k, "by a program of the host")
+	}
 	t.put(k, r) // ours from here on, so that nobody else tries
 	t.mu.Unlock()
 	if err := t.bind(ctx, k, r); err != nil {
@@ -186,6 +200,22 @@ func (t *Table) key(ctx context.Context, h Holder, k Key) error {
 		return err
 	}
 	return nil
+}
+
+// lingers is how long who leads clients here may have a port after it was released here: pasta looks once a second.
+const lingers = 2 * time.Second
+
+// elsewhere asks Elsewhere about a port that nobody here has or just had; mu is held.
+func (t *Table) elsewhere(k Key) bool {
+	if t.Elsewhere == nil || k.Proto != "tcp" || time.Since(t.born) < lingers || time.Since(t.left[k.Port]) < lingers {
+		return false
+	}
+	for o := range t.held {
+		if o.Proto == "tcp" && o.Port == k.Port {
+			return false // of the other family, or at another address: it is ours
+		}
+	}
+	return t.Elsewhere(k.Port)
 }
 
 // conflict tells who holds what k would need; mu is held. An address of its own conflicts with all addresses.

@@ -23,7 +23,7 @@ func Differences() []Difference {
 		{"published ports with pasta", "works", "TCP, clients keep their addresses; bound on the host up to a second after the container starts"},
 		{"published UDP ports", "limited", "with pasta from November 2023 on"},
 		{"published ports with slirp4netns", "no", "it leads out only"},
-		{"published ports that a program of the host has", "limited", "not refused: pasta does not bind what is taken"},
+		{"published ports that a program of the host has", "works", "TCP: refused, as for root; UDP: pasta does not bind what is taken"},
 		{"-p 127.0.0.1:PORT", "limited", "pasta binds all addresses; who comes by another one than the loopback is refused"},
 		{"ports below net.ipv4.ip_unprivileged_port_start (1024)", "no", "refused by name, with the sysctl that allows them"},
 		{"--network host", "limited", "the user's network namespace, not the machine's"},

@@ -110,3 +110,18 @@ func TestHolder(t *testing.T) {
 	}
 	End(dir) // again does nothing
 }
+
+func TestListens(t *testing.T) {
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000002:00000000 00:00000000 00000000  4242        0 19711606 1 0000000006e0d203 100 0 0 10 0
+   1: 0100007F:0050 00000000:01BB 01 00000002:00000000 00:00000000 00000000  4242        0 19711606 1 0000000006e0d203 100 0 0 10 0
+`
+	for port, want := range map[uint16]bool{8080: true, 80: false, 443: false, 0x9: false} {
+		if got := listens(table, port); got != want {
+			t.Errorf("%d: %v", port, got)
+		}
+	}
+	if PortTaken() != nil {
+		t.Error("the machine's engine asks nobody")
+	}
+}

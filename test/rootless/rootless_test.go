@@ -20,6 +20,7 @@ import (
 
 // TestVoyage is the life of a user's engine, from the check of his machine to the end of everything.
 func TestVoyage(t *testing.T) {
+	t.Parallel()
 	s := aboard(t, "pasta")
 	out, err := s.types("berth", "system", "check", "--machine")
 	if err != nil || !strings.Contains(out, "WITHOUT ROOT, HERE") || !strings.Contains(out, "65536 ids for sailor") {
@@ -61,7 +62,7 @@ func (s *sailor) containers() {
 
 	s.berth("run", "-d", "--name", "life", "--init", "-v", "store:/store", "--health-cmd", "test -e /store/well", "--health-interval", "200ms", "--restart", "always", "box",
 		"sh", "-c", "echo hello; echo 1 >>/store/lives; exec sleep 1000")
-	s.wants("hello", "logs", "life")
+	s.eventually("its first words", func() bool { return s.berth("logs", "life") == "hello" })
 	s.wants("uid=0", "exec", "life", "id")
 	s.berth("exec", "life", "sh", "-c", "echo kept >/etc/kept; touch /store/well")
 	s.eventually("healthy", func() bool {
@@ -124,6 +125,17 @@ func (s *sailor) network() {
 	if s.page(s.world.Outside, client, net.JoinHostPort(world.Host4, "8081")) {
 		s.t.Error("a port of the loopback answers outside")
 	}
+
+	// A port of the host's that somebody else has is refused, as for root.
+	var other net.Listener
+	if err := netns.Do(s.world.Host, func() (err error) { other, err = net.Listen("tcp", "127.0.0.1:8088"); return err }); err != nil {
+		s.t.Fatal(err)
+	}
+	defer other.Close()
+	s.eventually("a taken port is refused", func() bool { // not as long as it may be one of the engine before
+		out, err := s.try("run", "--rm", "-p", "8088:80", "box", "true")
+		return err != nil && strings.Contains(out, "port is already allocated")
+	})
 
 	// Out: what listens in the outside sees the host's address.
 	var l net.Listener
@@ -230,10 +242,11 @@ func (s *sailor) end() {
 
 // TestNobodyIsLeftBehind: an engine that is killed while it makes its namespaces takes their holder along.
 func TestNobodyIsLeftBehind(t *testing.T) {
+	t.Parallel()
 	s := aboard(t)
 	// A way out that never opens holds the engine between making the holder and writing it down.
-	fake := filepath.Join(s.dir, "bin", "pasta")
-	if err := os.WriteFile(fake, []byte("#!/bin/sh\n[ \"$1\" = --version ] && exit\nexec sleep 8\n"), 0o755); err != nil {
+	s.path = s.dir + "/home:" + s.path
+	if err := os.WriteFile(filepath.Join(s.dir, "home", "pasta"), []byte("#!/bin/sh\n[ \"$1\" = --version ] && exit\nexec sleep 8\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cmd := s.command("berthd")
@@ -258,6 +271,7 @@ func TestNobodyIsLeftBehind(t *testing.T) {
 
 // TestSlirp: where only slirp4netns is installed containers reach the outside, and say that nobody reaches them.
 func TestSlirp(t *testing.T) {
+	t.Parallel()
 	s := aboard(t, "slirp4netns")
 	way := filepath.Join(s.dir, "way")
 	if err := os.Mkdir(way, 0o755); err != nil {

@@ -32,6 +32,26 @@ type sailor struct {
 	log bytes.Buffer
 }
 
+// programs are built once; TestMain removes them.
+var programs = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "berth-rootless-bin-")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	return dir, errors.Join(os.Chmod(dir, 0o755), live.Build(dir, "berth", "berthd", "berth-keeper", "berth-init"))
+})
+
+var built string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
 // firstSub is the first of his subordinate ids, far from where distributions put them.
 const firstSub = 1 << 29
 
@@ -61,7 +81,11 @@ func aboard(t *testing.T, needs ...string) *sailor {
 	if err := s.outfit(); err != nil {
 		t.Skipf("needs device nodes: %v", err)
 	}
-	if err := live.Build(filepath.Join(s.dir, "bin"), "berth", "berthd", "berth-keeper", "berth-init"); err != nil {
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(bin, filepath.Join(s.dir, "bin")); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -92,7 +116,7 @@ func (s *sailor) makeCgroup() {
 
 // outfit puts files where setup binds them from.
 func (s *sailor) outfit() error {
-	for _, d := range []string{"home", "run", "etc", "bin"} {
+	for _, d := range []string{"home", "run", "etc"} {
 		if err := os.Mkdir(filepath.Join(s.dir, d), 0o755); err != nil {
 			return err
 		}
