@@ -66,7 +66,10 @@ func userCgroup(ctx context.Context, cfg config) (group, leaf string, err error)
 		return "", "", fault.New(fault.NotImplemented, "cgroup v2 is not mounted: on this machine only root has cgroups")
 	}
 	if userSystemd() {
-		group, err = systemdUserGroup(ctx, containerUnit(cfg.ID))
+		if outsideManager(v2.Own, os.Getuid()) {
+			enterScope()
+		}
+		group, err = systemdUserGroup(ctx, layout, containerUnit(cfg.ID))
 		if err == nil {
 			return group, "", nil
 		}
@@ -107,14 +110,43 @@ func leaveCgroup(leaf string) {
 	}
 }
 
+// systemdPatience bounds what the user's systemd is asked for.
+const systemdPatience = 20 * time.Second
+
 // userSystemd reports whether a systemd serves this user.
 func userSystemd() bool {
 	_, err := os.Stat(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "systemd/private"))
 	return err == nil && os.Getenv("XDG_RUNTIME_DIR") != ""
 }
 
+// outsideManager reports whether a process in a cgroup is outside of what the user's systemd manages, as in a login's session: from there
+// the kernel moves no process into a cgroup of his units, since what is above both is root's (cgroups(7), "delegation containment").
+func outsideManager(own string, uid int) bool {
+	return !strings.Contains(own+"/", fmt.Sprintf("/user@%d.service/", uid))
+}
+
+// scopeVariable says that enterScope was tried.
+const scopeVariable = "_BERTH_ROOTLESS_SCOPE"
+
+// enterScope starts this command line again in a scope of the user's systemd, which has the machine's move it there. It returns where that
+// is not possible; what then cannot be done says so itself.
+func enterScope() {
+	run, err := exec.LookPath("systemd-run")
+	if err != nil || os.Getenv(scopeVariable) != "" {
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return
+	}
+	args := append([]string{"systemd-run", "--user", "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--", self}, os.Args[1:]...)
+	_ = unix.Exec(run, args, append(os.Environ(), scopeVariable+"=1")) // it returns only when it failed
+}
+
 // systemdUserGroup is delegated for the user's systemd.
-func systemdUserGroup(ctx context.Context, unit string) (string, error) {
+func systemdUserGroup(ctx context.Context, layout cgroup.Layout, unit string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, systemdPatience)
+	defer cancel()
 	show := func() (string, bool) {
 		out, err := exec.CommandContext(ctx, "systemctl", "--user", "show", "--property=ActiveState,ControlGroup", unit).Output()
 		if err != nil {
@@ -134,7 +166,10 @@ func systemdUserGroup(ctx context.Context, unit string) (string, error) {
 	}
 	out, err := exec.CommandContext(ctx, "systemd-run", args...).CombinedOutput()
 	if group, active := show(); active {
-		return group, nil
+		if layout.Mode != cgroup.V2 {
+			return group, nil
+		}
+		return group, awaitLeaf(ctx, layout, group)
 	}
 	return "", fault.New(fault.Unavailable, "start %s: %v: %s", unit, err, strings.TrimSpace(string(out)))
 }
