@@ -354,6 +354,23 @@ func TestAuditEntries(t *testing.T) {
 	}
 }
 
+// broken is an engine with a defect.
+type broken struct{ *town }
+
+func (b *broken) Kill(context.Context, string, string) error { panic("a defect") }
+
+// A request that ends in a panic is written down like others.
+func TestAuditOfPanics(t *testing.T) {
+	var got []access.Entry
+	s := New(Config{Containers: &broken{newTown()}, Audit: Audit{All: true, Write: func(e access.Entry) { got = append(got, e) }}})
+	if code, body := knock(s, "POST /containers/mine/kill", ""); code != http.StatusInternalServerError {
+		t.Errorf("%d %s", code, body)
+	}
+	if len(got) != 1 || got[0].Status != 500 || got[0].Verb != access.Stop || got[0].Decision != access.Allowed || got[0].Reason == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // The rooms of an access socket are narrowed method by method. One that is not here is new: does it take names that no path has, or tell of
 // others' things? Then narrow.go must have it. Those in capitals are there.
 func TestEveryMethodIsNarrowed(t *testing.T) {

@@ -49,8 +49,7 @@ func clearLogs(k keepsLogs, c *call) error {
 	if err := k.ClearLogs(c.ctx(), c.name); err != nil {
 		return err
 	}
-	c.w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.done(http.StatusNoContent)
 }
 
 func containerLogStatus(k keepsLogs, c *call) error {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
@@ -18,12 +19,22 @@ type Answered struct {
 	Stream bool // it went on until somebody left: Took says nothing about the engine
 }
 
+// errDefect is what the audit log tells of a request that ended in a panic.
+var errDefect = errors.New("internal error: see the engine's log")
+
 // attend answers a request that has a route, as a span, and tells Observe.
 func (s *Server) attend(c *call, to *route) {
 	begun := s.now()
 	end := s.span(c, to)
 	under := s.waiting(c, to)
+	answered := false
+	defer func() {
+		if !answered { // a panic is on its way, which survive sees to
+			s.audit(c, to, http.StatusInternalServerError, errDefect, s.now().Sub(begun), false)
+		}
+	}()
 	err := s.answer(c, to)
+	answered = true
 	under.End()
 	code := c.code
 	switch {
