@@ -126,6 +126,13 @@ func (e *Engine) list(ctx context.Context) ([]keeper.ProcState, error) {
 	return e.keeper.List(ctx)
 }
 
+// keeperInfo asks with a bound, as list does.
+func (e *Engine) keeperInfo(ctx context.Context) (keeper.Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, keeperPatience)
+	defer cancel()
+	return e.keeper.Info(ctx)
+}
+
 // disownOne kills a process whose container does not exist. Its end is told and acknowledged like any other.
 func (e *Engine) disownOne(ctx context.Context, p keeper.ProcState) {
 	e.log.Info("killing a process whose container does not exist", "container", p.ID, "pid", p.PID)

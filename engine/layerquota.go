@@ -35,11 +35,13 @@ type quotaControl interface {
 	Close() error
 }
 
+// firstProject begins the 1<<28 numbers of layers. Those of volumes begin at 1<<30 (volume/local).
+const firstProject = 5 << 28
+
 // open looks at the file system that root is on. wanted is the limit that the configuration sets for all layers.
 func (q *layerQuotas) open(root string, wanted uint64) error {
-	// Volumes have the numbers from 1<<30 on (volume/local), layers those from 5<<28 on. Engines that share a file system seldom meet,
-	// and Free steps over what others took.
-	q.first = 5<<28 | crc32.ChecksumIEEE([]byte(root))&0xfff<<16
+	// Engines that share a file system seldom meet, and Free steps over what others took.
+	q.first = firstProject | crc32.ChecksumIEEE([]byte(root))&0xfff<<16
 	c, err := quota.Open(root)
 	if err != nil {
 		q.why = err
@@ -79,6 +81,20 @@ func (e *Engine) removeLayer(r *container.Record) error {
 		return err
 	}
 	return e.quotas.forget(r)
+}
+
+// sweepLayer removes a layer of which no record tells, and its limit.
+func (e *Engine) sweepLayer(cid string) error {
+	var r container.Record
+	if l, err := e.images.Layer(cid); err == nil {
+		if p, err := quota.Project(l.Upper); err == nil && p>>28 == firstProject>>28 {
+			r.LayerProject = p
+		}
+	}
+	if err := e.images.RemoveLayer(cid); err != nil {
+		return err
+	}
+	return e.quotas.forget(&r)
 }
 
 // layerSize reads a container's --storage-opt: the bytes that its layer may hold, 0 for no limit. The errors are Docker's.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/kernel/mount"
+	"berth/kernel/quota"
 )
 
 // The kernel itself: a container gets as much as was asked for and sees it, whatever it is that it writes, and no other is affected.
@@ -50,6 +52,41 @@ func TestLayerIsLimited(t *testing.T) {
 	}
 	if err := w.Remove(t.Context(), id, RemoveOptions{Force: true}); err != nil {
 		t.Error(err)
+	}
+}
+
+// The limit of a layer that a crash has left goes with it.
+func TestLimitOfASweptLayerGoes(t *testing.T) {
+	w := newWorld(t)
+	at := quotaDisk(t)
+	w.cfg.DataRoot, w.images.root = filepath.Join(at, "data"), filepath.Join(at, "layers")
+	w.reopen()
+	defer func() { w.cfg.DataRoot = filepath.Join(t.TempDir(), "data"); w.reopen() }() // the disk goes before the world does
+	s := spec("true")
+	s.StorageOpt = map[string]string{"size": "10m"}
+	id := w.create("", s)
+	project := w.index.get(id).record().LayerProject
+	limit := func() uint64 {
+		c, err := quota.Open(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		u, err := c.Usage(project)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			t.Fatal(err)
+		}
+		return u.Limit
+	}
+	if n := limit(); project == 0 || n != 10<<20 {
+		t.Fatalf("project %d is limited to %d", project, n)
+	}
+	if err := os.RemoveAll(filepath.Join(w.cfg.DataRoot, "containers", id)); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen()
+	if n := limit(); n != 0 || len(w.images.Layers()) != 0 {
+		t.Errorf("project %d is limited to %d, layers %v", project, n, w.images.Layers())
 	}
 }
 

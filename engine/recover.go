@@ -47,6 +47,7 @@ func lockRoot(dataRoot string) (*os.File, error) {
 //	on disk        in the keeper     becomes
 //	──────────────────────────────────────────────────────────────────────────
 //	directory, no record     any     creation undone
+//	the same, but it stood   any     its files are left alone; a process is killed
 //	removal begun            any     removal finished
 //	running        running           running
 //	running        ended             exited, with the keeper's code, once the keeper tells that all output has arrived
@@ -87,7 +88,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	for _, cid := range e.images.Layers() {
 		if _, err := os.Lstat(e.store.Dir(cid)); errors.Is(err, os.ErrNotExist) && id.Valid(cid) && !e.store.InTrash(cid) {
 			e.log.Info("removing a layer that belongs to no container", "container", cid)
-			if err := e.images.RemoveLayer(cid); err != nil {
+			if err := e.sweepLayer(cid); err != nil {
 				e.log.Warn("cannot remove it", "container", cid, "error", err)
 			}
 		}
@@ -124,7 +125,7 @@ func (e *Engine) recover(ctx context.Context) error {
 func (e *Engine) undoCreation(ctx context.Context, cid string) {
 	ctx, cancel := context.WithTimeout(ctx, removePatience)
 	defer cancel()
-	err := errors.Join(e.removeNoted(ctx, cid), e.images.RemoveLayer(cid))
+	err := errors.Join(e.removeNoted(ctx, cid), e.sweepLayer(cid))
 	if err == nil {
 		err = e.store.Abandon(cid)
 	}
@@ -158,7 +159,7 @@ func (e *Engine) settledList(ctx context.Context) ([]keeper.ProcState, error) {
 		if err != nil {
 			return nil, err
 		}
-		info, err := e.keeper.Info(ctx)
+		info, err := e.keeperInfo(ctx)
 		if err != nil {
 			return nil, err
 		}

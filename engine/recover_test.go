@@ -122,6 +122,46 @@ func (w *world) eventually(what string, true func() bool) {
 	w.t.Errorf("%s: not within ten seconds", what)
 }
 
+// A container whose record is gone is no creation that was cut off: its files stay, at every start, the check names it, and a repair
+// leaves it alone. With the record back it is there again.
+func TestLostRecordSweepsNothing(t *testing.T) {
+	w := newWorld(t)
+	id := w.run("kept", spec("exit 3"))
+	w.wait(id)
+	path := filepath.Join(w.cfg.DataRoot, "containers", id, "container.json")
+	record, err := os.ReadFile(path)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.reopen()
+		if _, err := w.Inspect(t.Context(), id); err == nil {
+			t.Error("it is known without a record")
+		}
+		if layers := w.images.Layers(); len(layers) != 1 || layers[0] != id {
+			t.Errorf("layers %v", layers)
+		}
+		for _, repair := range []bool{false, true} {
+			if room := w.CheckStore(t.Context(), repair); room.OK() || len(room.Damages) != 1 || !strings.Contains(room.Damages[0].Subject, id) {
+				t.Errorf("%+v", room)
+			}
+		}
+	}
+	if err := os.WriteFile(path, record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen()
+	if st := w.state(id); st.Status != container.Exited || st.ExitCode != 3 {
+		t.Errorf("%+v", st)
+	}
+	if room := w.CheckStore(t.Context(), false); !room.OK() {
+		t.Errorf("%+v", room)
+	}
+}
+
 // What a crash may leave is swept: half-created containers, layers and cgroups of nobody, processes of nobody.
 func TestSweep(t *testing.T) {
 	w := newWorld(t)

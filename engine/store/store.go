@@ -93,7 +93,7 @@ func Open(dataRoot, execRoot, boot string, log *slog.Logger) (s *Store, all []Lo
 		if lines.standings[cid] == nil {
 			return false
 		}
-		s.log.Error("the record of a container is missing; what there is of it is left as it is", "container", cid)
+		s.log.Error("the record of a container is missing; its directory and what it wrote are left as they are", "container", cid)
 		s.left[cid] = true
 		return true
 	})
