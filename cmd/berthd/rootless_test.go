@@ -10,9 +10,9 @@ import (
 func TestOutsideManager(t *testing.T) {
 	for own, want := range map[string]bool{
 		"/user.slice/user-1000.slice/user@1000.service/app.slice/berth.service": false,
-		"/user.slice/user-1000.slice/user@1000.service":                        false,
-		"/user.slice/user-1000.slice/session-3.scope":                          true,
-		"/user.slice/user-100.slice/user@100.service/app.slice/berth.service":  true,
+		"/user.slice/user-1000.slice/user@1000.service":                         false,
+		"/user.slice/user-1000.slice/session-3.scope":                           true,
+		"/user.slice/user-100.slice/user@100.service/app.slice/berth.service":   true,
 		"": true,
 	} {
 		if got := outsideManager(own, 1000); got != want {

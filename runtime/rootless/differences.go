@@ -27,6 +27,7 @@ func Differences() []Difference {
 		{"-p 127.0.0.1:PORT", "limited", "pasta binds all addresses; who comes by another one than the loopback is refused"},
 		{"ports below net.ipv4.ip_unprivileged_port_start (1024)", "no", "refused by name, with the sysctl that allows them"},
 		{"--network host", "limited", "the user's network namespace, not the machine's"},
+		{"services of the host itself, registries at localhost", "no", "the namespace has the host's addresses and a loopback of its own; other machines are reached"},
 		{"macvlan, ipvlan", "limited", "on links of the user's namespace only: the machine's are not there"},
 		{"memory, CPU, pids, IO limits", "limited", "those whose cgroup v2 controllers are delegated to the user; others are refused by name"},
 		{"limits on cgroup v1", "no", "v1 delegates nothing; the unified hierarchy beside it holds containers without limits"},
