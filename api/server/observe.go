@@ -30,6 +30,8 @@ func (s *Server) attend(c *call, to *route) {
 	answered := false
 	defer func() {
 		if !answered { // a panic is on its way, which survive sees to
+			under.End()
+			end(errDefect)
 			s.audit(c, to, http.StatusInternalServerError, errDefect, s.now().Sub(begun), false)
 		}
 	}()

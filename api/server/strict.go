@@ -54,9 +54,13 @@ func routed(u *url.URL) string {
 
 // ofBrowser refuses what web pages send to a TCP socket that asks nobody who he is. A page may send requests to any address that the
 // browser can reach, the loopback included; by a name of the page's own that suddenly means 127.0.0.1 it can read the answers, too (DNS
-// rebinding). Unix sockets and clients with certificates are out of a page's reach.
+// rebinding). Unix sockets are out of a page's reach. A browser that holds a client's certificate shows it for any page: there, pages of
+// other sites are refused.
 func ofBrowser(r *http.Request) error {
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		if elsewhere(r) {
+			return fault.New(fault.Forbidden, "requests of other sites' web pages are refused")
+		}
 		return nil
 	}
 	local, tcp := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
@@ -70,6 +74,20 @@ func ofBrowser(r *http.Request) error {
 		return fault.New(fault.Forbidden, "the Host header %q is no name of this machine's loopback: use 127.0.0.1, localhost or the host's name", r.Host)
 	}
 	return nil
+}
+
+// elsewhere tells requests of a page that came from another place than this server.
+func elsewhere(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "cross-site", "same-site":
+		return true
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }
 
 // ownName tells whether a Host header may mean the loopback: an address, localhost, the machine's name, or any name without a dot, which

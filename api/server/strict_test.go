@@ -3,10 +3,13 @@ package server
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -186,4 +189,30 @@ func FuzzPath(f *testing.F) {
 			t.Fatalf("%q: found %s, but nothing when it is decoded first", p, found.path)
 		}
 	})
+}
+
+// A browser shows a client's certificate for any page that asks.
+func TestPagesWithCertificates(t *testing.T) {
+	for _, c := range []struct {
+		head    map[string]string
+		refused bool
+	}{
+		{nil, false}, // no browser
+		{map[string]string{"Sec-Fetch-Site": "none"}, false},
+		{map[string]string{"Sec-Fetch-Site": "same-origin", "Origin": "https://engine:2376"}, false},
+		{map[string]string{"Origin": "https://ENGINE:2376"}, false}, // libraries for websockets say so
+		{map[string]string{"Sec-Fetch-Site": "cross-site"}, true},
+		{map[string]string{"Origin": "https://evil.example"}, true},
+		{map[string]string{"Origin": "https://engine"}, true},
+		{map[string]string{"Origin": "null"}, true},
+	} {
+		r := httptest.NewRequest("GET", "/containers/web/attach/ws", nil)
+		r.Host, r.TLS = "engine:2376", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}
+		for k, v := range c.head {
+			r.Header.Set(k, v)
+		}
+		if err := ofBrowser(r); (err != nil) != c.refused {
+			t.Errorf("%v: %v", c.head, err)
+		}
+	}
 }
