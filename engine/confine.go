@@ -20,7 +20,7 @@ type confinement struct {
 
 // openConfinement looks at the machine. What is wanted and cannot be had is told now, and by every start that needs it.
 func (e *Engine) openConfinement(ctx context.Context) {
-	if apparmor.Enabled() {
+	if apparmor.Enabled() && !e.cfg.UserXattr { // profiles are the machine's root's to load
 		e.confinement.apparmor = e.wantAppArmor(apparmor.Ensure(ctx, apparmor.DefaultProfile))
 	}
 	switch {
@@ -70,7 +70,11 @@ func (e *Engine) label(r *container.Record) (warnings []string, err error) {
 			}
 		}
 	} else if asked != "" && asked != apparmor.Unconfined {
-		warnings = append(warnings, "Your kernel does not support AppArmor: the profile "+asked+" is not applied")
+		why := "Your kernel does not support AppArmor"
+		if e.cfg.UserXattr {
+			why = "An engine without root applies no AppArmor profiles"
+		}
+		warnings = append(warnings, why+": the profile "+asked+" is not applied")
 	}
 	if err := selinux.CheckOptions(options); err != nil {
 		if e.confinement.labels != nil {
