@@ -113,40 +113,10 @@ func (s *Store) PlanCollect(o CollectOptions) *words.Plan {
 // ApplyCollect removes the images of a plan that still look as they did and that nothing uses, for good: it is done to have room. Events
 // of it have the attribute reason=gc.
 func (s *Store) ApplyCollect(ctx context.Context, plan *words.Plan) PruneReport {
-	report := PruneReport{}
-	sizes := map[string]int64{}
-	for _, i := range s.layers.List() {
-		sizes[string(i.DiffID)] = i.Size
-	}
-	changed := s.changedSince(plan)
 	planned := dropped(plan)
-	for _, item := range words.Of(plan.Remove, words.Image) {
-		if ctx.Err() != nil {
-			break
-		}
-		why := changed[item.ID]
-		if why == "" {
-			done, err := s.Remove(ctx, item.ID, RemoveOptions{ForGood: true, Reason: "gc", allNames: true, planned: planned})
-			report.Deleted = append(report.Deleted, done...)
-			if err != nil {
-				why = err.Error()
-			}
-			if err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
-				s.log.Warn("collect image", "image", item.Name, "err", err)
-			}
-		}
-		if why != "" {
-			item.Why = why
-			report.Skipped = append(report.Skipped, item)
-		}
-	}
-	for _, i := range s.layers.List() {
-		delete(sizes, string(i.DiffID))
-	}
-	for _, size := range sizes {
-		report.Reclaimed += size
-	}
-	return report
+	return s.removeItems(ctx, plan, "gc", func(item words.Item) ([]Removed, error) {
+		return s.Remove(ctx, item.ID, RemoveOptions{ForGood: true, Reason: "gc", allNames: true, planned: planned})
+	})
 }
 
 // alongWith gives the images that go when one goes with all its names: itself, and those that no name stands for then. mu is held.

@@ -241,31 +241,44 @@ func (s *Store) ApplyPrune(ctx context.Context, plan *words.Plan) (PruneReport, 
 	return report, nil
 }
 
-func (s *Store) removePlanned(ctx context.Context, plan *words.Plan, o RemoveOptions) (report PruneReport) {
+func (s *Store) removePlanned(ctx context.Context, plan *words.Plan, o RemoveOptions) PruneReport {
+	o.planned = dropped(plan)
+	untagged := map[string]bool{}
+	report := s.removeItems(ctx, plan, "prune", func(item words.Item) ([]Removed, error) {
+		if untagged[item.Name] { // a repository's digests go with its last tag
+			return nil, nil
+		}
+		done, err := s.removeLooking(ctx, item, o)
+		for _, d := range done {
+			untagged[d.Untagged] = true
+		}
+		return done, err
+	})
 	report.Trashed = s.cfg.Trash != nil && s.cfg.Trash() > 0 && !o.ForGood
+	return report
+}
+
+// removeItems lets remove take away each image of a plan that still looks as it did, and reports it: what is in the way of one image is no
+// error, it is skipped and said.
+func (s *Store) removeItems(ctx context.Context, plan *words.Plan, what string, remove func(words.Item) ([]Removed, error)) (report PruneReport) {
 	sizes := map[string]int64{} // of layers that are there before and, in the end, not after
 	for _, i := range s.layers.List() {
 		sizes[string(i.DiffID)] = i.Size
 	}
 	changed := s.changedSince(plan)
-	o.planned = dropped(plan)
-	untagged := map[string]bool{}
 	for _, item := range words.Of(plan.Remove, words.Image) {
 		if ctx.Err() != nil {
 			break // what was deleted is told all the same
 		}
 		why := changed[item.ID]
-		if why == "" && !untagged[item.Name] { // a repository's digests go with its last tag
-			done, err := s.removeLooking(ctx, item, o)
+		if why == "" {
+			done, err := remove(item)
 			report.Deleted = append(report.Deleted, done...)
-			for _, d := range done {
-				untagged[d.Untagged] = true
-			}
 			if err != nil {
 				why = err.Error()
 			}
 			if err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
-				s.log.Warn("prune image", "image", item.Name, "err", err)
+				s.log.Warn("an image of a plan stays", "plan", what, "image", item.Name, "err", err)
 			}
 		}
 		if why != "" {

@@ -31,19 +31,7 @@ func TestFlags(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(cdi, "gpu.yaml"), []byte(gpus), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	host := *against
-	var bin string
-	var verbs map[string]func(*testscript.TestScript, bool, []string)
-	if host == "" {
-		e := start(t, flagEngine(cdi)...)
-		host, bin, verbs = e.Host, e.Bin, places(e.World)
-	} else {
-		var err error
-		if bin, err = programs(); err != nil {
-			t.Fatal(err)
-		}
-		importBox(t, filepath.Join(bin, "berth"), host)
-	}
+	host, bin, verbs := asked(t, flagEngine(cdi)...)
 	for name, path := range clients(t, bin) {
 		t.Run(name, func(t *testing.T) {
 			testscript.Run(t, testscript.Params{

@@ -99,6 +99,21 @@ var programs = sync.OnceValues(func() (string, error) {
 	return dir, live.Build(dir)
 })
 
+// asked gives the engine that the command lines of a test ask: one of their own, started with args, or the one that -against names.
+func asked(t *testing.T, args ...string) (host, bin string, verbs map[string]func(*testscript.TestScript, bool, []string)) {
+	t.Helper()
+	if *against == "" {
+		e := start(t, args...)
+		return e.Host, e.Bin, places(e.World)
+	}
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	importBox(t, filepath.Join(bin, "berth"), *against)
+	return *against, bin, nil
+}
+
 // start gives a running engine with the image box, or skips the test with what this machine lacks.
 func start(t *testing.T, args ...string) *live.Engine {
 	t.Helper()
@@ -140,19 +155,7 @@ func clients(t *testing.T, bin string) map[string]string {
 }
 
 func TestCommandLines(t *testing.T) {
-	host := *against
-	var bin string
-	var verbs map[string]func(*testscript.TestScript, bool, []string)
-	if host == "" {
-		e := start(t)
-		host, bin, verbs = e.Host, e.Bin, places(e.World)
-	} else {
-		var err error
-		if bin, err = programs(); err != nil {
-			t.Fatal(err)
-		}
-		importBox(t, filepath.Join(bin, "berth"), host)
-	}
+	host, bin, verbs := asked(t)
 	for name, path := range clients(t, bin) {
 		t.Run(name, func(t *testing.T) {
 			testscript.Run(t, testscript.Params{
