@@ -26,11 +26,16 @@ const machineSocket = "/run/berth/berth.sock"
 // Socket is where the default engine listens: the machine's for root and for whom it lets in, else, or where one already serves, that
 // of the user's own.
 func Socket() string {
-	if os.Geteuid() == 0 {
-		return machineSocket
-	}
 	own := userdirs.Of(os.Getenv).Socket()
-	if _, err := os.Stat(own); err != nil && syscall.Access(machineSocket, 2) == nil {
+	_, err := os.Stat(own)
+	return socketFor(os.Geteuid() == 0, own, err == nil, syscall.Access(machineSocket, mayWrite) == nil)
+}
+
+const mayWrite = 2 // W_OK of access(2)
+
+// socketFor decides, given whether the user's own socket is there and the machine's lets him in.
+func socketFor(root bool, own string, there, letIn bool) string {
+	if root || letIn && !there {
 		return machineSocket
 	}
 	return own

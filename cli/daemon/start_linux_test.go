@@ -133,3 +133,19 @@ func end(socket string) {
 		resp.Body.Close()
 	}
 }
+
+// TestSocketFor: a user's own engine is his unless there is none and the machine's lets him in.
+func TestSocketFor(t *testing.T) {
+	const own = "/run/user/7/berth/berth.sock"
+	for _, c := range []struct {
+		root, there, letIn bool
+		want               string
+	}{
+		{true, true, true, machineSocket}, {true, false, false, machineSocket},
+		{false, false, false, own}, {false, false, true, machineSocket}, {false, true, true, own}, {false, true, false, own},
+	} {
+		if got := socketFor(c.root, own, c.there, c.letIn); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
