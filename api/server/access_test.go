@@ -304,6 +304,24 @@ func TestExpiredSocketRefuses(t *testing.T) {
 	}
 }
 
+// Images are everybody's; when somebody last used one is not.
+func TestScopeHidesUseOfImages(t *testing.T) {
+	a := newAlbum()
+	a.img.LastUsed = at
+	plain := New(Config{Containers: newTown(), Images: a})
+	narrow := plain.Scoped(&access.Policy{Name: "ci", ReadOnly: true, Label: "team=a"})
+	for _, r := range []string{"GET /berth/v1/images", "GET /berth/v1/images/busybox/sources"} {
+		for s, tells := range map[*Server]bool{plain: true, narrow: false} {
+			if code, body := knock(s, r, ""); code != http.StatusOK || strings.Contains(body, `"lastUsed":"2`) != tells {
+				t.Errorf("%s: %d %s, tells %v", r, code, body, tells)
+			}
+		}
+	}
+	if a.img.LastUsed.IsZero() {
+		t.Error("the image itself was changed")
+	}
+}
+
 // Events of others do not reach a socket with a scope.
 func TestScopeOfEvents(t *testing.T) {
 	town := newTown()
@@ -382,7 +400,7 @@ func TestEveryMethodIsNarrowed(t *testing.T) {
 			ExecInspect ExecResize ExecStart EXPLAIN Export INSPECT Kill LIST LOGS Pause PLANPRUNE Prune PublishPorts Remove RENAME Resize RESTART Size START StatPath Stats
 			Stop TOP Unpause UPDATE VolumeUsers Wait`},
 		{reflect.TypeFor[Images](), `ApplyPrune Check Count DISKUSAGE HistoryFor Import LIST Load Manifests OpenBlob PlanPruneWithout Remove
-			Repair Resolve ResolvePlatform SaveWith Sources Tag`},
+			Repair RESOLVE RESOLVEPLATFORM SaveWith Sources Tag`},
 		{reflect.TypeFor[Networks](), `Audit CREATE Drivers ENDPOINTS Firewall GET LIST Pools Remove Rules`},
 		{reflect.TypeFor[Volumes](), `ApplyPrune Clone CREATE Export GET Import LIST PLANPRUNE REMOVE Rename Size Snapshot`},
 		{reflect.TypeFor[Events](), `Publish SUBSCRIBE`},

@@ -158,6 +158,25 @@ func (n *narrowImages) List(ctx context.Context, o image.ListOptions) ([]image.S
 	return all, err
 }
 
+// ResolvePlatform finds an image, and does not tell when a container of it was last made.
+func (n *narrowImages) ResolvePlatform(name string, p *image.Platform) (*image.Image, error) {
+	return withoutUse(n.Images.ResolvePlatform(name, p))
+}
+
+// Resolve finds an image as ResolvePlatform does.
+func (n *narrowImages) Resolve(name string) (*image.Image, error) {
+	return withoutUse(n.Images.Resolve(name))
+}
+
+func withoutUse(img *image.Image, err error) (*image.Image, error) {
+	if err != nil {
+		return nil, err
+	}
+	one := *img
+	one.LastUsed = time.Time{}
+	return &one, nil
+}
+
 // DiskUsage measures images, and does not tell who uses them.
 func (n *narrowImages) DiskUsage(ctx context.Context) (*image.DiskUsage, error) {
 	u, err := n.Images.DiskUsage(ctx)
