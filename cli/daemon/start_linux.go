@@ -146,15 +146,23 @@ func (s *Starter) systemd() bool {
 func launchUnit(run, binary string) (<-chan error, string, error) {
 	const unit = "berth-engine.service"
 	args := []string{"--quiet", "--collect", "--unit=" + unit, "--description=Berth engine, started by berth",
-		"--property=KillMode=process", "--property=Delegate=yes"}
+		"--property=KillMode=process", "--property=Delegate=yes", "--property=Restart=on-failure", "--property=RestartSec=1"}
 	journal := "journalctl -u " + unit
 	if os.Geteuid() == 0 {
 		args = append(args, "--property=LimitNOFILE=1048576", "--property=TasksMax=infinity") // not a user's to give
 	} else {
 		args, journal = append([]string{"--user"}, args...), "journalctl --user -u "+unit
 	}
-	cmd := exec.Command(run, append(args, binary)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := exec.Command(run, append(args, binary)...).CombinedOutput()
+	if err != nil && strings.Contains(string(out), "already loaded") {
+		// An engine that was killed leaves the unit as long as its keeper is in it: that unit is started again.
+		words := []string{"start", "--no-ask-password", unit}
+		if os.Geteuid() != 0 {
+			words = append([]string{"--user"}, words...)
+		}
+		out, err = exec.Command("systemctl", words...).CombinedOutput()
+	}
+	if err != nil {
 		return nil, "", fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil, journal, nil
