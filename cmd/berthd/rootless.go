@@ -46,10 +46,24 @@ func becomeRootless(cfg config, log *slog.Logger) int {
 	if err != nil {
 		log.Error("rootless", "error", err)
 	}
-	if leaf != "" && rootless.Ended(cfg.ExecRoot) {
-		leaveCgroup(leaf)
+	if rootless.Ended(cfg.ExecRoot) {
+		leaveUserCgroup(ctx, cfg, leaf, log)
 	}
 	return code
+}
+
+// leaveUserCgroup takes back what userCgroup made, once no container is left.
+func leaveUserCgroup(ctx context.Context, cfg config, leaf string, log *slog.Logger) {
+	switch {
+	case leaf != "":
+		leaveCgroup(leaf)
+	case !cfg.CgroupChosen:
+		ctx, cancel := context.WithTimeout(ctx, requestPatience)
+		defer cancel()
+		if out, err := exec.CommandContext(ctx, "systemctl", "--user", "stop", containerUnit(cfg.ID)).CombinedOutput(); err != nil {
+			log.Debug("the containers' unit stays", "error", err, "output", string(out))
+		}
+	}
 }
 
 // userCgroup finds the part of the unified hierarchy that is the user's: of a unit of his systemd, or whatever this process is in, if
