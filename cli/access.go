@@ -71,7 +71,7 @@ func newAccessCreate(d *command.DockerCli) *cobra.Command {
 			"the engine's own socket are refused unless --allow names them: bind, privileged, device, host-namespace, cap-add, security-opt,\n" +
 			"engine-socket, runtime, volume-driver, network-driver, cgroup-parent, log-driver, annotation.",
 		Example: "  berth access create traefik --read-only --group www-data\n" +
-			"  berth access create ci --project shop --verbs read,logs,create,start,stop,remove,image --expires 24h\n" +
+			"  berth access create ci --project shop --expires 24h \\\n      --verbs read,logs,create,start,stop,remove,image\n" +
 			"  berth access create backup --verbs read,files --label backup=yes --hide-env",
 		Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

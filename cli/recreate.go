@@ -46,6 +46,9 @@ func newRecreate(d *command.DockerCli) *cobra.Command {
 			"  berth recreate --without env=DEBUG --plan web",
 		Args: cli.RequiresMinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := misplaced(cmd.Flags(), args); err != nil {
+				return err
+			}
 			r, err := prepareRecreate(cmd.Context(), d, o, args)
 			if err != nil {
 				return err
@@ -69,6 +72,18 @@ func newRecreate(d *command.DockerCli) *cobra.Command {
 	f.DurationVar(&o.settle, "settle", 2*time.Second, "How long the new one has to go on running before the old one is removed")
 	f.DurationVar(&o.healthy, "healthy", 0, "Wait at most so long until the new one is healthy, and put the old one back if it is not")
 	return cmd
+}
+
+// misplaced refuses a flag of recreate's own behind the container: there it would become the container's command.
+func misplaced(flags *pflag.FlagSet, args []string) error {
+	if len(args) < 2 || !strings.HasPrefix(args[1], "--") {
+		return nil
+	}
+	name, _, _ := strings.Cut(args[1][2:], "=")
+	if flags.Lookup(name) == nil {
+		return nil
+	}
+	return fault.New(fault.Invalid, "--%s belongs before the container's name: what follows %s is its command", name, args[0])
 }
 
 // recreation is a container that is to be made again: what was decided before anything is done.

@@ -96,6 +96,10 @@ func (p program) dress(root *cobra.Command, d *command.DockerCli) {
 				bake.Hidden = !hasCommand(cmd, "buildx")
 			}
 		}
+		cmd.Long = fold(cmd.Long)
+		if more := cmd.Annotations["additionalHelp"]; more != "" {
+			cmd.Annotations["additionalHelp"] = fold(more)
+		}
 		ownHelp(cmd, args)
 	})
 	_ = root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

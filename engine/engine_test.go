@@ -268,6 +268,11 @@ func TestStopAndKill(t *testing.T) {
 	s.StopSignal = "SIGUSR1"
 	other := w.run("other", s)
 	w.await(other, "ready")
+	for _, none := range []string{"0", "65", "NOPE"} {
+		if err := w.Kill(t.Context(), other, none); !fault.Is(err, fault.Invalid) {
+			t.Errorf("kill -s %s: %v", none, err)
+		}
+	}
 	if err := w.Kill(t.Context(), other, "WINCH"); err != nil {
 		t.Error(err)
 	}

@@ -62,7 +62,7 @@ func TestCheckResources(t *testing.T) {
 func TestParseSignal(t *testing.T) {
 	for s, want := range map[string]int{
 		"TERM": 15, "SIGTERM": 15, "term": 15, "sigkill": 9, "9": 9, "64": 64, "RTMIN": 34, "SIGRTMIN+3": 37, "RTMAX-1": 63, "RTMAX": 64,
-		"0": 0, "65": 0, "-1": 0, "": 0, "SIG": 0, "RTMIN+31": 0, "RTMAX-99": 0, "RTMIN+x": 0, "SIGSIGTERM": 0,
+		"0": 0, "65": 0, "-1": 0, "": 0, "SIG": 0, "RTMIN+31": 0, "RTMAX-99": 0, "RTMIN+x": 0, "SIGSIGTERM": 0, "POLL": 29, "SIGCLD": 17,
 	} {
 		n, err := parseSignal(s)
 		if int(n) != want || (err == nil) != (want != 0) {

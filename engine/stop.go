@@ -101,7 +101,7 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 		return err
 	}
 	sig := unix.SIGKILL
-	if signal != "" && signal != "0" {
+	if signal != "" {
 		if sig, err = parseSignal(signal); err != nil {
 			return err
 		}

@@ -25,11 +25,11 @@ var eventFilters = []string{"config", "container", "daemon", "event", "image", "
 
 // events sends what happens as one JSON text after the other, first what is remembered since the moment asked for.
 func events(s *Server, c *call) error {
-	since, err := c.moment("since")
+	since, err := c.instant("since")
 	if err != nil {
 		return err
 	}
-	until, err := c.moment("until")
+	until, err := c.instant("until")
 	if err != nil {
 		return err
 	}

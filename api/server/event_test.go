@@ -52,6 +52,12 @@ func TestPastEvents(t *testing.T) {
 	if strings.Count(text, "\n") != 3 {
 		t.Errorf("%s", text)
 	}
+	if _, text, _ = ask(t, web, "GET", "/v1.56/events?since=0&until=1772600767.100", ""); strings.Count(text, "\n") != 3 {
+		t.Errorf("since 0 is 1970, as in Docker: %q", text)
+	}
+	if _, text, _ = ask(t, web, "GET", "/v1.56/events?until=0", ""); text != "" {
+		t.Errorf("until 1970 there was nothing: %q", text)
+	}
 	_, text, _ = ask(t, web, "GET", "/v1.45/events?until=1772600767.100", "")
 	if strings.Count(text, "\n") != 2 {
 		t.Errorf("an image's creation is news of 1.46:\n%s", text)

@@ -144,7 +144,7 @@ func keptVolumes(v wire.Version, filters map[string][]string) (func(volume.Volum
 		_, anonymous := labels[wire.AnonymousLabel]
 		switch {
 		case !named && !anonymous:
-			return "it has a name of its own; --all takes those too"
+			return "it has a name of its own; volume prune --all takes those too"
 		case !hasAll(labels, with), len(without) > 0 && hasAll(labels, without):
 			return "the filters leave it out"
 		}

@@ -69,8 +69,18 @@ func (c *call) number(key string) (*int, error) {
 	return &n, nil
 }
 
-// moment reads a point in time, SECONDS or SECONDS.NANOSECONDS since 1970; zero where there is none.
+// moment reads a point in time as logs have it: instant, but 0 is none.
 func (c *call) moment(key string) (time.Time, error) {
+	t, err := c.instant(key)
+	if err == nil && t.Equal(time.Unix(0, 0)) {
+		return time.Time{}, nil
+	}
+	return t, err
+}
+
+// instant reads a point in time, SECONDS or SECONDS.NANOSECONDS since 1970; zero where there is none. Events have it: since=0 is all
+// that is remembered.
+func (c *call) instant(key string) (time.Time, error) {
 	text := c.q.Get(key)
 	if text == "" {
 		return time.Time{}, nil
@@ -85,9 +95,6 @@ func (c *call) moment(key string) (time.Time, error) {
 		if nano, err = strconv.ParseInt((part + "000000000")[:9], 10, 64); err != nil {
 			return time.Time{}, fault.Wrap(fault.Invalid, err, "")
 		}
-	}
-	if sec == 0 && nano == 0 {
-		return time.Time{}, nil
 	}
 	return time.Unix(sec, nano), nil
 }

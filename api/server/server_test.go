@@ -131,6 +131,7 @@ func TestRequests(t *testing.T) {
 		{method: "GET", path: "/info", code: 200, has: `"ServerVersion":"1.2.3"`},
 		{method: "GET", path: "/v1.48/info", code: 200, has: `"RuncCommit":{"ID":"","Expected":""}`},
 		{method: "GET", path: "/events?since=20&until=10", code: 400, has: "`since` time (20) cannot be after `until` time (10)"},
+		{method: "GET", path: "/events?since=1&until=0", code: 400, has: "`since` time (1) cannot be after `until` time (0)"},
 		{method: "GET", path: "/events?since=x", code: 400, has: "invalid syntax"},
 		{method: "GET", path: "/events?filters=" + q(`{"x":["y"]}`), code: 400, has: "invalid filter 'x'"},
 		{method: "GET", path: "/events?since=10&until=20", code: 200},

@@ -96,7 +96,7 @@ func (s *site) replicateSet() *cobra.Command {
 	var deletes, paused bool
 	var every time.Duration
 	var there elsewhere
-	c := verb("set [OPTIONS] NAME REGISTRY", "Copy repositories to another registry, or change how", "  berth registry replicate set backup backup.example:5000 --repository 'team/**' --every 24h\n  berth registry replicate set edge edge.example -u ann --password-stdin --tag 'v*' <secret", cli.ExactArgs(2),
+	c := verb("set [OPTIONS] NAME REGISTRY", "Copy repositories to another registry, or change how", "  berth registry replicate set backup backup.example:5000 \\\n      --repository 'team/**' --every 24h\n  berth registry replicate set edge edge.example -u ann --password-stdin \\\n      --tag 'v*' <secret", cli.ExactArgs(2),
 		func(cmd *cobra.Command, args []string) error {
 			in := map[string]any{"name": args[0], "registry": args[1], "repositories": repositories, "deletes": deletes, "paused": paused}
 			if len(tags) > 0 {

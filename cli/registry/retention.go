@@ -64,8 +64,10 @@ func (s *site) retention() *cobra.Command {
 	set.Long = `Replace the rules by which old images go, a file of JSON:
 
   {"every": "24h", "rules": [
-    {"name": "pull requests", "repositories": ["team/*"], "tags": ["pr-*"], "keep": {"younger": "168h"}},
-    {"repositories": ["**"], "keep": {"last": 10, "tags": ["v*", "latest"], "younger": "720h"}, "untagged": "24h"}]}
+    {"name": "pull requests", "repositories": ["team/*"], "tags": ["pr-*"],
+     "keep": {"younger": "168h"}},
+    {"repositories": ["**"], "untagged": "24h",
+     "keep": {"last": 10, "tags": ["v*", "latest"], "younger": "720h"}}]}
 
 The first rule that fits a tag decides; a tag that none fits stays.`
 	return s.noun("retention", "Take old images out by rules", show, set, s.retentionPlan(), s.retentionApply(), s.retentionRuns())

@@ -80,7 +80,7 @@ func (s *site) webhookSet() *cobra.Command {
 	var timeout, backoff time.Duration
 	var threshold, queue int
 	var disabled bool
-	c := verb("set [OPTIONS] NAME URL", "Tell a URL what happens, or change how", "  berth registry webhook set ci https://ci.example/hook --repository 'team/*'\n  berth registry webhook set ci https://ci.example/hook --secret-file secret --header 'X-Token: abc'", cli.ExactArgs(2),
+	c := verb("set [OPTIONS] NAME URL", "Tell a URL what happens, or change how", "  berth registry webhook set ci https://ci.example/hook --repository 'team/*'\n  berth registry webhook set ci https://ci.example/hook \\\n      --secret-file secret --header 'X-Token: abc'", cli.ExactArgs(2),
 		func(cmd *cobra.Command, args []string) error {
 			in := map[string]any{"name": args[0], "url": args[1], "disabled": disabled, "repositories": append([]string{}, repositories...)}
 			if len(ignored) > 0 {
