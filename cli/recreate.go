@@ -37,7 +37,7 @@ func newRecreate(d *command.DockerCli) *cobra.Command {
 	var o recreateOptions
 	cmd := &cobra.Command{
 		Use:   "recreate [OPTIONS] CONTAINER [COMMAND [ARG...]]",
-		Short: "Make a container again with something changed, and put the old one back if that fails",
+		Short: "Make a container again with changes, undone if that fails",
 		Long: "Make a container again with some of its flags changed, what docker update cannot do: another image, port, volume,\n" +
 			"variable, network. The new one is made beside the old one, which is stopped only then. If the new one cannot be\n" +
 			"started, or ends or is unhealthy within the time that --settle gives, it is removed and the old one comes back.\n" +
