@@ -31,10 +31,17 @@ type peer struct {
 
 type peerKey struct{}
 
+// socketKey finds the net.Addr that a connection's listener gives itself.
+type socketKey struct{}
+
 // withPeer remembers who connects: once a connection was taken over, it may be closed before anybody asks.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	p := &peer{local: conn.LocalAddr().Network() + "://" + conn.LocalAddr().String()}
 	if u, ok := conn.(*net.UnixConn); ok {
+		// The kernel tells the name that the socket was made under, not the one that it was renamed to.
+		if socket, ok := ctx.Value(socketKey{}).(net.Addr); ok {
+			p.local = "unix://" + socket.String()
+		}
 		if raw, err := u.SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) { p.cred, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 		}

@@ -98,7 +98,7 @@ func listenUnix(path, group string, log *slog.Logger) (net.Listener, error) {
 		return nil, fault.Wrap(fault.Internal, err, "listening on %s", path)
 	}
 	l.SetUnlinkOnClose(false)
-	err = share(temporary, group, log)
+	err = share(temporary, path, group, log)
 	if err == nil {
 		err = os.Rename(temporary, path)
 	}
@@ -115,8 +115,8 @@ func listenUnix(path, group string, log *slog.Logger) (net.Listener, error) {
 	return &unixListener{l, path, made}, nil
 }
 
-// share gives a socket to a group: 0660; where there is no such group, 0600.
-func share(path, group string, log *slog.Logger) error {
+// share gives a socket, which will be called name, to a group: 0660; where there is no such group, 0600.
+func share(path, name, group string, log *slog.Logger) error {
 	if group != "" {
 		if g, err := user.LookupGroup(group); err == nil {
 			gid, err := strconv.Atoi(g.Gid)
@@ -134,7 +134,7 @@ func share(path, group string, log *slog.Logger) error {
 			}
 			return os.Chmod(path, 0o660)
 		}
-		log.Debug("no such group: the socket is for this user only", "group", group, "socket", path)
+		log.Debug("no such group: the socket is for this user only", "group", group, "socket", name)
 	}
 	return os.Chmod(path, 0o600)
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -19,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/api/access"
 	"berth/base/fault"
 )
 
@@ -270,4 +272,32 @@ func certificate(t *testing.T, dir, name string, parent *x509.Certificate, paren
 	write(name+".pem", "CERTIFICATE", der)
 	write(name+".key", "EC PRIVATE KEY", raw)
 	return made, key
+}
+
+// The name that the kernel tells is the one that the socket was made under.
+func TestAuditNamesTheSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "berth.sock")
+	ls, err := Listen(ListenConfig{Hosts: []string{"unix://" + path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := make(chan access.Entry, 4)
+	f := newFake()
+	s := New(Config{Containers: f, System: f, Audit: Audit{All: true, Write: func(e access.Entry) { entries <- e }}})
+	s.Serve(ls[0])
+	defer s.Shutdown(t.Context())
+	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	resp, err := client.Get("http://x/_ping")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	select {
+	case e := <-entries:
+		if e.Where != "unix://"+path {
+			t.Errorf("the audit log says %q, want unix://%s", e.Where, path)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("nothing was written")
+	}
 }

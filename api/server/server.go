@@ -93,7 +93,7 @@ func New(cfg Config) *Server {
 	s.leaving, s.leave = context.WithCancel(s.base)
 	s.http = &http.Server{
 		Handler:           s,
-		BaseContext:       func(net.Listener) context.Context { return s.base },
+		BaseContext:       func(l net.Listener) context.Context { return context.WithValue(s.base, socketKey{}, l.Addr()) },
 		ConnContext:       withPeer,
 		ReadHeaderTimeout: time.Minute,     // a client that dribbles its headers
 		IdleTimeout:       5 * time.Minute, // between two requests; bodies and answers may take as long as they need

@@ -230,7 +230,7 @@ func (b *builder) add(file string, text []byte) {
 	if b.Tell != nil {
 		b.Tell(file)
 	}
-	if b.err = b.tar.WriteHeader(&tar.Header{Name: "berth-support/" + file, Mode: 0o600, Size: int64(len(text)), ModTime: b.Now}); b.err == nil {
+	if b.err = b.tar.WriteHeader(&tar.Header{Name: "berth-support/" + file, Mode: 0o600, Size: int64(len(text)), ModTime: b.Now.Truncate(time.Second)}); b.err == nil {
 		_, b.err = b.tar.Write(text)
 	}
 }

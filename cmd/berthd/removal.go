@@ -34,7 +34,7 @@ type removalOptions struct {
 
 func removalFlags(o *removalOptions) []option {
 	return []option{
-		{"event-journal-size", "", "event-journal-size", "Room on disk for past events, which `events --since` shows", newSize(&o.JournalSize, 16<<20)},
+		{"event-journal-size", "", "event-journal-size", "Room on disk for past events, which events --since shows", newSize(&o.JournalSize, 16<<20)},
 		{"trash-window", "", "trash-window", `Time within which a removed container, image or volume can be restored, as "24h"; 0 deletes at once`, newSpan(&o.TrashWindow, 0)},
 		{"trash-min-free", "", "trash-min-free", `Delete the oldest of the trash before its time when less of the disk is free: a percentage ("10%") or a size ("5GB")`, &o.TrashMinFree},
 		{"gc-high", "", "gc-high", `Delete unused images when the disk is fuller: percent used ("90%"), or a size that must stay free ("10GB"); needs --gc-low`, &o.GCHigh},
