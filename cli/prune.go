@@ -72,6 +72,9 @@ func extendPlanned(c *cobra.Command, d *command.DockerCli, noun, name string, qu
 		if err := p.check(); err != nil {
 			return err
 		}
+		if err := p.alone(cmd.Flags()); err != nil {
+			return err
+		}
 		r := newRemote(d.Client())
 		switch {
 		case p.apply != "":
@@ -108,6 +111,19 @@ func (p *planFlags) check() error {
 		return fault.New(fault.Invalid, "--plan makes a plan, --apply carries one out: give one of them")
 	case p.save != "" && !p.plan:
 		return fault.New(fault.Invalid, "--save needs --plan")
+	}
+	return nil
+}
+
+// alone refuses what selects things beside a plan that says what goes: somebody would think that it holds.
+func (p *planFlags) alone(f *pflag.FlagSet) error {
+	if p.apply == "" {
+		return nil
+	}
+	for _, name := range []string{"filter", "all", "volumes"} {
+		if f.Changed(name) {
+			return fault.New(fault.Invalid, "--%s selects for --plan; --apply removes what the plan says, and nothing else", name)
+		}
 	}
 	return nil
 }
