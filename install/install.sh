@@ -3,6 +3,7 @@
 # below it and nothing on this machine is started or registered), HOST_BERTH (a berth that runs here, for completion), DOCKER=1 (also be `docker`, where no
 # other engine is installed).
 set -eu
+[ $# = 0 ] || { sed -n "2,/^set /s/^# //p" "$0"; exit 2; } # there are no options: whoever asks for help wants nothing done
 cd "$(dirname "$0")/.."
 PREFIX=${PREFIX:-/usr/local}
 DESTDIR=${DESTDIR:-}

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -193,5 +194,22 @@ func TestUnitsAreValid(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if text := strings.ReplaceAll(string(out), "Command /usr/bin/berthd is not executable: No such file or directory", ""); err != nil && strings.Contains(text, "Unknown") {
 		t.Errorf("the user's unit: %v\n%s", err, out)
+	}
+}
+
+// Who asks for help wants nothing installed.
+func TestArgumentsAreRefused(t *testing.T) {
+	for _, script := range []string{"./install.sh", "./uninstall.sh"} {
+		dest := t.TempDir()
+		cmd := exec.Command("sh", script, "--help")
+		cmd.Env = append(os.Environ(), "DESTDIR="+dest)
+		out, err := cmd.CombinedOutput()
+		var status *exec.ExitError
+		if !errors.As(err, &status) || status.ExitCode() != 2 || !strings.Contains(string(out), strings.TrimPrefix(script, "./")+": ") {
+			t.Errorf("%s --help: %v, %s", script, err, out)
+		}
+		if there, _ := os.ReadDir(dest); len(there) > 0 {
+			t.Errorf("%s --help put %v there", script, there)
+		}
 	}
 }

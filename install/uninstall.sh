@@ -2,6 +2,7 @@
 # uninstall.sh: takes away what install.sh put there. Containers, images and their data (/var/lib/berth)
 # stay; a keeper with running containers is left alone, as are the containers.
 set -eu
+[ $# = 0 ] || { sed -n "2,/^set /s/^# //p" "$0"; exit 2; } # there are no options: whoever asks for help wants nothing done
 PREFIX=${PREFIX:-/usr/local}
 DESTDIR=${DESTDIR:-}
 say() { echo "uninstall: $*"; }
