@@ -74,7 +74,7 @@ func (f *findings) add(op string, minor int, text, example string) {
 func TestEveryOperationOfEveryVersion(t *testing.T) {
 	dir, err := swagger.Dir()
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("needs the swagger documents of moby's API module: %v", err)
 	}
 	client, registry := subject(t)
 	found := &findings{all: map[string]*finding{}}
@@ -179,7 +179,7 @@ func furnish(t *testing.T, s *stage) {
 	t.Helper()
 	box, err := live.BoxTar()
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("needs the swagger documents of moby's API module: %v", err)
 	}
 	for name, data := range map[string][]byte{"box": box, "tiny": archives()["file"]} {
 		if _, err := s.call("POST", "/images/create?fromSrc=-&repo="+name+"&changes=CMD%20%5B%22sh%22%5D", bytes.NewReader(data)); err != nil {
