@@ -1,0 +1,103 @@
+package buildkit
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"google.golang.org/grpc"
+
+	"berth/build"
+)
+
+// Config says what the door opens to.
+type Config struct {
+	Builder *build.Builder
+	Labels  map[string]string // more labels of the worker, which clients show
+	Log     *slog.Logger
+}
+
+// Server speaks BuildKit's protocol on connections that it is given. It is safe for concurrent use.
+type Server struct {
+	cfg Config
+	log *slog.Logger
+
+	mu     sync.Mutex
+	grpc   *grpc.Server // nil before the first connection
+	conns  *connListener
+	closed bool
+}
+
+// New makes a server; it costs nothing before the first connection.
+func New(cfg Config) *Server {
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{cfg: cfg, log: log}
+}
+
+// ServeConn speaks gRPC (HTTP/2 with prior knowledge) on a connection that was upgraded by POST /grpc, and
+// returns when the connection is over. The connection is the server's from now on.
+func (s *Server) ServeConn(ctx context.Context, conn net.Conn) error {
+	if _, err := s.open(); err != nil {
+		conn.Close()
+		return err
+	}
+	done := make(chan struct{})
+	tracked := &trackedConn{Conn: conn, done: done}
+	stop := context.AfterFunc(ctx, func() { tracked.Close() })
+	defer stop()
+	if err := s.conns.give(tracked); err != nil {
+		conn.Close()
+		return err
+	}
+	<-done
+	return nil
+}
+
+// Serve accepts connections until the listener or the server is closed: the socket EXEC-ROOT/buildkit.sock.
+func (s *Server) Serve(l net.Listener) error {
+	g, err := s.open()
+	if err != nil {
+		return err
+	}
+	return g.Serve(l)
+}
+
+// Close ends all connections and waits for the calls under way.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	g := s.grpc
+	s.closed = true
+	s.mu.Unlock()
+	if g != nil {
+		g.Stop()
+	}
+	return nil
+}
+
+// open makes the gRPC server with the first connection.
+func (s *Server) open() (*grpc.Server, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, grpc.ErrServerStopped
+	}
+	if s.grpc != nil {
+		return s.grpc, nil
+	}
+	g := grpc.NewServer()
+	controlapi.RegisterControlServer(g, &control{builder: s.cfg.Builder})
+	s.grpc, s.conns = g, newConnListener()
+	go g.Serve(s.conns) // ends with g.Stop, which closes the listener and waits for it
+	return g, nil
+}
+
+// control is BuildKit's Control service.
+type control struct {
+	controlapi.UnimplementedControlServer
+	builder *build.Builder
+}
