@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/base/userdb"
 	"berth/engine/bundle"
 	"berth/engine/container"
 	"berth/engine/mergedroot"
-	"berth/engine/userdb"
 	"berth/kernel/cgroup"
 	"berth/kernel/probe"
 	"berth/network"

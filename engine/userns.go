@@ -12,8 +12,8 @@ import (
 
 	"berth/base/fault"
 	"berth/base/tarstream"
+	"berth/base/userdb"
 	"berth/engine/container"
-	"berth/engine/userdb"
 	"berth/engine/userns"
 	"berth/image/archive"
 	"berth/kernel/idmap"

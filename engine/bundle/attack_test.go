@@ -7,8 +7,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"berth/base/fault"
+	"berth/base/userdb"
 	"berth/engine/container"
-	"berth/engine/userdb"
 )
 
 type noNodes struct{}

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/base/userdb"
 	"berth/engine/container"
-	"berth/engine/userdb"
 	"berth/kernel/mount"
 	"berth/kernel/seccomp"
 	"berth/runtime/spec"

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/base/userdb"
 	"berth/engine/container"
-	"berth/engine/userdb"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
