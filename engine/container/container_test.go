@@ -237,6 +237,16 @@ func TestRecordGolden(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(back, r) {
 		t.Errorf("%+v, %v", back, err)
 	}
+	flipped := strings.Replace(string(b), `"web"`, `"wfb"`, 1)
+	plain, _, _ := strings.Cut(string(b), "\n")
+	for what, text := range map[string]string{"as written": string(b), "without a seal": plain + "\n", "a bit flipped": flipped} {
+		if _, err := DecodeRecord([]byte(text), id); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if Unsealed([]byte(text)) != (what == "a bit flipped") {
+			t.Errorf("%s: the seal says otherwise", what)
+		}
+	}
 	for what, bad := range map[string]string{
 		"newer":     strings.Replace(string(b), `"version":1`, `"version":2`, 1),
 		"torn":      string(b[:len(b)/2]),

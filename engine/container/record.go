@@ -3,6 +3,8 @@ package container
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"hash/crc32"
 	"strings"
 	"time"
 
@@ -55,7 +57,19 @@ func (r *Record) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "encoding the record of container %s", r.ID)
 	}
-	return append(b, '\n'), nil
+	return append(append(b, '\n'), seal(b)...), nil
+}
+
+// seal is the line behind a record that tells whether the record is still what was written.
+func seal(record []byte) []byte {
+	return fmt.Appendf(nil, "{\"crc32c\":\"%08x\"}\n", crc32.Checksum(record, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// Unsealed reports whether a record's file is not what Encode gave: it was changed by hand, or damaged. A file without a seal, of an
+// earlier engine, counts as whole.
+func Unsealed(b []byte) bool {
+	record, rest, _ := bytes.Cut(b, []byte("\n"))
+	return len(rest) > 0 && !bytes.Equal(rest, seal(record))
 }
 
 // DecodeRecord reads a record's file. It refuses what is incomplete, of another container than wantID, or of a newer version.

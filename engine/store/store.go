@@ -278,6 +278,9 @@ func (s *Store) readRecords() (map[string]*container.Record, []string, error) {
 			s.left[name] = true
 			continue
 		}
+		if container.Unsealed(b) {
+			s.log.Warn("the record of a container is not what the engine wrote: it was changed by hand, or the disk damaged it; it is taken as it reads", "container", name, "name", r.Name)
+		}
 		records[name] = r
 		if err := atomicfile.Sweep(filepath.Join(s.dir, name)); err != nil {
 			s.log.Warn("cannot delete a left-over file", "container", name, "error", err)

@@ -67,7 +67,7 @@ func TestDamage(t *testing.T) {
 			}
 			_, wrong := e.checkup(false)
 			lost := differ(want.lasting(), got.lasting())
-			if len(lost) > 2 {
+			if len(lost) > 2 && !onLayer(kind, lost) {
 				t.Errorf("%s: more is gone than what was damaged:\n%s", what, strings.Join(lost, "\n"))
 			}
 			told := strings.Contains(e.sinceMark(), "level=ERROR") || strings.Contains(e.sinceMark(), "level=WARN")
@@ -102,6 +102,12 @@ func TestDamage(t *testing.T) {
 	os.Rename(whole, e.data)
 	e.start()
 	t.Logf("%d damages to %d kinds of files: %d named by the check; without consequence: %v", tried, len(kinds), named, silent)
+}
+
+// onLayer reports whether what is lost are images alone, after a layer's own record was damaged: all images of an engine that furnish
+// filled stand on one layer.
+func onLayer(kind string, lost []string) bool {
+	return strings.HasPrefix(kind, "image/layer/d/") && !slices.ContainsFunc(lost, func(l string) bool { return !strings.HasPrefix(l, "image ") })
 }
 
 // TestRepair damages what a running engine has, and has it repaired.
