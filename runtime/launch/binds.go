@@ -19,7 +19,8 @@ import (
 //	          listed in the order in which the spec has them
 //	prepared  the launcher, where the child cannot see or may not take the host's paths (it is cloned
 //	          from the empty mount namespace, or has a user namespace), or where the bind is to stay
-//	          a peer of the host's mount, from which the child's copy is cut off
+//	          a peer of the host's mount, from which the child's copy is cut off; and where the caller
+//	          has made the mount himself (Options.Trees)
 type bindSource uint8
 
 const (
@@ -29,9 +30,11 @@ const (
 )
 
 // sourceOf says when a bind's source is cloned.
-func (c *compiler) sourceOf(m *specs.Mount, o mount.Options) bindSource {
+func (c *compiler) sourceOf(i int, m *specs.Mount, o mount.Options) bindSource {
 	idmapped := len(m.UIDMappings) > 0 || o.IDMap || o.IDMapRec
 	switch {
+	case c.o.Trees[i] != 0:
+		return prepared
 	case c.bindNodes() && idmapped: // only the owner of the file system may map it
 		return prepared
 	case c.belowRoot(m.Source) != "":
@@ -103,8 +106,12 @@ func needsSetattr(m *specs.Mount, o mount.Options) string {
 // prepareBind does what of a bind the launcher has to do.
 func (c *compiler) prepareBind(i int, m *specs.Mount, o mount.Options) {
 	what := "bind " + c.abs(m.Source) + " on " + m.Destination
-	if c.sourceOf(m, o) == prepared {
-		c.trees[i] = c.cloneHost("tree:"+m.Destination, what, c.abs(m.Source), o.Flags&unix.MS_REC != 0)
+	if c.sourceOf(i, m, o) == prepared {
+		if fd := c.o.Trees[i]; fd != 0 {
+			c.trees[i] = c.given("tree:"+m.Destination, what, fd)
+		} else {
+			c.trees[i] = c.cloneHost("tree:"+m.Destination, what, c.abs(m.Source), o.Flags&unix.MS_REC != 0)
+		}
 		if ns := c.owner(m, o, what); ns != NoSlot {
 			c.idmap(&c.prep, c.trees[i], ns, o.IDMapRec, what)
 		}
@@ -171,7 +178,7 @@ func (c *compiler) idmap(s *section, tree, ns Slot, recursive bool, what string)
 // bind attaches a bind, and clones it first if it is not prepared.
 func (c *compiler) bind(i int, m *specs.Mount, o mount.Options, dest string) {
 	k, what := &c.kid, "bind "+c.abs(m.Source)+" on "+dest
-	tree, kind := c.trees[i], c.sourceOf(m, o)
+	tree, kind := c.trees[i], c.sourceOf(i, m, o)
 	var target Slot
 	if kind == inside {
 		tree, target = c.cloneInside(m, o, dest, what)

@@ -35,6 +35,17 @@ type Options struct {
 	InUserNS bool           // the launcher is root of a user namespace only: it can make no device nodes
 	Facts    probe.Features // what the kernel can do
 
+	// RootFD and Trees are mounts that the caller has made, as descriptors: of the root, in place of Overlay and
+	// spec.Root.Path, and of binds by their index in spec.Mounts, in place of their sources. They need not be
+	// attached anywhere, stay the caller's, and show what is in them after the container's end until he closes
+	// them. A Program that names them can only be started by who has them open. 0: none.
+	RootFD int
+	Trees  map[int]int
+	// DieWithLauncher has the process killed when the launcher's process ends, in whatever way
+	// (PR_SET_PDEATHSIG); for a launcher whose threads live as long as itself, such as those of Covered. A
+	// process that executes a set-user-ID program is free of it.
+	DieWithLauncher bool
+
 	// OpenFiles is the limit of open files where the spec sets none; nil: the launcher's, whose soft limit
 	// Go has raised.
 	OpenFiles *unix.Rlimit

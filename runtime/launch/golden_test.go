@@ -107,6 +107,12 @@ var goldens = []struct {
 		o.Covered, o.Facts = true, probe.AssumeVersion(6, 15)
 	}},
 	{"mapped-6.1", func(s *specs.Spec, o *Options) { inUserns(s, o); o.Facts = probe.AssumeVersion(6, 1) }},
+	{"given-mounts", func(s *specs.Spec, o *Options) {
+		o.Covered, o.DieWithLauncher = true, true
+		s.Root.Path = ""
+		o.RootFD, o.Trees = 20, map[int]int{len(s.Mounts): 21}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/run/secrets/key", Type: "bind", Source: "/proc/self/fd/21", Options: []string{"bind", "ro"}})
+	}},
 	{"hooks-and-gate", func(s *specs.Spec, o *Options) {
 		o.HookGates = HookGates{BeforePivot: true, BeforeExec: true}
 		o.GateFifo = "/run/berth-oci/box/exec.fifo"

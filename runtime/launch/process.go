@@ -66,6 +66,10 @@ func (c *compiler) become() error {
 	if err := c.identity(p); err != nil {
 		return err
 	}
+	if c.o.DieWithLauncher {
+		// Not before: a change of the user clears it (prctl(2)).
+		k.call("die with the launcher", unix.SYS_PRCTL, Int(unix.PR_SET_PDEATHSIG), Int(unix.SIGKILL), Int(0), Int(0), Int(0))
+	}
 	if p.NoNewPrivileges {
 		k.call("set no_new_privs", unix.SYS_PRCTL, Int(unix.PR_SET_NO_NEW_PRIVS), Int(1), Int(0), Int(0), Int(0))
 	}

@@ -12,6 +12,10 @@ import (
 
 // prepareRoot makes the root as a detached mount: an overlay of layers, or a clone of a directory.
 func (c *compiler) prepareRoot() error {
+	if c.o.RootFD != 0 {
+		c.root = c.given("root", "take the root filesystem", c.o.RootFD)
+		return nil
+	}
 	if c.o.Overlay != nil {
 		return c.prepareOverlay(c.o.Overlay)
 	}
@@ -26,6 +30,11 @@ func (c *compiler) prepareRoot() error {
 		Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
 	c.setPropagation(&c.prep, c.root, "keep the root's mounts from the host", unix.MS_SLAVE, true)
 	return nil
+}
+
+// given takes a mount that the caller has made. The copy of its descriptor is closed with what Prepare opens.
+func (c *compiler) given(name, what string, fd int) Slot {
+	return c.prep.open(name, what, unix.SYS_FCNTL, Int(fd), Int(unix.F_DUPFD_CLOEXEC), Int(3))
 }
 
 // prepareOverlay assembles the layers. The upper directory must be an exact difference to the
