@@ -1,0 +1,77 @@
+package solver
+
+import (
+	"context"
+	"io"
+
+	"github.com/moby/buildkit/session"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"berth/build/content"
+	"berth/build/graph"
+	"berth/build/progress"
+	"berth/build/snapshot"
+)
+
+// Op is an operation on snapshots: exec, file, merge, diff.
+type Op interface {
+	// Key is a digest of all that decides the outcome except the inputs.
+	Key() digest.Digest
+	// Reads tells what it reads of an input; nil: the whole, by its identity.
+	Reads(input int) []content.Selector
+	// Run does it. The inputs are ready and belong to the caller; the outputs, one for each output of the vertex (nil
+	// for one that is not made), become the caller's. An error may have a method Release(), which is called when the
+	// build that it belongs to is closed.
+	Run(ctx context.Context, in []*snapshot.Snapshot, r *Run) ([]*snapshot.Snapshot, error)
+}
+
+// Source is where a snapshot comes from that no operation makes.
+type Source interface {
+	// Pin finds what exactly is meant now. For a local context it brings the context up to date.
+	Pin(ctx context.Context, r *Run) (Pinned, error)
+}
+
+// Pinned is a source whose content is fixed.
+type Pinned struct {
+	// Identity is the identity of the snapshot if it is known without having it; "" asks the snapshot.
+	Identity digest.Digest
+	// Pin is what people and provenance call it: a digest, a commit.
+	Pin string
+	// Cache, if not "", is a key under which the snapshot is kept as a record, so that a pinned commit or download is not
+	// fetched again.
+	Cache digest.Digest
+	// CacheType is the type of that record; "" is regular.
+	CacheType string
+	// Snapshot gives it; the caller releases it. It may be a promise whose data comes with Ready.
+	Snapshot func(ctx context.Context) (*snapshot.Snapshot, error)
+	Material Material
+}
+
+// Material is a source as provenance tells it.
+type Material struct {
+	Kind     string            // docker-image, oci-layout, git, http(s), local
+	URI      string            // as it was written, normalized: docker.io/library/alpine:3, https://…#ref
+	Platform *ocispec.Platform // of an image
+	Digest   digest.Digest     // of what was used: manifest or index, file; for git sha1:COMMIT
+	Attrs    map[string]string // further facts by name (subdir, filename)
+}
+
+// Run is what an operation or a source is given to work with. It belongs to one vertex.
+type Run struct {
+	Vertex       *graph.Vertex
+	BuildID      string           // of the first build that wanted it
+	Sessions     session.Group    // of all builds that want it
+	Manager      *session.Manager // finds sessions
+	Stdout       io.Writer        // becomes the vertex's log
+	Stderr       io.Writer
+	Progress     progress.Sink // events of this vertex; Digest and Vertex fields are filled in by it
+	Entitlements []string      // what the build may: network.host, security.insecure, device, device=NAME
+}
+
+// Status tells how far a part of the vertex is: id names the part, action what is done, current and total are bytes
+// (total 0: unknown). done ends it.
+func (r *Run) Status(id, action string, current, total int64, done bool) {}
+
+// Warn tells something the build's author should know.
+func (r *Run) Warn(w progress.Warning) {}
