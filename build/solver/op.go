@@ -4,7 +4,7 @@ import (
 	"context"
 	"io"
 
-	"github.com/moby/buildkit/session"
+	"berth/build/session"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -66,6 +66,7 @@ type Run struct {
 	Stdout       io.Writer        // becomes the vertex's log
 	Stderr       io.Writer
 	Progress     progress.Sink // events of this vertex; Digest and Vertex fields are filled in by it
+	Limits       any           // of exec steps, as the client set them (exec.Limits); never part of a key
 	Entitlements []string      // what the build may: network.host, security.insecure, device, device=NAME
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/moby/buildkit/session"
+	"berth/build/session"
 	"github.com/moby/buildkit/solver/pb"
 	spb "github.com/moby/buildkit/sourcepolicy/pb"
 	digest "github.com/opencontainers/go-digest"
@@ -46,6 +46,7 @@ type BuildConfig struct {
 	NoCache      bool // nothing is looked up; what runs is remembered
 	Imports      []cache.Remote
 	Policies     []*spb.Policy
+	Limits       any // given to exec steps in Run; never part of a key
 }
 
 // Build is a client's request while it is worked on. Everything it gives is valid until Close.
