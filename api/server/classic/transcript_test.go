@@ -1,0 +1,100 @@
+package classic
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"github.com/opencontainers/go-digest"
+)
+
+const dockerfile = `FROM golang AS build
+ENV CGO_ENABLED=0
+COPY . /src
+RUN make \
+    all
+FROM scratch AS unused
+COPY x /
+FROM busybox
+ARG who=me
+COPY --from=build /bin/app /app
+RUN ["/app", "--check"]
+CMD ["/app"]
+`
+
+type event struct {
+	name   string
+	state  string // started, done, cached, failed, or a log
+	output string
+}
+
+func hear(t *Transcript, events ...event) {
+	now := time.Now()
+	for _, e := range events {
+		d := digest.FromString(e.name)
+		if e.output != "" {
+			t.Hear(&client.SolveStatus{Logs: []*client.VertexLog{{Vertex: d, Data: []byte(e.output)}}})
+			continue
+		}
+		v := &client.Vertex{Digest: d, Name: e.name, Started: &now}
+		switch e.state {
+		case "done", "cached":
+			v.Completed, v.Cached = &now, e.state == "cached"
+		case "failed":
+			v.Completed, v.Error = &now, "process did not complete"
+		}
+		t.Hear(&client.SolveStatus{Vertexes: []*client.Vertex{v}})
+	}
+}
+
+func short(name string) string { return digest.FromString(name).Encoded()[:12] }
+
+// TestTranscript has vertices come in another order than the Dockerfile's, with output of two steps at once.
+func TestTranscript(t *testing.T) {
+	var b strings.Builder
+	tr := New([]byte(dockerfile), "", func(text string) { b.WriteString(text) })
+	const from, src, run, base, app, check = "[build 1/3] FROM docker.io/library/golang", "[build 2/3] COPY . /src", "[build 3/3] RUN make     all",
+		"[stage-2 1/4] FROM docker.io/library/busybox", "[stage-2 3/4] COPY --from=build /bin/app /app", "[stage-2 4/4] RUN [/app --check]"
+	hear(tr,
+		event{name: "[internal] load build definition from Dockerfile", state: "done"},
+		event{name: base, state: "cached"}, event{name: from, state: "done"},
+		event{name: src, state: "cached"}, event{name: run, state: "started"}, event{name: run, output: "making\n"})
+	if got, want := b.String(), "Step 1/9 : FROM golang AS build\n ---> "+short(from)+"\nStep 2/9 : ENV CGO_ENABLED=0\nStep 3/9 : COPY . /src\n ---> Using cache\n ---> "+short(src)+
+		"\nStep 4/9 : RUN make     all\n ---> Running in "+short(run)+"\nmaking\n"; got != want {
+		t.Fatalf("while the first step runs:\n%s\nwant\n%s", got, want)
+	}
+	b.Reset()
+	hear(tr, event{name: "[stage-2 2/4] ONBUILD RUN echo trigger", state: "done"}, event{name: run, state: "done"}, event{name: app, state: "done"},
+		event{name: check, state: "started"}, event{name: check, output: "fine\n"}, event{name: check, state: "done"})
+	tr.Finish(true)
+	if got, want := b.String(), " ---> "+short(run)+"\nStep 5/9 : FROM busybox\n ---> Using cache\n ---> "+short(base)+"\nStep 6/9 : ARG who=me\nStep 7/9 : COPY --from=build /bin/app /app\n ---> "+short(app)+
+		"\nStep 8/9 : RUN [\"/app\", \"--check\"]\n ---> Running in "+short(check)+"\nfine\n ---> "+short(check)+"\nStep 9/9 : CMD [\"/app\"]\n"; got != want {
+		t.Errorf("the rest:\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestFailure(t *testing.T) {
+	var b strings.Builder
+	tr := New([]byte("FROM scratch\nSHELL [\"/bin/bash\", \"-e\"]\nRUN false && true\nRUN later\n"), "", func(text string) { b.WriteString(text) })
+	const run = "[1/2] RUN false && true"
+	hear(tr, event{name: run, state: "started"}, event{name: run, output: "no\n"}, event{name: run, state: "failed"})
+	tr.Finish(false)
+	if got, want := b.String(), "Step 1/4 : FROM scratch\nStep 2/4 : SHELL [\"/bin/bash\", \"-e\"]\nStep 3/4 : RUN false && true\n ---> Running in "+short(run)+"\nno\n"; got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	if got, want := tr.Failed(1), "The command '/bin/bash -e false && true' returned a non-zero code: 1"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestUnknown: a Dockerfile that nobody here has seen is told without steps.
+func TestUnknown(t *testing.T) {
+	var b strings.Builder
+	tr := New(nil, "", func(text string) { b.WriteString(text) })
+	hear(tr, event{name: "[1/1] RUN x", state: "failed"}, event{name: "[1/1] RUN x", output: "why\n"})
+	tr.Finish(false)
+	if b.String() != "why\n" || tr.Failed(2) != "" {
+		t.Errorf("%q %q", b.String(), tr.Failed(2))
+	}
+}
