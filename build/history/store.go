@@ -1,0 +1,387 @@
+package history
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"berth/base/fault"
+)
+
+// What is kept, as BuildKit keeps it: a record goes when it is beyond both.
+const (
+	maxRecords = 50
+	maxAge     = 48 * time.Hour
+)
+
+// Config says where the history is.
+type Config struct {
+	Root string // a directory of the history alone; made when something is written
+	Log  *slog.Logger
+}
+
+// Store is the history of one engine. It is safe for concurrent use.
+type Store struct {
+	cfg Config
+	log *slog.Logger
+
+	mu        sync.Mutex // guards what follows; held over the reading and writing of small files
+	loaded    bool
+	records   map[string]*Record // complete
+	active    map[string]*Record
+	listeners map[*listener]bool
+	closed    bool
+}
+
+// listener is somebody who follows; what he was not told yet waits in a queue.
+type listener struct {
+	queue []Event
+	wake  chan struct{} // has room for one
+}
+
+// Open makes a store; it reads nothing before the first use.
+func Open(cfg Config) *Store {
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Store{cfg: cfg, log: log, records: map[string]*Record{}, active: map[string]*Record{}, listeners: map[*listener]bool{}}
+}
+
+// Close ends the listeners.
+func (s *Store) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for l := range s.listeners {
+		l.poke()
+	}
+}
+
+// Begin makes a record active.
+func (s *Store) Begin(r Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active[r.ID] = &r
+	s.tell(Event{Type: Started, Record: r})
+}
+
+// Complete writes the record of a build that has ended, and removes what is too old.
+func (s *Store) Complete(r Record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.load(); err != nil {
+		return err
+	}
+	delete(s.active, r.ID)
+	err := s.write(&r)
+	s.records[r.ID] = &r
+	s.tell(Event{Type: Completed, Record: r})
+	s.expire(time.Now())
+	return err
+}
+
+// Update changes a complete record; NotFound: there is none.
+func (s *Store) Update(id string, change func(*Record)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.load(); err != nil {
+		return err
+	}
+	r, ok := s.records[id]
+	if !ok {
+		return notFound(id)
+	}
+	changed := *r
+	change(&changed)
+	if err := s.write(&changed); err != nil {
+		return err
+	}
+	s.records[id] = &changed
+	s.tell(Event{Type: Completed, Record: changed})
+	return nil
+}
+
+// Delete removes a record and what belongs to it alone. NotFound: there is none; Conflict: it is active.
+func (s *Store) Delete(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.load(); err != nil {
+		return err
+	}
+	if s.records[id] == nil {
+		if s.active[id] != nil {
+			return fault.New(fault.Conflict, "build %s is still running", id)
+		}
+		return notFound(id)
+	}
+	return s.remove(id)
+}
+
+// Get gives a record, also of a build that is under way.
+func (s *Store) Get(id string) (Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.load(); err != nil {
+		return Record{}, err
+	}
+	if r := s.records[id]; r != nil {
+		return *r, nil
+	}
+	if r := s.active[id]; r != nil {
+		return *r, nil
+	}
+	return Record{}, notFound(id)
+}
+
+func notFound(id string) error { return fault.New(fault.NotFound, "no build record %s", id) }
+
+// ListenOptions say what a listener wants.
+type ListenOptions struct {
+	Active  bool // only builds that are under way
+	ID      string
+	Once    bool // not what comes later
+	Filters []string
+	Limit   int // newest records; 0: all
+}
+
+// Listen calls f with the builds under way, with the records, and then with what happens until ctx ends or f fails.
+func (s *Store) Listen(ctx context.Context, o ListenOptions, f func(Event) error) error {
+	pass, err := parseFilters(o.Filters, time.Now())
+	if err != nil {
+		return err
+	}
+	if o.Limit < 0 {
+		return fault.New(fault.Invalid, "invalid limit %d", o.Limit)
+	}
+	l := &listener{wake: make(chan struct{}, 1)}
+	first, err := s.join(l, o, pass)
+	if err != nil {
+		return err
+	}
+	defer s.part(l)
+	for _, e := range first {
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+	if o.Once {
+		return nil
+	}
+	for {
+		list, closed := s.take(l)
+		for _, e := range list {
+			if o.ID != "" && e.Record.ID != o.ID {
+				continue
+			}
+			if err := f(e); err != nil {
+				return err
+			}
+		}
+		if closed {
+			return nil
+		}
+		select {
+		case <-l.wake:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// join lists what is there and enters the listener, so that nothing falls between the two.
+func (s *Store) join(l *listener, o ListenOptions, pass match) ([]Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	var events []Event
+	for _, r := range s.active {
+		if o.ID == "" || o.ID == r.ID {
+			events = append(events, Event{Type: Started, Record: *r})
+		}
+	}
+	if !o.Active {
+		var done []Event
+		for _, r := range s.records {
+			if (o.ID == "" || o.ID == r.ID) && pass(r) {
+				done = append(done, Event{Type: Completed, Record: *r})
+			}
+		}
+		slices.SortFunc(done, func(a, b Event) int { return b.Record.Created.Compare(a.Record.Created) })
+		if o.Limit > 0 && len(done) > o.Limit {
+			done = done[:o.Limit]
+		}
+		events = append(events, done...)
+	}
+	s.listeners[l] = true
+	return events, nil
+}
+
+func (s *Store) part(l *listener) {
+	s.mu.Lock()
+	delete(s.listeners, l)
+	s.mu.Unlock()
+}
+
+func (s *Store) take(l *listener) ([]Event, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := l.queue
+	l.queue = nil
+	return list, s.closed
+}
+
+// tell queues an event for everybody; mu is held.
+func (s *Store) tell(e Event) {
+	for l := range s.listeners {
+		l.queue = append(l.queue, e)
+		l.poke()
+	}
+}
+
+func (l *listener) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// expire removes what is beyond number and age; mu is held.
+func (s *Store) expire(now time.Time) {
+	var list []*Record
+	for _, r := range s.records {
+		if !r.Pinned {
+			list = append(list, r)
+		}
+	}
+	if len(list) <= maxRecords {
+		return
+	}
+	slices.SortFunc(list, func(a, b *Record) int { return b.Completed.Compare(a.Completed) })
+	for _, r := range list[maxRecords:] {
+		if now.Sub(r.Completed) < maxAge {
+			continue
+		}
+		if err := s.remove(r.ID); err != nil {
+			s.log.Warn("an old build record stays", "id", r.ID, "err", err)
+		}
+	}
+}
+
+// remove deletes a record and the blobs that only it names; mu is held.
+func (s *Store) remove(id string) error {
+	r := s.records[id]
+	if err := os.Remove(s.recordPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.In(err, "delete build record %s", id)
+	}
+	delete(s.records, id)
+	named := map[digest.Digest]bool{}
+	for _, other := range s.records {
+		for _, d := range other.blobs() {
+			named[d] = true
+		}
+	}
+	for _, d := range r.blobs() {
+		if !named[d] {
+			_ = os.Remove(s.blobPath(d)) // what is not here is in the image store, and stays
+		}
+	}
+	s.tell(Event{Type: Deleted, Record: Record{ID: id}})
+	return nil
+}
+
+// load reads the records at the first use; mu is held. What cannot be read is told and removed: it is no more than history.
+func (s *Store) load() error {
+	if s.loaded {
+		return nil
+	}
+	dir := filepath.Join(s.cfg.Root, "records")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.In(err, "read build history")
+	}
+	s.loaded = true
+	named := map[digest.Digest]bool{}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		r := &Record{}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = json.Unmarshal(data, r)
+		}
+		if err != nil || s.recordPath(r.ID) != path {
+			s.log.Warn("a damaged build record is dropped", "path", path, "err", err)
+			_ = os.Remove(path)
+			continue
+		}
+		s.records[r.ID] = r
+		for _, d := range r.blobs() {
+			named[d] = true
+		}
+	}
+	s.sweepBlobs(named)
+	return nil
+}
+
+// sweepBlobs removes blobs that no record names: of builds that were under way when an engine died.
+func (s *Store) sweepBlobs(named map[digest.Digest]bool) {
+	entries, err := os.ReadDir(filepath.Join(s.cfg.Root, "blobs"))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !named[digest.NewDigestFromEncoded(digest.SHA256, e.Name())] {
+			_ = os.Remove(filepath.Join(s.cfg.Root, "blobs", e.Name()))
+		}
+	}
+}
+
+// write puts a record on disk; mu is held.
+func (s *Store) write(r *Record) error {
+	r.Generation++
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return fault.In(place(s.recordPath(r.ID), data), "write build record %s", r.ID)
+}
+
+// place writes a file under a temporary name and renames it.
+func place(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// recordPath is where a record is. Ids are the clients' choice: what could be a path is hashed.
+func (s *Store) recordPath(id string) string {
+	name := id
+	if id == "" || len(id) > 100 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+		name = "h-" + digest.FromString(id).Encoded()
+	}
+	return filepath.Join(s.cfg.Root, "records", name+".json")
+}
