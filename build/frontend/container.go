@@ -1,0 +1,265 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"syscall"
+
+	gwclient "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	fstypes "github.com/tonistiigi/fsutil/types"
+
+	"berth/base/fault"
+	"berth/base/id"
+	"berth/build/exec"
+	"berth/build/session"
+	"berth/build/snapshot"
+	"berth/kernel/tree"
+)
+
+// container is a container of a frontend, as the client's interface has it.
+type container struct {
+	client *Client
+	box    *exec.Container
+	own    []*snapshot.Snapshot // shown by mounts and ours to release
+	once   sync.Once
+	err    error
+}
+
+var _ gwclient.Container = (*container)(nil)
+
+// NewContainer prepares a container on results of solves, or on what a failed step left (by ResultID).
+func (c *Client) NewContainer(ctx context.Context, req gwclient.NewContainerRequest) (gwclient.Container, error) {
+	if c.host.Runner == nil {
+		return nil, fault.New(fault.NotImplemented, "containers of frontends cannot be run here")
+	}
+	if !slices.ContainsFunc(req.Mounts, func(m gwclient.Mount) bool { return m.Dest == pb.RootMount }) {
+		return nil, fault.New(fault.Invalid, "root mount is required")
+	}
+	if req.NetMode == pb.NetMode_HOST {
+		if err := c.host.allowed("network.host"); err != nil {
+			return nil, err
+		}
+	}
+	k := &container{client: c}
+	spec := exec.ContainerConfig{
+		ID: id.New(), Network: req.NetMode, Hostname: req.Hostname, Hosts: req.ExtraHosts, Platform: platformFromPB(req.Platform),
+		Sessions: session.NewGroup(c.host.Session),
+	}
+	for _, m := range req.Mounts {
+		snap, err := k.shown(ctx, m)
+		if err != nil {
+			k.releaseOwn()
+			return nil, err
+		}
+		spec.Mounts = append(spec.Mounts, exec.Mount{Snapshot: snap, Mount: &pb.Mount{
+			Dest: m.Dest, Selector: m.Selector, Readonly: m.Readonly, MountType: m.MountType,
+			CacheOpt: m.CacheOpt, SecretOpt: m.SecretOpt, SSHOpt: m.SSHOpt,
+		}})
+	}
+	box, err := c.host.Runner.Container(ctx, spec)
+	if err != nil {
+		k.releaseOwn()
+		return nil, err
+	}
+	k.box = box
+	if !c.adopt(k) {
+		k.Release(ctx)
+		return nil, fault.New(fault.Unavailable, "gateway client is closing")
+	}
+	return k, nil
+}
+
+// shown gives the snapshot that a mount shows, nil for none.
+func (k *container) shown(ctx context.Context, m gwclient.Mount) (*snapshot.Snapshot, error) {
+	if ref, _ := m.Ref.(*Reference); ref != nil {
+		snap, err := ref.ref.Result(ctx)
+		if err != nil {
+			return nil, k.client.host.hold(err)
+		}
+		return snap, nil
+	}
+	if m.ResultID == "" {
+		return nil, nil
+	}
+	snap, err := k.client.host.state(ctx, m.ResultID)
+	if err != nil {
+		return nil, fault.In(err, "failed to find ref %s for %q mount", m.ResultID, m.Dest)
+	}
+	if snap != nil {
+		k.own = append(k.own, snap)
+	}
+	return snap, nil
+}
+
+// adopt remembers a container for the end of the call; false: the call has ended.
+func (c *Client) adopt(k *container) bool {
+	c.host.mu.Lock()
+	closed := c.host.closed
+	c.host.mu.Unlock()
+	if closed {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.containers == nil {
+		c.containers = map[*container]bool{}
+	}
+	c.containers[k] = true
+	return true
+}
+
+// Start starts a process. It ends with ctx.
+func (k *container) Start(ctx context.Context, req gwclient.StartRequest) (gwclient.ContainerProcess, error) {
+	if req.SecurityMode == pb.SecurityMode_INSECURE {
+		if err := k.client.host.allowed("security.insecure"); err != nil {
+			return nil, err
+		}
+	}
+	p := exec.Process{
+		Args: req.Args, Env: req.Env, User: req.User, Cwd: req.Cwd, Tty: req.Tty, Security: req.SecurityMode, SecretEnv: req.SecretEnv,
+		Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr,
+	}
+	running, err := k.box.Start(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return process{running}, nil
+}
+
+// Release ends the container. A second call gives the outcome of the first.
+func (k *container) Release(context.Context) error {
+	k.once.Do(func() {
+		k.client.mu.Lock()
+		delete(k.client.containers, k)
+		k.client.mu.Unlock()
+		k.err = k.box.Release()
+		k.releaseOwn()
+	})
+	return k.err
+}
+
+func (k *container) releaseOwn() {
+	for _, s := range k.own {
+		s.Release()
+	}
+	k.own = nil
+}
+
+// ReadFile reads a file of a mount, as the container's processes left it.
+func (k *container) ReadFile(ctx context.Context, req gwclient.ReadContainerRequest) (data []byte, err error) {
+	err = k.box.View(ctx, req.MountIndex, func(root *tree.Dir) error {
+		data, err = readFile(root, req.Filename, req.Range)
+		return err
+	})
+	return data, err
+}
+
+// StatFile describes a file of a mount.
+func (k *container) StatFile(ctx context.Context, req gwclient.StatContainerRequest) (st *fstypes.Stat, err error) {
+	err = k.box.View(ctx, req.MountIndex, func(root *tree.Dir) error {
+		st, err = statFile(root, req.Path)
+		return err
+	})
+	return st, err
+}
+
+// ReadDir lists a directory of a mount.
+func (k *container) ReadDir(ctx context.Context, req gwclient.ReadDirContainerRequest) (list []*fstypes.Stat, err error) {
+	err = k.box.View(ctx, req.MountIndex, func(root *tree.Dir) error {
+		list, err = readDir(root, req.Path, req.IncludePattern)
+		return err
+	})
+	return list, err
+}
+
+// process is a running process, as the client's interface has it.
+type process struct{ running *exec.Running }
+
+// Wait waits for the end.
+func (p process) Wait() error { return p.running.Wait() }
+
+// Resize sets the size of the terminal.
+func (p process) Resize(_ context.Context, size gwclient.WinSize) error {
+	return p.running.Resize(uint16(size.Rows), uint16(size.Cols))
+}
+
+// Signal sends a signal.
+func (p process) Signal(_ context.Context, sig syscall.Signal) error {
+	return p.running.Signal(int(sig))
+}
+
+// state is a file tree of a failed step: what a mount of it showed, or what the step left there.
+type held struct {
+	failed *exec.Failed
+	mount  int
+	before bool
+}
+
+// hold gives the file trees of a failed step ids, by which containers can be made on them, and tells them with the error. Other
+// errors stay as they are.
+func (h *Host) hold(err error) error {
+	var failed *exec.Failed
+	var told *errdefs.SolveError
+	if errors.As(err, &told) {
+		return err
+	}
+	if !errors.As(err, &failed) {
+		return errdefs.WithSolveError(err, nil, nil, nil)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held == nil {
+		h.held = map[string]held{}
+	}
+	keep := func(s held) string {
+		for name, other := range h.held {
+			if other == s {
+				return name
+			}
+		}
+		name := id.New()
+		h.held[name] = s
+		return name
+	}
+	var inputs []string
+	mounts := make([]string, len(failed.Op.Mounts))
+	for i, m := range failed.Op.Mounts {
+		if m.MountType == pb.MountType_BIND || m.MountType == pb.MountType_CACHE {
+			mounts[i] = keep(held{failed: failed, mount: i})
+		}
+		if m.Input < 0 {
+			continue
+		}
+		for int(m.Input) >= len(inputs) {
+			inputs = append(inputs, "")
+		}
+		inputs[m.Input] = keep(held{failed: failed, mount: i, before: true})
+	}
+	return errdefs.WithSolveError(err, nil, inputs, mounts)
+}
+
+// state gives a tree of a failed step by its id; it is the caller's.
+func (h *Host) state(ctx context.Context, name string) (*snapshot.Snapshot, error) {
+	h.mu.Lock()
+	s, ok := h.held[name]
+	h.mu.Unlock()
+	switch {
+	case !ok:
+		return nil, fault.New(fault.NotFound, "no such result: %s", name)
+	case s.before:
+		return s.failed.Input(s.mount), nil
+	}
+	return s.failed.Mount(ctx, s.mount)
+}
+
+// allowed refuses what the build is not entitled to.
+func (h *Host) allowed(entitlement string) error {
+	if slices.Contains(h.Entitlements, entitlement) {
+		return nil
+	}
+	return fault.New(fault.Forbidden, "%s is not allowed", entitlement)
+}

@@ -1,0 +1,165 @@
+package frontend
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	gwclient "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"berth/base/fault"
+	"berth/build/exec"
+	"berth/build/progress"
+	"berth/build/solver"
+)
+
+// keySource is the option that names a gateway frontend's image, in BuildKit's words.
+const keySource = "source"
+
+// Sources finds out what names of sources stand for, without fetching what they name.
+type Sources interface {
+	ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error)
+}
+
+// Host is what the frontends of one build share. Its fields are set before the first Solve; Close ends it.
+type Host struct {
+	Build   *solver.Build
+	Session string // the client's, where sources of kind local come from
+	Sources Sources
+	Runner  *exec.Runner // runs containers; nil: none can be run
+	// Entitlements are what the build may: network.host, security.insecure.
+	Entitlements []string
+	Progress     progress.Sink
+	Worker       gwclient.WorkerInfo
+	// Import lets the solver look into one more remote cache; nil: there are none.
+	Import func(context.Context, gwclient.CacheOptionsEntry) error
+
+	mu      sync.Mutex
+	clients []*Client
+	held    map[string]held // file trees of failed steps, by id
+	closed  bool
+}
+
+// Call is one use of a frontend: what provenance tells of it.
+type Call struct {
+	Frontend string
+	Options  map[string]string
+	Inputs   map[string]*pb.Definition
+
+	mu     sync.Mutex
+	images []Image
+}
+
+// Image is an image whose name a frontend resolved.
+type Image struct {
+	Ref      string
+	Platform *ocispec.Platform
+	Digest   digest.Digest
+	Local    bool // an OCI layout
+}
+
+// Images lists the images that were resolved, in that order.
+func (c *Call) Images() []Image {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]Image(nil), c.images...)
+}
+
+// Solve does what a client asked for: its definition, or what a frontend makes of its options. Its references
+// are not evaluated unless the request says so. A request for neither gives an empty result.
+func (h *Host) Solve(ctx context.Context, req gwclient.SolveRequest) (*gwclient.Result, error) {
+	return h.solve(ctx, req, &Call{Frontend: req.Frontend, Options: req.FrontendOpt, Inputs: req.FrontendInputs})
+}
+
+// Run calls a frontend of this process.
+func (h *Host) Run(ctx context.Context, req gwclient.SolveRequest, f gwclient.BuildFunc) (*gwclient.Result, error) {
+	c := h.client(&Call{Frontend: req.Frontend, Options: req.FrontendOpt, Inputs: req.FrontendInputs})
+	return f(ctx, c)
+}
+
+// solve does it in the name of a call.
+func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (*gwclient.Result, error) {
+	hasDefinition := req.Definition != nil && req.Definition.Def != nil
+	if hasDefinition && req.Frontend != "" {
+		return nil, fault.New(fault.Invalid, "cannot solve with both Definition and Frontend specified")
+	}
+	if err := h.imports(ctx, req.CacheImports); err != nil {
+		return nil, err
+	}
+	res := &gwclient.Result{}
+	switch {
+	case hasDefinition:
+		ref, err := h.Build.Ref(req.Definition)
+		if err != nil {
+			return nil, fault.In(err, "failed to load LLB")
+		}
+		res.SetRef(&Reference{host: h, ref: ref, call: by})
+	case req.Frontend != "":
+		var err error
+		if res, err = h.call(ctx, req); err != nil {
+			return nil, (&errdefs.Frontend{Name: req.Frontend, Source: req.FrontendOpt[keySource]}).WrapError(err)
+		}
+	default:
+		return res, nil
+	}
+	if req.Evaluate {
+		if err := EachReference(res, func(r *Reference) error { return r.Evaluate(ctx) }); err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+// call runs the frontend of a request.
+func (h *Host) call(ctx context.Context, req gwclient.SolveRequest) (*gwclient.Result, error) {
+	name, opts := req.Frontend, req.FrontendOpt
+	if name == gatewayName && builtIn(opts) {
+		name, opts = dockerfileName, maps.Clone(opts)
+		delete(opts, keySource)
+	}
+	c := h.client(&Call{Frontend: req.Frontend, Options: opts, Inputs: req.FrontendInputs})
+	switch name {
+	case dockerfileName:
+		return buildDockerfile(ctx, c)
+	case gatewayName:
+		return runImage(ctx, c)
+	}
+	return nil, fault.New(fault.Invalid, "invalid frontend: %s", req.Frontend)
+}
+
+func (h *Host) imports(ctx context.Context, entries []gwclient.CacheOptionsEntry) error {
+	if h.Import == nil {
+		return nil
+	}
+	for _, e := range entries {
+		if err := h.Import(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// client makes the client of a call; Close of the host closes it.
+func (h *Host) client(call *Call) *Client {
+	c := &Client{host: h, call: call}
+	h.mu.Lock()
+	h.clients = append(h.clients, c)
+	h.mu.Unlock()
+	return c
+}
+
+// Close releases what frontends left open. References that the host gave belong to the build and stay.
+func (h *Host) Close() {
+	h.mu.Lock()
+	clients := h.clients
+	h.clients, h.held, h.closed = nil, nil, true
+	h.mu.Unlock()
+	for _, c := range clients {
+		c.close()
+	}
+}
