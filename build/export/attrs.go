@@ -34,7 +34,8 @@ type imageOptions struct {
 	squash        bool
 	compression   compression
 	annotations   annotations
-	tar           bool              // oci, docker: one archive, or content by content
+	archive       bool              // oci, docker: the bytes go to the client
+	tar           bool              // of these: in one archive, or content by content
 	meta          map[string][]byte // what else was said is the frontend's word, overridden
 }
 
@@ -46,7 +47,8 @@ type epoch struct {
 
 // parseImage reads the attributes of an output that makes an image.
 func parseImage(kind string, attrs map[string]string) (*imageOptions, error) {
-	o := &imageOptions{store: kind == Moby || kind == Image, oci: true, inline: kind == Moby || kind == Image, tar: true, meta: map[string][]byte{}}
+	o := &imageOptions{oci: true, tar: true, archive: kind == OCI || kind == Docker, meta: map[string][]byte{}}
+	o.store = !o.archive
 	var err error
 	if o.annotations, attrs, err = parseAnnotations(attrs); err != nil {
 		return nil, err
@@ -58,6 +60,11 @@ func parseImage(kind string, attrs map[string]string) (*imageOptions, error) {
 		if err := o.set(k, attrs[k]); err != nil {
 			return nil, err
 		}
+	}
+	if _, ok := attrs[string(exptypes.OptKeyForceInlineAttestations)]; !ok {
+		// What buildx attests without being asked is for images at a registry. One that stays here would need compressed layers for it,
+		// and get another digest each time.
+		o.inline = o.push
 	}
 	switch {
 	case o.compression.ociOnly() && !o.oci:

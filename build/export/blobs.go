@@ -66,6 +66,9 @@ func (e *Exporter) known(d digest.Digest, o *imageOptions) blob {
 	list := e.cfg.Images.Sources(d)
 	for i := len(list) - 1; i >= 0; i-- {
 		s := list[i]
+		if !o.travels() && !e.cfg.Images.Blobs().Has(s.Descriptor.Digest) {
+			continue // the bytes are wanted here, and making them takes no network
+		}
 		if s.Claimed || foreign(s.Descriptor.MediaType) {
 			continue // nobody here has compared that blob with the layer
 		}
@@ -87,6 +90,9 @@ func (e *Exporter) known(d digest.Digest, o *imageOptions) blob {
 	b.kept = b.desc.Digest != "" && e.cfg.Images.Blobs().Has(b.desc.Digest)
 	return b
 }
+
+// travels reports whether blobs stay where they are until a registry gets them from there.
+func (o *imageOptions) travels() bool { return !o.archive }
 
 // foreign reports layers that may not be passed on.
 func foreign(mediaType string) bool {

@@ -35,6 +35,8 @@ type configInput struct {
 	made   []madeLayer     // of each layer
 	epoch  *time.Time      // nothing new is later than this
 	cache  []byte          // inline cache records, or nil
+
+	squashed bool // the layers above the base's are one now
 }
 
 // completeConfig completes a configuration: its layers, its history (an entry for each layer) and its times. Fields that nobody here
@@ -63,6 +65,9 @@ func completeConfig(in configInput) ([]byte, error) {
 		if err := json.Unmarshal(in.base, &base); err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "invalid base image config for export")
 		}
+	}
+	if in.squashed {
+		img.History = squashHistory(img.History, len(in.chain)-1)
 	}
 	history := completeHistory(img.History, in.made)
 	if in.epoch != nil {
@@ -127,6 +132,20 @@ func completeHistory(in []ocispec.History, made []madeLayer) []ocispec.History {
 	}
 	fillTimes(history)
 	return history
+}
+
+// squashHistory says of the entries above the base's layers that they have none, and adds one for the layer that they have become, as
+// docker build --squash does.
+func squashHistory(in []ocispec.History, base int) (out []ocispec.History) {
+	layers := 0
+	for _, h := range in {
+		if !h.EmptyLayer {
+			layers++
+			h.EmptyLayer = layers > base
+		}
+		out = append(out, h)
+	}
+	return append(out, ocispec.History{Comment: "squashed"})
 }
 
 // fillTimes gives entries without a time that of the first new layer, or of the layer before them.

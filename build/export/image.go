@@ -41,6 +41,7 @@ type part struct {
 	snap     *snapshot.Snapshot // solid, and ours; nil: the empty tree
 	chain    []digest.Digest
 	layers   []blob // of the chain, when blobs are wanted
+	squashed bool   // into one layer above the base's
 	epoch    *time.Time
 	attested []Attestation
 
@@ -102,7 +103,7 @@ func (o *Output) compose(ctx context.Context, res *Result, run *Run) (_ *made, e
 		m.index = m.index || len(part.attested) > 0
 		m.parts = append(m.parts, part)
 	}
-	if o.req.Type == Docker && m.index {
+	if o.req.Type == Docker && len(res.Refs) > 0 {
 		return nil, fault.New(fault.Invalid, "docker exporter does not currently support exporting manifest lists")
 	}
 	if o.image.annotations, err = o.image.annotations.fromMeta(meta); err != nil {
@@ -199,7 +200,7 @@ func (e *Exporter) configure(ctx context.Context, m *made) error {
 		in := configInput{
 			config: exptypes.ParseKey(p.meta, exptypes.ExporterImageConfigKey, &p.platform),
 			base:   exptypes.ParseKey(p.meta, exptypes.ExporterImageBaseConfigKey, &p.platform),
-			chain:  p.chain, made: e.madeLayers(m, p), epoch: p.epoch,
+			chain:  p.chain, made: e.madeLayers(m, p), epoch: p.epoch, squashed: p.squashed,
 		}
 		if m.run.InlineCache != nil {
 			var err error

@@ -1,0 +1,231 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tonistiigi/fsutil"
+	fstypes "github.com/tonistiigi/fsutil/types"
+
+	"berth/kernel/tree"
+)
+
+// treeFS shows a snapshot's tree to the library that sends files to clients.
+type treeFS struct {
+	root  *tree.Dir
+	epoch *time.Time // every file's time, or nil
+}
+
+// inode names a file by what all its hard links share.
+type inode struct{ dev, ino uint64 }
+
+// Walk tells all files below target, each directory before what is in it, names sorted.
+func (t *treeFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+	target = strings.Trim(path.Clean("/"+target), "/")
+	dir, _, err := t.root.Open(target)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return t.walk(ctx, dir, target, map[inode]string{}, fn)
+}
+
+func (t *treeFS) walk(ctx context.Context, dir *tree.Dir, at string, seen map[inode]string, fn fs.WalkDirFunc) error {
+	names, err := dir.Names()
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		st, err := t.stat(dir, name, path.Join(at, name), seen)
+		if err != nil {
+			return err
+		}
+		err = fn(st.Path, &fsutil.DirEntryInfo{Stat: st}, nil)
+		if errors.Is(err, fs.SkipDir) {
+			if st.IsDir() {
+				continue
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if st.IsDir() {
+			if err := t.below(ctx, dir, name, st.Path, seen, fn); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *treeFS) below(ctx context.Context, dir *tree.Dir, name, at string, seen map[inode]string, fn fs.WalkDirFunc) error {
+	sub, err := dir.Sub(name)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	return t.walk(ctx, sub, at, seen, fn)
+}
+
+// stat describes a file as the wire has it. A file that was told under another name is a link to that.
+func (t *treeFS) stat(dir *tree.Dir, name, at string, seen map[inode]string) (*fstypes.Stat, error) {
+	st, err := dir.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	out := &fstypes.Stat{Path: at, Mode: uint32(goMode(st.Mode)), Uid: st.UID, Gid: st.GID, ModTime: st.Mtime.Sec*1e9 + st.Mtime.Nsec}
+	if t.epoch != nil {
+		out.ModTime = t.epoch.UnixNano()
+	}
+	if st.IsDir() {
+		return out, t.xattrs(dir, name, out)
+	}
+	out.Size = st.Size
+	switch st.Type() {
+	case tree.TypeSymlink:
+		if out.Linkname, err = dir.Readlink(name); err != nil {
+			return nil, err
+		}
+		return out, nil
+	case tree.TypeChar, tree.TypeBlock:
+		out.Devmajor, out.Devminor = int64(st.Major), int64(st.Minor)
+	}
+	if st.Nlink > 1 {
+		id := inode{st.Dev, st.Ino}
+		if first, ok := seen[id]; ok {
+			out.Linkname, out.Size = first, 0
+		} else {
+			seen[id] = at
+		}
+	}
+	return out, t.xattrs(dir, name, out)
+}
+
+func (t *treeFS) xattrs(dir *tree.Dir, name string, out *fstypes.Stat) error {
+	list, err := dir.Xattrs(name)
+	if err != nil {
+		return err
+	}
+	for _, k := range list {
+		v, ok, err := dir.Xattr(name, k)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if out.Xattrs == nil {
+			out.Xattrs = map[string][]byte{}
+		}
+		out.Xattrs[k] = v
+	}
+	return nil
+}
+
+// Open opens a file. Links on the way lead nowhere outside.
+func (t *treeFS) Open(name string) (io.ReadCloser, error) {
+	return t.root.OpenFile(strings.Trim(path.Clean("/"+name), "/"))
+}
+
+// goMode is a file's mode in Go's bits. Sockets are told as plain files, for no archive has a word for them.
+func goMode(mode uint32) os.FileMode {
+	m := os.FileMode(mode & 0o777)
+	for _, b := range []struct {
+		unix uint32
+		bit  os.FileMode
+	}{{0o4000, os.ModeSetuid}, {0o2000, os.ModeSetgid}, {0o1000, os.ModeSticky}} {
+		if mode&b.unix != 0 {
+			m |= b.bit
+		}
+	}
+	switch mode & tree.TypeMask {
+	case tree.TypeDir:
+		m |= os.ModeDir
+	case tree.TypeSymlink:
+		m |= os.ModeSymlink
+	case tree.TypeChar:
+		m |= os.ModeDevice | os.ModeCharDevice
+	case tree.TypeBlock:
+		m |= os.ModeDevice
+	case tree.TypeFifo:
+		m |= os.ModeNamedPipe
+	}
+	return m
+}
+
+// emptyFS has nothing in it: the tree of a result without a step.
+type emptyFS struct{}
+
+func (emptyFS) Walk(context.Context, string, fs.WalkDirFunc) error { return nil }
+
+func (emptyFS) Open(name string) (io.ReadCloser, error) {
+	return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
+}
+
+// plusFS is a tree with files beside it in its root: attestations. They replace what is called the same.
+type plusFS struct {
+	fsutil.FS
+	more map[string]plusFile
+}
+
+type plusFile struct {
+	stat    *fstypes.Stat
+	content []byte
+}
+
+func (p *plusFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+	var left []string
+	if strings.Trim(target, "/.") == "" {
+		for name := range p.more {
+			left = append(left, name)
+		}
+		slices.Sort(left)
+	}
+	next := func(before string) error {
+		for len(left) > 0 && (before == "" || left[0] < before) {
+			st := p.more[left[0]].stat
+			left = left[1:]
+			if err := fn(st.Path, &fsutil.DirEntryInfo{Stat: st.Clone()}, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := p.FS.Walk(ctx, target, func(name string, e fs.DirEntry, err error) error {
+		if top, _, below := strings.Cut(name, "/"); !below {
+			if err := next(top); err != nil {
+				return err
+			}
+		}
+		if _, replaced := p.more[name]; replaced {
+			if e != nil && e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		return fn(name, e, err)
+	})
+	if err != nil {
+		return err
+	}
+	return next("")
+}
+
+func (p *plusFS) Open(name string) (io.ReadCloser, error) {
+	if f, ok := p.more[strings.Trim(path.Clean("/"+name), "/")]; ok {
+		return io.NopCloser(strings.NewReader(string(f.content))), nil
+	}
+	return p.FS.Open(name)
+}
