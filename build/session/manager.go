@@ -269,6 +269,13 @@ func (m *Manager) leave(c *caller) {
 
 // serve lets a session be found until it ends: with the connection, with ctx, or with the client's health.
 func (m *Manager) serve(ctx context.Context, c *caller, conn net.Conn) {
+	m.serveFound(ctx, c, conn, make(chan struct{}))
+}
+
+// serveFound closes found when the session can be found, or never will.
+func (m *Manager) serveFound(ctx context.Context, c *caller, conn net.Conn, found chan<- struct{}) {
+	announce := sync.OnceFunc(func() { close(found) })
+	defer announce()
 	defer m.leave(c)
 	stop := context.AfterFunc(ctx, func() { c.end(context.Cause(ctx)) })
 	defer stop()
@@ -288,6 +295,7 @@ func (m *Manager) serve(ctx context.Context, c *caller, conn net.Conn) {
 	close(m.came)
 	m.came = make(chan struct{})
 	m.mu.Unlock()
+	announce()
 	cc.Connect()
 	c.watchHealth(m.log)
 }

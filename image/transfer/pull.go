@@ -268,21 +268,13 @@ func (t *Transfer) commit(p *PullImage, aboard []passenger, hold *image.Hold, b 
 func (t *Transfer) register(ctx context.Context, p *PullImage, aboard []passenger, extra []image.Attached) error {
 	n := image.Registration{
 		Config: p.rawConfig, Manifest: attached(p.manifest.desc, p.manifest.raw), Documents: extra,
-		Names: p.Names, Sources: map[digest.Digest]image.Source{},
+		Names: p.Names, Sources: p.sources(),
 	}
 	if p.root != p.manifest {
 		n.Index = attached(p.root.desc, p.root.raw)
 	}
 	for _, d := range p.inner {
 		n.Documents = append(n.Documents, *attached(d.desc, d.raw))
-	}
-	for _, l := range p.Layers {
-		if _, twice := n.Sources[l.DiffID]; twice && l.Do != Fetch {
-			continue
-		}
-		src := l.Descriptor
-		src.Data = nil
-		n.Sources[l.DiffID] = image.Source{Repository: p.Name.Repository(), Descriptor: src, Claimed: l.Do != Fetch}
 	}
 	for _, x := range aboard {
 		if x.f.kept {

@@ -8,6 +8,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 
 	"berth/base/fault"
+	"berth/build/graph"
 	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/build/solver"
@@ -15,22 +16,22 @@ import (
 
 // Source is a directory of a client as an operation of a build names it.
 type Source struct {
-	store     *Store
-	snapshots *snapshot.Store
-	req       Request
-	session   string // the only one to ask first; "": any of the build's
+	store   *Store
+	req     Request
+	session string // the only one to ask first; "": any of the build's
 }
 
 // Scheme is what identifiers of such operations begin with.
 const Scheme = "local://"
 
 // Source reads an operation.
-func (s *Store) Source(snapshots *snapshot.Store, op *pb.SourceOp) (*Source, error) {
+func (s *Store) Source(v *graph.Vertex) (solver.Source, error) {
+	op := v.Op.GetSource()
 	name, ok := strings.CutPrefix(op.GetIdentifier(), Scheme)
 	if !ok {
 		return nil, fault.New(fault.Invalid, "invalid local identifier %s", op.GetIdentifier())
 	}
-	src := &Source{store: s, snapshots: snapshots, req: Request{Name: name}}
+	src := &Source{store: s, req: Request{Name: name}}
 	for k, v := range op.GetAttrs() {
 		var err error
 		switch k {
@@ -63,7 +64,7 @@ func (s *Source) Pin(ctx context.Context, r *solver.Run) (solver.Pinned, error) 
 	if err != nil {
 		return solver.Pinned{}, err
 	}
-	snap := s.snapshots.FromTree(t)
+	snap := s.store.cfg.Snapshots.FromTree(t)
 	return solver.Pinned{
 		Snapshot: func(context.Context) (*snapshot.Snapshot, error) { return snap, nil },
 		Material: solver.Material{Kind: "local", URI: s.req.Name},

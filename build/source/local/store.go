@@ -26,9 +26,10 @@ import (
 
 // Config says where and how.
 type Config struct {
-	Root string       // a directory of the store alone
-	Boot string       // what tells this boot of the machine from others; "" asks the kernel
-	Log  *slog.Logger // nil: nothing is logged
+	Root      string          // a directory of the store alone
+	Snapshots *snapshot.Store // where trees become snapshots; nil: they do not
+	Boot      string          // what tells this boot of the machine from others; "" asks the kernel
+	Log       *slog.Logger    // nil: nothing is logged
 }
 
 // Store keeps trees. It is safe for concurrent use.
