@@ -3,6 +3,8 @@ package snapshot
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 
@@ -19,45 +21,63 @@ type Config struct {
 
 // Store makes snapshots. It is safe for concurrent use.
 type Store struct {
-	cfg    Config
 	layers *layer.Store
+	void   string // an empty directory: overlayfs wants a lower one
 	log    *slog.Logger
 }
 
 // Open opens the store.
 func Open(cfg Config) (*Store, error) {
-	return nil, fault.New(fault.NotImplemented, "snapshots")
+	s := &Store{layers: cfg.Layers, void: filepath.Join(cfg.Root, "void"), log: cfg.Log}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.Root, 0o700); err != nil {
+		return nil, fault.In(err, "open snapshots")
+	}
+	// Something may have been put there by hand.
+	if err := os.RemoveAll(s.void); err != nil {
+		return nil, fault.In(err, "open snapshots")
+	}
+	if err := os.Mkdir(s.void, 0o755); err != nil {
+		return nil, fault.In(err, "open snapshots")
+	}
+	return s, nil
 }
 
-// Close gives the root up.
+// Close gives the root up. Snapshots are to be released before.
 func (s *Store) Close() error { return nil }
 
 // Layers is the layer store below.
 func (s *Store) Layers() *layer.Store { return s.layers }
 
 // Scratch is the empty tree.
-func (s *Store) Scratch() *Snapshot { return nil }
+func (s *Store) Scratch() *Snapshot { return s.handle(&core{held: true}) }
 
 // FromChain gives the tree of a chain, holding its layers. NotFound when one is not here.
 func (s *Store) FromChain(chain []digest.Digest) (*Snapshot, error) {
-	return nil, fault.New(fault.NotImplemented, "snapshots")
+	if err := s.layers.Retain(chain...); err != nil {
+		return nil, err
+	}
+	return s.held(chain), nil
+}
+
+// held makes a snapshot of a chain whose holds become its own.
+func (s *Store) held(chain []digest.Digest) *Snapshot {
+	return s.handle(&core{chain: chain, held: true})
 }
 
 // Promise gives the tree of a chain whose layers may not be here. When its files are first needed and layers are missing, provide
-// brings them: after it returns nil the caller's hold on each layer of the chain has become the snapshot's.
+// brings them: after it returns nil the caller's hold on each layer of the chain has become the snapshot's. It may be called again
+// when it failed, never twice at a time.
 func (s *Store) Promise(chain []digest.Digest, provide func(ctx context.Context) error) *Snapshot {
-	return nil
+	return s.handle(&core{chain: chain, held: len(chain) == 0, provide: provide})
 }
 
 // FromTree gives a local tree, which is the snapshot's from now on.
-func (s *Store) FromTree(t Tree) *Snapshot { return nil }
+func (s *Store) FromTree(t Tree) *Snapshot { return s.handle(&core{local: t, held: true}) }
 
-// Merge lays snapshots over each other, the last on top.
-func (s *Store) Merge(ctx context.Context, list []*Snapshot) (*Snapshot, error) {
-	return nil, fault.New(fault.NotImplemented, "snapshots")
-}
-
-// Diff gives what makes upper out of lower.
-func (s *Store) Diff(ctx context.Context, lower, upper *Snapshot) (*Snapshot, error) {
-	return nil, fault.New(fault.NotImplemented, "snapshots")
+func (s *Store) handle(c *core) *Snapshot {
+	c.s, c.refs = s, 1
+	return &Snapshot{c: c}
 }

@@ -82,6 +82,7 @@ type Applied struct {
 	Implied    []string // directories made without an entry, at most 1000
 	Root       bool     // the archive had an entry for the root itself
 	OpaqueRoot bool     // the whole tree hides what is below
+	Marks      bool     // it has deletions of what is below
 	Shadows    []Shadow
 }
 

@@ -13,6 +13,7 @@ func (a *applier) whiteout(dirPath, base string) error {
 	if strings.HasPrefix(base, metaPrefix) && base != opaqueName {
 		return nil // AUFS's bookkeeping
 	}
+	a.done.Marks = true
 	dir, err := a.parent(dirPath)
 	if err != nil {
 		return err

@@ -214,12 +214,9 @@ func (s *Store) recoverContainers() error {
 			continue
 		}
 		f := &chainFacts{skeleton: r.Skeleton}
-		for i := len(r.Chain) - 1; i >= 0; i-- {
-			l := s.diffs[r.Chain[i]]
+		shown, _ := s.stacked(r.Chain) // all are here: they are held
+		for _, l := range shown {
 			f.lower = append(f.lower, s.path("d", l.short, "fs"))
-			if l.info.OpaqueRoot {
-				break
-			}
 		}
 		s.containers[n.Name()] = &container{record: r, mount: s.mountOf(n.Name(), f)}
 	}
@@ -306,22 +303,28 @@ func (s *Store) withStack(ctx context.Context, stack overlay.Stack, f func(root 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	root, err := s.attach(stack)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return f(root)
+}
+
+// attach mounts a stack and gives its root, which holds the mount.
+func (s *Store) attach(stack overlay.Stack) (*tree.Dir, error) {
 	scratch := s.path("tmp", newName())
 	if err := os.Mkdir(scratch, 0o700); err != nil {
-		return fault.In(err, "mount layers")
+		return nil, fault.In(err, "mount layers")
 	}
 	defer os.Remove(scratch)
 	fd, err := stack.Mount(s.cfg.Facts, scratch)
 	if err != nil {
-		return fault.In(err, "mount layers")
+		return nil, fault.In(err, "mount layers")
 	}
 	root, err := tree.OpenFD(fd)
 	tree.CloseFD(fd)
-	if err != nil {
-		return fault.In(err, "mount layers")
-	}
-	defer root.Close()
-	return f(root)
+	return root, fault.In(err, "mount layers")
 }
 
 // Lower gives the directories of a chain, topmost first. They stay for as long as the chain is retained.

@@ -72,7 +72,7 @@ func (s *Store) AdmitLazy(info Info, show func(path string) error) (added bool, 
 		return false, fault.Wrap(fault.Invalid, err, "diff id %q", info.DiffID)
 	}
 	if s.Retain(info.DiffID) == nil {
-		return false, nil
+		return false, s.Durable(context.Background(), info.DiffID)
 	}
 	info.Version, info.Lazy = formatVersion, true
 	dir := s.path("tmp", newName())

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -31,6 +32,7 @@ type chainFacts struct {
 	lower    []string   // trees, the topmost first
 	root     Attributes // of the root directory
 	skeleton string     // key
+	fixes    string     // key of the plain skeleton with the directories that look wrong without it; "": none does
 }
 
 var plainDir = Attributes{Mode: 0o755}
@@ -46,19 +48,16 @@ func (s *Store) facts(chain []digest.Digest) (*chainFacts, error) {
 	f := &chainFacts{root: plainDir}
 	rootKnown := false
 	var implied [][]string // of each lower, likewise the topmost first
-	for i := len(chain) - 1; i >= 0; i-- {
-		l := s.diffs[chain[i]]
-		if l == nil {
-			s.mu.Unlock()
-			return nil, missing(chain[i])
-		}
+	shown, err := s.stacked(chain)
+	if err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	for _, l := range shown {
 		f.lower = append(f.lower, s.path("d", l.short, "fs"))
 		implied = append(implied, l.info.Implied)
 		if l.info.Root != nil && !rootKnown {
 			f.root, rootKnown = *l.info.Root, true
-		}
-		if l.info.OpaqueRoot {
-			break // nothing below shows through
 		}
 	}
 	s.mu.Unlock()
@@ -69,13 +68,44 @@ func (s *Store) facts(chain []digest.Digest) (*chainFacts, error) {
 	if err := s.addImplied(attributes, f.lower, implied); err != nil {
 		return nil, err
 	}
-	if f.skeleton, err = s.skeletonFor(attributes); err != nil {
+	fixes := map[string]Attributes{}
+	if err := s.addImplied(fixes, f.lower, implied); err != nil {
+		return nil, err
+	}
+	if len(fixes) > 0 {
+		if f.fixes, err = s.skeletonFor(fixes, true); err != nil {
+			return nil, err
+		}
+	}
+	if f.skeleton, err = s.skeletonFor(attributes, false); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	s.chains[key] = f
 	s.mu.Unlock()
 	return f, nil
+}
+
+// stacked gives the diffs of a chain that are to be mounted, the topmost first. mu is held.
+func (s *Store) stacked(chain []digest.Digest) (shown []*diff, err error) {
+	seen := map[digest.Digest]bool{}
+	for i := len(chain) - 1; i >= 0; i-- {
+		l := s.diffs[chain[i]]
+		switch {
+		case l == nil:
+			return nil, missing(chain[i])
+		case seen[chain[i]]: // what a diff shows twice shows from its topmost place; overlayfs takes no directory twice (ELOOP)
+			continue
+		case chain[i] == EmptyDiff && (i > 0 || len(shown) > 0):
+			continue
+		}
+		seen[chain[i]] = true
+		shown = append(shown, l)
+		if l.info.OpaqueRoot {
+			return shown, nil // nothing below shows through
+		}
+	}
+	return shown, nil
 }
 
 func chainKey(chain []digest.Digest) string {
@@ -121,8 +151,9 @@ func dirAttributes(lower []string) (map[string]Attributes, error) {
 }
 
 // skeletonFor gives the key of a skeleton with these attributes, making it where there is none.
-func (s *Store) skeletonFor(attributes map[string]Attributes) (string, error) {
-	key, err := skeletonKey(attributes)
+// A plain one has nothing but these directories.
+func (s *Store) skeletonFor(attributes map[string]Attributes, plain bool) (string, error) {
+	key, err := skeletonKey(attributes, plain)
 	if err != nil {
 		return "", err
 	}
@@ -133,7 +164,7 @@ func (s *Store) skeletonFor(attributes map[string]Attributes) (string, error) {
 		return key, nil
 	}
 	tmp := s.path("tmp", newName())
-	if err := makeSkeleton(tmp, attributes); err != nil {
+	if err := makeSkeleton(tmp, attributes, plain); err != nil {
 		s.trash.take(tmp)
 		return "", fault.In(err, "make skeleton")
 	}
@@ -155,16 +186,27 @@ func (s *Store) skeletonFor(attributes map[string]Attributes) (string, error) {
 }
 
 // skeletonKey names a skeleton by what its directories look like.
-func skeletonKey(attributes map[string]Attributes) (string, error) {
+func skeletonKey(attributes map[string]Attributes, plain bool) (string, error) {
 	text, err := json.Marshal(attributes) // keys come sorted
 	if err != nil {
 		return "", err
 	}
 	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:8]), nil
+	key := hex.EncodeToString(sum[:8])
+	if plain {
+		key = plainPrefix + key
+	}
+	return key, nil
 }
 
-func makeSkeleton(dir string, attributes map[string]Attributes) error {
+// plainPrefix marks skeletons that hold directories only, for mounts that are no container's.
+const plainPrefix = "plain-"
+
+func makeSkeleton(dir string, attributes map[string]Attributes, plain bool) error {
+	below, files, links := skeletonBelow, skeletonFiles, skeletonLinks
+	if plain {
+		below, files, links = nil, nil, nil
+	}
 	root, err := makeDir(dir, "fs")
 	if err != nil {
 		return err
@@ -172,12 +214,12 @@ func makeSkeleton(dir string, attributes map[string]Attributes) error {
 	defer root.Close()
 	fs := filepath.Join(dir, "fs")
 	names := slices.Sorted(maps.Keys(attributes)) // parents before what is in them
-	for _, name := range append(slices.Clone(names), skeletonBelow...) {
+	for _, name := range append(slices.Clone(names), below...) {
 		if err := os.Mkdir(filepath.Join(fs, name), 0o755); err != nil && !os.IsExist(err) {
 			return err
 		}
 	}
-	for _, name := range skeletonFiles {
+	for _, name := range files {
 		f, err := os.OpenFile(filepath.Join(fs, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
 		if err != nil {
 			return err
@@ -190,7 +232,7 @@ func makeSkeleton(dir string, attributes map[string]Attributes) error {
 			return err
 		}
 	}
-	for name, target := range skeletonLinks {
+	for name, target := range links {
 		if err := os.Symlink(target, filepath.Join(fs, name)); err != nil {
 			return err
 		}
@@ -238,7 +280,8 @@ func (s *Store) skeletonWhole(key string) bool {
 	if err := readJSON(s.path("s", key, "skeleton.json"), &attributes); err != nil {
 		return false
 	}
-	if k, err := skeletonKey(attributes); err != nil || k != key {
+	plain := strings.HasPrefix(key, plainPrefix)
+	if k, err := skeletonKey(attributes, plain); err != nil || k != key {
 		return false
 	}
 	d, err := tree.OpenDir(root)
@@ -251,6 +294,9 @@ func (s *Store) skeletonWhole(key string) bool {
 		if err != nil || !ok || (Attributes{Mode: st.Mode & tree.PermMask, UID: st.UID, GID: st.GID}) != a {
 			return false
 		}
+	}
+	if plain {
+		return true
 	}
 	for _, name := range append(slices.Clone(skeletonBelow), skeletonFiles...) {
 		if _, ok, err := d.Lookup(name); err != nil || !ok {

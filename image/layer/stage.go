@@ -84,7 +84,7 @@ func (st *Staged) unpack(ctx context.Context, r io.Reader, want digest.Digest) e
 	}
 	st.s.flush.staged(done.Size)
 	st.DiffID, st.Kind = d, stream.Kind()
-	st.info = Info{Version: formatVersion, DiffID: d, Size: done.Size, TarSize: size, OpaqueRoot: done.OpaqueRoot, Implied: done.Implied, Shadows: done.Shadows}
+	st.info = Info{Version: formatVersion, DiffID: d, Size: done.Size, TarSize: size, OpaqueRoot: done.OpaqueRoot, Implied: done.Implied, Shadows: done.Shadows, Marks: done.Marks}
 	if done.Root {
 		a, err := root.Stat("")
 		if err != nil {
@@ -157,23 +157,25 @@ func (s *Store) Commit(staged ...*Staged) error {
 		}
 	}
 	renamed := false
+	var ids []digest.Digest
 	for i, st := range staged {
+		ids = append(ids, st.DiffID)
 		isNew, err := s.admit(st)
 		if err != nil {
-			for _, back := range staged[:i] {
-				s.Release(back.DiffID)
-			}
+			s.Release(ids[:i]...)
 			return fault.In(err, "commit layer %s", st.DiffID)
 		}
 		renamed = renamed || isNew
 	}
 	if renamed {
 		if err := atomicfile.SyncDir(s.path("d")); err != nil {
-			for _, back := range staged {
-				s.Release(back.DiffID)
-			}
+			s.Release(ids...)
 			return fault.In(err, "commit layer")
 		}
+	}
+	if err := s.Durable(context.Background(), ids...); err != nil { // some may have been sealed a moment ago
+		s.Release(ids...)
+		return err
 	}
 	return nil
 }
@@ -182,7 +184,7 @@ func (s *Store) anyNew(staged []*Staged) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, st := range staged {
-		if l := s.diffs[st.DiffID]; l == nil || l.info.Lazy {
+		if l := s.diffs[st.DiffID]; l == nil || l.info.Lazy || l.soft {
 			return true
 		}
 	}

@@ -41,6 +41,7 @@ type Store struct {
 	lock  *tree.Dir
 	trash *trash
 	flush flusher
+	hard  hardener
 
 	lazy Lazy // who shows diffs that are not unpacked; guarded by mu; nil: nobody
 
@@ -60,6 +61,7 @@ type diff struct {
 	short string
 	holds int
 	shown bool  // a lazy diff has its view
+	soft  bool  // sealed and not durable yet: see seal.go
 	disk  int64 // bytes of real blocks; 0 before somebody asked
 }
 
@@ -73,7 +75,8 @@ type Info struct {
 	OpaqueRoot bool             `json:"opaqueRoot,omitempty"`
 	Implied    []string         `json:"implied,omitempty"` // directories the tar has no entry for
 	Shadows    []archive.Shadow `json:"shadows,omitempty"`
-	Lazy       bool             `json:"lazy,omitempty"` // not unpacked yet: a view is mounted on fs
+	Marks      bool             `json:"marks,omitempty"` // it has deletions; not said of layers of earlier versions
+	Lazy       bool             `json:"lazy,omitempty"`  // not unpacked yet: a view is mounted on fs
 }
 
 // Attributes of a directory.
@@ -108,6 +111,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s.lock = lock
 	s.flush.sync = lock.SyncFS
+	s.hard.run = s.harden
 	s.trash, err = openTrash(s.path("trash"), s.log)
 	if err != nil {
 		lock.Close()
@@ -122,9 +126,10 @@ func Open(cfg Config) (*Store, error) {
 
 // Close stops background deletions where they are and gives the root up.
 func (s *Store) Close() error {
+	err := s.hard.close()
 	s.trash.close()
 	s.flush.close()
-	return s.lock.Close()
+	return errors.Join(err, s.lock.Close())
 }
 
 func (s *Store) path(elem ...string) string {
@@ -161,6 +166,12 @@ func (s *Store) recoverDiffs() error {
 		if err == nil && (info.Version != formatVersion || shortName(info.DiffID) != n.Name()) {
 			err = errors.New("not a layer of this format")
 		}
+		if errors.Is(err, os.ErrNotExist) && s.pending(n.Name()) {
+			if err := s.trash.take(s.path("d", n.Name())); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			// Names in d appear only when everything below them is durable: this is damage, or a newer Berth's.
 			s.log.Error("layer is unreadable and left alone", "dir", n.Name(), "err", err)
@@ -169,6 +180,12 @@ func (s *Store) recoverDiffs() error {
 		s.diffs[info.DiffID] = &diff{info: info, short: n.Name()}
 	}
 	return nil
+}
+
+// pending reports a diff that was sealed and perhaps did not reach the disk.
+func (s *Store) pending(name string) bool {
+	_, err := os.Lstat(s.path("d", name, "pending.json"))
+	return err == nil
 }
 
 // shortName is a diff's directory: the first 100 bits of its id. Two diffs that share it cannot be stored together;

@@ -1,0 +1,344 @@
+package layer
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"berth/base/atomicfile"
+	"berth/base/failpoint"
+	"berth/base/fault"
+	"berth/image/archive"
+	"berth/image/archive/compress"
+	"berth/image/archive/split"
+	"berth/kernel/tree"
+)
+
+// A sealed diff was not unpacked from a tar but written as an overlay's upper directory. Seal makes the tar's digest
+// and what rebuilds it in one pass and renames the directory into d: nothing is copied. It does not wait for the disk.
+// Until the diff is durable its description stands under another name, which the next Open takes for a diff that is not whole:
+//
+//	ROOT/d/SHORT/pending.json   layer.json to be, see hardener
+//
+// Such a diff is as good as any in this process. Durable waits, and Commit does for what it finds here already.
+
+// EmptyDiff is the diff that changes nothing: the tar without an entry.
+const EmptyDiff digest.Digest = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
+// Seal makes a draft a diff and gives it with a hold for the caller. below is the tree that the draft lay on, nil for none; nothing
+// may be mounted on the draft any more. A draft that changed nothing gives EmptyDiff. On an error the draft is half sealed and good for
+// Drop alone.
+func (s *Store) Seal(ctx context.Context, d *Draft, below *tree.Dir) (Info, error) {
+	info, err := s.seal(ctx, d, below)
+	return info, fault.In(err, "seal layer")
+}
+
+func (s *Store) seal(ctx context.Context, d *Draft, below *tree.Dir) (Info, error) {
+	if d.dir == "" {
+		return Info{}, fault.New(fault.Internal, "the draft has ended")
+	}
+	// Whatever overlayfs left there goes first: it may have other names of the upper directory's whiteouts.
+	for _, name := range []string{d.Work(), d.Stubs()} {
+		if err := s.removeDraftDir(name); err != nil {
+			return Info{}, err
+		}
+	}
+	info, err := s.record(ctx, d, below)
+	if err != nil {
+		return Info{}, err
+	}
+	if info.DiffID == EmptyDiff {
+		d.Drop()
+		return s.empty(ctx)
+	}
+	if err := writeJSON(filepath.Join(d.dir, "pending.json"), &info); err != nil {
+		return Info{}, err
+	}
+	s.flush.staged(info.Size)
+	if err := s.admitSealed(d, info); err != nil {
+		return Info{}, err
+	}
+	if err := failpoint.Hit("layer/after-seal"); err != nil {
+		s.Release(info.DiffID)
+		return Info{}, err
+	}
+	return info, nil
+}
+
+func (s *Store) removeDraftDir(path string) error {
+	dir, err := tree.OpenDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.RemoveAll(filepath.Base(path))
+}
+
+// record makes the tar, of which the digest and what rebuilds it are kept.
+func (s *Store) record(ctx context.Context, d *Draft, below *tree.Dir) (Info, error) {
+	upper, err := tree.OpenDir(d.Upper())
+	if err != nil {
+		return Info{}, err
+	}
+	defer upper.Close()
+	f, err := os.OpenFile(filepath.Join(d.dir, "split.zst"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return Info{}, err
+	}
+	defer f.Close()
+	rec, err := split.NewWriter(f)
+	if err != nil {
+		return Info{}, err
+	}
+	v := compress.NewDigester(digest.SHA256)
+	defer v.Close()
+	done, err := archive.Seal(ctx, upper, below, v, archive.SealOptions{
+		Whiteouts: s.whiteouts(), Record: rec, RootMode: d.root.Mode, RootUID: d.root.UID, RootGID: d.root.GID,
+	})
+	if cerr := rec.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	info := Info{Version: formatVersion, DiffID: v.Digest(), Size: done.Size, TarSize: done.TarSize, Marks: done.Marks}
+	if done.Root {
+		a, err := upper.Stat("")
+		if err != nil {
+			return Info{}, err
+		}
+		info.Root = &Attributes{Mode: a.Mode & tree.PermMask, UID: a.UID, GID: a.GID}
+	}
+	return info, f.Close()
+}
+
+// admitSealed gives a sealed draft its name, or drops it where the store has its diff.
+func (s *Store) admitSealed(d *Draft, info Info) error {
+	if err := failpoint.Hit("layer/before-seal"); err != nil {
+		return err
+	}
+	short := shortName(info.DiffID)
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	if s.Retain(info.DiffID) == nil {
+		d.Drop()
+		return nil
+	}
+	if err := s.clearName(info.DiffID, short); err != nil {
+		return err
+	}
+	if err := os.Rename(d.dir, s.path("d", short)); err != nil {
+		return err
+	}
+	d.dir = ""
+	s.mu.Lock()
+	s.diffs[info.DiffID] = &diff{info: info, short: short, holds: 1, soft: true}
+	s.mu.Unlock()
+	s.hard.later()
+	return nil
+}
+
+// empty gives the empty diff with a hold.
+func (s *Store) empty(ctx context.Context) (Info, error) {
+	if s.Retain(EmptyDiff) == nil {
+		return s.Stat(EmptyDiff)
+	}
+	return s.Add(ctx, bytes.NewReader(make([]byte, 1024)), EmptyDiff)
+}
+
+// Durable waits until the diffs, which the caller holds, would survive a power cut. Diffs that are not here are no concern of it.
+func (s *Store) Durable(ctx context.Context, chain ...digest.Digest) error {
+	return fault.In(s.hard.wait(ctx, func() bool { return !s.anySoft(chain) }), "make layers durable")
+}
+
+func (s *Store) anySoft(chain []digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(chain, func(d digest.Digest) bool {
+		l := s.diffs[d]
+		return l != nil && l.soft
+	})
+}
+
+// harden makes all sealed diffs durable: one sync of the file system for all their files, then their descriptions get their names,
+// then the directories they stand in are synced.
+func (s *Store) harden() error {
+	var soft []digest.Digest
+	s.mu.Lock()
+	for d, l := range s.diffs {
+		if l.soft {
+			soft = append(soft, d)
+		}
+	}
+	s.mu.Unlock()
+	if len(soft) == 0 {
+		return nil
+	}
+	if err := failpoint.Hit("layer/before-harden"); err != nil {
+		return err
+	}
+	if err := s.lock.SyncFS(); err != nil {
+		return err
+	}
+	var named []*diff
+	for _, d := range soft {
+		l, err := s.name(d)
+		if err != nil {
+			return err
+		}
+		if l != nil {
+			named = append(named, l)
+		}
+	}
+	if err := failpoint.Hit("layer/after-harden"); err != nil {
+		return err
+	}
+	if err := s.syncNames(named); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for _, l := range named {
+		l.soft = false
+	}
+	s.mu.Unlock()
+	return nil
+}
+
+// name gives a sealed diff, all of whose files are durable, its description. A diff that is gone is nil.
+func (s *Store) name(d digest.Digest) (*diff, error) {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	s.mu.Lock()
+	l := s.diffs[d]
+	s.mu.Unlock()
+	if l == nil || !l.soft {
+		return nil, nil
+	}
+	dir := s.path("d", l.short)
+	err := os.Rename(filepath.Join(dir, "pending.json"), filepath.Join(dir, "layer.json"))
+	if os.IsNotExist(err) { // replaced meanwhile, or an earlier attempt came this far
+		_, err = os.Stat(filepath.Join(dir, "layer.json"))
+	}
+	return l, err
+}
+
+func (s *Store) syncNames(named []*diff) error {
+	const few = 2 // directories that are synced sooner than the whole file system
+	if len(named) > few {
+		return s.lock.SyncFS()
+	}
+	for _, l := range named {
+		if err := atomicfile.SyncDir(s.path("d", l.short)); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// hardener makes sealed diffs durable in the background, many at once: soon after a seal, at once when somebody waits.
+type hardener struct {
+	run func() error
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	current *hardening // under way
+	next    *hardening // starts when current ends
+	closed  bool
+	done    sync.WaitGroup
+}
+
+type hardening struct {
+	over chan struct{}
+	err  error
+}
+
+// hardenAfter is how long a sealed diff waits for others before the disk is bothered.
+const hardenAfter = 500 * time.Millisecond
+
+// later has what was sealed made durable soon.
+func (h *hardener) later() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer == nil && !h.closed {
+		h.timer = time.AfterFunc(hardenAfter, func() { h.start() })
+	}
+}
+
+// start begins a pass that sees everything sealed before the call, or joins one that will.
+func (h *hardener) start() *hardening {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
+	switch {
+	case h.closed:
+		return nil
+	case h.next != nil:
+		return h.next
+	case h.current != nil:
+		h.next = &hardening{over: make(chan struct{})}
+		return h.next
+	}
+	h.current = &hardening{over: make(chan struct{})}
+	h.done.Add(1)
+	go h.work(h.current)
+	return h.current
+}
+
+// work runs passes for as long as one is asked for.
+func (h *hardener) work(now *hardening) {
+	defer h.done.Done()
+	for now != nil {
+		now.err = h.run()
+		close(now.over)
+		h.mu.Lock()
+		h.current, h.next = h.next, nil
+		now = h.current
+		h.mu.Unlock()
+	}
+}
+
+// wait runs passes until ready.
+func (h *hardener) wait(ctx context.Context, ready func() bool) error {
+	if ready() {
+		return nil
+	}
+	pass := h.start()
+	if pass == nil {
+		return fault.New(fault.Unavailable, "the layer store is closed")
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-pass.over:
+	}
+	if pass.err == nil && !ready() {
+		return fault.New(fault.Internal, "layers are still not durable")
+	}
+	return pass.err
+}
+
+// close waits for the pass under way and makes a last one.
+func (h *hardener) close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
+	h.mu.Unlock()
+	h.done.Wait()
+	return h.run()
+}
