@@ -2,12 +2,15 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"io"
+	"sync"
 
 	"github.com/moby/buildkit/solver/pb"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
+	"berth/base/id"
 	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/kernel/tree"
@@ -15,14 +18,14 @@ import (
 
 // ContainerConfig is a container that a frontend or a person asks for.
 type ContainerConfig struct {
-	ID       string // unique among those of the engine
 	Mounts   []Mount
 	Network  pb.NetMode
 	Hostname string // "" BuildKit's
 	Hosts    []*pb.HostIP
-	Platform *ocispec.Platform // nil: the engine's
-	Sessions session.Group     // for secrets and agents
+	Platform ocispec.Platform // the zero value: the engine's
+	Sessions session.Group    // for secrets and agents
 	Limits   Limits
+	What     string // for people: what the container is for
 }
 
 // Mount is a mount with what it shows. Input of the pb.Mount counts for nothing, nor does Output but for its sign: what is written
@@ -32,47 +35,155 @@ type Mount struct {
 	Snapshot *snapshot.Snapshot // stays the caller's, who holds it as long as the container; nil: the empty tree
 }
 
-// Container is a box in which processes are started one after the other.
-type Container struct{}
+// Container is a box in which processes are started one after the other. It is safe for concurrent use.
+type Container struct {
+	b      *box
+	ctx    context.Context // ends with Release
+	cancel context.CancelCauseFunc
+
+	mu       sync.Mutex // guards what follows; held over a start
+	first    *child
+	children []*child
+	released bool
+}
 
 // Process says what to start in a container.
 type Process struct {
-	Args, Env      []string
+	Args, Env      []string // without a PATH it gets the usual one, with a terminal and without a TERM "xterm"
 	User, Cwd      string
 	Tty            bool
 	Rows, Cols     uint16        // of the terminal at first
-	Stdin          io.ReadCloser // nil: the end of a file
-	Stdout, Stderr io.WriteCloser
+	Stdin          io.ReadCloser // nil: the end of a file; closed at the process's end
+	Stdout, Stderr io.Writer     // nil: dropped; with a terminal all goes to Stdout
 	Security       pb.SecurityMode
 	SecretEnv      []*pb.SecretEnv
 }
 
-// Container prepares one.
+// Container prepares one. Whoever gets it calls Release.
 func (r *Runner) Container(ctx context.Context, c ContainerConfig) (*Container, error) {
-	return nil, fault.New(fault.NotImplemented, "containers")
+	cfg := boxConfig{
+		id: id.New()[:25], mounts: c.Mounts, network: c.Network, hostname: c.Hostname, hosts: c.Hosts, platform: c.Platform, sessions: c.Sessions,
+		limits: c.Limits, what: c.What,
+	}
+	b, err := r.box(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	out := &Container{b: b}
+	out.ctx, out.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	return out, nil
 }
 
-// Start starts a process: the first is number 1, with which all others end.
+// Start starts a process: the first is number 1, with which all others end. ctx bounds the start alone.
 func (c *Container) Start(ctx context.Context, p Process) (*Running, error) {
-	return nil, fault.New(fault.NotImplemented, "containers")
+	cmd, err := c.command(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.released {
+		return nil, fault.New(fault.Unavailable, "container is closed")
+	}
+	var ch *child
+	if c.first == nil {
+		ch, err = c.b.start(cmd, true, 0)
+	} else {
+		select {
+		case <-c.first.done:
+			return nil, fault.New(fault.Unavailable, "the container's first process has ended")
+		default:
+		}
+		ch, err = c.b.start(cmd, false, c.first.proc.PID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c.first == nil {
+		c.first = ch
+	}
+	c.children = append(c.children, ch)
+	return &Running{c, ch}, nil
 }
 
-// View gives the root of the container's i-th mount to f, as its processes see it, read-only.
+func (c *Container) command(ctx context.Context, p Process) (command, error) {
+	cmd := command{
+		args: p.Args, user: p.User, cwd: p.Cwd, tty: p.Tty, rows: p.Rows, cols: p.Cols, stdout: p.Stdout, stderr: p.Stderr,
+		insecure: p.Security == pb.SecurityMode_INSECURE, env: addDefaultEnv(p.Env, "PATH", defaultPath),
+	}
+	if p.Stdin != nil {
+		cmd.stdin = p.Stdin
+	}
+	if p.Tty {
+		cmd.env = addDefaultEnv(cmd.env, "TERM", "xterm")
+	}
+	secret, err := c.b.r.secretEnv(ctx, c.b.cfg.sessions, p.SecretEnv)
+	cmd.env = append(cmd.env, secret...)
+	return cmd, err
+}
+
+// View gives the root of the container's i-th mount to f, as its processes see it but for what is mounted in it.
 func (c *Container) View(ctx context.Context, i int, f func(root *tree.Dir) error) error {
-	return fault.New(fault.NotImplemented, "containers")
+	c.mu.Lock()
+	if c.released {
+		c.mu.Unlock()
+		return fault.New(fault.Unavailable, "container is closed")
+	}
+	if i < 0 || i >= len(c.b.places) {
+		c.mu.Unlock()
+		return fault.New(fault.Invalid, "mount index %d is out of bounds (%d available)", i, len(c.b.places))
+	}
+	p := c.b.places[i]
+	fd := p.tree
+	if p == c.b.root {
+		fd = p.fd
+	}
+	if fd < 0 || p.file {
+		c.mu.Unlock()
+		return fault.New(fault.NotFound, "mount %d (%s) has no files to look at", i, p.dest)
+	}
+	dir, err := tree.OpenFD(fd)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return f(dir)
 }
 
-// Release ends what runs in the container and takes it down.
-func (c *Container) Release() error { return nil }
+// Release ends what runs in the container and takes it down. A second call does nothing.
+func (c *Container) Release() error {
+	c.cancel(errReleased)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.released {
+		return nil
+	}
+	c.released = true
+	for _, ch := range c.children {
+		ch.kill()
+	}
+	for _, ch := range c.children {
+		<-ch.done
+	}
+	c.b.close()
+	c.b.drop()
+	return nil
+}
+
+var errReleased = errors.New("the container was released")
 
 // Running is a process that was started.
-type Running struct{}
+type Running struct {
+	c  *Container
+	ch *child
+}
 
 // Wait waits for its end and for its output to be written. A code other than 0 is a *gatewaypb.ExitError.
-func (p *Running) Wait() error { return nil }
+func (p *Running) Wait() error { return p.ch.wait(p.c.ctx) }
 
-// Signal sends a signal by number.
-func (p *Running) Signal(sig int) error { return nil }
+// Signal sends a signal by number. A process that has ended takes none, without an error.
+func (p *Running) Signal(sig int) error { return p.ch.signal(sig) }
 
 // Resize sets the size of its terminal.
-func (p *Running) Resize(rows, cols uint16) error { return nil }
+func (p *Running) Resize(rows, cols uint16) error { return p.ch.resize(rows, cols) }

@@ -103,3 +103,6 @@ func exitCode(err error) int {
 	}
 	return gatewaypb.UnknownExitStatus
 }
+
+// exitError is the error of a process that ended with a code.
+func exitError(code int) error { return &gatewaypb.ExitError{ExitCode: uint32(code)} }

@@ -1,0 +1,300 @@
+package exec
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/moby/buildkit/solver/pb"
+
+	"berth/base/atomicfile"
+	"berth/base/failpoint"
+	"berth/base/fault"
+	"berth/base/id"
+	"berth/image/layer"
+)
+
+// caches are the cache mounts of an engine.
+//
+//	ROOT/ID/cache.json  what it is (cacheFile); a directory without it is the leftover of a crash
+//	ROOT/ID/fs          the files
+//	ROOT/trash-ID       being deleted
+//
+// Several directories may have one key: a private mount gets another one while the first is in use.
+type caches struct {
+	root string
+	log  *slog.Logger
+
+	deleting sync.WaitGroup
+
+	mu   sync.Mutex // guards what follows and the fields of every cacheDir
+	all  map[string]*cacheDir
+	free chan struct{} // closed and replaced when a directory becomes free
+}
+
+// cacheFile is cache.json.
+type cacheFile struct {
+	Version     int       `json:"version"`
+	Key         string    `json:"key"` // the id, and the identity of what it was filled with at first
+	Description string    `json:"description"`
+	Created     time.Time `json:"created"`
+	LastUsed    time.Time `json:"lastUsed"`
+	Uses        int       `json:"uses"`
+}
+
+const cacheVersion = 1
+
+// cacheDir is one of them.
+type cacheDir struct {
+	id string
+	cacheFile
+	users  int  // boxes that have it mounted
+	shared bool // its users take further ones in
+	size   int64
+	sized  bool // size is right: nobody has used it since
+}
+
+func openCaches(root string, log *slog.Logger) (*caches, error) {
+	if err := os.MkdirAll(root, 0o711); err != nil {
+		return nil, err
+	}
+	c := &caches{root: root, log: log, all: map[string]*cacheDir{}, free: make(chan struct{})}
+	list, err := os.ReadDir(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range list {
+		d, err := readCache(filepath.Join(root, e.Name()))
+		if err != nil {
+			c.delete(filepath.Join(root, e.Name())) // cut short in its making, or in its deletion
+			continue
+		}
+		d.id = e.Name()
+		c.all[d.id] = d
+	}
+	return c, nil
+}
+
+func readCache(dir string) (*cacheDir, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "cache.json"))
+	if err != nil {
+		return nil, err
+	}
+	d := &cacheDir{}
+	if err := json.Unmarshal(text, &d.cacheFile); err != nil {
+		return nil, err
+	}
+	if d.Version != cacheVersion || !id.IsHex(filepath.Base(dir)) {
+		return nil, fault.New(fault.Invalid, "not a cache mount")
+	}
+	_, err = os.Stat(filepath.Join(dir, "fs"))
+	return d, err
+}
+
+func (c *caches) close() error {
+	c.deleting.Wait()
+	return nil
+}
+
+// hold is a cache mount in use.
+type hold struct {
+	c *caches
+	d *cacheDir
+}
+
+// get gives a cache mount of the key for use, and waits for a locked one. A new one is filled by fill first.
+func (c *caches) get(ctx context.Context, key, description string, sharing pb.CacheSharingOpt, fill func(dir string) error) (*hold, error) {
+	for {
+		c.mu.Lock()
+		d, busy := c.pick(key, sharing)
+		if d != nil {
+			d.users++
+			d.shared = sharing == pb.CacheSharingOpt_SHARED
+			d.sized = false
+			c.mu.Unlock()
+			return &hold{c, d}, nil
+		}
+		wait := c.free
+		if !busy || sharing != pb.CacheSharingOpt_LOCKED {
+			d = c.reserve(key, description, sharing)
+			c.mu.Unlock()
+			if err := c.make(d, fill); err != nil {
+				c.forget(d)
+				return nil, err
+			}
+			return &hold{c, d}, nil
+		}
+		c.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// pick finds a directory that can be used; busy tells that there is one which others use. mu is held.
+func (c *caches) pick(key string, sharing pb.CacheSharingOpt) (best *cacheDir, busy bool) {
+	for _, d := range c.all {
+		switch {
+		case d.Key != key:
+		case d.users > 0 && d.shared && d.Uses > 0 && sharing == pb.CacheSharingOpt_SHARED:
+			return d, true
+		case d.users > 0:
+			busy = true
+		case best == nil || d.LastUsed.After(best.LastUsed):
+			best = d
+		}
+	}
+	return best, busy
+}
+
+// reserve enters a directory that is about to be made. Nobody else takes it before it is: it has no uses. mu is held.
+func (c *caches) reserve(key, description string, sharing pb.CacheSharingOpt) *cacheDir {
+	now := time.Now().UTC()
+	d := &cacheDir{id: id.New()[:32], users: 1, shared: sharing == pb.CacheSharingOpt_SHARED,
+		cacheFile: cacheFile{Version: cacheVersion, Key: key, Description: description, Created: now, LastUsed: now}}
+	c.all[d.id] = d
+	return d
+}
+
+func (c *caches) make(d *cacheDir, fill func(dir string) error) error {
+	fs := filepath.Join(c.root, d.id, "fs")
+	if err := os.Mkdir(filepath.Dir(fs), 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(fs, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(fs, 0o755); err != nil {
+		return err
+	}
+	if fill != nil {
+		if err := fill(fs); err != nil {
+			return err
+		}
+	}
+	if err := failpoint.Hit("build/cache-mount-made"); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	d.Uses = 1
+	f := d.cacheFile
+	c.mu.Unlock()
+	return c.write(d.id, f)
+}
+
+func (c *caches) write(id string, f cacheFile) error {
+	text, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(c.root, id, "cache.json"), text, 0o600)
+}
+
+// forget takes back a directory that could not be made.
+func (c *caches) forget(d *cacheDir) {
+	c.mu.Lock()
+	delete(c.all, d.id)
+	c.wake()
+	c.mu.Unlock()
+	c.delete(filepath.Join(c.root, d.id))
+}
+
+// wake lets those look again who wait for a directory. mu is held.
+func (c *caches) wake() {
+	close(c.free)
+	c.free = make(chan struct{})
+}
+
+// dir is where the files are.
+func (h *hold) dir() string { return filepath.Join(h.c.root, h.d.id, "fs") }
+
+// release gives the cache mount back. That it was used is noted without a sync: it only decides what is pruned first.
+func (h *hold) release() {
+	c, d := h.c, h.d
+	c.mu.Lock()
+	d.LastUsed = time.Now().UTC()
+	d.Uses++
+	f := d.cacheFile
+	if d.users--; d.users == 0 {
+		d.shared = false
+		c.wake()
+	}
+	c.mu.Unlock()
+	if text, err := json.Marshal(f); err == nil {
+		file := filepath.Join(c.root, d.id, "cache.json")
+		if os.WriteFile(file+".used", text, 0o600) == nil {
+			_ = os.Rename(file+".used", file)
+		}
+	}
+}
+
+// list gives all, and which are in use, by id.
+func (c *caches) list() []cacheDir {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []cacheDir
+	for _, id := range slices.Sorted(maps.Keys(c.all)) {
+		if d := c.all[id]; d.Uses > 0 {
+			out = append(out, *d)
+		}
+	}
+	return out
+}
+
+// remove deletes one that nobody uses.
+func (c *caches) remove(id string) error {
+	c.mu.Lock()
+	d := c.all[id]
+	if d == nil || d.users > 0 {
+		c.mu.Unlock()
+		return nil
+	}
+	delete(c.all, id)
+	c.mu.Unlock()
+	c.delete(filepath.Join(c.root, id))
+	return nil
+}
+
+// delete takes a directory away at once; its files go in the background.
+func (c *caches) delete(dir string) {
+	trash := filepath.Join(c.root, "trash-"+id.New()[:16])
+	if err := os.Rename(dir, trash); err != nil {
+		if !os.IsNotExist(err) {
+			c.log.Error("a cache mount of builds cannot be deleted", "dir", dir, "error", err)
+		}
+		return
+	}
+	c.deleting.Go(func() {
+		if err := os.RemoveAll(trash); err != nil {
+			c.log.Error("a cache mount of builds is not wholly deleted", "dir", trash, "error", err)
+		}
+	})
+}
+
+// measure gives the bytes that a directory takes. Nothing is looked at that nobody has used since the last time.
+func (c *caches) measure(ctx context.Context, d cacheDir) (int64, error) {
+	if d.sized {
+		return d.size, nil
+	}
+	space, err := layer.Measure(ctx, filepath.Join(c.root, d.id, "fs"))
+	if err != nil {
+		if os.IsNotExist(err) || fault.Is(err, fault.NotFound) {
+			return 0, nil // pruned meanwhile
+		}
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.all[d.id]; now != nil && now.users == 0 && now.Uses == d.Uses {
+		now.size, now.sized = space.Size, true
+	}
+	return space.Size, nil
+}

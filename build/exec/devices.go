@@ -1,0 +1,45 @@
+package exec
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// insecureDevices are BuildKit's for security.insecure: what a container engine, a virtual machine or a file system in user space
+// needs, and loop devices.
+func insecureDevices() []specs.LinuxDevice {
+	var list []specs.LinuxDevice
+	for _, d := range []struct {
+		path         string
+		major, minor int64
+	}{
+		{"/dev/kmsg", 1, 11}, {"/dev/cuse", 10, 203}, {"/dev/fuse", 10, 229}, {"/dev/kvm", 10, 232}, {"/dev/net/tun", 10, 200}, {"/dev/loop-control", 10, 237},
+	} {
+		list = append(list, specs.LinuxDevice{Path: d.path, Type: "c", Major: d.major, Minor: d.minor})
+	}
+	for i := range 8 + loopsInUse() {
+		list = append(list, specs.LinuxDevice{Path: fmt.Sprintf("/dev/loop%d", i), Type: "b", Major: 7, Minor: int64(i)})
+	}
+	return list
+}
+
+// maxLoops bounds the loop devices that a step gets.
+const maxLoops = 256
+
+// loopsInUse counts the loop devices that there are beyond the first eight.
+func loopsInUse() int {
+	list, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), "loop") {
+			n++
+		}
+	}
+	return min(max(n-8, 0), maxLoops)
+}
