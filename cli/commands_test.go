@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"berth/cli/build"
 	"berth/cli/tree"
 )
 
@@ -49,8 +50,10 @@ func commandPage(t *testing.T) []byte {
 	}
 	berth := &cobra.Command{Use: "berth"}
 	for _, c := range tree.All(d) {
-		extend(c, d)
-		berth.AddCommand(c)
+		if ownCommands[c.Name()] == nil {
+			extend(c, d)
+			berth.AddCommand(c)
+		}
 	}
 	for word, own := range ownCommands {
 		if word != "stack" { // Docker's
@@ -79,7 +82,14 @@ Everything that ` + "`docker`" + ` has is there with Docker's flags, output and 
 
 // compare writes what is in ours and not in theirs, by name.
 func compare(ours, theirs *cobra.Command, flags, commands *bytes.Buffer) {
-	if theirs != nil && ours.HasParent() {
+	if ours.Annotations[build.Docker] != "" {
+		ours.Flags().VisitAll(func(f *pflag.Flag) {
+			if _, own := f.Annotations[build.Own]; own && !ours.Parent().HasParent() {
+				fmt.Fprintf(flags, "| `%s` | `%s` | %s |\n", path(ours), flagText(f), strings.ReplaceAll(f.Usage, "|", "\\|"))
+			}
+		})
+		theirs = ours
+	} else if theirs != nil && ours.HasParent() {
 		ours.Flags().VisitAll(func(f *pflag.Flag) {
 			if was := theirs.Flags().Lookup(f.Name); was == nil || was.Usage != f.Usage {
 				fmt.Fprintf(flags, "| `%s` | `%s` | %s |\n", path(ours), flagText(f), strings.ReplaceAll(f.Usage, "|", "\\|"))

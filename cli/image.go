@@ -19,12 +19,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/base/fault"
+	"berth/cli/build"
 	"berth/cli/progress"
 	"berth/cli/table"
 )
 
 // extendImage adds to `image` what only Berth has.
 func extendImage(c *cobra.Command, d *command.DockerCli) {
+	replace(c, build.New(d, buildHooks(d)))
 	c.AddCommand(newImageFsck(d), newImageSources(d), newImageCollect(d))
 	for _, sub := range c.Commands() {
 		switch sub.Name() {

@@ -8,12 +8,14 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"berth/cli/build"
 	"berth/cli/registry"
 )
 
 // ownCommands are the top-level words that docker/cli has not, or that cli/tree leaves out.
 var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
 	"access":   newAccess,
+	"build":    func(d *command.DockerCli) *cobra.Command { return build.New(d, buildHooks(d)) },
 	"debug":    newDebug,
 	"explain":  newExplain,
 	"recreate": newRecreate,
@@ -25,6 +27,8 @@ var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
 // extend adds to one of Docker's commands what only Berth has.
 func extend(c *cobra.Command, d *command.DockerCli) {
 	switch c.Name() {
+	case "builder":
+		replace(c, build.New(d, buildHooks(d)))
 	case "run":
 		extendShare(c, d)
 		extendPullMode(c, d)

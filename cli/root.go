@@ -143,8 +143,10 @@ func addOnly(root *cobra.Command, d *command.DockerCli, args []string) bool {
 // addAll adds every command there is.
 func addAll(root *cobra.Command, d *command.DockerCli) {
 	for _, c := range tree.All(d) {
-		extend(c, d)
-		root.AddCommand(c)
+		if ownCommands[c.Name()] == nil {
+			extend(c, d)
+			root.AddCommand(c)
+		}
 	}
 	for _, own := range ownCommands {
 		root.AddCommand(own(d))

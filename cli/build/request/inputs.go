@@ -131,7 +131,7 @@ func (s *Spec) fromStdin(r *Request, in io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	r.Name = "stdin"
-	return append(text, ""...), r.mount("context", empty)
+	return text, r.mount("context", empty)
 }
 
 // isArchive looks at a file's first bytes.
@@ -151,16 +151,15 @@ func (s *Spec) addDockerfile(r *Request, d dockerfile) error {
 	if d.dir != "" && d.text == nil {
 		d.name = lowerCase(d.dir, d.name)
 	}
-	text, from := d.text, d.dir
+	text := d.text
 	if text == nil && d.dir != "" {
 		// What cannot be read is the engine's to complain about, in the words that everybody knows.
 		text, _ = os.ReadFile(filepath.Join(d.dir, d.name))
 	}
 	if text != nil && (s.Expand || expand.Wanted(text)) {
-		if from == "" {
-			from = "."
-		}
-		result, err := expand.Expand(expand.Source{Name: r.Name, Text: text, Dir: from, Args: s.Args})
+		src := expand.Source{Name: r.Name, Text: text, Args: s.Args}
+		src.Root, src.Dir = ExpandRoot(s)
+		result, err := expand.Expand(src)
 		if err != nil {
 			return err
 		}
@@ -193,6 +192,33 @@ func (s *Spec) addDockerfile(r *Request, d dockerfile) error {
 	attrs["dockerfilekey"] = "dockerfile"
 	attrs["filename"], r.Sent = "Dockerfile", "Dockerfile"
 	return r.mount("dockerfile", dir)
+}
+
+// ExpandRoot gives what an INCLUDE of s's Dockerfile may read, and where in it the Dockerfile stands: the context, where that is a directory here and
+// the Dockerfile is in it, else the Dockerfile's own directory.
+func ExpandRoot(s *Spec) (root, dir string) {
+	dir = "."
+	switch {
+	case s.Dockerfile != "" && s.Dockerfile != "-" && !isHTTP(s.Dockerfile) && s.DockerfileInline == "":
+		dir = filepath.Dir(s.Dockerfile)
+	case isDir(s.Context):
+		dir = s.Context
+	}
+	if !isDir(s.Context) {
+		return dir, dir
+	}
+	root, err := filepath.Abs(s.Context)
+	if err != nil {
+		return dir, dir
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return dir, dir
+	}
+	if rel, err := filepath.Rel(root, abs); err != nil || !filepath.IsLocal(rel) {
+		return dir, dir
+	}
+	return root, abs
 }
 
 // lowerCase is "dockerfile" where dir has that and no Dockerfile: people on case-blind file systems have such.

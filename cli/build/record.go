@@ -1,0 +1,136 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/content/proxy"
+	"github.com/docker/cli/cli/command"
+	control "github.com/moby/buildkit/api/services/control"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// builderName is what the engine is called where clients name builders: the context's name.
+func builderName(d *command.DockerCli) string {
+	if name := d.CurrentContext(); name != "" {
+		return name
+	}
+	return command.DefaultContextName
+}
+
+// addRecord adds what the engine's history knows of a build to its metadata: its name there, warnings and provenance. That the
+// history has nothing, or no longer, is no failure of the build.
+func addRecord(ctx context.Context, d *command.DockerCli, c *conn, a *answer, m map[string]any) {
+	name := builderName(d)
+	m["buildx.build.ref"] = name + "/" + name + "/" + a.ref
+	if on := os.Getenv("BUILDX_METADATA_WARNINGS"); on == "1" || on == "true" {
+		if len(a.warnings) > 0 {
+			m["buildx.build.warnings"] = a.warnings
+		}
+	}
+	mode := os.Getenv("BUILDX_METADATA_PROVENANCE")
+	if mode == "disabled" || mode == "false" {
+		return
+	}
+	found, err := c.provenance(ctx, a.ref, mode == "max")
+	if err != nil {
+		fmt.Fprintf(d.Err(), "WARNING: no provenance in the metadata file: %v\n", err)
+		return
+	}
+	for k, v := range found {
+		m[k] = v
+	}
+}
+
+// provenance reads the provenance of a build from the history. The small form leaves out what is large and of use to few.
+func (c *conn) provenance(ctx context.Context, ref string, full bool) (map[string]json.RawMessage, error) {
+	record, err := c.record(ctx, ref)
+	if err != nil || record == nil {
+		return nil, err
+	}
+	found := map[string]json.RawMessage{}
+	add := func(key string, result *control.BuildResultInfo) error {
+		desc, ok := provenanceOf(result)
+		if !ok {
+			return nil
+		}
+		text, err := content.ReadBlob(ctx, proxy.NewContentStore(c.ContentClient()), desc)
+		if err != nil {
+			return err
+		}
+		if !full {
+			if text, err = smaller(text); err != nil {
+				return err
+			}
+		}
+		found[key] = text
+		return nil
+	}
+	if len(record.Results) > 0 {
+		for platform, result := range record.Results {
+			if err := add("buildx.build.provenance/"+platform, result); err != nil {
+				return nil, err
+			}
+		}
+		return found, nil
+	}
+	return found, add("buildx.build.provenance", record.Result)
+}
+
+// record gives a build of the history by its id; nil when it is not there.
+func (c *conn) record(ctx context.Context, ref string) (*control.BuildHistoryRecord, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := c.ControlClient().ListenBuildHistory(ctx, &control.BuildHistoryRequest{Ref: ref, EarlyExit: true})
+	if err != nil {
+		return nil, err
+	}
+	var last *control.BuildHistoryRecord
+	for {
+		e, err := events.Recv()
+		if errors.Is(err, io.EOF) {
+			return last, nil
+		}
+		if err != nil {
+			return last, err
+		}
+		if e.Record != nil {
+			last = e.Record
+		}
+	}
+}
+
+func provenanceOf(r *control.BuildResultInfo) (ocispec.Descriptor, bool) {
+	if r == nil {
+		return ocispec.Descriptor{}, false
+	}
+	for _, a := range r.Attestations {
+		if a.MediaType == "application/vnd.in-toto+json" && strings.HasPrefix(a.Annotations["in-toto.io/predicate-type"], "https://slsa.dev/provenance/") {
+			return ocispec.Descriptor{MediaType: a.MediaType, Digest: digest.Digest(a.Digest), Size: a.Size, Annotations: a.Annotations}, true
+		}
+	}
+	return ocispec.Descriptor{}, false
+}
+
+// smaller leaves a provenance's build configuration and the engine's own metadata out.
+func smaller(text []byte) ([]byte, error) {
+	var p map[string]json.RawMessage
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, err
+	}
+	delete(p, "buildConfig")
+	delete(p, "metadata")
+	var run map[string]json.RawMessage
+	if json.Unmarshal(p["runDetails"], &run) == nil && run != nil { // SLSA 1
+		delete(run, "metadata")
+		p["runDetails"], _ = json.Marshal(run)
+	}
+	return json.Marshal(p)
+}
