@@ -1,11 +1,17 @@
 package build
 
 import (
-	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
 
 	"berth/base/fault"
+	"berth/build/exec"
+	"berth/build/history"
+	"berth/build/session"
 	"berth/image"
+	"berth/image/remote"
 	"berth/image/transfer"
 	"berth/kernel/probe"
 )
@@ -17,31 +23,122 @@ type Config struct {
 	CgroupParent string // steps run in CGROUP-PARENT/build-ID
 
 	Images   *image.Store
-	Transfer *transfer.Transfer // pulls bases and pushes results
+	Transfer *transfer.Transfer // pulls bases
+	Remote   *remote.Client     // pushes results and caches, fetches caches
 
-	Version string // of the engine, told to clients and written into provenance
+	// Networks and Devices are what exec.Config says of them.
+	Networks exec.Networks
+	Devices  exec.Devices
+	// SeccompProfile is Docker's JSON, "" the built-in one, "unconfined" none; AppArmor a profile that is loaded, or "".
+	SeccompProfile, AppArmor string
+	NofileHard               uint64 // the hard limit of open files where a step sets none; 0: the engine's
+	InUserNS                 bool   // the engine is root of a user namespace only
+
+	// Entitlements are what requests may ask for; nil: network.host and device, as dockerd has it.
+	Entitlements []string
+	Parallel     int // exec steps at once over all builds; 0: as many as want to
+
+	Version string            // of the engine, told to clients and written into provenance
+	Labels  map[string]string // of the worker, beside the builder's own
 	Facts   probe.Features
 	Log     *slog.Logger
 }
 
 // Builder is the open room. It is safe for concurrent use.
 type Builder struct {
-	cfg Config
-	log *slog.Logger
+	cfg      Config
+	log      *slog.Logger
+	sessions *session.Manager
+	history  *history.Store
+
+	opening sync.Mutex // held while the parts are opened or closed; taken before mu
+	opened  *parts     // nil before the first use; guarded by opening
+	shut    bool       // guarded by opening
+
+	mu       sync.Mutex // guards what follows; held for memory only
+	builds   map[string]*running
+	finished []*running    // the last few, for who asks late
+	came     chan struct{} // closed and replaced when a build is entered
+	leaving  bool
+	working  sync.WaitGroup // builds under way
 }
 
-// Open makes a builder. It only looks at its directory; the parts open when they are needed.
+// Open makes a builder. Its parts open with the first request that needs them.
 func Open(cfg Config) (*Builder, error) {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Builder{cfg: cfg, log: log}, nil
+	if cfg.Entitlements == nil {
+		cfg.Entitlements = []string{"network.host", "device"}
+	}
+	return &Builder{
+		cfg: cfg, log: log, sessions: session.NewManager(log),
+		history: history.Open(history.Config{Root: filepath.Join(cfg.DataRoot, "build", "history"), Log: log}),
+		builds:  map[string]*running{}, came: make(chan struct{}),
+	}, nil
 }
 
 // Close cancels the builds under way, waits for them and closes the parts.
-func (b *Builder) Close() error { return nil }
+func (b *Builder) Close() error {
+	b.mu.Lock()
+	b.leaving = true
+	for _, r := range b.builds {
+		r.cancel(fault.New(fault.Unavailable, "the engine is being stopped"))
+	}
+	b.mu.Unlock()
+	b.history.Close()
+	err := b.sessions.Close()
+	b.working.Wait()
+	b.opening.Lock()
+	defer b.opening.Unlock()
+	b.shut = true
+	if b.opened != nil {
+		err = b.opened.close()
+		b.opened = nil
+	}
+	return err
+}
 
-func (b *Builder) solve(ctx context.Context, req Request) (*Response, error) {
-	return nil, fault.New(fault.NotImplemented, "build: not joined yet")
+// Sessions finds the clients that serve files and secrets to builds.
+func (b *Builder) Sessions() (*session.Manager, error) { return b.sessions, nil }
+
+// History is what is left of builds that are over.
+func (b *Builder) History() *history.Store { return b.history }
+
+// Spool gives a directory for contexts while they are used; it is emptied when the parts are opened.
+func (b *Builder) Spool() (string, error) {
+	if _, err := b.parts(); err != nil {
+		return "", err
+	}
+	return b.dir("tmp"), nil
+}
+
+// dir gives a directory below DATA-ROOT/build.
+func (b *Builder) dir(name string) string { return filepath.Join(b.cfg.DataRoot, "build", name) }
+
+// parts opens the parts at the first call.
+func (b *Builder) parts() (*parts, error) {
+	b.opening.Lock()
+	defer b.opening.Unlock()
+	if b.shut {
+		return nil, fault.New(fault.Unavailable, "the engine is being stopped")
+	}
+	if b.opened != nil {
+		return b.opened, nil
+	}
+	if err := os.RemoveAll(b.dir("tmp")); err != nil {
+		return nil, fault.In(err, "sweep what builds left")
+	}
+	for _, dir := range []string{b.dir("tmp"), filepath.Join(b.cfg.ExecRoot, "build")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fault.In(err, "make the builder's directories")
+		}
+	}
+	p, err := b.openParts()
+	if err != nil {
+		return nil, fault.In(err, "open the builder")
+	}
+	b.opened = p
+	return p, nil
 }

@@ -1,11 +1,11 @@
 package build
 
 import (
-	"context"
-
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/pb"
 	spb "github.com/moby/buildkit/sourcepolicy/pb"
+
+	"berth/build/exec"
 )
 
 // Request is one thing to be built. Exactly one of Frontend, Definition and Gateway says what; with none of
@@ -27,9 +27,10 @@ type Request struct {
 
 	Entitlements  []string // network.host, security.insecure, device
 	SourcePolicy  *spb.Policy
-	PolicySession string // the session that is asked about each source
-	ProxyNetwork  bool   // steps reach the network only by the client's proxy
-	Internal      bool   // not recorded
+	PolicySession string      // the session that is asked about each source
+	ProxyNetwork  bool        // steps reach the network only by the client's proxy
+	Internal      bool        // not recorded
+	Limits        exec.Limits // of each exec step
 }
 
 // Exporter says where a result goes: moby, image, oci, docker, local, tar; attributes in BuildKit's words.
@@ -49,10 +50,4 @@ type Cache struct {
 type Response struct {
 	ID       string
 	Exported map[string]string
-}
-
-// Solve builds what is requested and returns when the result is where it shall go. A build is cancelled by
-// its ctx or by Cancel; work that other builds wait for goes on.
-func (b *Builder) Solve(ctx context.Context, req Request) (*Response, error) {
-	return b.solve(ctx, req)
 }

@@ -1,0 +1,95 @@
+package build
+
+import (
+	"errors"
+	"path/filepath"
+
+	"berth/base/fault"
+	"berth/build/cache"
+	"berth/build/content"
+	"berth/build/exec"
+	"berth/build/export"
+	"berth/build/file"
+	"berth/build/graph"
+	"berth/build/snapshot"
+	"berth/build/solver"
+	"berth/build/source/local"
+)
+
+// parts are the packages of the room, open and joined.
+type parts struct {
+	snapshots *snapshot.Store
+	content   *content.Hasher
+	cache     *cache.Store
+	exec      *exec.Runner
+	files     *file.Ops
+	sources   *sources
+	solver    *solver.Solver
+	export    *export.Exporter
+
+	closers []func() error // in the order of opening
+}
+
+// openParts opens everything, lowest first; what was opened is closed again when something fails.
+func (b *Builder) openParts() (_ *parts, err error) {
+	p := &parts{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	layers := b.cfg.Images.Layers()
+	if p.snapshots, err = snapshot.Open(snapshot.Config{Layers: layers, Root: b.dir("snapshots"), Log: b.log}); err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, p.snapshots.Close)
+	p.content = content.New()
+	p.exec, err = exec.Open(exec.Config{
+		Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("mounts"), ExecRoot: filepath.Join(b.cfg.ExecRoot, "build"),
+		CgroupParent: b.cfg.CgroupParent, Networks: b.cfg.Networks, Devices: b.cfg.Devices, SeccompProfile: b.cfg.SeccompProfile,
+		AppArmor: b.cfg.AppArmor, NofileHard: b.cfg.NofileHard, InUserNS: b.cfg.InUserNS, Facts: b.cfg.Facts, Log: b.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, p.exec.Close)
+	p.files = file.New(p.snapshots)
+	trees := local.New(local.Config{Root: b.dir("trees"), Log: b.log})
+	p.closers = append(p.closers, trees.Close)
+	p.sources = &sources{snapshots: p.snapshots, trees: trees}
+	p.cache, err = cache.Open(cache.Config{
+		Layers: layers, Root: filepath.Join(b.cfg.DataRoot, "build"), Others: []cache.Other{p.exec}, Log: b.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, p.cache.Close)
+	p.solver = solver.New(solver.Config{
+		Snapshots: p.snapshots, Content: p.content, Cache: p.cache, Sessions: b.sessions,
+		Op: p.op, Source: p.sources.source, Parallel: b.cfg.Parallel, Log: b.log,
+	})
+	p.export = export.New(export.Config{
+		Root: b.dir("export"), Images: b.cfg.Images, Remote: b.cfg.Remote, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,
+	})
+	return p, nil
+}
+
+// close closes everything, highest first.
+func (p *parts) close() error {
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// op gives the operation of a vertex that runs something or works on files.
+func (p *parts) op(v *graph.Vertex) (solver.Op, error) {
+	switch {
+	case v.Op.GetExec() != nil:
+		return p.exec.Op(v)
+	case v.Op.GetFile() != nil:
+		return p.files.Op(v.Op.GetFile(), len(v.Inputs))
+	}
+	return nil, fault.New(fault.Invalid, "could not resolve %T", v.Op.Op)
+}

@@ -1,0 +1,101 @@
+package build
+
+import (
+	"context"
+	"time"
+
+	"github.com/moby/buildkit/util/grpcerrors"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"berth/build/history"
+	"berth/build/progress"
+)
+
+// errorMediaType is that of an error with all its details, spelled as BuildKit spells it.
+const errorMediaType = "application/vnd.googeapis.google.rpc.status+proto"
+
+// record announces the build to who follows the history, and gives the function that completes its record. What goes
+// wrong with the record is logged: the build is what it is.
+func (j *job) record(ctx context.Context) (finish func(error)) {
+	if j.req.Internal {
+		return func(error) {}
+	}
+	rec := history.Record{ID: j.req.ID, Frontend: j.req.Frontend, FrontendAttrs: j.req.FrontendAttrs, Created: time.Now()}
+	for _, e := range j.req.Exporters {
+		rec.Exporters = append(rec.Exporters, history.Exporter{Type: e.Type, Attrs: e.Attrs})
+	}
+	j.b.history.Begin(rec)
+	return func(err error) {
+		rec.Completed = time.Now()
+		j.complete(ctx, &rec, err)
+		if err := j.b.history.Complete(rec); err != nil {
+			j.b.log.Warn("a build is not recorded", "id", rec.ID, "err", err)
+		}
+	}
+}
+
+// complete fills in what a build left.
+func (j *job) complete(ctx context.Context, rec *history.Record, err error) {
+	log := j.b.log.With("id", rec.ID)
+	batch := j.run.hub.Snapshot()
+	countSteps(rec, batch)
+	if data, err := writeLog(statusOf(batch)); err != nil {
+		log.Warn("a build's log is not kept", "err", err)
+	} else if blob, err := j.b.history.PutBlob(logMediaType, data); err != nil {
+		log.Warn("a build's log is not kept", "err", err)
+	} else {
+		rec.Log = &blob
+	}
+	if j.result != nil && len(j.result.Metadata) > 0 {
+		rec.Response = map[string]string{}
+		for k, v := range j.result.Metadata {
+			rec.Response[k] = string(v)
+		}
+	}
+	for i, done := range j.made {
+		if done == nil || done.Descriptor == nil {
+			continue
+		}
+		if rec.Result == nil {
+			rec.Result = &history.Result{Documents: map[int64]history.Blob{}}
+		}
+		d := done.Descriptor
+		rec.Result.Documents[int64(i)] = history.Blob{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations}
+	}
+	if err == nil {
+		return
+	}
+	st, ok := grpcerrors.AsGRPCStatus(grpcerrors.ToGRPC(ctx, err))
+	if !ok {
+		st = status.New(codes.Unknown, err.Error())
+	}
+	p := st.Proto()
+	rec.ErrorMessage = p.Message
+	if data, merr := proto.Marshal(p); merr == nil {
+		if blob, perr := j.b.history.PutBlob(errorMediaType, data); perr == nil {
+			rec.ErrorBlob = &blob
+		}
+	}
+	p.Details = nil
+	rec.Error, _ = proto.Marshal(p)
+}
+
+// countSteps counts steps as BuildKit does: each vertex once, by its newest state.
+func countSteps(rec *history.Record, batch progress.Batch) {
+	last := map[string]progress.Vertex{}
+	for _, v := range batch.Vertices {
+		last[string(v.Digest)] = v
+	}
+	rec.Steps = len(last)
+	for _, v := range last {
+		if v.Cached {
+			rec.CachedSteps++
+		}
+		if v.Completed != nil {
+			rec.CompletedSteps++
+		}
+	}
+	rec.Warnings = len(batch.Warnings)
+}

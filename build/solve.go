@@ -1,0 +1,226 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/result"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"berth/base/fault"
+	"berth/build/export"
+	"berth/build/frontend"
+	"berth/build/progress"
+	"berth/build/session"
+	"berth/build/solver"
+)
+
+// job is one request while it is worked on.
+type job struct {
+	b       *Builder
+	p       *parts
+	req     Request
+	run     *running
+	build   *solver.Build
+	host    *frontend.Host
+	outputs []*export.Output
+	made    []*export.Done // by output; nil before it was exported
+	result  *gateway.Result
+}
+
+// Solve builds what is requested and returns when the result is where it shall go. A build is cancelled by
+// its ctx or by Cancel; work that other builds wait for goes on.
+func (b *Builder) Solve(ctx context.Context, req Request) (*Response, error) {
+	p, err := b.parts()
+	if err != nil {
+		return nil, err
+	}
+	run, ctx, err := b.enter(ctx, req.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer b.leave(run)
+	req.ID = run.id
+	j := &job{b: b, p: p, req: req, run: run}
+	finish := j.record(ctx)
+	resp, err := j.solve(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, context.Canceled) {
+		err = fault.In(cause, "build %s", run.id)
+	}
+	finish(err)
+	run.hub.Close()
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// solve does the work between the entry and the record.
+func (j *job) solve(ctx context.Context) (*Response, error) {
+	if err := j.prepare(); err != nil {
+		return nil, err
+	}
+	defer j.build.Close()
+	defer j.host.Close()
+	if err := j.runFrontend(ctx); err != nil {
+		return nil, err
+	}
+	if err := j.evaluate(ctx); err != nil {
+		return nil, err
+	}
+	exported, err := j.export(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range j.result.Metadata {
+		if strings.HasPrefix(k, "frontend.") {
+			exported[k] = string(v)
+		}
+	}
+	return &Response{ID: j.req.ID, Exported: exported}, nil
+}
+
+// prepare checks what can be checked before anything is built, and begins the build.
+func (j *job) prepare() error {
+	defer close(j.run.ready)
+	if err := j.checkEntitlements(); err != nil {
+		return err
+	}
+	epoch, hasEpoch := j.req.FrontendAttrs["build-arg:SOURCE_DATE_EPOCH"]
+	for i, e := range j.req.Exporters {
+		attrs := maps.Clone(e.Attrs)
+		if _, set := attrs[keySourceDateEpoch]; hasEpoch && !set {
+			if attrs == nil {
+				attrs = map[string]string{}
+			}
+			attrs[keySourceDateEpoch] = epoch
+		}
+		out, err := j.p.export.Resolve(export.Request{Type: e.Type, Attrs: attrs, ID: i})
+		if err != nil {
+			return err
+		}
+		j.outputs = append(j.outputs, out)
+	}
+	j.made = make([]*export.Done, len(j.outputs))
+	group := session.NewGroup(j.req.Session)
+	if j.req.Session == "" {
+		group = session.NewGroup()
+	}
+	cfg := solver.BuildConfig{
+		ID: j.req.ID, Sessions: group, Progress: j.run.hub, Entitlements: j.req.Entitlements, Limits: j.req.Limits,
+	}
+	if j.req.SourcePolicy != nil {
+		cfg.Policies = []*spb.Policy{j.req.SourcePolicy}
+	}
+	j.build = j.p.solver.Begin(cfg)
+	j.host = &frontend.Host{
+		Build: j.build, Session: j.req.Session, Sources: &resolver{sources: j.p.sources, build: j.build, group: group}, Runner: j.p.exec,
+		Entitlements: j.req.Entitlements, Progress: j.run.hub, Worker: j.b.workerInfo(),
+	}
+	if j.forwarded() {
+		j.run.bridge = j.host.NewBridge(&frontend.Call{Options: j.req.FrontendAttrs, Inputs: j.req.FrontendInputs})
+	}
+	return nil
+}
+
+// keySourceDateEpoch is the exporters' attribute for the time that nothing is newer than.
+const keySourceDateEpoch = "source-date-epoch"
+
+// forwarded reports whether the client runs the frontend itself.
+func (j *job) forwarded() bool {
+	return j.req.Frontend == "" && j.req.Definition == nil && j.req.Gateway == nil
+}
+
+// checkEntitlements refuses what the engine's configuration does not let requests have.
+func (j *job) checkEntitlements() error {
+	for _, e := range j.req.Entitlements {
+		name, _, _ := strings.Cut(e, "=")
+		switch {
+		case !slices.Contains([]string{"network.host", "security.insecure", "device"}, name):
+			return fault.New(fault.Invalid, "unknown entitlement %s", e)
+		case !slices.Contains(j.b.cfg.Entitlements, name):
+			return fault.New(fault.Forbidden, "granting entitlement %s is not allowed by build daemon configuration", name)
+		}
+	}
+	return nil
+}
+
+// runFrontend gets the result, unevaluated.
+func (j *job) runFrontend(ctx context.Context) (err error) {
+	req := gateway.SolveRequest{
+		Frontend: j.req.Frontend, FrontendOpt: j.req.FrontendAttrs, FrontendInputs: j.req.FrontendInputs, Definition: j.req.Definition,
+	}
+	for _, c := range j.req.CacheImports {
+		req.CacheImports = append(req.CacheImports, gateway.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs})
+	}
+	switch {
+	case j.run.bridge != nil:
+		select {
+		case <-j.run.bridge.Done():
+			j.result, err = j.run.bridge.Result()
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	case j.req.Gateway != nil:
+		j.result, err = j.host.Run(ctx, req, j.req.Gateway)
+	default:
+		j.result, err = j.host.Solve(ctx, req)
+	}
+	if j.result == nil {
+		j.result = &gateway.Result{}
+	}
+	return err
+}
+
+// evaluate makes sure that all of the result can be had.
+func (j *job) evaluate(ctx context.Context) error {
+	eg, ctx := errgroup.WithContext(ctx)
+	err := frontend.EachReference(j.result, func(r *frontend.Reference) error {
+		eg.Go(func() error {
+			_, err := r.Ref().Result(ctx)
+			return err
+		})
+		return nil
+	})
+	return errors.Join(err, eg.Wait())
+}
+
+// export brings the result to where it shall go, one output after the other: the first often makes what the next needs.
+func (j *job) export(ctx context.Context) (map[string]string, error) {
+	res, err := result.ConvertResult(j.result, func(r gateway.Reference) (export.Ref, error) {
+		ref, ok := r.(*frontend.Reference)
+		if !ok || ref == nil {
+			return nil, fault.New(fault.Internal, "reference of another build: %T", r)
+		}
+		return ref.Ref(), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	exported := map[string]string{}
+	for i, out := range j.outputs {
+		vertex := digest.FromString(j.req.ID + "/" + out.Name() + "/" + string(rune('0'+i)))
+		err := frontend.Step(j.run.hub, vertex, out.Name(), func() error {
+			done, err := out.Export(ctx, res, &export.Run{
+				Session: j.req.Session,
+				Status: func(s progress.Status) {
+					s.Vertex = vertex
+					j.run.hub.Status(s)
+				},
+			})
+			j.made[i] = done
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(exported, j.made[i].Response)
+	}
+	return exported, nil
+}

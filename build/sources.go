@@ -1,0 +1,51 @@
+package build
+
+import (
+	"context"
+	"strings"
+
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	"github.com/moby/buildkit/solver/pb"
+
+	"berth/base/fault"
+	"berth/build/graph"
+	"berth/build/session"
+	"berth/build/snapshot"
+	"berth/build/solver"
+	"berth/build/source/local"
+)
+
+// sources finds the package that knows a source, by the scheme of its identifier.
+type sources struct {
+	snapshots *snapshot.Store
+	trees     *local.Store
+}
+
+// source gives the source of a vertex.
+func (s *sources) source(v *graph.Vertex) (solver.Source, error) {
+	op := v.Op.GetSource()
+	if op == nil {
+		return nil, fault.New(fault.Invalid, "%s is no source", v.Digest)
+	}
+	switch scheme, _, _ := strings.Cut(op.Identifier, "://"); scheme {
+	case "local":
+		return s.trees.Source(s.snapshots, op)
+	default:
+		return nil, fault.New(fault.Invalid, "failed to parse source %q: unknown scheme", op.Identifier)
+	}
+}
+
+// resolver tells frontends of one build what sources stand for.
+type resolver struct {
+	sources *sources
+	build   *solver.Build
+	group   session.Group
+}
+
+// ResolveSourceMetadata finds out what a source's name stands for.
+func (r *resolver) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	switch scheme, _, _ := strings.Cut(op.Identifier, "://"); scheme {
+	default:
+		return &sourceresolver.MetaResponse{Op: op}, nil
+	}
+}
