@@ -13,6 +13,7 @@ import (
 	"berth/build/graph"
 	"berth/build/snapshot"
 	"berth/build/solver"
+	"berth/build/source/image"
 	"berth/build/source/local"
 )
 
@@ -54,9 +55,11 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	}
 	p.closers = append(p.closers, p.exec.Close)
 	p.files = file.New(p.snapshots)
-	trees := local.New(local.Config{Root: b.dir("trees"), Log: b.log})
+	trees := local.New(local.Config{Root: b.dir("trees"), Snapshots: p.snapshots, Log: b.log})
 	p.closers = append(p.closers, trees.Close)
-	p.sources = &sources{snapshots: p.snapshots, trees: trees}
+	p.sources = &sources{trees: trees, images: image.New(image.Config{
+		Images: b.cfg.Images, Transfer: b.cfg.Transfer, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,
+	})}
 	p.cache, err = cache.Open(cache.Config{
 		Layers: layers, Root: filepath.Join(b.cfg.DataRoot, "build"), Others: []cache.Other{p.exec}, Log: b.log,
 	})

@@ -10,15 +10,15 @@ import (
 	"berth/base/fault"
 	"berth/build/graph"
 	"berth/build/session"
-	"berth/build/snapshot"
 	"berth/build/solver"
+	"berth/build/source/image"
 	"berth/build/source/local"
 )
 
 // sources finds the package that knows a source, by the scheme of its identifier.
 type sources struct {
-	snapshots *snapshot.Store
-	trees     *local.Store
+	trees  *local.Store
+	images *image.Images
 }
 
 // source gives the source of a vertex.
@@ -29,7 +29,9 @@ func (s *sources) source(v *graph.Vertex) (solver.Source, error) {
 	}
 	switch scheme, _, _ := strings.Cut(op.Identifier, "://"); scheme {
 	case "local":
-		return s.trees.Source(s.snapshots, op)
+		return s.trees.Source(v)
+	case "docker-image":
+		return s.images.Source(v)
 	default:
 		return nil, fault.New(fault.Invalid, "failed to parse source %q: unknown scheme", op.Identifier)
 	}
@@ -45,6 +47,8 @@ type resolver struct {
 // ResolveSourceMetadata finds out what a source's name stands for.
 func (r *resolver) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	switch scheme, _, _ := strings.Cut(op.Identifier, "://"); scheme {
+	case "docker-image":
+		return r.sources.images.ResolveSourceMetadata(ctx, op, opt, r.group)
 	default:
 		return &sourceresolver.MetaResponse{Op: op}, nil
 	}

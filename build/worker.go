@@ -10,6 +10,8 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"berth/build/cache"
 )
 
 // Labels of the worker, in BuildKit's words. Clients take the snapshotter's for the sign that the builder has an image
@@ -25,7 +27,9 @@ const (
 type Worker struct {
 	ID        string
 	Labels    map[string]string
-	Platforms []ocispec.Platform // the engine's own first, then those that can be emulated
+	Platforms []ocispec.Platform   // the engine's own first, then those that can be emulated
+	Policy    []cache.PruneOptions // what is removed without being asked for
+	Version   string               // the engine's
 }
 
 // Worker describes what builds.
@@ -37,6 +41,7 @@ func (b *Builder) Worker() Worker {
 			labelExecutor: "berth", labelSnapshotter: "overlayfs", labelHostname: host, labelNetwork: "bridge",
 		},
 		Platforms: workerPlatforms(),
+		Version:   b.cfg.Version,
 	}
 	maps.Copy(w.Labels, b.cfg.Labels)
 	return w

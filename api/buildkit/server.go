@@ -6,8 +6,13 @@ import (
 	"net"
 	"sync"
 
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	controlapi "github.com/moby/buildkit/api/services/control"
+	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
+	tracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"berth/build"
 )
@@ -15,7 +20,6 @@ import (
 // Config says what the door opens to.
 type Config struct {
 	Builder *build.Builder
-	Labels  map[string]string // more labels of the worker, which clients show
 	Log     *slog.Logger
 }
 
@@ -89,15 +93,27 @@ func (s *Server) open() (*grpc.Server, error) {
 	if s.grpc != nil {
 		return s.grpc, nil
 	}
-	g := grpc.NewServer()
+	g := grpc.NewServer(grpc.UnaryInterceptor(unaryErrors), grpc.StreamInterceptor(streamErrors),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	controlapi.RegisterControlServer(g, &control{builder: s.cfg.Builder})
+	gwpb.RegisterLLBBridgeServer(g, &bridge{builder: s.cfg.Builder})
+	contentapi.RegisterContentServer(g, &content{builder: s.cfg.Builder})
+	tracepb.RegisterTraceServiceServer(g, traces{})
+	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 	s.grpc, s.conns = g, newConnListener()
 	go g.Serve(s.conns) // ends with g.Stop, which closes the listener and waits for it
 	return g, nil
 }
 
-// control is BuildKit's Control service.
-type control struct {
-	controlapi.UnimplementedControlServer
-	builder *build.Builder
+// maxMessage bounds a message of gRPC: definitions of big builds, files that frontends read.
+const maxMessage = 16 << 20
+
+// traces takes the spans that clients export and drops them: the engine's own tracing is configured elsewhere.
+type traces struct {
+	tracepb.UnimplementedTraceServiceServer
+}
+
+// Export drops.
+func (traces) Export(context.Context, *tracepb.ExportTraceServiceRequest) (*tracepb.ExportTraceServiceResponse, error) {
+	return &tracepb.ExportTraceServiceResponse{}, nil
 }

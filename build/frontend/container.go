@@ -46,8 +46,10 @@ func (c *Client) NewContainer(ctx context.Context, req gwclient.NewContainerRequ
 	}
 	k := &container{client: c}
 	spec := exec.ContainerConfig{
-		ID: id.New(), Network: req.NetMode, Hostname: req.Hostname, Hosts: req.ExtraHosts, Platform: platformFromPB(req.Platform),
-		Sessions: session.NewGroup(c.host.Session),
+		What: "container of a frontend", Network: req.NetMode, Hostname: req.Hostname, Hosts: req.ExtraHosts, Sessions: session.NewGroup(c.host.Session),
+	}
+	if p := platformFromPB(req.Platform); p != nil {
+		spec.Platform = *p
 	}
 	for _, m := range req.Mounts {
 		snap, err := k.shown(ctx, m)

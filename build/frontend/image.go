@@ -31,7 +31,6 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"berth/base/fault"
-	"berth/base/id"
 	"berth/build/exec"
 	"berth/build/session"
 )
@@ -96,7 +95,8 @@ func (c *Client) runFrontend(ctx context.Context, img *dockerspec.DockerOCIImage
 		network = pb.NetMode_NONE
 	}
 	box, err := c.host.Runner.Container(ctx, exec.ContainerConfig{
-		ID: id.New(), Network: network, Sessions: session.NewGroup(c.host.Session),
+		Network: network, Sessions: session.NewGroup(c.host.Session),
+		What: "frontend " + c.call.Options[keySource],
 		Mounts: []exec.Mount{
 			{Mount: &pb.Mount{Dest: pb.RootMount, MountType: pb.MountType_BIND}, Snapshot: rootSnap},
 			{Mount: &pb.Mount{Dest: metadataDir, MountType: pb.MountType_BIND, Readonly: true}, Snapshot: metaSnap},
