@@ -9,15 +9,24 @@ import (
 
 // Record is what is known of one step that ran, or of something else that takes room for builds.
 type Record struct {
-	ID          string
-	Keys        []digest.Digest   // under any of which it is found
-	Outputs     [][]digest.Digest // of each output its chain, lowest first; nil for an output that was not made
-	Type        string            // as BuildKit's usage records: regular, source.local, exec.cachemount …
-	Description string            // the step's name
-	Created     time.Time
-	LastUsed    time.Time
-	Uses        int
-	Ghost       bool // the layers are gone
+	ID          string            `json:"id"`
+	Keys        []digest.Digest   `json:"keys"`    // under any of which it is found; aliases are not told
+	Outputs     [][]digest.Digest `json:"outputs"` // of each output its chain, lowest first; nil for one that was not made
+	Type        string            `json:"type"`    // as BuildKit's usage records: regular, source.local, exec.cachemount …
+	Description string            `json:"description"`
+	Created     time.Time         `json:"created"`
+	LastUsed    time.Time         `json:"lastUsed"`
+	Uses        int               `json:"uses"`
+	Ghost       bool              `json:"-"` // the layers are gone
+}
+
+// layers lists the layers of all outputs, each as often as it occurs.
+func (r *Record) layers() []digest.Digest {
+	var list []digest.Digest
+	for _, chain := range r.Outputs {
+		list = append(list, chain...)
+	}
+	return list
 }
 
 // Types of records.
@@ -44,4 +53,39 @@ type Found struct {
 	Provide func(ctx context.Context, output int) error
 	Created time.Time
 	Name    string
+}
+
+// Trace is how a step looked when it last ran, kept to tell later why it runs again.
+type Trace struct {
+	Op     digest.Digest `json:"op"`
+	Name   string        `json:"name"`
+	Inputs []TraceInput  `json:"inputs,omitempty"`
+}
+
+// TraceInput is what the step read of one input.
+type TraceInput struct {
+	Name     string            `json:"name"`
+	Identity digest.Digest     `json:"identity"`
+	Selected []digest.Digest   `json:"selected,omitempty"` // nil: the whole
+	Paths    []string          `json:"paths,omitempty"`    // of the selectors
+	Files    map[string]uint32 `json:"files,omitempty"`    // of a small local tree: a checksum of each file
+}
+
+// Note keeps the trace of the step of that slot.
+func (s *Store) Note(slot string, t Trace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last[slot] = t
+	s.schedule()
+}
+
+// Last gives the trace of a slot, or nil.
+func (s *Store) Last(slot string) *Trace {
+	s.mu.Lock()
+	t, ok := s.last[slot]
+	s.mu.Unlock()
+	if ok {
+		return &t
+	}
+	return s.db.trace(slot)
 }

@@ -3,14 +3,15 @@ package solver
 import (
 	"context"
 	"io"
+	"time"
 
-	"berth/build/session"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/build/content"
 	"berth/build/graph"
 	"berth/build/progress"
+	"berth/build/session"
 	"berth/build/snapshot"
 )
 
@@ -22,7 +23,7 @@ type Op interface {
 	Reads(input int) []content.Selector
 	// Run does it. The inputs are ready and belong to the caller; the outputs, one for each output of the vertex (nil
 	// for one that is not made), become the caller's. An error may have a method Release(), which is called when the
-	// build that it belongs to is closed.
+	// last build that got it is closed.
 	Run(ctx context.Context, in []*snapshot.Snapshot, r *Run) ([]*snapshot.Snapshot, error)
 }
 
@@ -43,14 +44,15 @@ type Pinned struct {
 	Cache digest.Digest
 	// CacheType is the type of that record; "" is regular.
 	CacheType string
-	// Snapshot gives it; the caller releases it. It may be a promise whose data comes with Ready.
+	// Snapshot gives it; the caller releases it. It may be a promise whose data comes with Ready. It is called once at
+	// most, and not at all when only the identity was needed.
 	Snapshot func(ctx context.Context) (*snapshot.Snapshot, error)
 	Material Material
 }
 
 // Material is a source as provenance tells it.
 type Material struct {
-	Kind     string            // docker-image, oci-layout, git, http(s), local
+	Kind     string            // docker-image, oci-layout, git, http, local
 	URI      string            // as it was written, normalized: docker.io/library/alpine:3, https://…#ref
 	Platform *ocispec.Platform // of an image
 	Digest   digest.Digest     // of what was used: manifest or index, file; for git sha1:COMMIT
@@ -65,14 +67,21 @@ type Run struct {
 	Manager      *session.Manager // finds sessions
 	Stdout       io.Writer        // becomes the vertex's log
 	Stderr       io.Writer
-	Progress     progress.Sink // events of this vertex; Digest and Vertex fields are filled in by it
+	Progress     progress.Sink // takes events of this vertex, whatever they say of Vertex; its own state is the solver's
 	Limits       any           // of exec steps, as the client set them (exec.Limits); never part of a key
 	Entitlements []string      // what the build may: network.host, security.insecure, device, device=NAME
 }
 
 // Status tells how far a part of the vertex is: id names the part, action what is done, current and total are bytes
 // (total 0: unknown). done ends it.
-func (r *Run) Status(id, action string, current, total int64, done bool) {}
+func (r *Run) Status(id, action string, current, total int64, done bool) {
+	now := time.Now()
+	s := progress.Status{ID: id, Name: action, Current: current, Total: total, Timestamp: now}
+	if done {
+		s.Completed = &now
+	}
+	r.Progress.Status(s)
+}
 
 // Warn tells something the build's author should know.
-func (r *Run) Warn(w progress.Warning) {}
+func (r *Run) Warn(w progress.Warning) { r.Progress.Warning(w) }
