@@ -1,0 +1,288 @@
+package attest
+
+import (
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	slsa "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/common"
+	slsa02 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v0.2"
+	slsa1 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v1"
+	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
+	types "github.com/moby/buildkit/solver/llbsolver/provenance/types"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/package-url/packageurl-go"
+
+	"berth/base/fault"
+)
+
+// Facts are what a build knows of how a result came about.
+type Facts struct {
+	BuildID           string
+	Started, Finished time.Time
+
+	Frontend          string
+	Args              map[string]string // the frontend's attributes, as the client sent them
+	DockerfileVersion string            // of the language, where the frontend is the Dockerfile's
+
+	Sources    types.Sources
+	Secrets    []types.Secret // names, never values
+	SSH        []types.SSH
+	Network    bool // a step could reach a network
+	Incomplete bool // there may be sources that are not told here
+
+	Definition *pb.Definition                                 // the steps, with where they stand in which file
+	Layers     map[digest.Digest]map[int][]ocispec.Descriptor // of steps' outputs: the blobs that they became
+	Env        map[string]any                                 // further facts of the builder's surroundings
+}
+
+// Predicate makes the document: its predicate type and its bytes. It fails with FailedPrecondition in BuildKit's words where complete
+// materials are asked for and there are none.
+func (f *Facts) Predicate(o ProvenanceOptions) (predicateType string, content []byte, err error) {
+	p, err := f.slsa(o)
+	if err != nil {
+		return "", nil, err
+	}
+	if o.Version == "v0.2" {
+		content, err = json.MarshalIndent(p.ConvertToSLSA02(), "", "  ")
+		return slsa02.PredicateSLSAProvenance, content, err
+	}
+	content, err = json.MarshalIndent(p, "", "  ")
+	return slsa1.PredicateSLSAProvenance, content, err
+}
+
+// PredicateType is the type of the predicate that the options ask for.
+func (o ProvenanceOptions) PredicateType() string {
+	if o.Version == "v0.2" {
+		return slsa02.PredicateSLSAProvenance
+	}
+	return slsa1.PredicateSLSAProvenance
+}
+
+func (f *Facts) slsa(o ProvenanceOptions) (*types.ProvenancePredicateSLSA1, error) {
+	f.tidy()
+	incomplete := f.Incomplete || len(f.Sources.Local) > 0
+	if o.Complete && incomplete {
+		return nil, f.incomplete()
+	}
+	materials, err := f.materials()
+	if err != nil {
+		return nil, err
+	}
+	request, config := f.request(o.Min)
+	p := &types.ProvenancePredicateSLSA1{}
+	p.BuildDefinition.BuildType = types.BuildKitBuildType1
+	p.BuildDefinition.ResolvedDependencies = materials
+	p.BuildDefinition.ExternalParameters = types.ProvenanceExternalParametersSLSA1{ConfigSource: config, Request: *request}
+	p.BuildDefinition.InternalParameters = types.ProvenanceInternalParametersSLSA1{
+		BuilderPlatform: platforms.Format(platforms.Normalize(platforms.DefaultSpec())), DockerfileVersion: f.DockerfileVersion, ProvenanceCustomEnv: f.Env,
+	}
+	p.RunDetails.Builder.ID = o.BuilderID
+	meta := &types.ProvenanceMetadataSLSA1{
+		Hermetic: !incomplete && !f.Network, Reproducible: o.Reproducible,
+		Completeness: types.BuildKitComplete{Request: f.Frontend != "" && !(o.Min && f.hasArguments()), ResolvedDependencies: !incomplete},
+	}
+	meta.InvocationID = f.BuildID
+	if !f.Started.IsZero() {
+		meta.StartedOn = &f.Started
+	}
+	if !f.Finished.IsZero() {
+		meta.FinishedOn = &f.Finished
+	}
+	meta.BuildKitMetadata.VCS = f.vcs()
+	p.RunDetails.Metadata = meta
+	if !o.Min {
+		return p, f.addSteps(p)
+	}
+	return p, nil
+}
+
+// tidy sorts what has no order, so that one build gives one document.
+func (f *Facts) tidy() {
+	by := func(a, b string) int { return strings.Compare(a, b) }
+	slices.SortStableFunc(f.Sources.Images, func(a, b types.ImageSource) int { return by(a.Ref, b.Ref) })
+	slices.SortStableFunc(f.Sources.Git, func(a, b types.GitSource) int { return by(a.URL, b.URL) })
+	slices.SortStableFunc(f.Sources.HTTP, func(a, b types.HTTPSource) int { return by(a.URL, b.URL) })
+	slices.SortStableFunc(f.Sources.Local, func(a, b types.LocalSource) int { return by(a.Name, b.Name) })
+	slices.SortStableFunc(f.Secrets, func(a, b types.Secret) int { return by(a.ID, b.ID) })
+	slices.SortStableFunc(f.SSH, func(a, b types.SSH) int { return by(a.ID, b.ID) })
+	f.Sources.Local = slices.Compact(f.Sources.Local)
+	f.Sources.HTTP = slices.Compact(f.Sources.HTTP)
+	f.Secrets, f.SSH = slices.Compact(f.Secrets), slices.Compact(f.SSH)
+	f.Sources.Git = slices.CompactFunc(f.Sources.Git, func(a, b types.GitSource) bool { return a.URL == b.URL && a.Commit == b.Commit })
+	f.Sources.Images = slices.CompactFunc(f.Sources.Images, func(a, b types.ImageSource) bool {
+		return a.Ref == b.Ref && a.Local == b.Local && samePlatform(a.Platform, b.Platform)
+	})
+}
+
+func samePlatform(a, b *ocispec.Platform) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return platforms.FormatAll(*a) == platforms.FormatAll(*b)
+}
+
+// materials are the sources with their digests.
+func (f *Facts) materials() (out []slsa1.ResourceDescriptor, err error) {
+	add := func(uri string, digests map[string]string) {
+		out = append(out, slsa1.ResourceDescriptor{URI: uri, Digest: digests})
+	}
+	for _, s := range f.Sources.Images {
+		kind := packageurl.TypeDocker
+		if s.Local {
+			kind = packageurl.TypeOCI
+		}
+		uri, err := PackageURL(kind, s.Ref, s.Platform)
+		if err != nil {
+			return nil, err
+		}
+		add(uri, digestSet(s.Digest))
+	}
+	for _, s := range f.Sources.Git {
+		add(Redact(s.URL), commitSet(s.Commit))
+	}
+	for _, s := range f.Sources.HTTP {
+		add(Redact(s.URL), digestSet(s.Digest))
+	}
+	return out, nil
+}
+
+func digestSet(d digest.Digest) slsa.DigestSet {
+	if d.Validate() != nil {
+		return nil
+	}
+	return slsa.DigestSet{d.Algorithm().String(): d.Encoded()}
+}
+
+func commitSet(commit string) slsa.DigestSet {
+	if len(commit) == 64 {
+		return slsa.DigestSet{"sha256": commit}
+	}
+	return slsa.DigestSet{"sha1": commit}
+}
+
+// Attributes that say something of the machine and nothing of what is built.
+var hostArgs = map[string]bool{"cgroup-parent": true, "image-resolve-mode": true, "platform": true, "cache-imports": true}
+
+// request is what the client asked for, and where what it is made from is described.
+func (f *Facts) request(min bool) (*types.Parameters, types.ProvenanceConfigSourceSLSA1) {
+	args := map[string]string{}
+	for k, v := range f.Args {
+		if hostArgs[k] || strings.HasPrefix(k, attrPrefix) || strings.HasPrefix(k, "vcs:") {
+			continue
+		}
+		if min && (strings.HasPrefix(k, "build-arg:") || strings.HasPrefix(k, "label:")) {
+			continue
+		}
+		args[k] = Redact(v)
+	}
+	config := f.configSource(args)
+	p := &types.Parameters{Frontend: f.Frontend}
+	if len(args) > 0 {
+		p.Args = args
+	}
+	if !min {
+		for _, s := range f.Secrets {
+			p.Secrets = append(p.Secrets, &s)
+		}
+		for _, s := range f.SSH {
+			p.SSH = append(p.SSH, &s)
+		}
+	}
+	for _, l := range f.Sources.Local {
+		p.Locals = append(p.Locals, &l)
+	}
+	return p, config
+}
+
+// configSource takes out of the arguments where the description of the build lies.
+func (f *Facts) configSource(args map[string]string) (c types.ProvenanceConfigSourceSLSA1) {
+	key := "context"
+	if v := args["contextkey"]; v != "" {
+		key = v
+	} else if args["input:context"] != "" {
+		key = "input:context"
+	}
+	if v := f.Args[key]; v != "" {
+		c.URI = Redact(v)
+		uri, fragment := v, v
+		if s, ok := dfgitutil.FragmentFormat(v, true); ok {
+			fragment = s
+		}
+		if s, ok := dfgitutil.FragmentFormat(v, false); ok {
+			uri = s
+		}
+		for _, s := range f.Sources.Git {
+			if s.URL == uri {
+				c.URI, c.Digest = Redact(fragment), commitSet(s.Commit)
+			}
+		}
+		for _, s := range f.Sources.HTTP {
+			if s.URL == uri {
+				c.Digest = digestSet(s.Digest)
+			}
+		}
+		delete(args, key)
+	}
+	c.Path = args["filename"]
+	delete(args, "filename")
+	return c
+}
+
+// hasArguments reports whether there is something that mode=min does not tell.
+func (f *Facts) hasArguments() bool {
+	for k := range f.Args {
+		if strings.HasPrefix(k, "build-arg:") || strings.HasPrefix(k, "label:") {
+			return true
+		}
+	}
+	return false
+}
+
+// vcs is what the client said of its working tree.
+func (f *Facts) vcs() map[string]string {
+	out := map[string]string{}
+	for k, v := range f.Args {
+		if name, ok := strings.CutPrefix(k, "vcs:"); ok && v != "" {
+			out[name] = Redact(v)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// incomplete says which sources have no digest.
+func (f *Facts) incomplete() error {
+	text := "provenance materials are incomplete\n\nThe build requested complete provenance materials, but not all dependencies could be captured."
+	if len(f.Sources.Local) > 0 {
+		text += "\n\nUncaptured local sources:"
+		for _, l := range f.Sources.Local {
+			text += "\n  - " + l.Name + "\n    reason: local_source"
+		}
+	}
+	return fault.New(fault.Invalid, "%s", text)
+}
+
+// Redact takes user and password out of a URL, and leaves other texts alone.
+func Redact(s string) string {
+	const mask = "xxxxx"
+	u, err := url.Parse(s)
+	if err != nil || u.User == nil || u.Host == "" {
+		return s
+	}
+	_, password := u.User.Password()
+	switch {
+	case password:
+		u.User = url.UserPassword(mask, mask)
+	default:
+		u.User = url.User(mask)
+	}
+	return u.String()
+}
