@@ -45,8 +45,8 @@ func (s *Source) save(ctx context.Context, a *address, resp *nethttp.Response, n
 		}
 	}()
 	var other digest.Digester
-	if alg := a.checksum.Algorithm(); a.checksum != "" && alg != digest.SHA256 {
-		other = alg.Digester()
+	if a.checksum != "" && a.checksum.Algorithm() != digest.SHA256 {
+		other = a.checksum.Algorithm().Digester()
 	}
 	sum := sha256.New()
 	err = draft.Do(ctx, func(root *tree.Dir) error {
