@@ -9,19 +9,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/cli/build"
+	"berth/cli/build/stepshell"
 	"berth/cli/registry"
 )
 
 // ownCommands are the top-level words that docker/cli has not, or that cli/tree leaves out.
 var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
-	"access":   newAccess,
-	"build":    func(d *command.DockerCli) *cobra.Command { return build.New(d, buildHooks(d)) },
-	"debug":    newDebug,
-	"explain":  newExplain,
-	"recreate": newRecreate,
-	"registry": func(d *command.DockerCli) *cobra.Command { return registry.New(d, becomeDaemon) },
-	"stack":    newStack,
-	"trash":    newTrash,
+	"access":       newAccess,
+	"build":        func(d *command.DockerCli) *cobra.Command { return build.New(d, buildHooks(d)) },
+	"debug":        newDebug,
+	"explain":      newExplain,
+	"recreate":     newRecreate,
+	"registry":     func(d *command.DockerCli) *cobra.Command { return registry.New(d, becomeDaemon) },
+	"stack":        newStack,
+	stepshell.Word: newStepShell,
+	"trash":        newTrash,
 }
 
 // extend adds to one of Docker's commands what only Berth has.

@@ -304,9 +304,11 @@ func run(ctx context.Context, d *command.DockerCli, h Hooks, o *options) error {
 	defer r.Release()
 	t := turn{request: r, call: spec.Call, plan: o.plan}
 	if o.onError == "shell" {
-		if t.failed, err = shellIn(d, spec); err != nil {
+		sh, err := newStepShell(d, r, spec)
+		if err != nil {
 			return failure(d, err, nil)
 		}
+		t.failed = sh.open
 	}
 	show, err := openDisplay(screen(d), mode, builderName(d))
 	if err != nil {

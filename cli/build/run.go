@@ -2,9 +2,10 @@ package build
 
 import (
 	"context"
-	"errors"
 	"io"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/docker/cli/cli/command"
 	"github.com/moby/buildkit/client"
@@ -36,7 +37,10 @@ type answer struct {
 type display struct {
 	statuses chan *client.SolveStatus
 	writers  sync.WaitGroup
-	done     chan struct{}
+	failed   chan struct{} // closed when a failed step was shown
+	leave    chan struct{} // closed by whoever wants the screen
+	done     chan struct{} // closed when nothing will be drawn any more
+	once     sync.Once
 	warnings []client.VertexWarning
 	err      error
 }
@@ -46,15 +50,60 @@ func openDisplay(out io.Writer, mode progressui.DisplayMode, builder string) (*d
 	if err != nil {
 		return nil, err
 	}
-	d := &display{statuses: make(chan *client.SolveStatus), done: make(chan struct{})}
+	d := &display{
+		statuses: make(chan *client.SolveStatus), failed: make(chan struct{}),
+		leave: make(chan struct{}), done: make(chan struct{}),
+	}
+	go d.pump(ui)
+	return d, nil
+}
+
+// pump passes on what is written until all is, or somebody wants the screen; what comes later nobody sees.
+func (d *display) pump(ui progressui.Display) {
+	shown, ended := make(chan *client.SolveStatus), make(chan struct{})
 	go func() {
-		defer close(d.done)
+		defer close(ended)
 		// Not the command's context: what was said before an interrupt is to be seen.
-		d.warnings, d.err = ui.UpdateFrom(context.Background(), d.statuses)
-		for range d.statuses { // nobody may wait for a display that has failed
+		d.warnings, d.err = ui.UpdateFrom(context.Background(), shown)
+		for range shown { // nobody may wait for a display that has failed
 		}
 	}()
-	return d, nil
+	finish := func() {
+		close(shown)
+		<-ended
+		close(d.done)
+	}
+	told := false
+	for {
+		select {
+		case s, ok := <-d.statuses:
+			if !ok {
+				finish()
+				return
+			}
+			shown <- s
+			if !told && slices.ContainsFunc(s.Vertexes, func(v *client.Vertex) bool { return v.Error != "" }) {
+				told = true
+				close(d.failed)
+			}
+		case <-d.leave:
+			finish()
+			for range d.statuses {
+			}
+			return
+		}
+	}
+}
+
+// yield ends the display when a failed step has been shown, which must be soon, and gives the screen away.
+func (d *display) yield() {
+	select {
+	case <-d.failed:
+		time.Sleep(100 * time.Millisecond) // the last lines of its output may come after it
+	case <-time.After(2 * time.Second):
+	}
+	d.once.Do(func() { close(d.leave) })
+	<-d.done
 }
 
 // writer gives a channel for one build. Whoever has it closes it.
@@ -103,7 +152,7 @@ type turn struct {
 	plan    bool
 	prefix  string
 	// failed is called while a failed step still exists, with the means to look into it. It is nil when nobody wants to.
-	failed func(ctx context.Context, g gateway.Client, err error) error
+	failed func(ctx context.Context, g gateway.Client, show *display, err error) error
 }
 
 // solve runs one build.
@@ -122,7 +171,7 @@ func (c *conn) solve(ctx context.Context, t turn, show *display) (*answer, error
 	if t.call.Name == "" && t.failed == nil {
 		resp, err = c.Solve(ctx, nil, opt, status)
 	} else {
-		resp, err = c.Build(ctx, opt, product, t.viaGateway(opt, a), status)
+		resp, err = c.Build(ctx, opt, product, t.viaGateway(opt, a, show), status)
 	}
 	if err != nil {
 		return nil, err
@@ -132,7 +181,7 @@ func (c *conn) solve(ctx context.Context, t turn, show *display) (*answer, error
 }
 
 // viaGateway is a build that we steer, where a plain request would tell too little: of a question's answer, or of a failed step.
-func (t turn) viaGateway(opt client.SolveOpt, a *answer) gateway.BuildFunc {
+func (t turn) viaGateway(opt client.SolveOpt, a *answer, show *display) gateway.BuildFunc {
 	return func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
 		req := gateway.SolveRequest{Frontend: opt.Frontend, FrontendOpt: opt.FrontendAttrs, Evaluate: t.failed != nil}
 		for _, i := range opt.CacheImports {
@@ -141,7 +190,9 @@ func (t turn) viaGateway(opt client.SolveOpt, a *answer) gateway.BuildFunc {
 		res, err := g.Solve(ctx, req)
 		if err != nil {
 			if t.failed != nil && ctx.Err() == nil {
-				err = errors.Join(err, t.failed(ctx, g, err))
+				if trouble := t.failed(ctx, g, show, err); trouble != nil {
+					return nil, &shellTrouble{err, trouble}
+				}
 			}
 			return nil, err
 		}
