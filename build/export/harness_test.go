@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -24,6 +26,7 @@ import (
 	"berth/build/snapshot"
 	"berth/image"
 	"berth/image/remote"
+	"berth/kernel/tree"
 )
 
 // bench is an engine's stores with an exporter, and a client that takes what it is sent.
@@ -218,7 +221,7 @@ func (b *bench) files() map[string][]byte {
 
 // newRegistry gives the host of a registry in memory.
 func newRegistry(t testing.TB) string {
-	s := httptest.NewServer(registry.New(registry.WithBlobHandler(registry.NewInMemoryBlobHandler())))
+	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithBlobHandler(registry.NewInMemoryBlobHandler())))
 	t.Cleanup(s.Close)
 	return strings.TrimPrefix(s.URL, "http://")
 }
@@ -233,3 +236,16 @@ func decode[T any](t testing.TB, raw []byte) T {
 }
 
 func hexed(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+var later = time.Now().Add(48 * time.Hour)
+
+func nil2(*tree.Dir) error { return nil }
