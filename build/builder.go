@@ -38,6 +38,9 @@ type Config struct {
 	Entitlements []string
 	Parallel     int // exec steps at once over all builds; 0: as many as want to
 
+	// Retained is called once the cache is open and holds its layers itself, for who held them until then; nil: nobody.
+	Retained func()
+
 	Version string            // of the engine, told to clients and written into provenance
 	Labels  map[string]string // of the worker, beside the builder's own
 	Facts   probe.Features

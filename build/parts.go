@@ -67,6 +67,9 @@ func (b *Builder) openParts() (_ *parts, err error) {
 		return nil, err
 	}
 	p.closers = append(p.closers, p.cache.Close)
+	if b.cfg.Retained != nil {
+		b.cfg.Retained()
+	}
 	p.solver = solver.New(solver.Config{
 		Snapshots: p.snapshots, Content: p.content, Cache: p.cache, Sessions: b.sessions,
 		Op: p.op, Source: p.sources.source, Parallel: b.cfg.Parallel, Log: b.log,

@@ -182,6 +182,9 @@ func (e *Engine) resolvConf(s *container.Spec, n network.Sandbox) []byte {
 	return resolvFile(asked, file)
 }
 
+// ResolvConf gives /etc/resolv.conf for something else than a container that runs in a network of its own: a step of a build.
+func (e *Engine) ResolvConf(n network.Sandbox) []byte { return e.resolvConf(&container.Spec{}, n) }
+
 // resolverAddress is where Berth's resolver answers in a container's network, as Docker's does.
 const resolverAddress = "127.0.0.11"
 

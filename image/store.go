@@ -32,6 +32,9 @@ type Config struct {
 	Log       *slog.Logger         // nil: nothing is logged
 	Trash     func() time.Duration // how long what Remove and Prune delete can be restored, asked each time; nil or 0: not at all
 	Events    func(Event)          // told what happened to images, after it is durable; nil: nobody. It must not call back
+	// Retain holds layers that others than images want, before those that nobody holds are swept; nil: nobody else wants any. When it
+	// fails, nothing is swept.
+	Retain func(l *layer.Store) error
 }
 
 // Event is something that happened to an image, in the words of docker events.
@@ -164,6 +167,12 @@ func (s *Store) openRest() (err error) {
 	if aside := s.setAside(); len(aside) > 0 {
 		s.log.Warn("nothing is swept from the image store while a damaged database lies beside; berth system check tells more", "damaged", aside)
 		return nil
+	}
+	if s.cfg.Retain != nil {
+		if err := s.cfg.Retain(s.layers); err != nil {
+			s.log.Warn("nothing is swept from the image store: what else wants layers is not known", "error", err)
+			return nil
+		}
 	}
 	s.blobs.Sweep()
 	if freed := s.layers.Sweep(); freed > 0 {

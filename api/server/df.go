@@ -4,29 +4,12 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/moby/moby/api/types/build"
-
 	"berth/api/server/wire"
 	"berth/base/fault"
+	"berth/build/cache"
 	"berth/engine"
 	"berth/engine/container"
 )
-
-// buildPrune empties the build cache. There is none yet, and `docker system prune` must not stumble over that.
-func buildPrune(s *Server, c *call) error {
-	if _, err := c.filters("until", "id", "parent", "type", "description", "inuse", "shared", "private", "label"); err != nil {
-		return fault.In(err, "failed to prune build cache")
-	}
-	for _, size := range []string{"keep-storage", "reserved-space", "max-used-space", "min-free-space"} {
-		if text := c.text(size); text != "" {
-			if _, err := strconv.ParseInt(text, 10, 64); err != nil {
-				return fault.Wrap(fault.Invalid, err, "%s is in bytes and expects an integer", size)
-			}
-		}
-	}
-	s.publish("builder", "prune", map[string]string{"reclaimed": "0"})
-	return c.json(http.StatusOK, build.CachePruneReport{})
-}
 
 // diskUsage tells what takes room. From 1.42 on a client may ask for single kinds of things.
 func diskUsage(s *Server, c *call) error {
@@ -50,7 +33,7 @@ func diskUsage(s *Server, c *call) error {
 			return fault.New(fault.Invalid, "invalid value for verbose: %s", c.text("verbose"))
 		}
 	}
-	u := wire.Usage{BuildCache: want["build-cache"]}
+	u := wire.Usage{}
 	if want["volume"] {
 		var err error
 		if u.Volumes, err = s.volumeUses(c.ctx()); err != nil {
@@ -68,6 +51,16 @@ func diskUsage(s *Server, c *call) error {
 		var err error
 		if u.Images, err = s.cfg.Images.DiskUsage(c.ctx()); err != nil {
 			return err
+		}
+	}
+	if want["build-cache"] {
+		u.BuildCache = []cache.Usage{}
+		if s.cfg.Builds != nil {
+			found, err := s.cfg.Builds.DiskUsage(c.ctx(), nil)
+			if err != nil {
+				return err
+			}
+			u.BuildCache = append(u.BuildCache, found...)
 		}
 	}
 	return c.json(http.StatusOK, u.DiskUsage(c.v, asked, verbose, s.now()))

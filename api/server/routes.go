@@ -8,7 +8,6 @@ func routes() []route {
 	const (
 		get, head, post, put, del = "GET", "HEAD", "POST", "PUT", "DELETE"
 
-		noBuild = "building images is"
 		noSwarm = "cluster mode is"
 		// As Docker says it of itself, and its clients know it.
 		noManager = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."
@@ -71,12 +70,12 @@ func routes() []route {
 		{method: get, path: "/events", handle: events, stream: true},
 		{method: get, path: "/system/df", handle: diskUsage},
 		{method: post, path: "/auth", handle: needRegistries(login)},
-		{method: post, path: "/session", since: 31, lacks: noBuild},
-		{method: post, path: "/grpc", since: 39, lacks: noBuild},
+		{method: post, path: "/session", since: 31, handle: needBuilds(buildSession), stream: true},
+		{method: post, path: "/grpc", since: 39, handle: needBuilds(buildGRPC), stream: true},
 
-		{method: post, path: "/build", lacks: noBuild},
+		{method: post, path: "/build", handle: needBuilds(imageBuild), note: "steps are told in the order of the Dockerfile, though they run at the same time; what stands behind `--->` is a step, no image; `networkmode` default, host or none; no `upload-request`"},
 		{method: post, path: "/build/prune", since: 31, handle: buildPrune, note: "there is no build cache yet: nothing is removed"},
-		{method: post, path: "/build/cancel", since: 39, lacks: noBuild},
+		{method: post, path: "/build/cancel", since: 39, handle: needBuilds(buildCancel)},
 		{method: get, path: "/distribution/{name}/json", since: 30, handle: needRegistries(distributionInspect)},
 
 		{method: get, path: "/volumes", handle: needVolumes(volumeList)},

@@ -29,6 +29,8 @@ type Config struct {
 	Networks   Networks
 	Volumes    Volumes
 	Plugins    Plugins
+	Builds     Builds    // of images
+	BuildWire  BuildWire // BuildKit's protocol; nil, like Builds: images are not built
 	Events     Events
 	System     System
 	Access     Accesses

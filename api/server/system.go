@@ -51,6 +51,9 @@ func ping(s *Server, c *call) error {
 	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
 	h.Set("Pragma", "no-cache")
 	h.Set("Berth-Version", s.about().Version)
+	if s.cfg.Builds != nil {
+		h.Set("Builder-Version", "2") // BuildKit's, as on Linux: clients take their plugin where they have one
+	}
 	h.Set("Swarm", "inactive")
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	if c.r.Method == http.MethodHead {

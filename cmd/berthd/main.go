@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"berth/api/buildkit"
 	"berth/api/server"
 	"berth/api/server/wire"
 	"berth/base/event"
@@ -29,6 +30,7 @@ import (
 	"berth/base/fault"
 	pluginclient "berth/base/plugin"
 	"berth/base/wait"
+	"berth/build"
 	"berth/engine"
 	"berth/engine/container"
 	"berth/engine/plugin"
@@ -143,7 +145,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	shutdown := make(chan struct{}, 1)
 	again := &reloader{rooms: rooms, log: log, level: level, cfg: cfg, read: func() (config, error) { return parseFlags(os.Args[1:]) }}
 	s := server.New(server.Config{
-		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins,
+		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins, Builds: rooms.builder, BuildWire: rooms.buildWire,
 		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, Trash: rooms.trash, TrashWindow: rooms.trashWindow, Collector: rooms.gc, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
 		Checks: []server.Checker{rooms.engine, rooms.volumes, rooms.networks, rooms.plugins, rooms.events}, Waits: rooms.waits,
 		Access: access, Audit: server.Audit{Write: access.log.Write, All: cfg.Access.Audit},
@@ -215,6 +217,9 @@ type rooms struct {
 	networks   *network.Networks
 	volumes    *volume.Volumes
 	engine     *engine.Engine
+	builder    *build.Builder
+	buildWire  *buildkit.Server
+	unretain   func() // gives back the layers that were held for the cache of builds
 	waits      *wait.Registry
 	runtimes   *runtimes.Set
 	trash      *trash.Trash
@@ -259,7 +264,7 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
-	ic := image.Config{Root: filepath.Join(cfg.DataRoot, "image"), UserXattr: cfg.Rootless, KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Trash: r.trashWindow, Events: r.imageEvent}
+	ic := image.Config{Root: filepath.Join(cfg.DataRoot, "image"), UserXattr: cfg.Rootless, KeepBlobs: cfg.Image.KeepBlobs, Facts: probe.Host(), Log: log, Trash: r.trashWindow, Events: r.imageEvent, Retain: r.retainBuilds(cfg)}
 	if r.images, err = openImages(ctx, cfg, ic, log); err != nil {
 		return nil, err
 	}
@@ -292,6 +297,9 @@ func openRooms(cfg config, log *slog.Logger) (_ *rooms, err error) {
 		return nil, err
 	}
 	r.images.UsedBy(r.engine.ImageUses)
+	if err := r.openBuild(cfg, ec); err != nil {
+		return nil, err
+	}
 	r.openRemoval(cfg)
 	r.plugins.Attach(ctx, r.engine)
 	r.keeper.OnNew(r.repark)
@@ -337,6 +345,12 @@ func (r *rooms) close() {
 	}
 	r.closeRemoval()
 	var errs []error
+	if r.buildWire != nil {
+		errs = append(errs, r.buildWire.Close())
+	}
+	if r.builder != nil { // before what its steps work with
+		errs = append(errs, r.builder.Close())
+	}
 	if r.engine != nil {
 		errs = append(errs, r.engine.Close())
 	}
@@ -364,6 +378,7 @@ func (r *rooms) close() {
 	if r.images != nil {
 		errs = append(errs, r.images.Close())
 	}
+	r.builder, r.buildWire = nil, nil
 	r.pidfile, r.engine, r.networks, r.volumes, r.lazy, r.keeper, r.images = "", nil, nil, nil, nil, nil, nil // closing again does nothing
 	if err := errors.Join(errs...); err != nil {
 		r.log.Error("closing", "error", err)

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/build"
@@ -9,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	volumetypes "github.com/moby/moby/api/types/volume"
 
+	"berth/build/cache"
 	"berth/engine/container"
 	"berth/image"
 )
@@ -18,7 +20,7 @@ type Usage struct {
 	Containers []container.Info // with their sizes
 	Images     *image.DiskUsage
 	Volumes    []VolumeUse
-	BuildCache bool // asked for; there is none
+	BuildCache []cache.Usage
 }
 
 // DiskUsage is the answer to GET /system/df at API version v. asked says that the client asked for sums without lists, or with them
@@ -67,10 +69,14 @@ func (u *Usage) DiskUsage(v Version, asked, verbose bool, now time.Time) any {
 			d.Items = nil
 		}
 	}
-	if u.BuildCache {
-		r.BuildCacheUsage = &build.DiskUsage{}
+	if u.BuildCache != nil {
+		d, rows := cacheUsage(u.BuildCache, v)
+		r.BuildCacheUsage = d
 		if old {
-			r.BuildCache = &[]any{}
+			r.BuildCache = &rows
+		}
+		if old || !verbose {
+			d.Items = nil
 		}
 	}
 	if v < 52 {
@@ -102,6 +108,41 @@ func containerUsage(all []container.Info, v Version, now time.Time) (*containert
 		rows = append(rows, row)
 	}
 	return d, rows
+}
+
+// cacheUsage adds up what builds keep. What images use too is not the cache's: it has a size in its row, and none in the sums.
+func cacheUsage(all []cache.Usage, v Version) (*build.DiskUsage, []any) {
+	d, rows := &build.DiskUsage{TotalCount: int64(len(all))}, []any{}
+	for i := range all {
+		u := &all[i]
+		row := build.CacheRecord{ID: u.ID, Type: u.Type, Description: u.Description, InUse: u.InUse, Shared: u.Shared, Size: u.Size, CreatedAt: u.Created, UsageCount: u.Uses}
+		if !u.LastUsed.IsZero() {
+			row.LastUsedAt = &u.LastUsed
+		}
+		switch {
+		case u.InUse:
+			d.ActiveCount++
+		case !u.Shared:
+			d.Reclaimable += u.Size
+		}
+		if !u.Shared {
+			d.TotalSize += u.Size
+		}
+		if v >= 42 {
+			row.Parents = u.Parents
+			rows = append(rows, row)
+		} else {
+			rows = append(rows, &legacyCacheRecord{row, strings.Join(u.Parents, " ")})
+		}
+		d.Items = append(d.Items, row)
+	}
+	return d, rows
+}
+
+// legacyCacheRecord is a row of before 1.42, with one parent.
+type legacyCacheRecord struct {
+	build.CacheRecord
+	Parent string
 }
 
 // imageUsage adds up what images take: layers, documents, and compressed layers that are kept. Images that exist only as parents of

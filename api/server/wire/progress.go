@@ -55,6 +55,22 @@ func ErrorLine(err error) []byte {
 	return b
 }
 
+// AuxLine is a line for programs: what happened in a build, or what came of it. id says what the value is; "" in lines of old.
+func AuxLine(id string, value any) []byte {
+	b, err := json.Marshal(value)
+	if err != nil {
+		return nil
+	}
+	line, _ := json.Marshal(progressMessage{ID: id, Aux: b})
+	return line
+}
+
+// ExitLine is an ErrorLine about a command of a build that ended with a code.
+func ExitLine(text string, code int) []byte {
+	b, _ := json.Marshal(progressMessage{Error: &jsonstream.Error{Code: code, Message: text}, Text: text})
+	return b
+}
+
 type progressMessage struct {
 	Status string               `json:"status,omitempty"`
 	Detail *jsonstream.Progress `json:"progressDetail,omitempty"`

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"berth/api/buildkit"
+	"berth/base/fault"
+	"berth/base/id"
+	"berth/build"
+	"berth/build/cache"
+	"berth/build/exec"
+	"berth/engine"
+	"berth/engine/cdi"
+	"berth/engine/container"
+	"berth/image/layer"
+	"berth/kernel/probe"
+	"berth/network"
+)
+
+// retainBuilds holds the layers of the cache of builds while the image store opens: the builder itself opens with the first build.
+func (r *rooms) retainBuilds(cfg config) func(*layer.Store) error {
+	r.unretain = func() {}
+	return func(l *layer.Store) (err error) {
+		r.unretain, err = cache.Retain(filepath.Join(cfg.DataRoot, "build"), l)
+		return err
+	}
+}
+
+// openBuild opens the builder, which opens its own parts with the first build.
+func (r *rooms) openBuild(cfg config, ec engine.Config) (err error) {
+	r.builder, err = build.Open(build.Config{
+		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupParent: ec.CgroupParent,
+		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)}, SeccompProfile: ec.SeccompProfile,
+		Remote: r.remote, InUserNS: cfg.Rootless, Retained: func() { r.unretain() },
+		Version: version, Facts: probe.Host(), Log: r.log,
+	})
+	if err != nil {
+		return err
+	}
+	r.buildWire = buildkit.New(buildkit.Config{Builder: r.builder, Log: r.log})
+	return nil
+}
+
+// stepNetworks joins the steps of builds to the engine's networks.
+type stepNetworks struct {
+	networks *network.Networks
+	engine   *engine.Engine
+}
+
+// Join gives a step a place on the default network, where it does not want the engine's network or none.
+func (n stepNetworks) Join(ctx context.Context, step string, mode exec.Mode) (exec.Attached, error) {
+	if mode != exec.Bridge {
+		return exec.Attached{Leave: func() {}}, nil
+	}
+	const bridge = "bridge"
+	cid := id.New() // what the room takes for a container: its next engine takes away what this one left
+	s, err := n.networks.Join(ctx, network.Want{ContainerID: cid, Name: "build-" + step, Hostname: "buildkitsandbox", Mode: bridge, Endpoints: []network.EndpointSpec{{Network: bridge}}})
+	if err != nil {
+		return exec.Attached{}, fault.In(err, "giving a step a network")
+	}
+	return exec.Attached{NetNS: s.Key, Resolv: n.engine.ResolvConf(s), Leave: func() {
+		// The step is over: what a client waits for no longer must not keep its address.
+		_ = n.networks.Leave(context.WithoutCancel(ctx), cid)
+	}}, nil
+}
+
+// stepDevices gives steps the devices that containers can have.
+type stepDevices struct{ *cdi.Devices }
+
+// Inject edits a step's specification for devices by their names.
+func (d stepDevices) Inject(s *specs.Spec, names []string) error {
+	return d.Devices.Inject(s, []container.DeviceRequest{{Driver: "cdi", DeviceIDs: names}})
+}
