@@ -51,9 +51,10 @@ type Store struct {
 // record is one tree.
 type record struct {
 	ID   string `json:"-"`
-	Key  string `json:"key"`   // of the request that it holds the files of
-	Kin  string `json:"group"` // of the trees that may have the same files
-	Name string `json:"name"`  // for people
+	Key  string `json:"key"`            // of the request that it holds the files of
+	Kin  string `json:"group"`          // of the trees that may have the same files
+	Name string `json:"name"`           // for people
+	Once bool   `json:"once,omitempty"` // goes with its last reader
 
 	Created time.Time `json:"created"`
 
@@ -152,6 +153,9 @@ func (s *Store) read(name string) (*record, error) {
 		return nil, err
 	}
 	r := f.record
+	if r.Once {
+		return nil, fault.New(fault.Gone, "it was for one build")
+	}
 	r.ID, r.size, r.dirty = name, -1, boot == s.boot
 	_, err = os.Lstat(s.path(name, fileDurable))
 	r.durable = err == nil
@@ -176,7 +180,7 @@ func (s *Store) Close() error {
 	s.closed = true
 	var list []*record
 	for _, r := range s.trees {
-		if !r.busy && !r.durable {
+		if !r.busy && !r.durable && !r.Once {
 			list = append(list, r)
 		}
 	}
@@ -240,7 +244,7 @@ func (s *Store) Sync(ctx context.Context, sessionID string, c session.Caller, re
 
 // sync does it for one.
 func (s *Store) sync(ctx context.Context, c session.Caller, req Request, key, kin string, told func(int64, bool)) (*Tree, error) {
-	r, old, err := s.take(key, kin, req.Name)
+	r, old, err := s.take(key, kin, req.Name, strings.HasPrefix(c.SharedKey(), session.Once))
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +280,7 @@ func (s *Store) sync(ctx context.Context, c session.Caller, req Request, key, ki
 }
 
 // take finds the tree of a request that nobody uses, or makes one, and locks it.
-func (s *Store) take(key, kin, name string) (*record, *index, error) {
+func (s *Store) take(key, kin, name string, once bool) (*record, *index, error) {
 	s.mu.Lock()
 	var r *record
 	for _, t := range s.trees {
@@ -296,7 +300,7 @@ func (s *Store) take(key, kin, name string) (*record, *index, error) {
 		s.log.Warn("the list of a build context's files cannot be read: it is fetched anew", "tree", r.ID, "err", err)
 		s.drop(r)
 	}
-	r = &record{ID: id.New()[:20], Key: key, Kin: kin, Name: name, Created: time.Now().UTC(), busy: true}
+	r = &record{ID: id.New()[:20], Key: key, Kin: kin, Name: name, Once: once, Created: time.Now().UTC(), busy: true}
 	raw, err := json.Marshal(struct {
 		Version int `json:"version"`
 		*record
@@ -375,9 +379,7 @@ func (s *Store) donors(r *record) []*donor {
 func (s *Store) release(donors []*donor) {
 	for _, d := range donors {
 		d.close()
-		s.mu.Lock()
-		d.r.users--
-		s.mu.Unlock()
+		s.leave(d.r)
 	}
 }
 
@@ -423,6 +425,18 @@ func (s *Store) thin(kin string) {
 	s.mu.Unlock()
 	for _, t := range list {
 		s.drop(t)
+	}
+}
+
+// leave takes a reader away, and a tree that was for one build with the last.
+func (s *Store) leave(r *record) {
+	s.mu.Lock()
+	r.users--
+	over := r.Once && r.users == 0 && !r.busy
+	r.busy = r.busy || over
+	s.mu.Unlock()
+	if over {
+		s.drop(r)
 	}
 }
 

@@ -16,6 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/buildkit/session/filesync"
+	"github.com/tonistiigi/fsutil"
+
+	"berth/build/session"
 	"berth/build/snapshot"
 )
 
@@ -354,4 +358,44 @@ func TestCancelled(t *testing.T) {
 	tr := c.sync(s, Request{})
 	defer tr.Close()
 	mustEqual(t, tr, c.dir)
+}
+
+// TestOnce: what a door serves for one request is for nobody else, and goes with it.
+func TestOnce(t *testing.T) {
+	s, m := newStore(t)
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"a": "1"})
+	offer := func(key string) (string, session.Caller, func()) {
+		fs, err := fsutil.NewFS(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, end, err := m.Local(t.Context(), key, filesync.NewFSSyncProvider(filesync.StaticDirSource{"context": fs}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := m.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id, c, end
+	}
+	id, c, end := offer(session.Once + "x")
+	tr, err := s.Sync(t.Context(), id, c, Request{Name: "context"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, tr, dir)
+	place := tr.Dir()
+	tr.Close()
+	end()
+	if _, err := os.Stat(place); !os.IsNotExist(err) {
+		t.Errorf("the tree of one build is still there: %v", err)
+	}
+	if _, err := s.Sync(t.Context(), id, c, Request{Name: "context"}, nil); err == nil {
+		t.Error("a session that has ended was used")
+	}
+	if len(m.Sessions()) != 0 {
+		t.Errorf("sessions left: %v", m.Sessions())
+	}
 }

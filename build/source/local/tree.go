@@ -35,14 +35,8 @@ func (t *Tree) ID() digest.Digest { return t.x.ID() }
 // Close gives it up. A second call does nothing.
 func (t *Tree) Close() {
 	t.once.Do(func() {
-		t.s.mu.Lock()
-		defer t.s.mu.Unlock()
-		t.r.users--
-		if f := t.f; f != nil {
-			if f.readers--; f.readers == 0 && t.s.flights[f.key] == f {
-				delete(t.s.flights, f.key)
-			}
-		}
+		t.s.forget(t.f)
+		t.s.leave(t.r)
 	})
 }
 
@@ -55,6 +49,18 @@ type flight struct {
 	tree    *Tree // nil after a failure
 	err     error
 	readers int // open trees of it; guarded by Store.mu
+}
+
+// forget takes one open tree off a flight; with the last one the flight is over.
+func (s *Store) forget(f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f == nil {
+		return
+	}
+	if f.readers--; f.readers == 0 && s.flights[f.key] == f {
+		delete(s.flights, f.key)
+	}
 }
 
 // join gives the flight, and tells whether the caller has to do it.
