@@ -52,6 +52,11 @@ func (b *box) start(cmd command, first bool, pid int) (*child, error) {
 			return nil, err
 		}
 	}
+	return b.startSettled(cmd, first, pid)
+}
+
+// startSettled is start once the box is all decided.
+func (b *box) startSettled(cmd command, first bool, pid int) (*child, error) {
 	p, err := b.process(cmd)
 	if err != nil {
 		return nil, err
