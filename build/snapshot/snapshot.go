@@ -34,6 +34,7 @@ type core struct {
 	stack    *layer.Stack
 	solid    *Snapshot // the same as a chain
 	identity digest.Digest
+	memo     map[string]digest.Digest // see Remember
 }
 
 // Chain is the tree's diff ids, the lowest first: empty for scratch and for a local tree. It is not to be changed.
@@ -244,4 +245,26 @@ func (s *Snapshot) TopSize(ctx context.Context) (int64, error) {
 		return 0, nil
 	}
 	return info.Size, err
+}
+
+// Remember gives what was computed for key on this tree before, or computes it: for what is expensive to know of a local tree.
+func (s *Snapshot) Remember(key string, compute func() (digest.Digest, error)) (digest.Digest, error) {
+	c := s.c
+	c.mu.Lock()
+	d, ok := c.memo[key]
+	c.mu.Unlock()
+	if ok {
+		return d, nil
+	}
+	d, err := compute()
+	if err != nil {
+		return "", err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.memo == nil {
+		c.memo = map[string]digest.Digest{}
+	}
+	c.memo[key] = d
+	return d, nil
 }
