@@ -404,7 +404,6 @@ func (s *Store) give(r *record, x *index) *Tree {
 	r.busy, r.used, r.size = false, now, -1
 	r.users++
 	s.mu.Unlock()
-	s.thin(r.Kin)
 	return &Tree{s: s, r: r, x: x, dir: s.path(r.ID, dirFS)}
 }
 
@@ -438,6 +437,7 @@ func (s *Store) leave(r *record) {
 	if over {
 		s.drop(r)
 	}
+	s.thin(r.Kin)
 }
 
 // drop deletes a tree that the caller has locked.
