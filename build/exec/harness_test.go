@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"berth/build/cache"
 	"berth/build/graph"
 	"berth/build/snapshot"
 	"berth/build/solver"
@@ -214,3 +215,5 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+type usage = cache.Usage

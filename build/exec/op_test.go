@@ -191,4 +191,3 @@ func BenchmarkTrue(b *testing.B) {
 		o.outputs[0] = nil
 	}
 }
-

@@ -124,13 +124,35 @@ func (b *box) bindPlace(ctx context.Context, p *place) error {
 		}
 		return b.selectPart(p, p.m.Selector)
 	}
-	dir, err := p.in.Open(ctx)
+	if err := b.showInput(ctx, p); err != nil {
+		return err
+	}
+	return b.selectPart(p, p.m.Selector)
+}
+
+// showInput opens what an input that nobody writes to looks like. A single layer is shown as it is.
+func (b *box) showInput(ctx context.Context, p *place) error {
+	lower, err := p.in.Lowers(ctx)
+	if err != nil {
+		return err
+	}
+	if len(lower) > 1 {
+		s := overlay.Stack{Lower: lower, UserXattr: b.r.cfg.InUserNS}
+		scratch, done, err := b.r.scratch()
+		if err != nil {
+			return err
+		}
+		defer done()
+		p.fd, err = s.Mount(b.r.facts, scratch)
+		return err
+	}
+	dir, err := tree.OpenDir(lower[0])
 	if err != nil {
 		return err
 	}
 	p.undo = append(p.undo, func() { dir.Close() })
 	p.fd, p.borrows = dir.FD(), true
-	return b.selectPart(p, p.m.Selector)
+	return nil
 }
 
 // mountDraft mounts a draft with the points that are to be there for others to be mounted on.

@@ -32,11 +32,12 @@ func (b *box) secretPlace(ctx context.Context, p *place) error {
 	if o.Mode&0o111 == 0 {
 		options = append(options, "noexec")
 	}
-	dir, drop, err := b.r.memory(options)
+	fd, dir, err := b.r.memory(options)
 	if err != nil {
 		return err
 	}
-	p.undo = append(p.undo, drop)
+	p.fd = fd
+	defer dir.Close()
 	const name = "secret"
 	f, err := dir.Create(name, 0o600)
 	if err != nil {
@@ -52,26 +53,24 @@ func (b *box) secretPlace(ctx context.Context, p *place) error {
 	if err := f.Chmod(o.Mode & 0o777); err != nil {
 		return err
 	}
-	p.fd, p.borrows = dir.FD(), true
 	p.options = append([]string{"ro"}, options...)
 	return b.selectPart(p, name)
 }
 
 // memory makes a tmpfs that is attached nowhere. Its pages are not swapped out where the kernel can promise that (Linux 6.4).
-func (r *Runner) memory(options []string) (dir *tree.Dir, drop func(), err error) {
+func (r *Runner) memory(options []string) (fd int, dir *tree.Dir, err error) {
 	m := mount.Mount{Type: "tmpfs", Source: "tmpfs", Options: append([]string{"mode=700", "size=1m", "noswap"}, options...)}
-	fd, err := mount.Make(m)
-	if err != nil {
+	if fd, err = mount.Make(m); err != nil {
 		m.Options = append([]string{"mode=700", "size=1m"}, options...)
 		if fd, err = mount.Make(m); err != nil {
-			return nil, nil, fault.In(err, "make a tmpfs for a secret")
+			return -1, nil, fault.In(err, "make a tmpfs for a secret")
 		}
 	}
 	if dir, err = tree.OpenFD(fd); err != nil {
 		mount.Drop(fd)
-		return nil, nil, err
+		return -1, nil, err
 	}
-	return dir, func() { dir.Close(); mount.Drop(fd) }, nil
+	return fd, dir, nil
 }
 
 // secret asks the clients for a secret; found is false where an optional one is missing.
