@@ -103,6 +103,9 @@ func (d *Draft) Seal(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.DiffID == layer.EmptyDiff {
+		d.s.keepEmpty()
+	}
 	if err := d.s.layers.Retain(base.Chain()...); err != nil {
 		d.s.layers.Release(info.DiffID)
 		return nil, err

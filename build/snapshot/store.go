@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 
@@ -24,6 +25,9 @@ type Store struct {
 	layers *layer.Store
 	void   string // an empty directory: overlayfs wants a lower one
 	log    *slog.Logger
+
+	mu    sync.Mutex
+	empty bool // the empty layer is held: it is made once, however many steps change nothing
 }
 
 // Open opens the store.
@@ -46,7 +50,24 @@ func Open(cfg Config) (*Store, error) {
 }
 
 // Close gives the root up. Snapshots are to be released before.
-func (s *Store) Close() error { return nil }
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.empty {
+		s.layers.Release(layer.EmptyDiff)
+		s.empty = false
+	}
+	return nil
+}
+
+// keepEmpty holds the empty layer from now on, which somebody else holds at the moment.
+func (s *Store) keepEmpty() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.empty {
+		s.empty = s.layers.Retain(layer.EmptyDiff) == nil
+	}
+}
 
 // Layers is the layer store below.
 func (s *Store) Layers() *layer.Store { return s.layers }

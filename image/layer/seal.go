@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -43,6 +42,14 @@ func (s *Store) seal(ctx context.Context, d *Draft, below *tree.Dir) (Info, erro
 	if d.dir == "" {
 		return Info{}, fault.New(fault.Internal, "the draft has ended")
 	}
+	untouched, err := d.untouched()
+	if err != nil {
+		return Info{}, err
+	}
+	if untouched && s.Retain(EmptyDiff) == nil {
+		d.Drop()
+		return s.Stat(EmptyDiff)
+	}
 	// Whatever overlayfs left there goes first: it may have other names of the upper directory's whiteouts.
 	for _, name := range []string{d.Work(), d.Stubs()} {
 		if err := s.removeDraftDir(name); err != nil {
@@ -52,10 +59,6 @@ func (s *Store) seal(ctx context.Context, d *Draft, below *tree.Dir) (Info, erro
 	info, err := s.record(ctx, d, below)
 	if err != nil {
 		return Info{}, err
-	}
-	if info.DiffID == EmptyDiff {
-		d.Drop()
-		return s.empty(ctx)
 	}
 	if err := writeJSON(filepath.Join(d.dir, "pending.json"), &info); err != nil {
 		return Info{}, err
@@ -144,12 +147,19 @@ func (s *Store) admitSealed(d *Draft, info Info) error {
 	return nil
 }
 
-// empty gives the empty diff with a hold.
-func (s *Store) empty(ctx context.Context) (Info, error) {
-	if s.Retain(EmptyDiff) == nil {
-		return s.Stat(EmptyDiff)
+// untouched reports whether nothing was written to a draft, so that there is nothing to record.
+func (d *Draft) untouched() (bool, error) {
+	upper, err := tree.OpenDir(d.Upper())
+	if err != nil {
+		return false, err
 	}
-	return s.Add(ctx, bytes.NewReader(make([]byte, 1024)), EmptyDiff)
+	defer upper.Close()
+	names, err := upper.Names()
+	if err != nil || len(names) > 0 {
+		return false, err
+	}
+	st, err := upper.Stat("")
+	return err == nil && Attributes{Mode: st.Mode & tree.PermMask, UID: st.UID, GID: st.GID} == d.root, err
 }
 
 // Durable waits until the diffs, which the caller holds, would survive a power cut. Diffs that are not here are no concern of it.

@@ -394,3 +394,19 @@ func BenchmarkSeal(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+func BenchmarkSealNothing(b *testing.B) {
+	needRoot(b)
+	s := openStore(b, layer.Config{Root: b.TempDir()})
+	defer s.Close()
+	step(b, s, nil, "true")
+	for b.Loop() {
+		d, err := s.Draft(layer.Attributes{Mode: 0o755})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Seal(context.Background(), d, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
