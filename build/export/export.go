@@ -61,7 +61,8 @@ type Request struct {
 	ID    int               // by which the client knows the place among several
 }
 
-// Ref is a tree that a build gives, evaluated when it is asked for. *solver.Ref is one.
+// Ref is a tree that a build gives, evaluated when it is asked for. *solver.Ref is one, and one that can walk its steps as that does
+// tells when the layers were made.
 type Ref interface {
 	// Result gives the snapshot, which stays the build's.
 	Result(ctx context.Context) (*snapshot.Snapshot, error)
@@ -80,8 +81,6 @@ type Run struct {
 	Status  func(progress.Status) // events of the export's vertex, which the callee fills in; nil: nobody listens
 	// InlineCache gives the cache records that go into a platform's configuration, whose layers' blobs are told lowest first; nil: none.
 	InlineCache func(ctx context.Context, platform string, ref Ref, chain []digest.Digest, blobs []ocispec.Descriptor) ([]byte, error)
-	// Made tells which step made the last layer of a chain and when; nil, or zero values: nobody knows.
-	Made func(chain []digest.Digest) (created time.Time, by string)
 }
 
 // Done is what an export made.

@@ -18,6 +18,7 @@ import (
 	"berth/base/fault"
 	"berth/base/ref"
 	"berth/build/snapshot"
+	"berth/build/solver"
 	"berth/image"
 )
 
@@ -39,9 +40,10 @@ type part struct {
 	meta     map[string][]byte // the result's
 	ref      Ref
 	snap     *snapshot.Snapshot // solid, and ours; nil: the empty tree
-	chain    []digest.Digest
-	layers   []blob // of the chain, when blobs are wanted
-	squashed bool   // into one layer above the base's
+	built    []digest.Digest    // the chain as the build gave it
+	chain    []digest.Digest    // as the image has it
+	layers   []blob             // of the chain, when blobs are wanted
+	squashed bool               // into one layer above the base's
 	epoch    *time.Time
 	attested []Attestation
 
@@ -165,7 +167,8 @@ func (e *Exporter) evaluate(ctx context.Context, m *made, p *part) error {
 	if p.snap, err = snap.Solid(ctx); err != nil {
 		return err
 	}
-	p.chain = p.snap.Chain()
+	p.built = p.snap.Chain()
+	p.chain = p.built
 	if m.o.squash {
 		if err := e.squash(ctx, m, p); err != nil {
 			return err
@@ -200,7 +203,7 @@ func (e *Exporter) configure(ctx context.Context, m *made) error {
 		in := configInput{
 			config: exptypes.ParseKey(p.meta, exptypes.ExporterImageConfigKey, &p.platform),
 			base:   exptypes.ParseKey(p.meta, exptypes.ExporterImageBaseConfigKey, &p.platform),
-			chain:  p.chain, made: e.madeLayers(m, p), epoch: p.epoch, squashed: p.squashed,
+			chain:  p.chain, made: e.madeLayers(p), epoch: p.epoch, squashed: p.squashed,
 		}
 		if m.run.InlineCache != nil {
 			var err error
@@ -217,11 +220,12 @@ func (e *Exporter) configure(ctx context.Context, m *made) error {
 }
 
 // madeLayers finds out when and by what a platform's layers were made.
-func (e *Exporter) madeLayers(m *made, p *part) []madeLayer {
+func (e *Exporter) madeLayers(p *part) []madeLayer {
 	list := make([]madeLayer, len(p.chain))
+	steps := p.steps()
 	for i, d := range p.chain {
-		if m.run.Made != nil {
-			list[i].created, list[i].by = m.run.Made(p.chain[:i+1])
+		if !p.squashed && i < len(p.built) { // times rewritten or not, the step is the same
+			list[i] = steps[chainKey(p.built[:i+1])]
 		}
 		if list[i].created.IsZero() {
 			list[i].created = e.memory.first(d)
@@ -232,6 +236,34 @@ func (e *Exporter) madeLayers(m *made, p *part) []madeLayer {
 		}
 	}
 	return list
+}
+
+// steps are the steps that made a platform's layers, by the chains that they gave.
+func (p *part) steps() map[string]madeLayer {
+	w, ok := p.ref.(interface {
+		Walk(f func(solver.Outcome) error) error
+	})
+	out := map[string]madeLayer{}
+	if !ok {
+		return out
+	}
+	_ = w.Walk(func(o solver.Outcome) error {
+		for _, chain := range o.Chains {
+			if o.Source == nil && len(chain) > 0 {
+				out[chainKey(chain)] = madeLayer{created: o.Created, by: o.Vertex.Name}
+			}
+		}
+		return nil
+	})
+	return out
+}
+
+func chainKey(chain []digest.Digest) string {
+	var b strings.Builder
+	for _, d := range chain {
+		b.WriteString(string(d))
+	}
+	return b.String()
 }
 
 // documented reports whether the image needs a manifest now: because there is more to say than an image in the store can.

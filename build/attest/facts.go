@@ -1,0 +1,71 @@
+package attest
+
+import (
+	"net/url"
+	"strings"
+
+	types "github.com/moby/buildkit/solver/llbsolver/provenance/types"
+	"github.com/moby/buildkit/solver/pb"
+
+	"berth/build/solver"
+)
+
+// Add adds what a result's steps tell: sources with their digests, names of secrets, and whether a step could reach a network.
+func (f *Facts) Add(p solver.Provenance) {
+	for _, m := range p.Materials {
+		f.addMaterial(m)
+	}
+	for _, s := range p.Steps {
+		if s.Vertex == nil || s.Vertex.Op == nil {
+			continue
+		}
+		if e := s.Vertex.Op.GetExec(); e != nil {
+			f.addExec(e)
+		}
+		if s.Vertex.Op.GetBuild() != nil {
+			f.Incomplete = true
+		}
+	}
+}
+
+func (f *Facts) addMaterial(m solver.Material) {
+	switch kind := strings.TrimSuffix(m.Kind, "s"); kind {
+	case "docker-image", "oci-layout":
+		f.Sources.Images = append(f.Sources.Images, types.ImageSource{Ref: strings.TrimPrefix(m.URI, kind+"://"), Platform: m.Platform, Digest: m.Digest, Local: kind == "oci-layout"})
+	case "git":
+		_, commit, found := strings.Cut(string(m.Digest), ":")
+		if !found {
+			commit = string(m.Digest)
+		}
+		f.Sources.Git = append(f.Sources.Git, types.GitSource{URL: withoutUser(m.URI), Commit: commit})
+	case "http":
+		f.Sources.HTTP = append(f.Sources.HTTP, types.HTTPSource{URL: withoutUser(m.URI), Digest: m.Digest})
+	case "local":
+		f.Sources.Local = append(f.Sources.Local, types.LocalSource{Name: strings.TrimPrefix(m.URI, "local://")})
+	default:
+		f.Incomplete = true
+	}
+}
+
+// withoutUser takes credentials out of a URL. What is compared with what the client sent keeps its form.
+func withoutUser(s string) string {
+	if u, err := url.Parse(s); err == nil && u.User != nil {
+		return Redact(s)
+	}
+	return s
+}
+
+func (f *Facts) addExec(e *pb.ExecOp) {
+	for _, m := range e.Mounts {
+		switch m.MountType {
+		case pb.MountType_SECRET:
+			f.Secrets = append(f.Secrets, types.Secret{ID: m.SecretOpt.GetID(), Optional: m.SecretOpt.GetOptional()})
+		case pb.MountType_SSH:
+			f.SSH = append(f.SSH, types.SSH{ID: m.SSHOpt.GetID(), Optional: m.SSHOpt.GetOptional()})
+		}
+	}
+	for _, s := range e.Secretenv {
+		f.Secrets = append(f.Secrets, types.Secret{ID: s.GetID(), Optional: s.GetOptional()})
+	}
+	f.Network = f.Network || e.Network != pb.NetMode_NONE
+}
