@@ -108,8 +108,8 @@ func (s *Store) holdAll() error {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	if s.timer != nil {
-		s.timer.Stop()
+	if s.timer != nil && s.timer.Stop() {
+		s.flushes.Done() // it will not run
 	}
 	s.mu.Unlock()
 	s.flushes.Wait()

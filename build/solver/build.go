@@ -75,7 +75,7 @@ func (b *Build) Close() {
 	b.owned, b.failed, b.scratch = nil, nil, nil
 	b.mu.Unlock()
 	for _, o := range owned {
-		release(o.snaps)
+		o.close()
 	}
 	for _, f := range failed {
 		f.release()

@@ -269,7 +269,7 @@ func (n *node) lookupHere(ctx context.Context, keys []digest.Digest) (*outcome, 
 	if len(keys) > 1 {
 		n.b.s.cfg.Cache.Alias(rec.ID, keys...)
 	}
-	return n.b.ofChains(ctx, n.v, rec.Outputs, rec.Ghost, nil)
+	return n.b.ofChains(ctx, n.v, rec.Outputs, rec.Created, rec.Ghost, nil)
 }
 
 // lookupThere asks the caches that the build imports. One that fails is passed over: a cache is a help and no need.
@@ -288,13 +288,13 @@ func (n *node) lookupThere(ctx context.Context, keys []digest.Digest) (*outcome,
 		}
 		if found.Provide == nil {
 			if ghost == nil {
-				if ghost, err = n.b.ofChains(ctx, n.v, found.Outputs, true, nil); err != nil {
+				if ghost, err = n.b.ofChains(ctx, n.v, found.Outputs, found.Created, true, nil); err != nil {
 					return nil, err
 				}
 			}
 			continue
 		}
-		return n.b.ofChains(ctx, n.v, found.Outputs, false, n.provider(found, keys))
+		return n.b.ofChains(ctx, n.v, found.Outputs, found.Created, false, n.provider(found, keys))
 	}
 	return ghost, nil
 }
@@ -377,7 +377,7 @@ func (n *node) run(ctx context.Context, op Op, ins *inputs, keys []digest.Digest
 		release(r.snaps)
 		return nil, err
 	}
-	out.Keys, out.Cached, out.Started, out.Completed = r.keys, r.cached, r.started, r.completed
+	out.Keys, out.Cached, out.Created, out.Started, out.Completed = r.keys, r.cached, r.created, r.started, r.completed
 	return out, nil
 }
 
@@ -387,7 +387,7 @@ func (n *node) fly(ctx context.Context, op Op, in []*snapshot.Snapshot, keys []d
 		// Another build may have ended it between the lookup and now.
 		if out, err := n.lookupHere(ctx, keys[:1]); err == nil && out != nil && !out.Ghost {
 			f.found()
-			return &ran{snaps: out.snaps, keys: keys, cached: true}, nil
+			return &ran{snaps: out.snaps, keys: keys, cached: true, created: out.Created}, nil
 		}
 	}
 	f.begin()
@@ -401,6 +401,7 @@ func (n *node) fly(ctx context.Context, op Op, in []*snapshot.Snapshot, keys []d
 	run := n.newRun(f)
 	outs, err := op.Run(ctx, in, run)
 	r.completed = time.Now()
+	r.created = r.completed.UTC().Round(0)
 	if err != nil {
 		release(outs)
 		r.failed = keptBy(err)
@@ -439,7 +440,7 @@ func (n *node) solidify(ctx context.Context, outs []*snapshot.Snapshot) ([]*snap
 
 // remember puts a record of what ran. It is written when its layers are durable, which nobody waits for.
 func (n *node) remember(r *ran) error {
-	rec := cache.Record{Keys: r.keys, Type: cache.Regular, Description: n.v.Name, Created: r.completed}
+	rec := cache.Record{Keys: r.keys, Type: cache.Regular, Description: n.v.Name, Created: r.created}
 	var pending []cache.Pending
 	for _, s := range r.snaps {
 		if s == nil {

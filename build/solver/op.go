@@ -47,6 +47,8 @@ type Pinned struct {
 	// Snapshot gives it; the caller releases it. It may be a promise whose data comes with Ready. It is called once at
 	// most, and not at all when only the identity was needed.
 	Snapshot func(ctx context.Context) (*snapshot.Snapshot, error)
+	// Release, if not nil, is called once if Snapshot was not called and will not be.
+	Release  func()
 	Material Material
 }
 

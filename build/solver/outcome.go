@@ -26,7 +26,8 @@ type Outcome struct {
 	Ghost      bool      // the data is not here and was not needed
 	Source     *Material // of a source
 	Pin        string    // of a source
-	Started    time.Time // of what ran
+	Created    time.Time // when the step ran that made it, in this build or an earlier one; zero of sources
+	Started    time.Time // of what ran in this build
 	Completed  time.Time
 }
 
@@ -37,8 +38,8 @@ type outcome struct {
 	mu    sync.Mutex
 	snaps []*snapshot.Snapshot // owned by the build; nil for outputs not made
 	lazy  func(ctx context.Context) (*snapshot.Snapshot, error)
-	// made is told of the snapshot that lazy gave.
-	made func(*snapshot.Snapshot)
+	// unused is called when lazy never was; nil: nothing needs to be.
+	unused func()
 }
 
 // snap gives one output. It belongs to the build.
@@ -51,12 +52,9 @@ func (o *outcome) snap(ctx context.Context, index int) (*snapshot.Snapshot, erro
 		if err != nil {
 			return nil, err
 		}
-		o.lazy = nil
+		o.lazy, o.unused = nil, nil
 		o.snaps = []*snapshot.Snapshot{s}
 		o.Chains = [][]digest.Digest{chainOf(s)}
-		if o.made != nil {
-			o.made(s)
-		}
 	}
 	if index >= len(o.snaps) || o.snaps[index] == nil {
 		return nil, fault.New(fault.Internal, "output %d of %s was not made", index, o.Vertex.Name)
@@ -70,6 +68,18 @@ func (o *outcome) identity(index int) (digest.Digest, error) {
 		return "", fault.New(fault.Internal, "output %d of %s was not made", index, o.Vertex.Name)
 	}
 	return o.Identities[index], nil
+}
+
+// close gives up what the outcome holds.
+func (o *outcome) close() {
+	o.mu.Lock()
+	snaps, unused := o.snaps, o.unused
+	o.snaps, o.lazy, o.unused = nil, nil, nil
+	o.mu.Unlock()
+	release(snaps)
+	if unused != nil {
+		unused()
+	}
 }
 
 // public gives what others may know.
@@ -111,7 +121,7 @@ func ofSnapshots(ctx context.Context, v *graph.Vertex, snaps []*snapshot.Snapsho
 
 // ofChains makes the outcome that a record tells. provide brings the layers of one output; without it they have to be
 // here, and where they are not the outcome is a ghost: good for keys, and nothing else.
-func (b *Build) ofChains(ctx context.Context, v *graph.Vertex, chains [][]digest.Digest, ghost bool, provide func(context.Context, int) error) (*outcome, error) {
+func (b *Build) ofChains(ctx context.Context, v *graph.Vertex, chains [][]digest.Digest, created time.Time, ghost bool, provide func(context.Context, int) error) (*outcome, error) {
 	store := b.s.cfg.Snapshots
 	snaps := make([]*snapshot.Snapshot, len(chains))
 	for i, chain := range chains {
@@ -127,7 +137,7 @@ func (b *Build) ofChains(ctx context.Context, v *graph.Vertex, chains [][]digest
 			s, err := store.FromChain(chain)
 			if fault.Is(err, fault.NotFound) {
 				release(snaps)
-				return b.ofChains(ctx, v, chains, true, nil)
+				return b.ofChains(ctx, v, chains, created, true, nil)
 			}
 			if err != nil {
 				release(snaps)
@@ -141,7 +151,7 @@ func (b *Build) ofChains(ctx context.Context, v *graph.Vertex, chains [][]digest
 		release(snaps)
 		return nil, err
 	}
-	o.Cached, o.Ghost = true, ghost
+	o.Cached, o.Ghost, o.Created = true, ghost, created
 	if ghost {
 		release(snaps)
 		o.snaps = nil
@@ -166,6 +176,7 @@ type ran struct {
 	snaps     []*snapshot.Snapshot
 	keys      []digest.Digest
 	cached    bool // another build had made it a moment before
+	created   time.Time
 	started   time.Time
 	completed time.Time
 	failed    *failure

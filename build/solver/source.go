@@ -26,15 +26,21 @@ func (n *node) findSource(ctx context.Context, solid bool) (out *outcome, err er
 	if p.Cache != "" && !n.ignoresCache() {
 		out, err := n.lookupHere(ctx, []digest.Digest{p.Cache})
 		if err != nil {
+			if p.Release != nil {
+				p.Release()
+			}
 			return nil, err
 		}
 		if out != nil && !(out.Ghost && solid) {
 			out.Keys, out.Source, out.Pin = []digest.Digest{p.Cache}, &p.Material, p.Pin
 			cached = true
+			if p.Release != nil {
+				p.Release()
+			}
 			return out, nil
 		}
 	}
-	out = &outcome{lazy: p.Snapshot, Outcome: Outcome{Vertex: n.v, Identities: []digest.Digest{p.Identity}, Source: &p.Material, Pin: p.Pin}}
+	out = &outcome{lazy: p.Snapshot, unused: p.Release, Outcome: Outcome{Vertex: n.v, Identities: []digest.Digest{p.Identity}, Source: &p.Material, Pin: p.Pin}}
 	if p.Cache != "" {
 		out.Keys = []digest.Digest{p.Cache}
 	}
@@ -65,7 +71,7 @@ func (n *node) identify(ctx context.Context, out *outcome, p Pinned) error {
 		s.Release()
 		return err
 	}
-	out.lazy, out.snaps = nil, []*snapshot.Snapshot{s}
+	out.lazy, out.unused, out.snaps = nil, nil, []*snapshot.Snapshot{s}
 	out.Identities, out.Chains = []digest.Digest{id}, [][]digest.Digest{chainOf(s)}
 	if p.Cache == "" {
 		return nil
