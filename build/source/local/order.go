@@ -2,6 +2,7 @@ package local
 
 import (
 	"bytes"
+	"io/fs"
 	"strings"
 
 	"berth/base/fault"
@@ -20,6 +21,8 @@ func (o *order) check(st *stat) error {
 	switch {
 	case base == "" || base == "." || base == ".." || strings.IndexByte(base, 0) >= 0 || len(st.path) > 0 && st.path[0] == '/':
 		return fault.New(fault.Invalid, "the client sent the path %q", st.path)
+	case !oneKind(st.mode):
+		return fault.New(fault.Invalid, "%s is of a kind that an image cannot hold", st.path)
 	case o.last != nil && comparePaths(o.last, st.path) >= 0:
 		return fault.New(fault.Invalid, "changes out of order: %q %q", st.path, o.last)
 	}
@@ -29,7 +32,7 @@ func (o *order) check(st *stat) error {
 	if len(dir) > 0 && len(o.open) == 0 {
 		return fault.New(fault.Invalid, "the client sent %q without its directory", st.path)
 	}
-	if st.mode.IsDir() && !st.regular() {
+	if st.mode.IsDir() {
 		if len(o.open) >= maxNesting {
 			return fault.New(fault.Invalid, "directories are nested more than %d deep", maxNesting)
 		}
@@ -37,6 +40,15 @@ func (o *order) check(st *stat) error {
 	}
 	o.last = append(o.last[:0], st.path...)
 	return nil
+}
+
+// oneKind reports whether a mode is that of one kind of file.
+func oneKind(m fs.FileMode) bool {
+	switch m & fs.ModeType {
+	case 0, fs.ModeDir, fs.ModeSymlink, fs.ModeNamedPipe, fs.ModeDevice, fs.ModeDevice | fs.ModeCharDevice:
+		return true
+	}
+	return false
 }
 
 const maxNesting = 2048 // a path of 4096 bytes has no more
