@@ -77,9 +77,15 @@ type Limits struct {
 	CpusetCpus         string
 	CpusetMems         string
 	ShmSize            int64 // bytes
-	Ulimits            []specs.POSIXRlimit
+	Ulimits            []Ulimit
 	CgroupParent       string
 	NoNewPrivileges    bool
 	SeccompUnconfined  bool
 	ApparmorUnconfined bool
+}
+
+// Ulimit is one resource limit of a step's processes (setrlimit(2)).
+type Ulimit struct {
+	Name       string // "nofile"
+	Soft, Hard int64  // -1: none
 }

@@ -201,8 +201,7 @@ func (p *place) clone(have probe.Features, sel string) error {
 	fd, dir, err := mount.PinInRoot(have, p.fd, sel)
 	if err != nil {
 		if tree.Missing(err) || tree.NotDir(err) {
-			// BuildKit's words, which name the path in the input.
-			return fault.Wrap(fault.NotFound, unix.ENOENT, "failed to compute cache key: failed to calculate checksum: %q", sel)
+			return fault.Wrap(fault.NotFound, unix.ENOENT, "%q", sel)
 		}
 		return err
 	}

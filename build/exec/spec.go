@@ -221,8 +221,9 @@ func (b *box) rlimits() []specs.POSIXRlimit {
 		}
 	}
 	for _, u := range b.cfg.limits.Ulimits {
-		if !slices.ContainsFunc(list, func(o specs.POSIXRlimit) bool { return o.Type == u.Type }) {
-			list = append(list, u)
+		l := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)}
+		if !slices.ContainsFunc(list, func(o specs.POSIXRlimit) bool { return o.Type == l.Type }) {
+			list = append(list, l)
 		}
 	}
 	hard := b.r.cfg.NofileHard

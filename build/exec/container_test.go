@@ -1,0 +1,145 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
+
+	"berth/kernel/tree"
+)
+
+func (r *room) container() *Container {
+	r.t.Helper()
+	c, err := r.Container(context.Background(), ContainerConfig{Mounts: []Mount{{root(), r.base}}, Network: pb.NetMode_NONE})
+	must(r.t, err)
+	r.t.Cleanup(func() { must(r.t, c.Release()) })
+	return c
+}
+
+func TestContainer(t *testing.T) {
+	r := newRoom(t)
+	c := r.container()
+	var out lockedBuffer
+	first, err := c.Start(context.Background(), Process{Args: []string{"sh", "-c", "echo one >/file; exec sleep 1000"}, Env: []string{"PATH=/bin"}, Stdout: &out})
+	must(t, err)
+	until(t, func() bool {
+		seen := false
+		must(t, c.View(context.Background(), 0, func(root *tree.Dir) error {
+			text, err := readText(root, "file")
+			seen = string(text) == "one\n"
+			return err
+		}))
+		return seen
+	})
+	// Another one sees the first, and ends for itself.
+	second, err := c.Start(context.Background(), Process{Args: []string{"sh", "-c", "cat /file /dev/stdin; tr '\\0' ' ' </proc/1/cmdline; exit 4"}, Env: []string{"PATH=/bin"},
+		Stdin: io.NopCloser(strings.NewReader("typed\n")), Stdout: &out})
+	must(t, err)
+	var e *gatewaypb.ExitError
+	if err := second.Wait(); !errors.As(err, &e) || e.ExitCode != 4 {
+		t.Errorf("%v", err)
+	}
+	if out.String() != "one\ntyped\nsleep 1000 " {
+		t.Errorf("%q", out.String())
+	}
+	third, err := c.Start(context.Background(), Process{Args: []string{"sleep", "1000"}, Env: []string{"PATH=/bin"}})
+	must(t, err)
+	must(t, third.Signal(15))
+	if err := third.Wait(); !errors.As(err, &e) || e.ExitCode != 128+15 {
+		t.Errorf("%v", err)
+	}
+	must(t, first.Signal(9))
+	if err := first.Wait(); !errors.As(err, &e) || e.ExitCode != 128+9 {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Start(context.Background(), Process{Args: []string{"true"}}); err == nil {
+		t.Error("a process was started after the first had ended")
+	}
+}
+
+func TestContainerRelease(t *testing.T) {
+	r := newRoom(t)
+	c := r.container()
+	p, err := c.Start(context.Background(), Process{Args: []string{"/bin/sleep", "1000"}})
+	must(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- p.Wait() }()
+	must(t, c.Release())
+	if err := <-ended; !errors.Is(err, errReleased) {
+		t.Errorf("%v", err)
+	}
+	must(t, p.Signal(9))
+	must(t, p.Resize(1, 1))
+	must(t, c.Release())
+	if _, err := c.Start(context.Background(), Process{Args: []string{"true"}}); err == nil {
+		t.Error("a released container started something")
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	r := newRoom(t)
+	c := r.container()
+	in, typed := io.Pipe()
+	var out lockedBuffer
+	p, err := c.Start(context.Background(), Process{Args: []string{"sh"}, Tty: true, Rows: 10, Cols: 20, Env: []string{"PATH=/bin", "PS1=$ "}, Stdin: in, Stdout: &out})
+	must(t, err)
+	says := func(what string) {
+		defer func() {
+			if t.Failed() {
+				t.Logf("it says %q, not %q", out.String(), what)
+			}
+		}()
+		until(t, func() bool { return strings.Contains(out.String(), what) })
+	}
+	says("$ ")
+	io.WriteString(typed, "tty; echo $TERM; busybox stty size\n")
+	says("/dev/pts/0")
+	says("xterm")
+	says("10 20")
+	must(t, p.Resize(33, 44))
+	io.WriteString(typed, "busybox stty size\n")
+	says("33 44")
+	// A second terminal in the same container.
+	in2, typed2 := io.Pipe()
+	var out2 lockedBuffer
+	p2, err := c.Start(context.Background(), Process{Args: []string{"sh"}, Tty: true, Env: []string{"PATH=/bin", "PS1=# "}, Stdin: in2, Stdout: &out2})
+	must(t, err)
+	until(t, func() bool { return strings.Contains(out2.String(), "# ") })
+	io.WriteString(typed2, "tty; exit 3\n")
+	var e *gatewaypb.ExitError
+	if err := p2.Wait(); !errors.As(err, &e) || e.ExitCode != 3 || !strings.Contains(out2.String(), "/dev/pts/") {
+		t.Errorf("%v, %q", err, out2.String())
+	}
+	io.WriteString(typed, "exit\n")
+	must(t, p.Wait())
+}
+
+// A process that is hard to end, and what it started, is gone when the container is.
+func TestStubborn(t *testing.T) {
+	r := newRoom(t)
+	c := r.container()
+	var out lockedBuffer
+	_, err := c.Start(context.Background(), Process{Args: []string{"/bin/sh", "-c", "trap '' 1 2 3 15; (trap '' 1 2 3 15; while :; do sleep 1; done) & echo on; wait"}, Env: []string{"PATH=/bin"}, Stdout: &out})
+	must(t, err)
+	until(t, func() bool { return out.String() == "on\n" })
+	must(t, c.Release())
+	if _, err := os.Stat(r.layout.Hierarchies[0].Place(r.layout.Mode, c.b.cgroupPath())); err == nil {
+		t.Error("its cgroup is there")
+	}
+}
+
+func until(t *testing.T, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not come")
+		}
+	}
+}
