@@ -62,7 +62,7 @@ var confined = map[string][]string{
 	"github.com/docker/cli":                  {"cli", "compose", "test"},
 	"github.com/docker/docker":               {},
 	"github.com/opencontainers/cgroups":      {},
-	"github.com/opencontainers/runtime-spec": {"kernel", "runtime", "engine", "api/cri", "cmd/berth-oci", "cmd/berthd", "test"},
+	"github.com/opencontainers/runtime-spec": {"kernel", "runtime", "engine", "build/exec", "api/cri", "cmd/berth-oci", "cmd/berthd", "test"},
 	"github.com/godbus/dbus":                 {"kernel/cgroup/systemd"},
 	"github.com/sirupsen/logrus":             {"cli", "api/buildkit", "build", "cluster", "compose"},
 	"k8s.io/cri-api":                         {"api/cri", "test"},

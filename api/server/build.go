@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 
 	"berth/api/server/classic"
@@ -194,13 +195,19 @@ func (s *Server) buildClassic(ctx context.Context, c *call, o *buildOptions, out
 		say("Successfully built " + strings.TrimPrefix(image, "sha256:")[:12] + "\n")
 	}
 	for _, n := range c.q["t"] {
-		say("Successfully tagged " + n + "\n")
+		if name, err := buildName(n); err == nil {
+			say("Successfully tagged " + name.Familiar() + "\n")
+		}
 	}
 	return nil
 }
 
 // classicError says what failed as the classic builder did: a command by its words and exit code.
 func (s *Server) classicError(err error, told *classic.Transcript, out *lines) error {
+	var at *parser.LocationError
+	if errors.As(err, &at) && fault.KindOf(err) == fault.Internal {
+		return fault.Wrap(fault.Invalid, err, "") // the Dockerfile's mistake
+	}
 	var exit *gatewaypb.ExitError
 	if !errors.As(err, &exit) {
 		return err

@@ -10,7 +10,6 @@ import (
 
 	containertypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/registry"
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"berth/base/fault"
 	"berth/base/id"
@@ -186,7 +185,7 @@ func limitsOf(c *call, l *exec.Limits) error {
 		fromJSON(c, "ulimits", func(list []*containertypes.Ulimit) error {
 			for _, u := range list {
 				if u != nil {
-					l.Ulimits = append(l.Ulimits, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
+					l.Ulimits = append(l.Ulimits, exec.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 				}
 			}
 			return nil
@@ -196,13 +195,13 @@ func limitsOf(c *call, l *exec.Limits) error {
 
 // exportersOf reads where the result goes: into the image store under its names, or where "outputs" says.
 func exportersOf(c *call, r *build.Request) error {
-	names := c.q["t"]
-	for i, n := range names {
+	var names []string
+	for _, n := range c.q["t"] {
 		name, err := buildName(n)
 		if err != nil {
 			return err
 		}
-		names[i] = name
+		names = append(names, name.String())
 	}
 	moby := build.Exporter{Type: "moby", Attrs: map[string]string{"name": strings.Join(names, ",")}}
 	if c.flag("squash") {
@@ -233,11 +232,8 @@ func exportersOf(c *call, r *build.Request) error {
 	})
 }
 
-// buildName checks a name for the result, and completes it.
-func buildName(text string) (string, error) {
+// buildName reads a name for the result; one without a tag is for "latest".
+func buildName(text string) (ref.Ref, error) {
 	r, err := ref.ParseTagged(text)
-	if err != nil {
-		return "", fault.Wrap(fault.Invalid, err, "invalid tag %q", text)
-	}
-	return r.String(), nil
+	return r, fault.Wrap(fault.Invalid, err, "invalid tag %q", text)
 }

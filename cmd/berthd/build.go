@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"berth/api/buildkit"
 	"berth/base/fault"
@@ -31,10 +32,14 @@ func (r *rooms) retainBuilds(cfg config) func(*layer.Store) error {
 
 // openBuild opens the builder, which opens its own parts with the first build.
 func (r *rooms) openBuild(cfg config, ec engine.Config) (err error) {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return fault.Wrap(fault.Internal, err, "asking for the limit of open files")
+	}
 	r.builder, err = build.Open(build.Config{
 		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupParent: ec.CgroupParent,
 		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)}, SeccompProfile: ec.SeccompProfile,
-		Remote: r.remote, InUserNS: cfg.Rootless, Retained: func() { r.unretain() },
+		Remote: r.remote, InUserNS: cfg.Rootless, NofileHard: files.Max, Retained: func() { r.unretain() },
 		Version: version, Facts: probe.Host(), Log: r.log,
 	})
 	if err != nil {

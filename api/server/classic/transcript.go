@@ -73,13 +73,13 @@ func (t *Transcript) advance() {
 	for t.at < len(t.lines) {
 		l := &t.lines[t.at]
 		if !t.begun {
-			if l.index > 0 && t.stepOf(l) == nil {
+			if l.index > 0 && t.stepOf(l) == nil && !t.passed(l) {
 				return // not even heard of yet
 			}
 			t.print(fmt.Sprintf("Step %d/%d : %s\n", t.at+1, len(t.lines), l.text))
 			t.begun = true
 		}
-		if l.index > 0 && !t.tell(t.stepOf(l), l.run != nil) {
+		if st := t.stepOf(l); st != nil && !t.tell(st, l.run != nil) {
 			return
 		}
 		t.at, t.begun = t.at+1, false
@@ -89,6 +89,9 @@ func (t *Transcript) advance() {
 // stepOf finds the vertex of a line. Triggers of the base (ONBUILD) come between FROM and the stage's own instructions: the vertices'
 // own count says how many there are.
 func (t *Transcript) stepOf(l *line) *step {
+	if l.index == 0 {
+		return nil
+	}
 	own := 0
 	for _, other := range t.lines {
 		if other.stage == l.stage && other.index > 0 {
@@ -108,6 +111,24 @@ func (t *Transcript) stepOf(l *line) *step {
 		}
 	}
 	return nil
+}
+
+// passed reports whether a line that has no vertex of its own is over: equal steps of two stages are one vertex, which has the name of the
+// first. What comes later in the stage has begun.
+func (t *Transcript) passed(l *line) bool {
+	later := false
+	for i := range t.lines {
+		other := &t.lines[i]
+		switch {
+		case other == l:
+			later = true
+		case later && other.stage == l.stage:
+			if st := t.stepOf(other); st != nil && st.started {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // firstIndex is 1 where a stage's FROM has a vertex, else 0.

@@ -88,6 +88,18 @@ func TestFailure(t *testing.T) {
 	}
 }
 
+// TestSharedStep: two stages on one base have one vertex for it, under the first one's name.
+func TestSharedStep(t *testing.T) {
+	var b strings.Builder
+	tr := New([]byte("FROM busybox AS a\nRUN one\nFROM busybox\nCOPY --from=a /x /x\n"), "", func(text string) { b.WriteString(text) })
+	const from, one, copied = "[a 1/2] FROM docker.io/library/busybox", "[a 2/2] RUN one", "[stage-1 2/2] COPY --from=a /x /x"
+	hear(tr, event{name: from, state: "done"}, event{name: one, state: "done"}, event{name: copied, state: "done"})
+	if got, want := b.String(), "Step 1/4 : FROM busybox AS a\n ---> "+short(from)+"\nStep 2/4 : RUN one\n ---> Running in "+short(one)+"\n ---> "+short(one)+
+		"\nStep 3/4 : FROM busybox\nStep 4/4 : COPY --from=a /x /x\n ---> "+short(copied)+"\n"; got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
 // TestUnknown: a Dockerfile that nobody here has seen is told without steps.
 func TestUnknown(t *testing.T) {
 	var b strings.Builder
