@@ -13,8 +13,10 @@ import (
 	"berth/build/graph"
 	"berth/build/snapshot"
 	"berth/build/solver"
+	"berth/build/source/http"
 	"berth/build/source/image"
 	"berth/build/source/local"
+	"berth/build/source/oci"
 )
 
 // parts are the packages of the room, open and joined.
@@ -59,7 +61,11 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	p.closers = append(p.closers, trees.Close)
 	p.sources = &sources{trees: trees, images: image.New(image.Config{
 		Images: b.cfg.Images, Transfer: b.cfg.Transfer, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,
-	})}
+	}), layouts: oci.New(oci.Config{Images: b.cfg.Images, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log})}
+	p.sources.web, err = http.Open(http.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("http"), Log: b.log})
+	if err != nil {
+		return nil, err
+	}
 	p.cache, err = cache.Open(cache.Config{
 		Layers: layers, Root: filepath.Join(b.cfg.DataRoot, "build"), Others: []cache.Other{p.exec}, Log: b.log,
 	})

@@ -22,7 +22,7 @@ func (j *job) record(ctx context.Context) (finish func(error)) {
 	if j.req.Internal {
 		return func(error) {}
 	}
-	rec := history.Record{ID: j.req.ID, Frontend: j.req.Frontend, FrontendAttrs: j.req.FrontendAttrs, Created: time.Now()}
+	rec := history.Record{ID: j.req.ID, Frontend: j.req.Frontend, FrontendAttrs: j.req.FrontendAttrs, Created: j.started}
 	for _, e := range j.req.Exporters {
 		rec.Exporters = append(rec.Exporters, history.Exporter{Type: e.Type, Attrs: e.Attrs})
 	}
@@ -65,6 +65,11 @@ func (j *job) complete(ctx context.Context, rec *history.Record, err error) {
 		rec.Result.Documents[int64(i)] = history.Blob{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations}
 	}
 	if err == nil {
+		if j.planned == "" {
+			if err := j.recordProvenance(rec); err != nil {
+				log.Warn("a build's provenance is not kept", "err", err)
+			}
+		}
 		return
 	}
 	st, ok := grpcerrors.AsGRPCStatus(grpcerrors.ToGRPC(ctx, err))

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/result"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/base/fault"
+	"berth/build/attest"
 	"berth/build/export"
 	"berth/build/frontend"
 	"berth/build/progress"
@@ -32,6 +34,9 @@ type job struct {
 	outputs []*export.Output
 	made    []*export.Done // by output; nil before it was exported
 	result  *gateway.Result
+	started time.Time
+	wanted  attest.Wanted // what is to be attested
+	planned string        // not "": only a plan is wanted, in this form
 }
 
 // Solve builds what is requested and returns when the result is where it shall go. A build is cancelled by
@@ -47,8 +52,9 @@ func (b *Builder) Solve(ctx context.Context, req Request) (*Response, error) {
 	}
 	defer b.leave(run)
 	req.ID = run.id
-	j := &job{b: b, p: p, req: req, run: run}
+	j := &job{b: b, p: p, req: req, run: run, started: time.Now()}
 	finish := j.record(ctx)
+	defer j.close()
 	resp, err := j.solve(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, context.Canceled) {
 		err = fault.In(cause, "build %s", run.id)
@@ -61,17 +67,29 @@ func (b *Builder) Solve(ctx context.Context, req Request) (*Response, error) {
 	return resp, nil
 }
 
+// close releases what the build held.
+func (j *job) close() {
+	if j.host != nil {
+		j.host.Close()
+		j.build.Close()
+	}
+}
+
 // solve does the work between the entry and the record.
 func (j *job) solve(ctx context.Context) (*Response, error) {
 	if err := j.prepare(); err != nil {
 		return nil, err
 	}
-	defer j.build.Close()
-	defer j.host.Close()
 	if err := j.runFrontend(ctx); err != nil {
 		return nil, err
 	}
+	if j.planned != "" {
+		return j.plan(ctx, j.planned)
+	}
 	if err := j.evaluate(ctx); err != nil {
+		return nil, err
+	}
+	if err := j.attest(); err != nil {
 		return nil, err
 	}
 	exported, err := j.export(ctx)
@@ -91,6 +109,15 @@ func (j *job) prepare() error {
 	defer close(j.run.ready)
 	if err := j.checkEntitlements(); err != nil {
 		return err
+	}
+	var err error
+	if j.wanted, err = attest.Parse(j.req.FrontendAttrs); err != nil {
+		return err
+	}
+	if form, ok := j.req.FrontendAttrs[planAttr]; ok {
+		j.planned = form
+		j.req.FrontendAttrs = maps.Clone(j.req.FrontendAttrs)
+		delete(j.req.FrontendAttrs, planAttr)
 	}
 	epoch, hasEpoch := j.req.FrontendAttrs["build-arg:SOURCE_DATE_EPOCH"]
 	for i, e := range j.req.Exporters {
@@ -154,7 +181,7 @@ func (j *job) checkEntitlements() error {
 // runFrontend gets the result, unevaluated.
 func (j *job) runFrontend(ctx context.Context) (err error) {
 	req := gateway.SolveRequest{
-		Frontend: j.req.Frontend, FrontendOpt: j.req.FrontendAttrs, FrontendInputs: j.req.FrontendInputs, Definition: j.req.Definition,
+		Frontend: j.req.Frontend, FrontendOpt: j.wanted.Frontend(j.req.FrontendAttrs), FrontendInputs: j.req.FrontendInputs, Definition: j.req.Definition,
 	}
 	for _, c := range j.req.CacheImports {
 		req.CacheImports = append(req.CacheImports, gateway.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs})

@@ -11,14 +11,18 @@ import (
 	"berth/build/graph"
 	"berth/build/session"
 	"berth/build/solver"
+	"berth/build/source/http"
 	"berth/build/source/image"
 	"berth/build/source/local"
+	"berth/build/source/oci"
 )
 
 // sources finds the package that knows a source, by the scheme of its identifier.
 type sources struct {
-	trees  *local.Store
-	images *image.Images
+	trees   *local.Store
+	images  *image.Images
+	layouts *oci.Layouts
+	web     *http.Source
 }
 
 // source gives the source of a vertex.
@@ -32,6 +36,10 @@ func (s *sources) source(v *graph.Vertex) (solver.Source, error) {
 		return s.trees.Source(v)
 	case "docker-image":
 		return s.images.Source(v)
+	case "oci-layout":
+		return s.layouts.Source(v)
+	case "http", "https":
+		return s.web.Source(v)
 	default:
 		return nil, fault.New(fault.Invalid, "failed to parse source %q: unknown scheme", op.Identifier)
 	}
@@ -46,9 +54,17 @@ type resolver struct {
 
 // ResolveSourceMetadata finds out what a source's name stands for.
 func (r *resolver) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	op, err := r.build.Permit(op)
+	if err != nil {
+		return nil, fault.In(err, "could not resolve image due to policy")
+	}
 	switch scheme, _, _ := strings.Cut(op.Identifier, "://"); scheme {
 	case "docker-image":
 		return r.sources.images.ResolveSourceMetadata(ctx, op, opt, r.group)
+	case "oci-layout":
+		return r.sources.layouts.ResolveSourceMetadata(ctx, op, opt, r.group)
+	case "http", "https":
+		return r.sources.web.ResolveSourceMetadata(ctx, op, opt, r.group)
 	default:
 		return &sourceresolver.MetaResponse{Op: op}, nil
 	}
