@@ -74,7 +74,7 @@ func routes() []route {
 		{method: post, path: "/grpc", since: 39, handle: needBuilds(buildGRPC), stream: true},
 
 		{method: post, path: "/build", handle: needBuilds(imageBuild), note: "steps are told in the order of the Dockerfile, though they run at the same time; what stands behind `--->` is a step, no image; `networkmode` default, host or none; no `upload-request`"},
-		{method: post, path: "/build/prune", since: 31, handle: buildPrune, note: "there is no build cache yet: nothing is removed"},
+		{method: post, path: "/build/prune", since: 31, handle: buildPrune},
 		{method: post, path: "/build/cancel", since: 39, handle: needBuilds(buildCancel)},
 		{method: get, path: "/distribution/{name}/json", since: 30, handle: needRegistries(distributionInspect)},
 
