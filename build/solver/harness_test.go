@@ -39,12 +39,12 @@ type world struct {
 	parallel int
 
 	mu      sync.Mutex
-	ran     map[string]int             // runs by operation and inputs
-	order   []string                   // names as they began
-	now     int                        // how many run
-	most    int                        // how many ran at once
-	sources map[string]*fakeSource     // by name
-	steps   map[string]func(*step)     // by name; nil: gives its layer at once
+	order   []string                  // names as they began
+	now     int                       // how many run
+	most    int                       // how many ran at once
+	ended   map[string]int            // runs to the end, by operation and inputs
+	sources map[string]*fakeSource    // by name
+	steps   map[string]func(*step)    // by name; nil: gives its layer at once
 	reads   map[string]map[int]string // of a step and input, the paths it reads; none: the whole
 }
 
@@ -73,7 +73,7 @@ func newStores(t *testing.T) *world {
 		layers.Close()
 	})
 	w := &world{
-		t: t, layers: layers, snaps: snaps, root: t.TempDir(), ran: map[string]int{},
+		t: t, layers: layers, snaps: snaps, root: t.TempDir(), ended: map[string]int{},
 		sources: map[string]*fakeSource{}, steps: map[string]func(*step){}, reads: map[string]map[int]string{},
 	}
 	for i := range 32 {
@@ -223,7 +223,6 @@ func (o *fakeOp) Run(ctx context.Context, in []*snapshot.Snapshot, r *Run) ([]*s
 		key += " " + string(id)
 	}
 	w.mu.Lock()
-	w.ran[key]++
 	w.order = append(w.order, o.name())
 	w.now++
 	w.most = max(w.most, w.now)
@@ -239,6 +238,9 @@ func (o *fakeOp) Run(ctx context.Context, in []*snapshot.Snapshot, r *Run) ([]*s
 	if st.err != nil {
 		return nil, st.err
 	}
+	w.mu.Lock()
+	w.ended[key]++
+	w.mu.Unlock()
 	var base []digest.Digest
 	if len(in) > 0 {
 		base = in[0].Chain()
