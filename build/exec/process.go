@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/mount"
 	"berth/kernel/process"
 	"berth/kernel/tty"
 	"berth/runtime/launch"
@@ -318,27 +319,42 @@ func (c *child) resize(rows, cols uint16) error {
 	return serr
 }
 
+// notStarted is the exit code of a process that could not be started: runc's, whatever the reason.
+const notStarted = 1
+
 // translate puts a failed launch into the words that runc's are known by, and writes them to the step's log, as runc does.
 func (b *box) translate(err error, cmd command) error {
 	var l *launch.Error
 	if !errors.As(err, &l) {
 		return err
 	}
-	code, why := 1, l.Error()
+	why := l.Error()
 	if l.Exec {
 		switch arg0 := cmd.args[0]; {
 		case l.Errno == unix.ENOENT && !strings.Contains(arg0, "/"):
-			code, why = 127, fmt.Sprintf("exec: %q: executable file not found in $PATH", arg0)
+			why = fmt.Sprintf("exec: %q: executable file not found in $PATH", arg0)
 		case l.Errno == unix.ENOENT, l.Errno == unix.ENOTDIR:
-			code, why = 127, fmt.Sprintf("exec: %q: stat %s: %v", arg0, arg0, l.Errno)
+			why = fmt.Sprintf("exec: %q: stat %s: %v", arg0, arg0, l.Errno)
 		case l.Errno == unix.ENOEXEC:
-			code, why = 255, fmt.Sprintf("exec %s: exec format error%s", arg0, b.foreign())
+			why = fmt.Sprintf("exec %s: exec format error%s", arg0, b.foreign())
+		case l.Errno == unix.EACCES && b.isDirectory(arg0):
+			why = fmt.Sprintf("exec: %q: is a directory", arg0)
 		default:
-			code, why = 126, fmt.Sprintf("exec: %q: %v", arg0, l.Errno)
+			why = fmt.Sprintf("exec: %q: %v", arg0, l.Errno)
 		}
 	}
 	if cmd.stderr != nil {
 		fmt.Fprintf(cmd.stderr, "unable to start container process: %s\n", why)
 	}
-	return &gatewaypb.ExitError{ExitCode: uint32(code), Err: fmt.Errorf("%s: exit code: %d", why, code)}
+	return &gatewaypb.ExitError{ExitCode: notStarted, Err: fmt.Errorf("exit code: %d: %s", notStarted, why)}
+}
+
+// isDirectory tells why execve denied a program: the kernel does not.
+func (b *box) isDirectory(name string) bool {
+	fd, err := mount.OpenInRoot(b.r.facts, b.root.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	mount.Drop(fd)
+	return true
 }

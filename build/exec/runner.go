@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -51,8 +52,13 @@ func Open(cfg Config) (*Runner, error) {
 	if r.facts == (probe.Features{}) {
 		r.facts = probe.Host()
 	}
-	if err := r.sweep(); err != nil {
-		return nil, fault.In(err, "clear away what build steps have left")
+	if err := Sweep(cfg.ExecRoot, cfg.CgroupParent); err != nil {
+		return nil, err
+	}
+	for _, sub := range dirs {
+		if err := os.MkdirAll(filepath.Join(cfg.ExecRoot, sub), 0o711); err != nil {
+			return nil, fault.Wrap(fault.Internal, err, "make a place for build steps")
+		}
 	}
 	if r.caches, err = openCaches(cfg.Root, cfg.Log); err != nil {
 		return nil, fault.In(err, "open the cache mounts of builds")
@@ -110,36 +116,36 @@ func (r *Runner) scratch() (dir string, done func(), err error) {
 	return dir, func() { _ = os.Remove(dir) }, nil
 }
 
-// sweep kills and removes what steps of an earlier life have left, and makes our directories.
-func (r *Runner) sweep() error {
-	if err := r.sweepGroups(); err != nil {
-		return err
+// dirs are the directories of ExecRoot: scratch, files that are bound into /etc, sockets of agents.
+var dirs = [...]string{"tmp", "etc", "agent"}
+
+// Sweep ends and removes what the steps of an engine that died have left. Open does it too; an engine that opens its builder late calls it
+// when it starts.
+func Sweep(execRoot, cgroupParent string) error {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return fault.In(err, "find the cgroups of build steps")
 	}
-	if err := os.MkdirAll(r.cfg.ExecRoot, 0o711); err != nil {
-		return err
+	if err := sweepGroups(layout, cgroupParent); err != nil {
+		return fault.In(err, "end the steps of an earlier builder")
 	}
-	if err := mount.UnmountBelow(r.cfg.ExecRoot); err != nil {
-		return err
+	if err := mount.UnmountBelow(execRoot); err != nil {
+		return fault.In(err, "take away the mounts of an earlier builder")
 	}
-	for _, sub := range []string{"tmp", "etc", "agent"} {
-		dir := filepath.Join(r.cfg.ExecRoot, sub)
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-		if err := os.Mkdir(dir, 0o711); err != nil {
-			return err
+	for _, sub := range dirs {
+		if err := os.RemoveAll(filepath.Join(execRoot, sub)); err != nil {
+			return fault.Wrap(fault.Internal, err, "clear away what an earlier builder left")
 		}
 	}
 	return nil
 }
 
-// sweepGroups ends the steps of an engine that died: those that did not die with it.
-func (r *Runner) sweepGroups() error {
+// sweepGroups ends the steps that did not die with their engine.
+func sweepGroups(layout cgroup.Layout, parent string) error {
 	seen := map[string]bool{}
 	var errs []error
-	for _, h := range r.layout.Hierarchies {
-		dir := h.Place(r.layout.Mode, r.cfg.CgroupParent)
-		list, err := os.ReadDir(dir)
+	for _, h := range layout.Hierarchies {
+		list, err := os.ReadDir(h.Place(layout.Mode, parent))
 		if err != nil {
 			continue // no step has ever run
 		}
@@ -148,7 +154,7 @@ func (r *Runner) sweepGroups() error {
 				continue
 			}
 			seen[e.Name()] = true
-			cg, err := cgroup.Open(r.layout, filepath.Join("/", r.cfg.CgroupParent, e.Name()))
+			cg, err := cgroup.Open(layout, path.Join("/", parent, e.Name()))
 			if fault.Is(err, fault.NotFound) {
 				continue
 			}

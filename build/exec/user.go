@@ -72,7 +72,7 @@ func (b *box) makeWorkingDir(dir string, uid, gid uint32) error {
 	}
 	fd, err := open(dir)
 	if err == nil {
-		unix.Close(fd)
+		mount.Drop(fd)
 		return nil
 	}
 	if b.root.m.Readonly || !tree.Missing(err) {
@@ -98,7 +98,7 @@ func (b *box) makeDir(dir string, uid, gid uint32) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
+	defer mount.Drop(parent)
 	at, err := tree.OpenFD(parent)
 	if err != nil {
 		return err
