@@ -3,55 +3,118 @@ package build
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/frontend/attestations/sbom"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/version"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
-	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	provenance "github.com/moby/buildkit/solver/llbsolver/provenance/types"
-	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/solver/result"
 
 	"berth/base/fault"
 	"berth/build/attest"
+	"berth/build/export"
 	"berth/build/frontend"
 	"berth/build/history"
-	"berth/build/solver"
 )
 
 // attest adds to the result what the client wants attested of it. Documents are made when an exporter wants them.
-func (j *job) attest() error {
-	if j.wanted.Provenance == nil {
-		return nil
-	}
-	o := *j.wanted.Provenance
-	return j.eachPlatform(func(id string, ref *frontend.Reference) error {
-		facts := j.facts(ref)
-		name := o.Filename
-		if name == "" {
-			name = "provenance.json"
+func (j *job) attest(ctx context.Context) error {
+	if o := j.wanted.SBOM; o != nil && !sbom.HasSBOM(j.result) {
+		if err := j.attestContent(ctx, o); err != nil {
+			return err
 		}
-		j.result.AddAttestation(id, gateway.Attestation{
-			Kind: gatewaypb.AttestationKind_InToto,
-			Metadata: map[string][]byte{
-				result.AttestationReasonKey:     []byte(result.AttestationReasonProvenance),
-				result.AttestationInlineOnlyKey: []byte(strconv.FormatBool(o.InlineOnly)),
-			},
-			InToto: result.InTotoAttestation{PredicateType: o.PredicateType()},
-			Path:   name,
-			ContentFunc: func(context.Context) ([]byte, error) {
-				_, content, err := facts.Predicate(o)
-				return content, err
-			},
+	}
+	if o := j.wanted.Provenance; o != nil {
+		return j.eachPlatform(func(id string, ref *frontend.Reference) error {
+			if ref == nil {
+				return nil
+			}
+			j.attestations = append(j.attestations, attestation{id, export.Provenance(*o, func(context.Context) (*attest.Facts, error) { return j.facts(ref), nil })})
+			return nil
 		})
-		return nil
+	}
+	return nil
+}
+
+// attestation is one of ours, of a platform.
+type attestation struct {
+	platform string
+	export.Attestation
+}
+
+// attestContent adds what is in the result: by a scan of our own, or of the image that the client named.
+func (j *job) attestContent(ctx context.Context, o *attest.SBOMOptions) error {
+	if o.Generator == "" {
+		return j.eachPlatform(func(id string, ref *frontend.Reference) error {
+			var tree export.Ref
+			if ref != nil {
+				tree = ref.Ref()
+			}
+			j.attestations = append(j.attestations, attestation{id, export.SBOM(tree)})
+			return nil
+		})
+	}
+	name, err := reference.ParseNormalizedNamed(o.Generator)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "failed to parse sbom generator %s", o.Generator)
+	}
+	client := j.host.Client()
+	platform := platforms.Normalize(platforms.DefaultSpec())
+	mode := j.req.FrontendAttrs["image-resolve-mode"]
+	scan, err := sbom.CreateSBOMScanner(ctx, client, reference.TagNameOnly(name).String(), platform, sourceresolver.Opt{
+		ImageOpt: &sourceresolver.ResolveImageOpt{ResolveMode: mode, Platform: &platform},
+	}, o.Params)
+	if err != nil || scan == nil {
+		return err
+	}
+	return j.eachPlatform(func(id string, ref *frontend.Reference) error {
+		if ref == nil {
+			return nil
+		}
+		return j.scan(ctx, client, scan, id, ref)
 	})
 }
 
-// eachPlatform calls f with the reference of each platform of the result that has one.
+// scan runs a scanner over one platform's result.
+func (j *job) scan(ctx context.Context, client gateway.Client, scan sbom.Scanner, id string, ref *frontend.Reference) error {
+	state, err := ref.ToState()
+	if err != nil {
+		return err
+	}
+	var opts []llb.ConstraintsOpt
+	if v, ok := j.req.FrontendAttrs["no-cache"]; ok && v == "" {
+		opts = append(opts, llb.IgnoreCache)
+	}
+	found, err := scan(ctx, id, state, nil, opts...)
+	if err != nil {
+		return err
+	}
+	att, err := result.ConvertAttestation(&found, func(st *llb.State) (gateway.Reference, error) {
+		def, err := st.Marshal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		res, err := client.Solve(ctx, gateway.SolveRequest{Definition: def.ToPB(), Evaluate: true})
+		if err != nil {
+			return nil, err
+		}
+		return res.SingleRef()
+	})
+	if err != nil {
+		return err
+	}
+	j.result.AddAttestation(id, *att)
+	return nil
+}
+
+// eachPlatform calls f with the reference of each platform of the result, nil for the empty tree.
 func (j *job) eachPlatform(f func(id string, ref *frontend.Reference) error) error {
 	ps, err := exptypes.ParsePlatforms(j.result.Metadata)
 	if err != nil {
@@ -62,10 +125,9 @@ func (j *job) eachPlatform(f func(id string, ref *frontend.Reference) error) err
 		if !ok {
 			return fault.New(fault.Invalid, "could not find ref %s", p.ID)
 		}
-		if ref, _ := r.(*frontend.Reference); ref != nil {
-			if err := f(p.ID, ref); err != nil {
-				return err
-			}
+		ref, _ := r.(*frontend.Reference)
+		if err := f(p.ID, ref); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -82,66 +144,13 @@ func (j *job) facts(ref *frontend.Reference) *attest.Facts {
 	if f.Frontend == "dockerfile.v0" {
 		f.DockerfileVersion = strings.TrimSuffix(dockerfile.Version(), "-dev")
 	}
-	for _, m := range ref.Ref().Provenance().Materials {
-		addSource(&f.Sources, m)
-	}
+	f.Add(ref.Ref().Provenance())
 	if call := ref.Call(); call != nil {
 		for _, i := range call.Images() {
 			addImage(&f.Sources, provenance.ImageSource{Ref: i.Ref, Platform: i.Platform, Digest: i.Digest, Local: i.Local})
 		}
 	}
-	for _, v := range ref.Ref().Graph().Vertices {
-		addExec(f, v.Op.GetExec())
-		f.Incomplete = f.Incomplete || v.Op.GetBuild() != nil
-	}
 	return f
-}
-
-// addExec adds what a step was given and could reach.
-func addExec(f *attest.Facts, op *pb.ExecOp) {
-	if op == nil {
-		return
-	}
-	f.Network = f.Network || op.Network != pb.NetMode_NONE
-	secret := func(id string, optional bool) {
-		if s := (provenance.Secret{ID: id, Optional: optional}); !slices.Contains(f.Secrets, s) {
-			f.Secrets = append(f.Secrets, s)
-		}
-	}
-	for _, m := range op.Mounts {
-		switch m.MountType {
-		case pb.MountType_SECRET:
-			secret(m.SecretOpt.GetID(), m.SecretOpt.GetOptional())
-		case pb.MountType_SSH:
-			if s := (provenance.SSH{ID: m.SSHOpt.GetID(), Optional: m.SSHOpt.GetOptional()}); !slices.Contains(f.SSH, s) {
-				f.SSH = append(f.SSH, s)
-			}
-		}
-	}
-	for _, e := range op.Secretenv {
-		secret(e.GetID(), e.GetOptional())
-	}
-}
-
-// addSource adds a source, once.
-func addSource(s *provenance.Sources, m solver.Material) {
-	switch m.Kind {
-	case "docker-image", "oci-layout":
-		addImage(s, provenance.ImageSource{Ref: m.URI, Platform: m.Platform, Digest: m.Digest, Local: m.Kind == "oci-layout"})
-	case "git":
-		g := provenance.GitSource{URL: m.URI, Commit: m.Digest.Encoded()}
-		if !slices.ContainsFunc(s.Git, func(o provenance.GitSource) bool { return o.URL == g.URL && o.Commit == g.Commit }) {
-			s.Git = append(s.Git, g)
-		}
-	case "http", "https":
-		if h := (provenance.HTTPSource{URL: m.URI, Digest: m.Digest}); !slices.Contains(s.HTTP, h) {
-			s.HTTP = append(s.HTTP, h)
-		}
-	case "local":
-		if l := (provenance.LocalSource{Name: m.URI}); !slices.Contains(s.Local, l) {
-			s.Local = append(s.Local, l)
-		}
-	}
 }
 
 // addImage adds an image, once for each digest and platform.

@@ -1,12 +1,14 @@
 package build
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 
 	"berth/base/fault"
+	"berth/build/cache"
 	"berth/build/exec"
 	"berth/build/history"
 	"berth/build/session"
@@ -41,6 +43,8 @@ type Config struct {
 	// Retained is called once the cache is open and holds its layers itself, for who held them until then; nil: nobody.
 	Retained func()
 
+	Policy []cache.PruneOptions // what is removed from the cache without being asked for; nil: BuildKit's default
+
 	Version string            // of the engine, told to clients and written into provenance
 	Labels  map[string]string // of the worker, beside the builder's own
 	Facts   probe.Features
@@ -58,12 +62,13 @@ type Builder struct {
 	opened  *parts     // nil before the first use; guarded by opening
 	shut    bool       // guarded by opening
 
-	mu       sync.Mutex // guards what follows; held for memory only
-	builds   map[string]*running
-	finished []*running    // the last few, for who asks late
-	came     chan struct{} // closed and replaced when a build is entered
-	leaving  bool
-	working  sync.WaitGroup // builds under way
+	mu         sync.Mutex // guards what follows; held for memory only
+	builds     map[string]*running
+	finished   []*running    // the last few, for who asks late
+	came       chan struct{} // closed and replaced when a build is entered
+	leaving    bool
+	collecting context.CancelFunc // ends the collection of the cache under way; nil: there is none
+	working    sync.WaitGroup     // builds under way
 }
 
 // Open makes a builder. Its parts open with the first request that needs them.
@@ -86,6 +91,9 @@ func Open(cfg Config) (*Builder, error) {
 func (b *Builder) Close() error {
 	b.mu.Lock()
 	b.leaving = true
+	if b.collecting != nil {
+		b.collecting()
+	}
 	for _, r := range b.builds {
 		r.cancel(fault.New(fault.Unavailable, "the engine is being stopped"))
 	}

@@ -1,8 +1,13 @@
 package build
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"berth/base/fault"
 	"berth/build/cache"
@@ -14,9 +19,11 @@ import (
 	"berth/build/snapshot"
 	"berth/build/solver"
 	"berth/build/source/http"
-	"berth/build/source/image"
+	imagesource "berth/build/source/image"
 	"berth/build/source/local"
 	"berth/build/source/oci"
+	"berth/image"
+	"berth/image/layer"
 )
 
 // parts are the packages of the room, open and joined.
@@ -59,7 +66,7 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	p.files = file.New(p.snapshots)
 	trees := local.New(local.Config{Root: b.dir("trees"), Snapshots: p.snapshots, Log: b.log})
 	p.closers = append(p.closers, trees.Close)
-	p.sources = &sources{trees: trees, images: image.New(image.Config{
+	p.sources = &sources{trees: trees, images: imagesource.New(imagesource.Config{
 		Images: b.cfg.Images, Transfer: b.cfg.Transfer, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,
 	}), layouts: oci.New(oci.Config{Images: b.cfg.Images, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log})}
 	p.sources.web, err = http.Open(http.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("http"), Log: b.log})
@@ -67,7 +74,8 @@ func (b *Builder) openParts() (_ *parts, err error) {
 		return nil, err
 	}
 	p.cache, err = cache.Open(cache.Config{
-		Layers: layers, Root: filepath.Join(b.cfg.DataRoot, "build"), Others: []cache.Other{p.exec}, Log: b.log,
+		Layers: layers, Root: filepath.Join(b.cfg.DataRoot, "build"), Size: layerSize(layers), Shared: b.imageLayers(),
+		Others: []cache.Other{p.exec, trees}, Log: b.log,
 	})
 	if err != nil {
 		return nil, err
@@ -104,4 +112,47 @@ func (p *parts) op(v *graph.Vertex) (solver.Op, error) {
 		return p.files.Op(v.Op.GetFile(), len(v.Inputs))
 	}
 	return nil, fault.New(fault.Invalid, "could not resolve %T", v.Op.Op)
+}
+
+// layerSize gives the sizes of layers.
+func layerSize(layers *layer.Store) func(digest.Digest) int64 {
+	return func(d digest.Digest) int64 {
+		info, err := layers.Stat(d)
+		if err != nil {
+			return 0
+		}
+		return info.Size
+	}
+}
+
+// imageLayers tells which layers images have. It looks again after a second: who asks does so for all layers at once.
+func (b *Builder) imageLayers() func(digest.Digest) bool {
+	var mu sync.Mutex
+	var known map[digest.Digest]bool
+	var asked time.Time
+	return func(d digest.Digest) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(asked) > time.Second {
+			known, asked = b.layersInUse(), time.Now()
+		}
+		return known[d]
+	}
+}
+
+func (b *Builder) layersInUse() map[digest.Digest]bool {
+	used := map[digest.Digest]bool{}
+	list, err := b.cfg.Images.List(context.Background(), image.ListOptions{All: true})
+	if err != nil {
+		b.log.Warn("which layers images have is not known", "err", err)
+		return used
+	}
+	for _, i := range list {
+		if img, err := b.cfg.Images.Get(digest.Digest(i.ID)); err == nil {
+			for _, d := range img.Layers {
+				used[d] = true
+			}
+		}
+	}
+	return used
 }

@@ -17,6 +17,9 @@ func (j *job) plan(ctx context.Context, form string) (*Response, error) {
 	plans := map[string]*solver.Plan{}
 	var order []string
 	err := j.eachPlatform(func(id string, ref *frontend.Reference) error {
+		if ref == nil {
+			return nil
+		}
 		p, err := j.build.Plan(ctx, ref.Definition())
 		plans[id] = p
 		order = append(order, id)

@@ -25,18 +25,19 @@ import (
 
 // job is one request while it is worked on.
 type job struct {
-	b       *Builder
-	p       *parts
-	req     Request
-	run     *running
-	build   *solver.Build
-	host    *frontend.Host
-	outputs []*export.Output
-	made    []*export.Done // by output; nil before it was exported
-	result  *gateway.Result
-	started time.Time
-	wanted  attest.Wanted // what is to be attested
-	planned string        // not "": only a plan is wanted, in this form
+	b            *Builder
+	p            *parts
+	req          Request
+	run          *running
+	build        *solver.Build
+	host         *frontend.Host
+	outputs      []*export.Output
+	made         []*export.Done // by output; nil before it was exported
+	result       *gateway.Result
+	started      time.Time
+	wanted       attest.Wanted // what is to be attested
+	attestations []attestation // that were made here, beside those of the frontend
+	planned      string        // not "": only a plan is wanted, in this form
 }
 
 // Solve builds what is requested and returns when the result is where it shall go. A build is cancelled by
@@ -61,6 +62,7 @@ func (b *Builder) Solve(ctx context.Context, req Request) (*Response, error) {
 	}
 	finish(err)
 	run.hub.Close()
+	b.collect(p)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +91,7 @@ func (j *job) solve(ctx context.Context) (*Response, error) {
 	if err := j.evaluate(ctx); err != nil {
 		return nil, err
 	}
-	if err := j.attest(); err != nil {
+	if err := j.attest(ctx); err != nil {
 		return nil, err
 	}
 	exported, err := j.export(ctx)
@@ -229,6 +231,9 @@ func (j *job) export(ctx context.Context) (map[string]string, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, a := range j.attestations {
+		res.AddAttestation(a.platform, a.Attestation)
 	}
 	exported := map[string]string{}
 	for i, out := range j.outputs {

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 
 	"berth/build/cache"
 )
@@ -22,4 +23,27 @@ func (b *Builder) Prune(ctx context.Context, o cache.PruneOptions, told func(cac
 		return err
 	}
 	return p.cache.Prune(ctx, o, told)
+}
+
+// collect removes what is beyond the cache's policy, after a build and not in its way; one at a time.
+func (b *Builder) collect(p *parts) {
+	b.mu.Lock()
+	if b.collecting != nil || b.leaving {
+		b.mu.Unlock()
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.collecting = cancel
+	b.working.Add(1)
+	b.mu.Unlock()
+	go func() {
+		defer b.working.Done()
+		defer cancel()
+		if err := p.cache.GC(ctx, b.cfg.Policy); err != nil && !errors.Is(err, context.Canceled) {
+			b.log.Warn("the build cache is not collected", "err", err)
+		}
+		b.mu.Lock()
+		b.collecting = nil
+		b.mu.Unlock()
+	}()
 }

@@ -41,6 +41,7 @@ func (b *Builder) Worker() Worker {
 			labelExecutor: "berth", labelSnapshotter: "overlayfs", labelHostname: host, labelNetwork: "bridge",
 		},
 		Platforms: workerPlatforms(),
+		Policy:    b.cfg.Policy,
 		Version:   b.cfg.Version,
 	}
 	maps.Copy(w.Labels, b.cfg.Labels)

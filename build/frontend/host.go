@@ -132,6 +132,9 @@ func (h *Host) call(ctx context.Context, req gwclient.SolveRequest) (*gwclient.R
 	return nil, fault.New(fault.Invalid, "invalid frontend: %s", req.Frontend)
 }
 
+// Client gives a client to who works on a result behind the frontend.
+func (h *Host) Client() *Client { return h.client(&Call{}) }
+
 func (h *Host) imports(ctx context.Context, entries []gwclient.CacheOptionsEntry) error {
 	if h.Import == nil {
 		return nil
