@@ -71,7 +71,8 @@ type Builder struct {
 	working    sync.WaitGroup     // builds under way
 }
 
-// Open makes a builder. Its parts open with the first request that needs them.
+// Open makes a builder and ends what steps of an engine that was killed have left. Its parts open with the first request that
+// needs them.
 func Open(cfg Config) (*Builder, error) {
 	log := cfg.Log
 	if log == nil {
@@ -79,6 +80,9 @@ func Open(cfg Config) (*Builder, error) {
 	}
 	if cfg.Entitlements == nil {
 		cfg.Entitlements = []string{"network.host", "device"}
+	}
+	if err := exec.Sweep(filepath.Join(cfg.ExecRoot, "build"), cfg.CgroupParent); err != nil {
+		log.Warn("what build steps left is not all gone", "err", err)
 	}
 	return &Builder{
 		cfg: cfg, log: log, sessions: session.NewManager(log),

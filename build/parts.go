@@ -18,6 +18,7 @@ import (
 	"berth/build/graph"
 	"berth/build/snapshot"
 	"berth/build/solver"
+	"berth/build/source/git"
 	"berth/build/source/http"
 	imagesource "berth/build/source/image"
 	"berth/build/source/local"
@@ -70,6 +71,10 @@ func (b *Builder) openParts() (_ *parts, err error) {
 		Images: b.cfg.Images, Transfer: b.cfg.Transfer, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,
 	}), layouts: oci.New(oci.Config{Images: b.cfg.Images, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log})}
 	p.sources.web, err = http.Open(http.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("http"), Log: b.log})
+	if err != nil {
+		return nil, err
+	}
+	p.sources.git, err = git.Open(git.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("git"), Log: b.log})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"berth/build/graph"
 	"berth/build/session"
 	"berth/build/solver"
+	"berth/build/source/git"
 	"berth/build/source/http"
 	"berth/build/source/image"
 	"berth/build/source/local"
@@ -23,6 +24,7 @@ type sources struct {
 	images  *image.Images
 	layouts *oci.Layouts
 	web     *http.Source
+	git     *git.Source
 }
 
 // source gives the source of a vertex.
@@ -38,6 +40,8 @@ func (s *sources) source(v *graph.Vertex) (solver.Source, error) {
 		return s.images.Source(v)
 	case "oci-layout":
 		return s.layouts.Source(v)
+	case "git":
+		return s.git.Source(v)
 	case "http", "https":
 		return s.web.Source(v)
 	default:
@@ -63,6 +67,8 @@ func (r *resolver) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, o
 		return r.sources.images.ResolveSourceMetadata(ctx, op, opt, r.group)
 	case "oci-layout":
 		return r.sources.layouts.ResolveSourceMetadata(ctx, op, opt, r.group)
+	case "git":
+		return r.sources.git.ResolveSourceMetadata(ctx, op, opt, r.group)
 	case "http", "https":
 		return r.sources.web.ResolveSourceMetadata(ctx, op, opt, r.group)
 	default:
