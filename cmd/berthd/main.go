@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -42,6 +43,7 @@ import (
 	"berth/image/remote"
 	"berth/image/transfer"
 	"berth/kernel/probe"
+	"berth/kernel/process"
 	"berth/network"
 	"berth/runtime/keeper"
 	"berth/runtime/launch"
@@ -63,6 +65,17 @@ const (
 	// requestPatience is how long requests that are under way may take when the engine is told to end.
 	requestPatience = 10 * time.Second
 )
+
+// settled is how long after its start an engine has done what start-up needs.
+const settled = 2 * time.Second
+
+// forgetStart gives back the memory that start-up alone needed: an engine is started once and then mostly waits.
+func forgetStart(log *slog.Logger) {
+	debug.FreeOSMemory()
+	if _, err := process.ForgetText(); err != nil {
+		log.Debug("the program stays mapped", "error", err)
+	}
+}
 
 func main() {
 	rootless.Prepare() // in the namespaces of an ordinary user it does not come back
@@ -168,6 +181,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	}
 	fmt.Printf("berthd %s serves on %v\n", version, cfg.Hosts)
 	notifySystemd(log, "READY=1")
+	defer time.AfterFunc(settled, func() { forgetStart(log) }).Stop()
 
 	stopAll := waitForEnd(signals, shutdown, again.onSignal)
 	notifySystemd(log, "STOPPING=1")
