@@ -67,7 +67,7 @@ func (a Attest) String() string {
 	if a.Disabled {
 		first = append(first, "disabled=true")
 	}
-	return joinPairs(first, a.Attrs)
+	return Join(first, a.Attrs)
 }
 
 // attestAttrs puts attestations into the frontend's attributes. provenance is on in its small form unless somebody spoke about it.

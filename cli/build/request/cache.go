@@ -62,7 +62,7 @@ func (c Cache) String() string {
 	if c.Type == "registry" && len(c.Attrs) == 1 && c.Attrs["ref"] != "" {
 		return c.Attrs["ref"]
 	}
-	return joinPairs([]string{"type=" + c.Type}, c.Attrs)
+	return Join([]string{"type=" + c.Type}, c.Attrs)
 }
 
 // cacheEntries gives the wire's entries. Credentials of s3 and gha that the attributes lack come from the

@@ -29,8 +29,8 @@ func pairs(value string, each func(key, value string, bare bool) error) error {
 	return nil
 }
 
-// joinPairs is the inverse of pairs for an attribute list that begins with first; keys are in order.
-func joinPairs(first []string, attrs map[string]string) string {
+// Join is the inverse of pairs for an attribute list that begins with first; keys are in order.
+func Join(first []string, attrs map[string]string) string {
 	fields := slices.Clone(first)
 	for _, k := range slices.Sorted(maps.Keys(attrs)) {
 		fields = append(fields, k+"="+attrs[k])

@@ -84,7 +84,7 @@ func (o Output) String() string {
 	if o.Dest != "" {
 		first = append(first, "dest="+o.Dest)
 	}
-	return joinPairs(first, o.Attrs)
+	return Join(first, o.Attrs)
 }
 
 // outputs gives the wire's entries for a Spec: what was asked with --output, --push and --load, with destinations checked and opened late.

@@ -67,7 +67,7 @@ func (s Secret) String() string {
 	if s.Env != "" {
 		fields = append(fields, "env="+s.Env)
 	}
-	return joinPairs(fields, nil)
+	return Join(fields, nil)
 }
 
 func secretProvider(secrets []Secret) (session.Attachable, error) {

@@ -1,0 +1,12 @@
+// Package bake reads files that describe many builds: docker-bake.hcl, docker-bake.json and compose files.
+//
+// A target is one build by name, a group is several. Their life: files are read → one module (blocks and attributes, not yet evaluated) →
+// Config: targets with values, groups → Resolve picks what was asked for, joins what targets inherit, applies --set → each target gives a
+// request.Spec.
+//
+// The language is buildx bake's: HCL or its JSON form with variables that the environment may set, functions, matrices, inheritance, references
+// between targets. Of a compose file the build sections are read, with x-bake, build secrets and variables; `extends` and `include` are
+// not followed.
+//
+// It contacts no engine, and reads no file but those it is given, compose's .env, and what names a secret.
+package bake

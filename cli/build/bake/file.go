@@ -1,0 +1,140 @@
+package bake
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+)
+
+// A File is one that describes builds.
+type File struct {
+	Name string
+	Text []byte
+}
+
+// DefaultNames are looked for where no file is named; all that are there are read.
+func DefaultNames() []string {
+	return []string{
+		"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml",
+		"docker-bake.json", "docker-bake.hcl", "docker-bake.override.json", "docker-bake.override.hcl",
+	}
+}
+
+// ReadFiles reads the named files; "-" is in. Without names the default ones are read, those of them that exist.
+func ReadFiles(names []string, in io.Reader) ([]File, error) {
+	optional := len(names) == 0
+	if optional {
+		names = DefaultNames()
+	}
+	var files []File
+	for _, n := range names {
+		var text []byte
+		var err error
+		if n == "-" {
+			text, err = io.ReadAll(in)
+		} else {
+			text, err = os.ReadFile(n)
+		}
+		if optional && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, File{n, text})
+	}
+	if len(files) == 0 {
+		return nil, errors.New("couldn't find a bake definition")
+	}
+	return files, nil
+}
+
+// Parse makes a Config of files; later ones say more about what earlier ones have. given are variables by name that win over all others, lookup is the environment.
+func Parse(files []File, given map[string]string, lookup func(string) (string, bool)) (*Config, error) {
+	m := newModule(given, lookup)
+	c := &Config{}
+	for _, f := range files {
+		part, err := m.read(f, lookup)
+		if err != nil {
+			return nil, err
+		}
+		if part == nil {
+			continue
+		}
+		for _, t := range part.Targets {
+			c.addTarget(t)
+		}
+		for _, g := range part.Groups {
+			c.addGroup(g)
+		}
+	}
+	rest, err := m.config()
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range rest.Targets {
+		c.addTarget(t)
+	}
+	for _, g := range rest.Groups {
+		c.addGroup(g)
+	}
+	c.Variables = rest.Variables
+	return c, nil
+}
+
+// read reads a file by what its name says it is, else by what it looks like. A compose file gives a Config at once.
+func (m *module) read(f File, lookup func(string) (string, bool)) (*Config, error) {
+	compose := func() (*Config, error) {
+		env, err := withDotEnv(lookup)
+		if err != nil {
+			return nil, err
+		}
+		c, err := readCompose(f.Text, env)
+		if err == nil && c == nil {
+			err = errors.New("it has no services")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("failed to parse compose file %s: %w", f.Name, err)
+		}
+		return c, nil
+	}
+	switch strings.ToLower(filepath.Ext(f.Name)) {
+	case ".json":
+		return nil, m.addJSON(f.Name, f.Text)
+	case ".hcl":
+		return nil, m.addHCL(f.Name, f.Text)
+	case ".yaml", ".yml":
+		return compose()
+	}
+	if json.Valid(f.Text) {
+		return nil, m.addJSON(f.Name, f.Text)
+	}
+	hclErr := m.addHCL(f.Name, f.Text)
+	if hclErr == nil {
+		return nil, nil
+	}
+	if c, err := compose(); err == nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("failed to parse %s: %w", f.Name, hclErr)
+}
+
+// fromYAML makes of decoded YAML what the readers of attributes take.
+func fromYAML(v any) (cty.Value, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	kind, err := ctyjson.ImpliedType(text)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	return ctyjson.Unmarshal(text, kind)
+}
