@@ -91,6 +91,7 @@ func (p *pinner) Pin(ctx context.Context, r *solver.Run) (solver.Pinned, error) 
 			snap, err := f.seal(ctx, r.Sessions, r.Status)
 			return snap, fault.In(err, "fetch %s", redact(p.a.url))
 		},
+		Release:  f.drop,
 		Material: solver.Material{Kind: "http", URI: redact(p.a.url), Digest: f.digest, Attrs: map[string]string{"filename": f.name}},
 	}, nil
 }

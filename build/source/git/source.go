@@ -1,0 +1,168 @@
+package git
+
+import (
+	"context"
+	"log/slog"
+	"os/exec"
+	"sync"
+
+	"berth/base/fault"
+	"berth/build/graph"
+	"berth/build/session"
+	"berth/build/snapshot"
+	"berth/build/solver"
+)
+
+// Sessions asks the clients of builds. It is *session.Manager.
+type Sessions interface {
+	Any(ctx context.Context, g session.Group, f func(ctx context.Context, id string, c session.Caller) error) error
+	Secret(ctx context.Context, g session.Group, id string) ([]byte, error)
+}
+
+// Config says where and how.
+type Config struct {
+	Snapshots *snapshot.Store
+	Sessions  Sessions // nil: builds have no secrets and no agents
+	Root      string   // a directory of the package alone, for mirrors
+	Git       string   // the program; "" finds it on PATH when it is needed
+	Log       *slog.Logger
+}
+
+// Source gives repositories to builds. It is safe for concurrent use. It is a cache.Other: its mirrors count as what builds keep.
+type Source struct {
+	cfg Config
+	log *slog.Logger
+
+	mu      sync.Mutex // guards what follows; held for memory only
+	locks   map[string]*keyLock
+	swept   map[string]bool // mirrors whose left-over locks were removed
+	program string          // git, once found and found new enough
+}
+
+// Open gives the source. It makes nothing before it is used.
+func Open(cfg Config) (*Source, error) {
+	if cfg.Root == "" || cfg.Snapshots == nil {
+		return nil, fault.New(fault.Internal, "the git source needs a directory and a snapshot store")
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Source{cfg: cfg, log: log, locks: map[string]*keyLock{}, swept: map[string]bool{}}, nil
+}
+
+// Source gives the source that a vertex asks for.
+func (s *Source) Source(v *graph.Vertex) (solver.Source, error) {
+	op := v.Op.GetSource()
+	r, err := parse(op.GetIdentifier(), op.GetAttrs())
+	if err != nil {
+		return nil, err
+	}
+	return &pinner{s: s, r: r}, nil
+}
+
+type pinner struct {
+	s *Source
+	r *repository
+}
+
+// Pin asks the remote what the ref means.
+func (p *pinner) Pin(ctx context.Context, r *solver.Run) (solver.Pinned, error) {
+	v, err := p.s.resolve(ctx, p.r, r.Sessions, r.Stderr)
+	if err == nil && p.r.signature != nil {
+		_, err = p.s.objects(ctx, p.r, v, r.Sessions, r.Stderr)
+	}
+	if err != nil {
+		return solver.Pinned{}, fault.In(err, "failed to load git source %s", p.r.uri())
+	}
+	commit := v.pin()
+	if p.r.keepDir {
+		commit = v.object // the tag itself is in .git
+	}
+	return solver.Pinned{
+		Pin: v.object, Cache: p.r.key(commit, v.ref), CacheType: recordType,
+		Snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
+			snap, err := p.s.checkout(ctx, p.r, v, r.Sessions, r.Stderr)
+			return snap, fault.In(err, "failed to check out %s", p.r.uri())
+		},
+		Material: solver.Material{Kind: "git", URI: p.r.uri(), Digest: commitDigest(v.object), Attrs: subdirAttr(p.r)},
+	}, nil
+}
+
+// recordType is the type of a checkout among the cache's records, as BuildKit's clients filter by it.
+const recordType = "source.git.checkout"
+
+func subdirAttr(r *repository) map[string]string {
+	if r.subdir == "" {
+		return nil
+	}
+	return map[string]string{"subdir": r.subdir}
+}
+
+// git finds the program, once.
+func (s *Source) git(ctx context.Context) (string, error) {
+	s.mu.Lock()
+	known := s.program
+	s.mu.Unlock()
+	if known != "" {
+		return known, nil
+	}
+	path := s.cfg.Git
+	if path == "" {
+		var err error
+		if path, err = exec.LookPath("git"); err != nil {
+			return "", fault.New(fault.Unavailable, "git is not installed on the engine's host: building from repositories needs it")
+		}
+	}
+	out, err := (&program{path: path}).run(ctx, "version")
+	if err != nil {
+		return "", err
+	}
+	if !recent(out) {
+		return "", fault.New(fault.Unavailable, "%s is too old: building from repositories needs git 2.31", out)
+	}
+	s.mu.Lock()
+	s.program = path
+	s.mu.Unlock()
+	return path, nil
+}
+
+// keyLock is a lock on one name; ref counts who has it or waits for it.
+type keyLock struct {
+	held chan struct{} // has an element while it is free
+	refs int
+}
+
+// lock takes the lock on a name, for as long as ctx has patience.
+func (s *Source) lock(ctx context.Context, name string) (unlock func(), err error) {
+	s.mu.Lock()
+	l := s.locks[name]
+	if l == nil {
+		l = &keyLock{held: make(chan struct{}, 1)}
+		l.held <- struct{}{}
+		s.locks[name] = l
+	}
+	l.refs++
+	s.mu.Unlock()
+	forget := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if l.refs--; l.refs == 0 {
+			delete(s.locks, name)
+		}
+	}
+	select {
+	case <-l.held:
+		return func() { l.held <- struct{}{}; forget() }, nil
+	case <-ctx.Done():
+		forget()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// gitPath is the program that git found.
+func (s *Source) gitPath() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.program
+}
