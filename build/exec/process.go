@@ -346,7 +346,7 @@ func (b *box) translate(err error, cmd command) error {
 	if cmd.stderr != nil {
 		fmt.Fprintf(cmd.stderr, "unable to start container process: %s\n", why)
 	}
-	return &gatewaypb.ExitError{ExitCode: notStarted, Err: fmt.Errorf("exit code: %d: %s", notStarted, why)}
+	return exitError(notStarted)
 }
 
 // isDirectory tells why execve denied a program: the kernel does not.

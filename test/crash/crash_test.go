@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"flag"
@@ -207,6 +208,7 @@ func (e *engine) page() error {
 type life struct {
 	e      *engine
 	name   string
+	image  string // "" busybox
 	script string
 	host   map[string]any // HostConfig
 	pid    int
@@ -227,7 +229,7 @@ func (l *life) path(rest string) string { return "/containers/" + l.name + rest 
 
 func (l *life) create() {
 	body := map[string]any{
-		"Image": "busybox", "Cmd": []string{"sh", "-c", l.script},
+		"Image": cmp.Or(l.image, "busybox"), "Cmd": []string{"sh", "-c", l.script},
 		"HostConfig": l.host,
 	}
 	// 409 after a crash: the first attempt had come through.

@@ -378,7 +378,7 @@ func sources(t *testing.T, f func(path, text string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, room := range []string{"base", "kernel", "image", "network", "volume", "runtime", "auth", "engine", "registry", "api", "cli", "cmd", "test"} {
+	for _, room := range []string{"base", "kernel", "image", "network", "volume", "runtime", "auth", "engine", "build", "registry", "api", "cli", "cmd", "test"} {
 		err := filepath.WalkDir(filepath.Join(root, room), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") {
 				return err
