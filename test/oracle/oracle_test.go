@@ -1,0 +1,134 @@
+package oracle
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+// testCase is one Dockerfile with what the client asks for.
+type testCase struct {
+	archive, name string
+	dir           string // the context, with the Dockerfile
+	attrs         map[string]string
+	fails         bool
+}
+
+// TestOracle builds the corpus with Berth and with BuildKit and compares.
+func TestOracle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root: builds mount overlay file systems")
+	}
+	if ociRuntime() == "" {
+		t.Skip("needs runc or crun: BuildKit's steps run in it")
+	}
+	cases := corpus(t)
+	b := newBases(t)
+	buildkit, berth := startBuildKit(t), startBerth(t)
+	t.Run("cases", func(t *testing.T) {
+		for _, c := range cases {
+			t.Run(c.archive+"/"+c.name, func(t *testing.T) {
+				t.Parallel()
+				want := c.build(t, buildkit, b)
+				if (want.err != nil) != c.fails {
+					t.Fatalf("the case is not what it says: with BuildKit %v\n%s", want.err, want.log)
+				}
+				got := c.build(t, berth, b)
+				if list := differences(want, got); len(list) > 0 {
+					t.Errorf("- BuildKit, + Berth:\n%s", strings.Join(list, "\n"))
+				}
+				if c.fails && testing.Verbose() {
+					t.Logf("BuildKit: %v", want.err)
+					t.Logf("Berth:    %v", got.err)
+				}
+			})
+		}
+	})
+}
+
+func TestCorpusIsLarge(t *testing.T) {
+	if n := len(corpus(t)); n < 150 {
+		t.Errorf("%d Dockerfiles, want 150", n)
+	}
+}
+
+// corpus reads all archives.
+func corpus(t *testing.T) []*testCase {
+	t.Helper()
+	list, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(list) == 0 {
+		t.Fatalf("no archives: %v", err)
+	}
+	var cases []*testCase
+	for _, path := range list {
+		a, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cases = append(cases, unpack(t, strings.TrimSuffix(filepath.Base(path), ".txtar"), a)...)
+	}
+	return cases
+}
+
+// unpack writes an archive's files and reads what its comment says of its cases.
+func unpack(t *testing.T, name string, a *txtar.Archive) (cases []*testCase) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	byName := map[string]*testCase{}
+	for _, f := range a.Files {
+		path := filepath.Join(dir, f.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, f.Data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if n, ok := strings.CutPrefix(f.Name, "Dockerfile."); ok && !strings.HasSuffix(n, ".dockerignore") {
+			c := &testCase{archive: name, name: n, dir: dir, attrs: map[string]string{}}
+			byName[n] = c
+			cases = append(cases, c)
+		}
+	}
+	for line := range strings.Lines(string(a.Comment)) {
+		line = strings.TrimSpace(line)
+		if script, ok := strings.CutPrefix(line, "$ "); ok {
+			cmd := exec.Command("sh", "-ec", script)
+			cmd.Dir = dir
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %s: %v: %s", name, script, err, out)
+			}
+			continue
+		}
+		who, what, ok := strings.Cut(line, ": ")
+		if !ok || strings.HasPrefix(line, "#") {
+			continue
+		}
+		c := byName[who]
+		if c == nil {
+			t.Fatalf("%s: there is no Dockerfile.%s", name, who)
+		}
+		for word := range strings.FieldsSeq(what) {
+			k, v, _ := strings.Cut(word, "=")
+			if word == "fails" {
+				c.fails = true
+				continue
+			}
+			c.attrs[k] = v
+		}
+	}
+	cmd := exec.Command("find", dir, "-exec", "touch", "-h", "-d", longAgo.Format("2006-01-02T15:04:05Z"), "{}", "+")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return cases
+}
