@@ -16,6 +16,7 @@ import (
 // ownCommands are the top-level words that docker/cli has not, or that cli/tree leaves out.
 var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
 	"access":       newAccess,
+	"bake":         func(d *command.DockerCli) *cobra.Command { return build.NewBake(d, buildHooks(d)) },
 	"build":        func(d *command.DockerCli) *cobra.Command { return build.New(d, buildHooks(d)) },
 	"debug":        newDebug,
 	"explain":      newExplain,

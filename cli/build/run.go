@@ -13,6 +13,7 @@ import (
 	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/moby/buildkit/util/progress/progresswriter"
 
@@ -151,6 +152,8 @@ type turn struct {
 	call    request.Call
 	plan    bool
 	prefix  string
+	// result is called with what the frontend gave, before it is exported. It may be nil.
+	result func(ctx context.Context, res *gateway.Result)
 	// failed is called while a failed step still exists, with the means to look into it. It is nil when nobody wants to.
 	failed func(ctx context.Context, g gateway.Client, show *display, err error) error
 }
@@ -168,7 +171,7 @@ func (c *conn) solve(ctx context.Context, t turn, show *display) (*answer, error
 	}
 	var resp *client.SolveResponse
 	var err error
-	if t.call.Name == "" && t.failed == nil {
+	if t.call.Name == "" && t.failed == nil && t.result == nil {
 		resp, err = c.Solve(ctx, nil, opt, status)
 	} else {
 		resp, err = c.Build(ctx, opt, product, t.viaGateway(opt, a, show), status)
@@ -184,6 +187,16 @@ func (c *conn) solve(ctx context.Context, t turn, show *display) (*answer, error
 func (t turn) viaGateway(opt client.SolveOpt, a *answer, show *display) gateway.BuildFunc {
 	return func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
 		req := gateway.SolveRequest{Frontend: opt.Frontend, FrontendOpt: opt.FrontendAttrs, Evaluate: t.failed != nil}
+		for name, state := range opt.FrontendInputs {
+			def, err := state.Marshal(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if req.FrontendInputs == nil {
+				req.FrontendInputs = map[string]*pb.Definition{}
+			}
+			req.FrontendInputs[name] = def.ToPB()
+		}
 		for _, i := range opt.CacheImports {
 			req.CacheImports = append(req.CacheImports, gateway.CacheOptionsEntry{Type: i.Type, Attrs: i.Attrs})
 		}
@@ -195,6 +208,9 @@ func (t turn) viaGateway(opt client.SolveOpt, a *answer, show *display) gateway.
 				}
 			}
 			return nil, err
+		}
+		if t.result != nil {
+			t.result(ctx, res)
 		}
 		if t.call.Name != "" {
 			a.called = map[string]string{}

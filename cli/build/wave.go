@@ -1,0 +1,169 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/docker/cli/cli/command"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
+
+	"berth/cli/build/request"
+)
+
+// A wave is several builds that run together. One may use another's result as a named context: then it waits for it, and the other stays until
+// it is through, since the result refers to files that the other's session has.
+type wave struct {
+	conn   *conn
+	show   *display
+	auth   session.Attachable
+	engine request.Engine
+	many   bool
+	turns  map[string]*waveTurn
+
+	mu     sync.Mutex
+	failed *request.Request // of the first that failed
+}
+
+// A waveTurn is one build of a wave.
+type waveTurn struct {
+	name    string
+	spec    *request.Spec
+	request *request.Request
+	answer  *answer
+	uses    map[string]string // by named context: the turn whose result it is
+	users   sync.WaitGroup    // turns that use its result and still run
+	used    bool
+	ready   chan struct{}   // closed when the result is there, or the turn has ended
+	result  *gateway.Result // nil when it failed
+}
+
+func newWaveTurn(name string, spec *request.Spec) *waveTurn {
+	return &waveTurn{name: name, spec: spec, uses: map[string]string{}, ready: make(chan struct{})}
+}
+
+// link finds who uses whom.
+func (w *wave) link() {
+	for _, t := range w.turns {
+		for context, place := range t.spec.Contexts {
+			other, ok := strings.CutPrefix(place, "target:")
+			if !ok || w.turns[other] == nil {
+				continue
+			}
+			t.uses[context] = other
+			w.turns[other].used = true
+			w.turns[other].users.Add(1)
+		}
+	}
+}
+
+func (w *wave) release() {
+	for _, t := range w.turns {
+		if t.request != nil {
+			t.request.Release()
+		}
+	}
+}
+
+func (w *wave) run(ctx context.Context, d *command.DockerCli, t *waveTurn) error {
+	var once sync.Once
+	ready := func() { once.Do(func() { close(t.ready) }) }
+	defer ready()
+	defer func() {
+		for _, other := range t.uses {
+			w.turns[other].users.Done()
+		}
+	}()
+	r, err := t.spec.Prepare(ctx, w.engine, d.In(), w.auth)
+	if err != nil {
+		return fmt.Errorf("target %s: %w", t.name, err)
+	}
+	t.request = r
+	for context, name := range t.uses {
+		if err := w.await(ctx, r, context, w.turns[name]); err != nil {
+			return err
+		}
+	}
+	one := turn{request: r, call: t.spec.Call}
+	if w.many {
+		one.prefix = t.name
+	}
+	if t.used {
+		one.result = func(ctx context.Context, res *gateway.Result) {
+			t.result = res
+			ready()
+			waitFor(ctx, &t.users)
+		}
+	}
+	t.answer, err = w.conn.solve(ctx, one, w.show)
+	if err != nil {
+		w.mu.Lock()
+		if w.failed == nil {
+			w.failed = r
+		}
+		w.mu.Unlock()
+		return fmt.Errorf("target %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// waitFor waits for a group unless ctx ends before.
+func waitFor(ctx context.Context, g *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() { g.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// await puts another turn's result into a request, in the place of its name.
+func (w *wave) await(ctx context.Context, r *request.Request, context string, other *waveTurn) error {
+	select {
+	case <-other.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if other.result == nil {
+		return fmt.Errorf("target %s has no result", other.name)
+	}
+	if r.Solve.FrontendInputs == nil {
+		r.Solve.FrontendInputs = map[string]llb.State{}
+	}
+	attrs := r.Solve.FrontendAttrs
+	put := func(suffix, configKey string, ref gateway.Reference) error {
+		state := llb.Scratch()
+		if ref != nil {
+			var err error
+			if state, err = ref.ToState(); err != nil {
+				return err
+			}
+		}
+		input := other.name + suffix
+		r.Solve.FrontendInputs[input] = state
+		attrs["context:"+context+suffix] = "input:" + input
+		if config, ok := other.result.Metadata[configKey]; ok {
+			text, err := json.Marshal(map[string][]byte{exptypes.ExporterImageConfigKey: config})
+			if err != nil {
+				return err
+			}
+			attrs["input-metadata:"+input] = string(text)
+		}
+		return nil
+	}
+	if len(other.result.Refs) == 0 {
+		return put("", exptypes.ExporterImageConfigKey, other.result.Ref)
+	}
+	delete(attrs, "context:"+context)
+	for platform, ref := range other.result.Refs {
+		if err := put("::"+platform, exptypes.ExporterImageConfigKey+"/"+platform, ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
