@@ -1,6 +1,9 @@
 package oracle
 
 import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +32,8 @@ func TestOracle(t *testing.T) {
 	if ociRuntime() == "" {
 		t.Skip("needs runc or crun: BuildKit's steps run in it")
 	}
-	cases := corpus(t)
+	web := newWeb(t)
+	cases := corpus(t, web)
 	b := newBases(t)
 	buildkit, berth := startBuildKit(t), startBerth(t)
 	t.Run("cases", func(t *testing.T) {
@@ -54,13 +58,31 @@ func TestOracle(t *testing.T) {
 }
 
 func TestCorpusIsLarge(t *testing.T) {
-	if n := len(corpus(t)); n < 150 {
+	if n := len(corpus(t, "http://x")); n < 150 {
 		t.Errorf("%d Dockerfiles, want 150", n)
 	}
 }
 
+// newWeb serves what cases fetch; $HTTP in a Dockerfile stands for its address.
+func newWeb(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, ok := map[string][]byte{"/file.txt": []byte("Hello"), "/named": []byte("named"), "/plain.tar": layerOf(t, file("in-tar", "1", 0o644, 3, 4))}[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		if r.URL.Path == "/named" {
+			w.Header().Set("Content-Disposition", `attachment; filename="given.name"`)
+		}
+		http.ServeContent(w, r, "", longAgo, bytes.NewReader(body))
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
 // corpus reads all archives.
-func corpus(t *testing.T) []*testCase {
+func corpus(t *testing.T, web string) []*testCase {
 	t.Helper()
 	list, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(list) == 0 {
@@ -72,13 +94,13 @@ func corpus(t *testing.T) []*testCase {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cases = append(cases, unpack(t, strings.TrimSuffix(filepath.Base(path), ".txtar"), a)...)
+		cases = append(cases, unpack(t, strings.TrimSuffix(filepath.Base(path), ".txtar"), a, web)...)
 	}
 	return cases
 }
 
 // unpack writes an archive's files and reads what its comment says of its cases.
-func unpack(t *testing.T, name string, a *txtar.Archive) (cases []*testCase) {
+func unpack(t *testing.T, name string, a *txtar.Archive, web string) (cases []*testCase) {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
@@ -90,7 +112,7 @@ func unpack(t *testing.T, name string, a *txtar.Archive) (cases []*testCase) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, f.Data, 0o644); err != nil {
+		if err := os.WriteFile(path, bytes.ReplaceAll(f.Data, []byte("$HTTP"), []byte(web)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if n, ok := strings.CutPrefix(f.Name, "Dockerfile."); ok && !strings.HasSuffix(n, ".dockerignore") {
