@@ -161,7 +161,8 @@ func (b *box) mountDraft(ctx context.Context, d *snapshot.Draft, points ...snaps
 	if err != nil {
 		return -1, err
 	}
-	s := overlay.Stack{Lower: m.Lower, Upper: m.Upper, Work: m.Work, UserXattr: m.UserXattr}
+	// Without Volatile the kernel would write the whole file system out when the step is over. What is kept is synced later, with others.
+	s := overlay.Stack{Lower: m.Lower, Upper: m.Upper, Work: m.Work, UserXattr: m.UserXattr, Volatile: true}
 	scratch, done, err := b.r.scratch()
 	if err != nil {
 		return -1, err

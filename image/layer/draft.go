@@ -121,7 +121,7 @@ func (d *Draft) Mount(lower []string) Mount {
 }
 
 // Attach mounts directories, nowhere, and gives the root; closing it unmounts. A mount without an upper directory is read-only, and
-// needs two lower ones.
+// needs two lower ones. What is written is not on the disk with the unmounting: who keeps a draft sees to it (Durable).
 func (s *Store) Attach(m Mount) (*tree.Dir, error) {
-	return s.attach(overlay.Stack{Lower: m.Lower, Upper: m.Upper, Work: m.Work, UserXattr: s.cfg.UserXattr})
+	return s.attach(overlay.Stack{Lower: m.Lower, Upper: m.Upper, Work: m.Work, UserXattr: s.cfg.UserXattr, Volatile: m.Upper != ""})
 }

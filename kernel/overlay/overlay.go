@@ -3,6 +3,8 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,12 +22,19 @@ type Stack struct {
 	Upper, Work string
 	UserXattr   bool     // marks are user.overlay.* attributes: mounts in a user namespace
 	Label       string   // SELinux label that all files show; "" their own
+	Volatile    bool     // fsync(2) in it and its end write nothing out: for what a crash may take, or what is synced later (Linux 5.10)
 	Map         *Mapping // the mapping that owners are shown through; nil: as they are on disk. Linux 5.19
 }
 
 // Mount mounts the stack and gives a descriptor of its root. Closing the descriptor unmounts. scratch is an empty
 // directory that nobody else uses meanwhile: kernels before 6.5 need it for a moment. Needs CAP_SYS_ADMIN.
 func (s Stack) Mount(have probe.Features, scratch string) (fd int, err error) {
+	if s.Volatile {
+		// A former volatile mount has left its mark, with which the kernel refuses the directories: after a crash, ours are thrown away.
+		if err := os.RemoveAll(filepath.Join(s.Work, "work", "incompat")); err != nil {
+			return -1, fault.Wrap(fault.Internal, err, "mount overlay")
+		}
+	}
 	if s.Map != nil {
 		return s.mapped(have, scratch)
 	}
@@ -84,6 +93,9 @@ func (s Stack) options(f *mount.FS) (attributes uint64, err error) {
 	if s.UserXattr && err == nil {
 		err = f.Flag("userxattr")
 	}
+	if s.Volatile && s.Upper != "" && err == nil {
+		err = f.Flag("volatile")
+	}
 	return attributes, err
 }
 
@@ -116,6 +128,9 @@ func (s Stack) classic(scratch string) (fd int, err error) {
 	}
 	if s.UserXattr {
 		options += ",userxattr"
+	}
+	if s.Volatile && s.Upper != "" {
+		options += ",volatile"
 	}
 	if o := selinux.MountOption(s.Label); o != "" {
 		options += "," + o

@@ -64,3 +64,32 @@ func TestMount(t *testing.T) {
 		unix.Close(ro)
 	}
 }
+
+// A volatile stack can be mounted again and again, and what was written is there.
+func TestVolatile(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs CAP_SYS_ADMIN: overlay mounts")
+	}
+	for name, have := range map[string]probe.Features{"new": probe.Host(), "old": probe.Host().Without(probe.OverlayAppend)} {
+		base := t.TempDir()
+		s := Stack{Lower: []string{filepath.Join(base, "lower")}, Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"), Volatile: true}
+		scratch := filepath.Join(base, "scratch")
+		for _, d := range []string{s.Lower[0], s.Upper, s.Work, scratch} {
+			os.Mkdir(d, 0o755)
+		}
+		for i := range 3 {
+			fd, err := s.Mount(have, scratch)
+			if err != nil {
+				t.Fatalf("%s, mount %d: %v", name, i, err)
+			}
+			file := fmt.Sprintf("/proc/self/fd/%d/file%d", fd, i)
+			if err := os.WriteFile(file, []byte("n"), 0o644); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			unix.Close(fd)
+		}
+		if list, err := os.ReadDir(s.Upper); err != nil || len(list) != 3 {
+			t.Errorf("%s: %v %v", name, list, err)
+		}
+	}
+}

@@ -193,7 +193,7 @@ func (e *engine) steps() (left []string) {
 		procs, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 		for _, p := range procs {
 			if b, _ := os.ReadFile(p); strings.Contains(string(b), e.parent+"/build-") {
-				left = append(left, p)
+				left = append(left, p+": "+livesAs(filepath.Dir(p)))
 			}
 		}
 		if len(left) == 0 {
@@ -202,6 +202,14 @@ func (e *engine) steps() (left []string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return left
+}
+
+// livesAs tells what a process is and in what it waits, for people.
+func livesAs(proc string) string {
+	stat, _ := os.ReadFile(proc + "/stat")
+	stack, _ := os.ReadFile(proc + "/stack")
+	status, _ := os.ReadFile(proc + "/status")
+	return fmt.Sprintf("%.60s\n%s\n%s", stat, stack, status)
 }
 
 // builtSays runs the image that was built and compares what it finds in itself.
