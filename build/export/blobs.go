@@ -38,6 +38,9 @@ func (e *Exporter) blobs(ctx context.Context, m *made, lookOnly bool) error {
 		seen := map[digest.Digest]func() blob{}
 		var fill []func()
 		for _, p := range m.parts {
+			if p.layers != nil {
+				continue // made already
+			}
 			p.layers = make([]blob, len(p.chain))
 			for i, d := range p.chain {
 				if seen[d] == nil {

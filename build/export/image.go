@@ -175,9 +175,11 @@ func (e *Exporter) evaluate(ctx context.Context, m *made, p *part) error {
 		}
 	}
 	if m.o.rewrite {
-		return e.rewrite(ctx, m, p)
+		if err := e.rewrite(ctx, m, p); err != nil {
+			return err
+		}
 	}
-	return nil
+	return e.stargz(ctx, m, p)
 }
 
 // ready has the layers here, and durable: an image is going to name them.

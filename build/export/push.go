@@ -163,9 +163,12 @@ func (p *push) layer(ctx context.Context, t *target, b *blob) error {
 		p.note(t, b)
 		return err
 	}
+	begun, id := time.Now(), "pushing "+short(b.diffID)
 	d, err := t.repo.PushStream(ctx, func(w io.Writer) (ocispec.Descriptor, error) {
-		return p.e.compress(ctx, b.diffID, c, p.m.o.oci, &told{w: w, run: p.m.run, id: "pushing " + short(b.diffID), begun: time.Now()})
+		return p.e.compress(ctx, b.diffID, c, p.m.o.oci, &told{w: w, run: p.m.run, id: id, begun: begun})
 	})
+	end := time.Now()
+	p.m.run.status(progress.Status{ID: id, Current: d.Size, Total: d.Size, Timestamp: end, Started: &begun, Completed: &end})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
@@ -61,7 +62,7 @@ func TestPushCompressed(t *testing.T) {
 	b, host := newBench(t), newRegistry(t)
 	tree := b.step(nil, "etc/a", strings.Repeat("1", 100000))
 	for i, c := range []struct{ attrs, mediaType string }{
-		{"compression=zstd", ocispec.MediaTypeImageLayerZstd}, {"compression=uncompressed,force-compression=true", ocispec.MediaTypeImageLayer},
+		{"compression=estargz", ocispec.MediaTypeImageLayerGzip}, {"compression=zstd", ocispec.MediaTypeImageLayerZstd}, {"compression=uncompressed,force-compression=true", ocispec.MediaTypeImageLayer},
 		{"compression=gzip,compression-level=9,force-compression=true", ocispec.MediaTypeImageLayerGzip}, {"compression=gzip,force-compression=true,oci-mediatypes=false", dockerLayerGzip},
 	} {
 		n := host + "/kinds:" + string(rune('a'+i))
@@ -73,6 +74,9 @@ func TestPushCompressed(t *testing.T) {
 		}
 		m, _ := img.Manifest()
 		cf, _ := img.ConfigFile()
+		if i == 0 && m.Layers[0].Annotations[estargz.TOCJSONDigestAnnotation] == "" {
+			t.Errorf("%+v", m.Layers[0])
+		}
 		layer, err := remote.Layer(r.Context().Digest(m.Layers[0].Digest.String()))
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +92,7 @@ func TestPushCompressed(t *testing.T) {
 		if d, err := digest.FromReader(zr); err != nil || string(d) != cf.RootFS.DiffIDs[0].String() {
 			t.Errorf("%s: %s, %v", c.attrs, d, err)
 		}
-		if i > 0 && string(m.Layers[0].MediaType) != c.mediaType {
+		if i != 1 && string(m.Layers[0].MediaType) != c.mediaType {
 			t.Errorf("%s: %s", c.attrs, m.Layers[0].MediaType)
 		}
 		if _, err := b.images.Resolve(n); err == nil {
@@ -176,5 +180,24 @@ func TestDanglingName(t *testing.T) {
 	n, _ := ref.Parse("moby-dangling")
 	if _, err := b.images.Resolve(n.Repository() + "@" + done.Response[exptypes.ExporterImageDigestKey]); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestStargzInTheStore(t *testing.T) {
+	b := newBench(t)
+	tree := b.step(b.step(nil, "etc/a", "1"), "etc/b", "2")
+	b.export(Image, 0, result1(tree, 2), "name=lazy:1", "compression=estargz")
+	img, err := b.images.Resolve("lazy:1")
+	if err != nil || len(img.Layers) != 2 || img.Layers[0] == tree.(*fixed).s.Chain()[0] {
+		t.Fatalf("%+v, %v", img, err)
+	}
+	if check, err := b.images.Check(t.Context()); err != nil || !check.OK() {
+		t.Errorf("%+v, %v", check, err)
+	}
+	if done := b.export(OCI, 0, result1(tree, 2), "compression=estargz"); done.Descriptor.Digest == "" || len(b.files()) != 8 {
+		t.Errorf("%+v", b.files())
+	}
+	if usage, err := b.images.DiskUsage(t.Context()); err != nil || usage.Kept.Count != 2 {
+		t.Errorf("%+v, %v", usage, err)
 	}
 }
