@@ -91,6 +91,9 @@ func TestOCIArchiveIsTheSameTwice(t *testing.T) {
 	inner := decode[ocispec.Index](t, files[hexed(index.Manifests[0].Digest)])
 	m := decode[ocispec.Manifest](t, files[hexed(inner.Manifests[0].Digest)])
 	img := decode[ocispec.Image](t, files[hexed(m.Config.Digest)])
+	if m.Layers[0].Annotations[rewrittenKey] != "1000" {
+		t.Errorf("%+v", m.Layers[0])
+	}
 	if img.Created.Unix() != 1000 || img.History[3].Created.Unix() != 1000 {
 		t.Errorf("%+v", img)
 	}

@@ -33,6 +33,7 @@ func (m *made) manifest(p *part) (err error) {
 		Layers:      descriptors(p.layers),
 		Annotations: m.o.annotations.of(&p.platform.Platform, exptypes.AnnotationManifest),
 	}
+	p.rewritten(m, doc.Layers)
 	p.manifest, err = document(doc.MediaType, doc)
 	return err
 }

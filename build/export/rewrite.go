@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -45,9 +46,23 @@ func (e *Exporter) rewrite(ctx context.Context, m *made, p *part) error {
 			})
 		}
 		err := g.Wait()
-		p.chain = out
+		p.chain, p.unmoved = out, base
 		return err
 	})
+}
+
+// rewrittenKey is the annotation by which BuildKit marks a layer whose times were rewritten.
+const rewrittenKey = "buildkit/rewritten-timestamp"
+
+// rewritten marks the layers of a manifest whose times were rewritten.
+func (p *part) rewritten(m *made, layers []ocispec.Descriptor) {
+	if !m.o.rewrite || p.epoch == nil || !m.o.oci {
+		return
+	}
+	for i := p.unmoved; i < len(layers); i++ {
+		a := maps.Clone(layers[i].Annotations)
+		layers[i].Annotations = merge(a, map[string]string{rewrittenKey: strconv.FormatInt(p.epoch.Unix(), 10)})
+	}
 }
 
 // here has a platform's layers here.
