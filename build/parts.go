@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"berth/build/export"
 	"berth/build/file"
 	"berth/build/graph"
+	"berth/build/remotecache"
 	"berth/build/snapshot"
 	"berth/build/solver"
 	"berth/build/source/git"
@@ -37,6 +39,7 @@ type parts struct {
 	sources   *sources
 	solver    *solver.Solver
 	export    *export.Exporter
+	remote    *remotecache.Caches
 
 	closers []func() error // in the order of opening
 }
@@ -95,6 +98,10 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	})
 	p.export = export.New(export.Config{
 		Root: b.dir("export"), Images: b.cfg.Images, Remote: b.cfg.Remote, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,
+	})
+	mounts, _ := any(p.exec).(remotecache.Mounts)
+	p.remote = remotecache.New(remotecache.Config{
+		Images: b.cfg.Images, Remote: b.cfg.Remote, Sessions: b.sessions, Export: p.export, Mounts: mounts, Env: os.Getenv, Log: b.log,
 	})
 	return p, nil
 }

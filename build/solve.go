@@ -5,7 +5,9 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
@@ -19,6 +21,7 @@ import (
 	"berth/build/export"
 	"berth/build/frontend"
 	"berth/build/progress"
+	"berth/build/remotecache"
 	"berth/build/session"
 	"berth/build/solver"
 )
@@ -35,9 +38,11 @@ type job struct {
 	made         []*export.Done // by output; nil before it was exported
 	result       *gateway.Result
 	started      time.Time
-	wanted       attest.Wanted // what is to be attested
-	attestations []attestation // that were made here, beside those of the frontend
-	planned      string        // not "": only a plan is wanted, in this form
+	targets      []*remotecache.Target // caches to be written
+	inline       bool                  // one of them is in the images
+	wanted       attest.Wanted         // what is to be attested
+	attestations []attestation         // that were made here, beside those of the frontend
+	planned      string                // not "": only a plan is wanted, in this form
 }
 
 // Solve builds what is requested and returns when the result is where it shall go. A build is cancelled by
@@ -98,6 +103,11 @@ func (j *job) solve(ctx context.Context) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	told, err := j.exportCaches(ctx)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(exported, told)
 	for k, v := range j.result.Metadata {
 		if strings.HasPrefix(k, "frontend.") {
 			exported[k] = string(v)
@@ -121,7 +131,7 @@ func (j *job) prepare() error {
 		j.req.FrontendAttrs = maps.Clone(j.req.FrontendAttrs)
 		delete(j.req.FrontendAttrs, planAttr)
 	}
-	epoch, hasEpoch := j.req.FrontendAttrs["build-arg:SOURCE_DATE_EPOCH"]
+	epoch, hasEpoch := sourceDateEpoch(j.req.FrontendAttrs)
 	for i, e := range j.req.Exporters {
 		attrs := maps.Clone(e.Attrs)
 		if _, set := attrs[keySourceDateEpoch]; hasEpoch && !set {
@@ -135,6 +145,9 @@ func (j *job) prepare() error {
 			return err
 		}
 		j.outputs = append(j.outputs, out)
+	}
+	if err := j.prepareCaches(); err != nil {
+		return err
 	}
 	j.made = make([]*export.Done, len(j.outputs))
 	group := session.NewGroup(j.req.Session)
@@ -151,11 +164,22 @@ func (j *job) prepare() error {
 	j.host = &frontend.Host{
 		Build: j.build, Session: j.req.Session, Sources: &resolver{sources: j.p.sources, build: j.build, group: group}, Runner: j.p.exec,
 		Entitlements: j.req.Entitlements, Progress: j.run.hub, Worker: j.b.workerInfo(),
+		Import: (&importer{j: j, done: map[string]*sync.Once{}}).add,
 	}
 	if j.forwarded() {
 		j.run.bridge = j.host.NewBridge(&frontend.Call{Options: j.req.FrontendAttrs, Inputs: j.req.FrontendInputs})
 	}
 	return nil
+}
+
+// sourceDateEpoch gives the build argument for the exporters, where it is a time. It may also name a source whose time
+// counts; the frontend understands that and tells the time with its result.
+func sourceDateEpoch(attrs map[string]string) (string, bool) {
+	v, ok := attrs["build-arg:SOURCE_DATE_EPOCH"]
+	if _, err := strconv.ParseInt(v, 10, 64); err != nil && v != "" {
+		return "", false
+	}
+	return v, ok
 }
 
 // keySourceDateEpoch is the exporters' attribute for the time that nothing is newer than.
@@ -239,13 +263,14 @@ func (j *job) export(ctx context.Context) (map[string]string, error) {
 	for i, out := range j.outputs {
 		vertex := digest.FromString(j.req.ID + "/" + out.Name() + "/" + string(rune('0'+i)))
 		err := frontend.Step(j.run.hub, vertex, out.Name(), func() error {
-			done, err := out.Export(ctx, res, &export.Run{
-				Session: j.req.Session,
-				Status: func(s progress.Status) {
-					s.Vertex = vertex
-					j.run.hub.Status(s)
-				},
-			})
+			run := &export.Run{Session: j.req.Session, Status: func(s progress.Status) {
+				s.Vertex = vertex
+				j.run.hub.Status(s)
+			}}
+			if j.inline {
+				run.InlineCache = j.p.remote.InlineCache
+			}
+			done, err := out.Export(ctx, res, run)
 			j.made[i] = done
 			return err
 		})
