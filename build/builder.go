@@ -44,6 +44,7 @@ type Config struct {
 	Retained func()
 
 	Policy []cache.PruneOptions // what is removed from the cache without being asked for; nil: BuildKit's default
+	NoGC   bool                 // nothing is
 
 	Version string            // of the engine, told to clients and written into provenance
 	Labels  map[string]string // of the worker, beside the builder's own

@@ -28,7 +28,7 @@ func (b *Builder) Prune(ctx context.Context, o cache.PruneOptions, told func(cac
 // collect removes what is beyond the cache's policy, after a build and not in its way; one at a time.
 func (b *Builder) collect(p *parts) {
 	b.mu.Lock()
-	if b.collecting != nil || b.leaving {
+	if b.cfg.NoGC || b.collecting != nil || b.leaving {
 		b.mu.Unlock()
 		return
 	}

@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -40,12 +44,36 @@ func (r *rooms) openBuild(cfg config, ec engine.Config) (err error) {
 		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupParent: ec.CgroupParent,
 		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)}, SeccompProfile: ec.SeccompProfile,
 		Remote: r.remote, InUserNS: cfg.Rootless, NofileHard: files.Max, Retained: func() { r.unretain() },
+		Entitlements: cfg.Build.Entitlements, Policy: cfg.Build.Policy, NoGC: cfg.Build.NoGC,
 		Version: version, Facts: probe.Host(), Log: r.log,
 	})
 	if err != nil {
 		return err
 	}
 	r.buildWire = buildkit.New(buildkit.Config{Builder: r.builder, Log: r.log})
+	return r.serveBuildKit(filepath.Join(cfg.ExecRoot, buildSocket))
+}
+
+// buildSocket is the socket below the exec root at which BuildKit's own clients (buildctl, buildx's remote driver) find the builder.
+const buildSocket = "buildkit.sock"
+
+// serveBuildKit lets root in there, without the rest of the API.
+func (r *rooms) serveBuildKit(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.Wrap(fault.Internal, err, "serving BuildKit's protocol")
+	}
+	l, err := net.Listen("unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o600)
+	}
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "serving BuildKit's protocol")
+	}
+	go func() { // ends with the door
+		if err := r.buildWire.Serve(l); err != nil {
+			r.log.Debug("BuildKit's socket is closed", "error", err)
+		}
+	}()
 	return nil
 }
 

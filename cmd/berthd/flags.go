@@ -80,6 +80,7 @@ type config struct {
 	DNSOptions      []string
 	Access          accessOptions
 	Runtimes        runtimeOptions
+	Build           buildConfig
 	AuthZ           []string // plugins that are asked about each request, in their order
 	Metrics         string   // HOST:PORT of /metrics; "" none
 	ShutdownTimeout int      // seconds that stopping containers may take; -1 for ever

@@ -80,7 +80,7 @@ func table(c *config) []option {
 		{"validate", "", "", "Check the configuration and exit", &boolean{to: &c.Validate}},
 		{"version", "v", "", "Print the version and exit", &boolean{to: &c.Version}},
 		{"help", "h", "", "Print this help and exit", &boolean{to: new(bool)}},
-	}, slices.Concat(logOptions(c), networkOptions(&c.Net), transferOptions(&c.Image), fieldOptions(&c.Fields), removalFlags(&c.Removal), usernsFlags(&c.Userns), accessFlags(&c.Access), runtimeFlags(&c.Runtimes), missing())...)
+	}, slices.Concat(logOptions(c), networkOptions(&c.Net), transferOptions(&c.Image), fieldOptions(&c.Fields), removalFlags(&c.Removal), usernsFlags(&c.Userns), accessFlags(&c.Access), runtimeFlags(&c.Runtimes), buildOptions(&c.Build), missing())...)
 }
 
 // missing lists what dockerd has and this build refuses.
@@ -104,14 +104,14 @@ func missing() []option {
 	refuse(noContainerd, true, "cri-containerd")
 	refuse(noSwarm, false, "swarm-default-advertise-addr", "node-generic-resource|node-generic-resources")
 	refuse("the init that --init runs is built in", false, "init-path")
-	refuse("there are no switchable features in this build", false, "feature|features")
+	refuse("there are no switchable features in this build", false, "feature")
 	refuse("there is no NRI in this build", false, "nri-opts")
 	refuse("the engine's log has no colours", true, "raw-logs")
 	refuse("dockerd itself has dropped it; use a restart policy", true, "restart")
 	// Only in daemon.json.
 	for key, why := range map[string]string{
-		"builder": "there is no build in this build of the engine", "allow-nondistributable-artifacts": "layers that may not be passed on never are",
-		"min-api-version": "the oldest API version served is always 1.24",
+		"allow-nondistributable-artifacts": "layers that may not be passed on never are",
+		"min-api-version":                  "the oldest API version served is always 1.24",
 	} {
 		out = append(out, option{key: key, value: &refusal{why: why}})
 	}
