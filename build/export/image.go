@@ -44,6 +44,7 @@ type part struct {
 	chain    []digest.Digest    // as the image has it
 	layers   []blob             // of the chain, when blobs are wanted
 	squashed bool               // into one layer above the base's
+	unmoved  int                // layers at the bottom whose times stay: those above were rewritten, where that is wanted
 	epoch    *time.Time
 	attested []Attestation
 
