@@ -25,6 +25,7 @@ import (
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/network"
 	"github.com/moby/buildkit/worker"
@@ -43,7 +44,7 @@ func startBuildKit(t *testing.T) *client.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor))
 	c.Register(server)
 	l, err := net.Listen("unix", filepath.Join(root, "s"))
 	if err != nil {
@@ -97,9 +98,10 @@ func newController(root string) (*control.Controller, error) {
 	if err != nil {
 		return nil, err
 	}
+	language := forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)
 	return control.NewController(control.Opt{
 		SessionManager: sessions, WorkerController: workers,
-		Frontends:    map[string]frontend.Frontend{"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)},
+		Frontends:    map[string]frontend.Frontend{"dockerfile.v0": language, "gateway.v0": language}, // for `# syntax=`, whose image would have the same in it
 		CacheManager: solver.NewCacheManager(context.Background(), "local", cache, worker.NewCacheResultStorage(workers)),
 		CacheStore:   cache, HistoryDB: history, LeaseManager: w.LeaseManager(), ContentStore: w.ContentStore(),
 		Entitlements: []string{"network.host", "security.insecure"},

@@ -17,6 +17,7 @@ import (
 	resources "github.com/moby/buildkit/executor/resources/types"
 	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/identity"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
 	"github.com/moby/sys/user"
 )
@@ -97,7 +98,11 @@ func (r *runner) bundle(ctx context.Context, id, bundle string, readonly bool, m
 			return nil, err
 		}
 	}
-	ns, err := network.NewHostProvider().New(ctx, "", network.NamespaceOptions{})
+	provider := network.NewHostProvider()
+	if meta.NetMode == pb.NetMode_NONE {
+		provider = network.NewNoneProvider()
+	}
+	ns, err := provider.New(ctx, "", network.NamespaceOptions{})
 	if err != nil {
 		return nil, err
 	}
