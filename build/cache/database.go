@@ -15,6 +15,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"berth/base/failpoint"
 	"berth/base/fault"
@@ -57,7 +58,7 @@ func (d *database) openExisting() error {
 		return nil
 	}
 	db, err := openFile(d.path(), false)
-	if errors.Is(err, bolt.ErrTimeout) { //nolint:staticcheck
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return fault.Wrap(fault.Conflict, err, "%s is in use", d.path())
 	}
 	if err != nil {

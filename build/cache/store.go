@@ -221,7 +221,7 @@ func (s *Store) Alias(id string, keys ...digest.Digest) {
 	s.schedule()
 }
 
-// schedule has what is pending written soon. Its caller holds mu.
+// schedule has what is pending written soon, if that is not under way. Its caller holds mu.
 func (s *Store) schedule() {
 	if s.timer != nil || s.closed {
 		return
@@ -231,6 +231,12 @@ func (s *Store) schedule() {
 		defer s.flushes.Done()
 		if err := s.flush(); err != nil {
 			s.log.Error("write build cache", "err", err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.timer = nil
+		if len(s.records)+len(s.aliases)+len(s.used)+len(s.last) > 0 {
+			s.schedule()
 		}
 	})
 }
@@ -253,7 +259,6 @@ func (s *Store) flush() error {
 // flushHeld first waits until the layers are durable; then there is one transaction. Its caller holds writing.
 func (s *Store) flushHeld() error {
 	s.mu.Lock()
-	s.timer = nil
 	b := batch{aliases: s.aliases, used: s.used, last: s.last}
 	for _, e := range s.records {
 		b.records = append(b.records, e)
