@@ -216,7 +216,7 @@ func (n *node) contentKey(ctx context.Context, op Op, ins *inputs, t *cache.Trac
 			}
 			for j, sel := range selectors {
 				if readings[i].selected[j], err = n.b.s.cfg.Content.Digest(ctx, s, sel); err != nil {
-					return err
+					return fault.In(err, "failed to calculate checksum of ref %.25s::%.25s", n.inputs[i].v.Digest.Encoded(), ins.identities[i].Encoded())
 				}
 			}
 			t.Inputs[i].Selected, t.Inputs[i].Files = readings[i].selected, checksums(s, selectors)
