@@ -160,7 +160,7 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	s := server.New(server.Config{
 		Containers: rooms.engine, Images: rooms.images, Transfer: rooms.transfer, Registries: rooms.remote, Networks: rooms.networks, Volumes: rooms.volumes, Plugins: rooms.plugins, Builds: rooms.builder, BuildWire: rooms.buildWire,
 		Authorizers: rooms.authorizers(cfg.AuthZ), Events: rooms.events, Trash: rooms.trash, TrashWindow: rooms.trashWindow, Collector: rooms.gc, System: rooms.engine, About: about(cfg), Defaults: defaults(cfg), Log: log,
-		Checks: []server.Checker{rooms.engine, rooms.volumes, rooms.networks, rooms.plugins, rooms.events}, Waits: rooms.waits,
+		Checks: []server.Checker{rooms.engine, rooms.volumes, rooms.networks, rooms.plugins, rooms.events, rooms.builder}, Waits: rooms.waits,
 		Access: access, Audit: server.Audit{Write: access.log.Write, All: cfg.Access.Audit},
 		Observe: observe.answered, Traces: observe.traces, Reload: again.reload,
 		Shutdown: func() {
