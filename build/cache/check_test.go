@@ -26,7 +26,7 @@ func TestCheck(t *testing.T) {
 	if room := b.Check(context.Background(), false, there); !room.OK() || room.Checked[0].N != 1 {
 		t.Errorf("after the repair: %+v", room)
 	}
-	if b.Lookup(key("whole")) == nil || b.s.Lookup(key("lacking")) != nil {
+	if b.Lookup(key("whole")) == nil || b.Lookup(key("lacking")) != nil {
 		t.Error("the wrong record was forgotten")
 	}
 	if got := b.holds(); got != "01100" {
