@@ -2,10 +2,14 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 
 	"github.com/docker/cli/cli"
+	"github.com/docker/cli/cli-plugins/metadata"
 	"github.com/docker/cli/cli/command"
+	"github.com/docker/cli/cli/version"
 	"github.com/spf13/cobra"
 
 	"berth/cli/build"
@@ -15,10 +19,41 @@ import (
 // buildHooks are what the commands that build need of us.
 func buildHooks(d *command.DockerCli) build.Hooks {
 	return build.Hooks{
+		Version: version.Version,
 		MustBeBerth: func(ctx context.Context, command string) error {
 			return newRemote(d.Client()).mustBeBerth(ctx, command)
 		},
 	}
+}
+
+// pluginName is the name by which we are Docker's plugin for builds: the docker command, and Compose, find it in Docker's plugin directories.
+const pluginName = "docker-buildx"
+
+// asPlugin makes of a plugin's arguments a command line of ours. docker calls a plugin with its own global flags and the plugin's word,
+// Compose with the command alone.
+func asPlugin(rest []string) []string {
+	if len(rest) > 0 && (rest[0] == "buildx" || rest[0] == "help" || completing(rest)) {
+		return rest
+	}
+	return append([]string{"buildx"}, rest...)
+}
+
+// tellPlugin answers docker's question who a plugin is, and reports whether it was asked.
+func tellPlugin(args []string) bool {
+	if len(args) != 1 || args[0] != metadata.MetadataSubcommandName {
+		return false
+	}
+	text, err := json.Marshal(metadata.Metadata{
+		SchemaVersion:    "0.1.0",
+		Vendor:           "Berth",
+		Version:          build.Compatible,
+		ShortDescription: "Berth Buildx",
+	})
+	if err != nil {
+		return false
+	}
+	fmt.Println(string(text))
+	return true
 }
 
 // newStepShell is what runs inside a failed step of a build whose files have no shell. Nobody types it.

@@ -110,7 +110,7 @@ func compare(ours, theirs *cobra.Command, flags, commands *bytes.Buffer) {
 				}
 			}
 		}
-		if c.Name() == "help" || c.Name() == "completion" {
+		if c.Name() == "help" || c.Name() == "completion" || c.Hidden && other == nil {
 			continue
 		}
 		compare(c, other, flags, commands)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 
+	"berth/cli/build"
+
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
@@ -30,8 +32,14 @@ type Build struct {
 // its own words too.
 func Main(b Build, args []string) int {
 	p := program{name: "berth", version: b.Version + ", build " + b.Commit, title: "Berth"}
-	if strings.TrimSuffix(filepath.Base(args[0]), ".exe") == "docker" {
+	switch strings.TrimSuffix(filepath.Base(args[0]), ".exe") {
+	case "docker":
 		p = program{name: "docker", version: libraryVersion() + ", build berth-" + b.Commit, title: "Docker"}
+	case pluginName:
+		if tellPlugin(args[1:]) {
+			return 0
+		}
+		p = program{name: "docker", plugin: true, version: build.Compatible, title: "Docker"}
 	}
 	version.PlatformName, version.Version, version.GitCommit = "Berth", b.Version, b.Commit
 	version.BuildTime = "reproducibly"
@@ -63,6 +71,7 @@ type program struct {
 	name    string // berth, or docker when called by that name
 	version string // what --version prints after the title
 	title   string
+	plugin  bool // called as Docker's plugin for builds
 }
 
 // libraryVersion is the version of docker/cli that is built in: the one whose commands, flags and

@@ -18,6 +18,7 @@ var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
 	"access":       newAccess,
 	"bake":         func(d *command.DockerCli) *cobra.Command { return build.NewBake(d, buildHooks(d)) },
 	"build":        func(d *command.DockerCli) *cobra.Command { return build.New(d, buildHooks(d)) },
+	"buildx":       func(d *command.DockerCli) *cobra.Command { return build.NewBuildx(d, buildHooks(d)) },
 	"debug":        newDebug,
 	"explain":      newExplain,
 	"recreate":     newRecreate,

@@ -29,8 +29,15 @@ func (p program) run(ctx context.Context, d *command.DockerCli, args []string) e
 	if err != nil {
 		return err
 	}
-	// Pressing TAB must not start an engine: completion only looks.
-	from, err := locate(d, opts, !completing(rest), func() error { return top.Initialize() })
+	initialize := func() error { return top.Initialize() }
+	var from origin
+	if p.plugin { // the engine is the docker command's, found as it finds it
+		rest = asPlugin(rest)
+		err = initialize()
+	} else {
+		// Pressing TAB must not start an engine: completion only looks.
+		from, err = locate(d, opts, !completing(rest), initialize)
+	}
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,7 @@ func (s *Spec) addInputs(ctx context.Context, r *Request, e Engine, in io.Reader
 			return err
 		}
 		r.Solve.SharedKey = sharedKey(s.Context)
+		attrs["vcs:localdir:context"], _, _ = strings.Cut(r.Solve.SharedKey, ":") // what the history calls the build
 		d.dir = s.Context
 		if s.Dockerfile != "" {
 			d.dir, d.name = filepath.Dir(s.Dockerfile), filepath.Base(s.Dockerfile)
