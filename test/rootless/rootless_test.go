@@ -29,10 +29,30 @@ func TestVoyage(t *testing.T) {
 	s.starts()
 	s.importBox()
 	t.Run("containers", func(t *testing.T) { s.on(t).containers() })
+	t.Run("builds", func(t *testing.T) { s.on(t).builds() })
 	t.Run("refusals", func(t *testing.T) { s.on(t).refusals() })
 	t.Run("network", func(t *testing.T) { s.on(t).network() })
 	t.Run("restart", func(t *testing.T) { s.on(t).restarts() })
 	t.Run("end", func(t *testing.T) { s.on(t).end() })
+}
+
+// builds makes an image, with steps as root and as another user, and runs it.
+func (s *sailor) builds() {
+	const dockerfile = `FROM box AS made
+RUN id -u && echo built > /out && chown 1000:1000 /out && ping -c 1 -w 5 127.0.0.1
+FROM box
+COPY --from=made /out /out
+USER 1000
+RUN test "$(id -u)" = 1000 && cat /out
+CMD ["cat", "/out"]
+`
+	for range 2 {
+		if out, err := s.feed([]byte(dockerfile), "build", "--progress", "plain", "-t", "built", "-"); err != nil {
+			s.t.Fatalf("build: %v\n%s", err, out)
+		}
+	}
+	s.wants("built", "run", "--rm", "built")
+	s.wants("1000 1000", "run", "--rm", "built", "stat", "-c", "%u %g", "/out")
 }
 
 // on lends the sailor to a subtest.
