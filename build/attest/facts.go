@@ -1,11 +1,13 @@
 package attest
 
 import (
+	"cmp"
 	"net/url"
 	"strings"
 
 	types "github.com/moby/buildkit/solver/llbsolver/provenance/types"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
 
 	"berth/build/solver"
 )
@@ -19,6 +21,10 @@ func (f *Facts) Add(p solver.Provenance) {
 		if s.Vertex == nil || s.Vertex.Op == nil {
 			continue
 		}
+		if f.outputs == nil {
+			f.outputs = map[digest.Digest][][]digest.Digest{}
+		}
+		f.outputs[s.Vertex.Digest] = s.Chains
 		if e := s.Vertex.Op.GetExec(); e != nil {
 			f.addExec(e)
 		}
@@ -61,7 +67,7 @@ func (f *Facts) addExec(e *pb.ExecOp) {
 		case pb.MountType_SECRET:
 			f.Secrets = append(f.Secrets, types.Secret{ID: m.SecretOpt.GetID(), Optional: m.SecretOpt.GetOptional()})
 		case pb.MountType_SSH:
-			f.SSH = append(f.SSH, types.SSH{ID: m.SSHOpt.GetID(), Optional: m.SSHOpt.GetOptional()})
+			f.SSH = append(f.SSH, types.SSH{ID: cmp.Or(m.SSHOpt.GetID(), "default"), Optional: m.SSHOpt.GetOptional()})
 		}
 	}
 	for _, s := range e.Secretenv {

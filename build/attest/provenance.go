@@ -19,6 +19,7 @@ import (
 	"github.com/package-url/packageurl-go"
 
 	"berth/base/fault"
+	"berth/base/ref"
 )
 
 // Facts are what a build knows of how a result came about.
@@ -36,10 +37,21 @@ type Facts struct {
 	Network    bool // a step could reach a network
 	Incomplete bool // there may be sources that are not told here
 
-	Definition *pb.Definition                                 // the steps, with where they stand in which file
-	Layers     map[digest.Digest]map[int][]ocispec.Descriptor // of steps' outputs: the blobs that they became
-	Env        map[string]any                                 // further facts of the builder's surroundings
+	Inputs map[string]*types.RequestProvenance // requests that made the frontend's inputs: see Request
+	Root   *types.RequestProvenance            // the client's request, where the frontend was asked by another one
+
+	Definition *pb.Definition // the steps, with where they stand in which file
+	Env        map[string]any // further facts of the builder's surroundings
+
+	outputs map[digest.Digest][][]digest.Digest // chains of steps' outputs
+	blobs   map[digest.Digest]ocispec.Descriptor
 }
+
+// Blobs tells which blobs layers are, by diff id: mode=max says what steps became where all layers of theirs are among them.
+func (f *Facts) Blobs(blobs map[digest.Digest]ocispec.Descriptor) { f.blobs = blobs }
+
+// AddImage adds an image that a frontend has looked up.
+func (f *Facts) AddImage(i types.ImageSource) { f.Sources.Images = append(f.Sources.Images, i) }
 
 // Predicate makes the document: its predicate type and its bytes. It fails with FailedPrecondition in BuildKit's words where complete
 // materials are asked for and there are none.
@@ -74,7 +86,8 @@ func (f *Facts) slsa(o ProvenanceOptions) (*types.ProvenancePredicateSLSA1, erro
 	if err != nil {
 		return nil, err
 	}
-	request, config := f.request(o.Min)
+	request, config := f.request()
+	scrubbed := o.Min && scrub(request)
 	p := &types.ProvenancePredicateSLSA1{}
 	p.BuildDefinition.BuildType = types.BuildKitBuildType1
 	p.BuildDefinition.ResolvedDependencies = materials
@@ -85,7 +98,7 @@ func (f *Facts) slsa(o ProvenanceOptions) (*types.ProvenancePredicateSLSA1, erro
 	p.RunDetails.Builder.ID = o.BuilderID
 	meta := &types.ProvenanceMetadataSLSA1{
 		Hermetic: !incomplete && !f.Network, Reproducible: o.Reproducible,
-		Completeness: types.BuildKitComplete{Request: f.Frontend != "" && !(o.Min && f.hasArguments()), ResolvedDependencies: !incomplete},
+		Completeness: types.BuildKitComplete{Request: f.Frontend != "" && !scrubbed, ResolvedDependencies: !incomplete},
 	}
 	meta.InvocationID = f.BuildID
 	if !f.Started.IsZero() {
@@ -102,7 +115,7 @@ func (f *Facts) slsa(o ProvenanceOptions) (*types.ProvenancePredicateSLSA1, erro
 	return p, nil
 }
 
-// tidy sorts what has no order, so that one build gives one document.
+// tidy sorts what has no order and drops what is told twice, so that one build gives one document.
 func (f *Facts) tidy() {
 	by := func(a, b string) int { return strings.Compare(a, b) }
 	slices.SortStableFunc(f.Sources.Images, func(a, b types.ImageSource) int { return by(a.Ref, b.Ref) })
@@ -113,11 +126,48 @@ func (f *Facts) tidy() {
 	slices.SortStableFunc(f.SSH, func(a, b types.SSH) int { return by(a.ID, b.ID) })
 	f.Sources.Local = slices.Compact(f.Sources.Local)
 	f.Sources.HTTP = slices.Compact(f.Sources.HTTP)
-	f.Secrets, f.SSH = slices.Compact(f.Secrets), slices.Compact(f.SSH)
 	f.Sources.Git = slices.CompactFunc(f.Sources.Git, func(a, b types.GitSource) bool { return a.URL == b.URL && a.Commit == b.Commit })
 	f.Sources.Images = slices.CompactFunc(f.Sources.Images, func(a, b types.ImageSource) bool {
 		return a.Ref == b.Ref && a.Local == b.Local && samePlatform(a.Platform, b.Platform)
 	})
+	// A frontend looks a tag up, and the step then names its digest too: what was written is told.
+	tags := map[string]bool{}
+	for _, i := range f.Sources.Images {
+		if !strings.Contains(i.Ref, "@") {
+			tags[fullName(i.Ref)] = true
+		}
+	}
+	f.Sources.Images = slices.DeleteFunc(f.Sources.Images, func(i types.ImageSource) bool {
+		name, _, pinned := strings.Cut(i.Ref, "@")
+		return pinned && tags[fullName(name)]
+	})
+	// A secret is optional where every step can do without.
+	var secrets []types.Secret
+	for _, s := range f.Secrets {
+		if n := len(secrets); n > 0 && secrets[n-1].ID == s.ID {
+			secrets[n-1].Optional = secrets[n-1].Optional && s.Optional
+			continue
+		}
+		secrets = append(secrets, s)
+	}
+	var ssh []types.SSH
+	for _, s := range f.SSH {
+		if n := len(ssh); n > 0 && ssh[n-1].ID == s.ID {
+			ssh[n-1].Optional = ssh[n-1].Optional && s.Optional
+			continue
+		}
+		ssh = append(ssh, s)
+	}
+	f.Secrets, f.SSH = secrets, ssh
+}
+
+// fullName is a name with its tag, spelled one way.
+func fullName(name string) string {
+	n, err := ref.Parse(name)
+	if err != nil {
+		return name
+	}
+	return n.WithDefaultTag().String()
 }
 
 func samePlatform(a, b *ocispec.Platform) bool {
@@ -170,45 +220,75 @@ func commitSet(commit string) slsa.DigestSet {
 var hostArgs = map[string]bool{"cgroup-parent": true, "image-resolve-mode": true, "platform": true, "cache-imports": true}
 
 // request is what the client asked for, and where what it is made from is described.
-func (f *Facts) request(min bool) (*types.Parameters, types.ProvenanceConfigSourceSLSA1) {
-	args := map[string]string{}
-	for k, v := range f.Args {
-		if hostArgs[k] || strings.HasPrefix(k, attrPrefix) || strings.HasPrefix(k, "vcs:") {
-			continue
-		}
-		if min && (strings.HasPrefix(k, "build-arg:") || strings.HasPrefix(k, "label:")) {
-			continue
-		}
-		args[k] = Redact(v)
+func (f *Facts) request() (*types.Parameters, types.ProvenanceConfigSourceSLSA1) {
+	r := Request(f.Frontend, f.Args, f.Sources)
+	p := r.Request
+	for _, s := range f.Secrets {
+		p.Secrets = append(p.Secrets, &s)
 	}
-	config := f.configSource(args)
-	p := &types.Parameters{Frontend: f.Frontend}
-	if len(args) > 0 {
-		p.Args = args
-	}
-	if !min {
-		for _, s := range f.Secrets {
-			p.Secrets = append(p.Secrets, &s)
-		}
-		for _, s := range f.SSH {
-			p.SSH = append(p.SSH, &s)
-		}
+	for _, s := range f.SSH {
+		p.SSH = append(p.SSH, &s)
 	}
 	for _, l := range f.Sources.Local {
 		p.Locals = append(p.Locals, &l)
 	}
-	return p, config
+	for name, in := range f.Inputs {
+		if p.Inputs == nil {
+			p.Inputs = map[string]*types.RequestProvenance{}
+		}
+		p.Inputs[name] = in.Clone()
+	}
+	p.Root = f.Root.Clone()
+	return p, r.ConfigSource
+}
+
+// Request tells what a frontend was asked for, without what only says something of the machine, and without credentials.
+func Request(frontend string, attrs map[string]string, sources types.Sources) *types.RequestProvenance {
+	args := map[string]string{}
+	for k, v := range attrs {
+		if !hostArgs[k] && !strings.HasPrefix(k, attrPrefix) && !strings.HasPrefix(k, "vcs:") {
+			args[k] = Redact(v)
+		}
+	}
+	r := &types.RequestProvenance{ConfigSource: configSource(args, attrs, sources), Request: &types.Parameters{Frontend: frontend}}
+	if len(args) > 0 {
+		r.Request.Args = args
+	}
+	return r
+}
+
+// scrub takes out of a request what mode=min does not tell, and reports whether there was something that the result depends on.
+func scrub(p *types.Parameters) (incomplete bool) {
+	if p == nil {
+		return false
+	}
+	for k := range p.Args {
+		if strings.HasPrefix(k, "build-arg:") || strings.HasPrefix(k, "label:") {
+			delete(p.Args, k)
+			incomplete = true
+		}
+	}
+	p.Secrets, p.SSH = nil, nil
+	for _, in := range p.Inputs {
+		if in != nil && scrub(in.Request) {
+			incomplete = true
+		}
+	}
+	if p.Root != nil && scrub(p.Root.Request) {
+		incomplete = true
+	}
+	return incomplete
 }
 
 // configSource takes out of the arguments where the description of the build lies.
-func (f *Facts) configSource(args map[string]string) (c types.ProvenanceConfigSourceSLSA1) {
+func configSource(args, attrs map[string]string, sources types.Sources) (c types.ProvenanceConfigSourceSLSA1) {
 	key := "context"
 	if v := args["contextkey"]; v != "" {
 		key = v
 	} else if args["input:context"] != "" {
 		key = "input:context"
 	}
-	if v := f.Args[key]; v != "" {
+	if v := attrs[key]; v != "" {
 		c.URI = Redact(v)
 		uri, fragment := v, v
 		if s, ok := dfgitutil.FragmentFormat(v, true); ok {
@@ -217,12 +297,12 @@ func (f *Facts) configSource(args map[string]string) (c types.ProvenanceConfigSo
 		if s, ok := dfgitutil.FragmentFormat(v, false); ok {
 			uri = s
 		}
-		for _, s := range f.Sources.Git {
+		for _, s := range sources.Git {
 			if s.URL == uri {
 				c.URI, c.Digest = Redact(fragment), commitSet(s.Commit)
 			}
 		}
-		for _, s := range f.Sources.HTTP {
+		for _, s := range sources.HTTP {
 			if s.URL == uri {
 				c.Digest = digestSet(s.Digest)
 			}
@@ -232,16 +312,6 @@ func (f *Facts) configSource(args map[string]string) (c types.ProvenanceConfigSo
 	c.Path = args["filename"]
 	delete(args, "filename")
 	return c
-}
-
-// hasArguments reports whether there is something that mode=min does not tell.
-func (f *Facts) hasArguments() bool {
-	for k := range f.Args {
-		if strings.HasPrefix(k, "build-arg:") || strings.HasPrefix(k, "label:") {
-			return true
-		}
-	}
-	return false
 }
 
 // vcs is what the client said of its working tree.

@@ -24,19 +24,32 @@ func (f *Facts) addSteps(p *types.ProvenancePredicateSLSA1) error {
 			return err
 		}
 	}
-	for d, outputs := range f.Layers {
+	for d, outputs := range f.outputs {
 		i, ok := at[d]
-		if !ok {
-			continue
-		}
 		for output, chain := range outputs {
+			layers := f.layers(chain)
+			if !ok || layers == nil {
+				continue
+			}
 			if meta.Layers == nil {
 				meta.Layers = map[string][][]ocispec.Descriptor{}
 			}
-			meta.Layers[stepName(i)+":"+strconv.Itoa(output)] = [][]ocispec.Descriptor{chain}
+			meta.Layers[stepName(i)+":"+strconv.Itoa(output)] = [][]ocispec.Descriptor{layers}
 		}
 	}
 	return nil
+}
+
+// layers are the blobs of a chain, nil where one is not known.
+func (f *Facts) layers(chain []digest.Digest) (list []ocispec.Descriptor) {
+	for _, d := range chain {
+		b, ok := f.blobs[d]
+		if !ok {
+			return nil
+		}
+		list = append(list, b)
+	}
+	return list
 }
 
 func stepName(i int) string { return "step" + strconv.Itoa(i) }

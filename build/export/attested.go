@@ -7,6 +7,8 @@ import (
 
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/result"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/build/attest"
 	"berth/kernel/tree"
@@ -26,10 +28,25 @@ func Provenance(o attest.ProvenanceOptions, facts func(ctx context.Context) (*at
 			if err != nil {
 				return nil, err
 			}
+			if blobs, ok := ctx.Value(blobsKey{}).(map[digest.Digest]ocispec.Descriptor); ok {
+				f.Blobs(blobs)
+			}
 			_, content, err := f.Predicate(o)
 			return content, err
 		},
 	}
+}
+
+// blobsKey is the key under which the context of an attestation has the blobs of the image that it attests.
+type blobsKey struct{}
+
+// withBlobs lets attestations say which blobs steps became.
+func withBlobs(ctx context.Context, p *part) context.Context {
+	blobs := map[digest.Digest]ocispec.Descriptor{}
+	for i, b := range p.layers {
+		blobs[p.chain[i]] = b.desc
+	}
+	return context.WithValue(ctx, blobsKey{}, blobs)
 }
 
 // SBOM is the attestation that says what is in a tree, found by a scan of our own. nil is the empty tree.
