@@ -41,13 +41,19 @@ func (j *job) complete(ctx context.Context, rec *history.Record, err error) {
 	log := j.b.log.With("id", rec.ID)
 	batch := j.run.hub.Snapshot()
 	countSteps(rec, batch)
-	if data, err := writeLog(statusOf(batch)); err != nil {
-		log.Warn("a build's log is not kept", "err", err)
-	} else if blob, err := j.b.history.PutBlob(logMediaType, data); err != nil {
-		log.Warn("a build's log is not kept", "err", err)
-	} else {
-		rec.Log = &blob
+	keep := func(what, mediaType string, data []byte, err error) *history.Blob {
+		var blob history.Blob
+		if err == nil {
+			blob, err = j.b.history.PutBlob(mediaType, data)
+		}
+		if err != nil {
+			log.Warn("a part of a build's record is not kept", "part", what, "err", err)
+			return nil
+		}
+		return &blob
 	}
+	data, lerr := writeLog(statusOf(batch))
+	rec.Log = keep("log", logMediaType, data, lerr)
 	if j.result != nil && len(j.result.Metadata) > 0 {
 		rec.Response = map[string]string{}
 		for k, v := range j.result.Metadata {
@@ -64,6 +70,10 @@ func (j *job) complete(ctx context.Context, rec *history.Record, err error) {
 		d := done.Descriptor
 		rec.Result.Documents[int64(i)] = history.Blob{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations}
 	}
+	defer func() {
+		data, err := traceOf(rec, batch)
+		rec.Trace = keep("trace", traceMediaType, data, err)
+	}()
 	if err == nil {
 		if j.planned == "" {
 			if err := j.recordProvenance(rec); err != nil {
@@ -78,11 +88,8 @@ func (j *job) complete(ctx context.Context, rec *history.Record, err error) {
 	}
 	p := st.Proto()
 	rec.ErrorMessage = p.Message
-	if data, merr := proto.Marshal(p); merr == nil {
-		if blob, perr := j.b.history.PutBlob(errorMediaType, data); perr == nil {
-			rec.ErrorBlob = &blob
-		}
-	}
+	data, merr := proto.Marshal(p)
+	rec.ErrorBlob = keep("error", errorMediaType, data, merr)
 	p.Details = nil
 	rec.Error, _ = proto.Marshal(p)
 }

@@ -13,6 +13,7 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/result"
 	spb "github.com/moby/buildkit/sourcepolicy/pb"
+	"github.com/moby/buildkit/util/stack"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
@@ -65,6 +66,7 @@ func (b *Builder) Solve(ctx context.Context, req Request) (*Response, error) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, context.Canceled) {
 		err = fault.In(cause, "build %s", run.id)
 	}
+	err = stack.Enable(err) // clients print it where they are asked to
 	finish(err)
 	run.hub.Close()
 	b.collect(p)
