@@ -40,6 +40,7 @@ type Store struct {
 
 	opening sync.Mutex // held while the directory is read
 	trash   sync.WaitGroup
+	broom   sync.Mutex // held while the trash is emptied
 
 	mu      sync.Mutex // guards what follows
 	loaded  bool
@@ -321,7 +322,7 @@ func (s *Store) take(key, kin, name string, once bool) (*record, *index, error) 
 	s.mu.Lock()
 	s.trees[r.ID] = r
 	s.mu.Unlock()
-	return r, &index{}, nil
+	return r, new(builder).finish(nil), nil
 }
 
 // dirtying is called before a tree is changed: from now on its index says what is not so.
@@ -460,6 +461,8 @@ func (s *Store) discard(name string) {
 // empty deletes what was moved out of the way, in the background.
 func (s *Store) empty() {
 	s.trash.Go(func() {
+		s.broom.Lock()
+		defer s.broom.Unlock()
 		dir, err := tree.OpenDir(s.path(dirTrash))
 		if err != nil {
 			return

@@ -168,3 +168,17 @@ func TestClosed(t *testing.T) {
 		t.Error("a closed store took a context")
 	}
 }
+
+// TestEmptyContext: that nothing was sent is remembered too.
+func TestEmptyContext(t *testing.T) {
+	s, m := newStore(t)
+	c := dial(t, m, t.TempDir())
+	first := c.sync(s, Request{})
+	place := first.Dir()
+	first.Close()
+	again := c.sync(s, Request{})
+	defer again.Close()
+	if again.Dir() != place {
+		t.Error("an empty context was fetched anew")
+	}
+}
