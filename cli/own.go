@@ -21,6 +21,7 @@ var ownCommands = map[string]func(*command.DockerCli) *cobra.Command{
 	"buildx":       func(d *command.DockerCli) *cobra.Command { return build.NewBuildx(d, buildHooks(d)) },
 	"debug":        newDebug,
 	"explain":      newExplain,
+	"init":         func(d *command.DockerCli) *cobra.Command { return build.NewInit(d) },
 	"recreate":     newRecreate,
 	"registry":     func(d *command.DockerCli) *cobra.Command { return registry.New(d, becomeDaemon) },
 	"stack":        newStack,

@@ -84,7 +84,7 @@ func (p program) dress(root *cobra.Command, d *command.DockerCli) {
 	root.Version = p.version
 	root.SetVersionTemplate(p.title + " version {{.Version}}\n")
 	root.Flags().BoolP("version", "v", false, "Print version information and quit")
-	root.Annotations["additionalHelp"] = "Docker's commands, flags and output are Docker's. What only Berth has: access, registry, explain, debug, recreate, inspect --format run, info --kernel, logs --clear and --status, system check, system shutdown,\npull and push --plan, run --pull=lazy, image fsck and sources, network rules, port --audit, container hand-over,\ncontainer update --publish-add, run --network-rate, volume export, import, clone, snapshot and rename, prune --plan."
+	root.Annotations["additionalHelp"] = "Docker's commands, flags and output are Docker's. What only Berth has: access, registry, init, build --plan and --on-error, explain, debug, recreate, inspect --format run, info --kernel, logs --clear and --status, system check, system shutdown,\npull and push --plan, run --pull=lazy, image fsck and sources, network rules, port --audit, container hand-over,\ncontainer update --publish-add, run --network-rate, volume export, import, clone, snapshot and rename, prune --plan."
 	if f := root.Flags().Lookup("context"); f != nil {
 		f.Usage = `Name of the context to use to connect to the daemon (overrides ` + envHost + `, ` + client.EnvOverrideHost + ` and the default context set with "berth context use")`
 	}

@@ -287,6 +287,9 @@ func run(ctx context.Context, d *command.DockerCli, h Hooks, o *options) error {
 	if o.printExpanded {
 		return printExpanded(ctx, d, spec)
 	}
+	if o.plan && mode == progressui.AutoMode {
+		mode = progressui.QuietMode // the plan is what was asked for
+	}
 	if o.plan {
 		if err := h.MustBeBerth(ctx, "berth build --plan"); err != nil {
 			return err
