@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"slices"
 
 	"berth/base/fault"
 	"berth/build/cache"
@@ -81,3 +82,42 @@ func (r *Runner) Usage(ctx context.Context) ([]cache.Usage, error) {
 
 // Remove removes a cache mount by the id that Usage told; one that is in use is left.
 func (r *Runner) Remove(_ context.Context, id string) error { return r.caches.remove(id) }
+
+// CacheKeys lists the keys of cache mounts, sorted: the id, and behind a colon the identity of what one was filled with at first.
+func (r *Runner) CacheKeys() []string {
+	var keys []string
+	for _, d := range r.caches.list() {
+		keys = append(keys, d.Key)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// ReadCache gives f the files of the newest cache mount of a key, which no step uses meanwhile; it waits for that. NotFound: there is
+// none.
+func (r *Runner) ReadCache(ctx context.Context, key string, f func(root *tree.Dir) error) error {
+	h, err := r.caches.existing(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	return inside(h.dir(), f)
+}
+
+// FillCache makes a cache mount and lets f fill it, unless there is one of that key: then it is false. One that could not be filled is
+// taken away.
+func (r *Runner) FillCache(ctx context.Context, key, description string, f func(root *tree.Dir) error) (filled bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	return r.caches.fresh(key, description, func(dir string) error { return inside(dir, f) })
+}
+
+func inside(dir string, f func(root *tree.Dir) error) error {
+	root, err := tree.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return f(root)
+}

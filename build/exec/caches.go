@@ -104,8 +104,9 @@ func (c *caches) close() error {
 
 // hold is a cache mount in use.
 type hold struct {
-	c *caches
-	d *cacheDir
+	c      *caches
+	d      *cacheDir
+	looked bool // that it was held is no use of it
 }
 
 // get gives a cache mount of the key for use, and waits for a locked one. A new one is filled by fill first.
@@ -118,7 +119,7 @@ func (c *caches) get(ctx context.Context, key, description string, sharing pb.Ca
 			d.shared = sharing == pb.CacheSharingOpt_SHARED
 			d.sized = false
 			c.mu.Unlock()
-			return &hold{c, d}, nil
+			return &hold{c: c, d: d}, nil
 		}
 		wait := c.free
 		if !busy || sharing != pb.CacheSharingOpt_LOCKED {
@@ -128,7 +129,7 @@ func (c *caches) get(ctx context.Context, key, description string, sharing pb.Ca
 				c.forget(d)
 				return nil, err
 			}
-			return &hold{c, d}, nil
+			return &hold{c: c, d: d}, nil
 		}
 		c.mu.Unlock()
 		select {
@@ -137,6 +138,48 @@ func (c *caches) get(ctx context.Context, key, description string, sharing pb.Ca
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// existing gives the newest cache mount of a key alone, once nobody uses it; NotFound where there is none.
+func (c *caches) existing(ctx context.Context, key string) (*hold, error) {
+	for {
+		c.mu.Lock()
+		d, busy := c.pick(key, pb.CacheSharingOpt_LOCKED)
+		if d != nil {
+			d.users++
+			c.mu.Unlock()
+			return &hold{c: c, d: d, looked: true}, nil
+		}
+		wait := c.free
+		c.mu.Unlock()
+		if !busy {
+			return nil, fault.New(fault.NotFound, "there is no cache mount %s", key)
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// fresh makes a cache mount of a key that has none, and tells whether it did.
+func (c *caches) fresh(key, description string, fill func(dir string) error) (bool, error) {
+	c.mu.Lock()
+	for _, d := range c.all {
+		if d.Key == key {
+			c.mu.Unlock()
+			return false, nil
+		}
+	}
+	d := c.reserve(key, description, pb.CacheSharingOpt_PRIVATE)
+	c.mu.Unlock()
+	if err := c.make(d, fill); err != nil {
+		c.forget(d)
+		return false, err
+	}
+	(&hold{c: c, d: d, looked: true}).release()
+	return true, nil
 }
 
 // pick finds a directory that can be used; busy tells that there is one which others use. mu is held.
@@ -220,14 +263,19 @@ func (h *hold) dir() string { return filepath.Join(h.c.root, h.d.id, "fs") }
 func (h *hold) release() {
 	c, d := h.c, h.d
 	c.mu.Lock()
-	d.LastUsed = time.Now().UTC()
-	d.Uses++
+	if !h.looked {
+		d.LastUsed = time.Now().UTC()
+		d.Uses++
+	}
 	f := d.cacheFile
 	if d.users--; d.users == 0 {
 		d.shared = false
 		c.wake()
 	}
 	c.mu.Unlock()
+	if h.looked {
+		return
+	}
 	if text, err := json.Marshal(f); err == nil {
 		file := filepath.Join(c.root, d.id, "cache.json")
 		if os.WriteFile(file+".used", text, 0o600) == nil {

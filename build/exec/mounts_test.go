@@ -17,6 +17,7 @@ import (
 	"berth/build/snapshot"
 	"berth/build/solver"
 	"berth/kernel/probe"
+	"berth/kernel/tree"
 )
 
 // files makes a snapshot with files by name.
@@ -238,6 +239,54 @@ func TestCacheFillFails(t *testing.T) {
 	}
 	h, err := r.caches.get(context.Background(), "k", "", 0, nil)
 	must(t, err)
+	h.release()
+}
+
+// A remote cache reads a cache mount that nobody uses, and fills one that is not there.
+func TestCacheKeys(t *testing.T) {
+	r := newRoom(t)
+	ctx := context.Background()
+	text := func(want string) func(*tree.Dir) error {
+		return func(root *tree.Dir) error {
+			got, err := readText(root, "n")
+			if string(got) != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+			return err
+		}
+	}
+	if err := r.ReadCache(ctx, "one", text("")); !fault.Is(err, fault.NotFound) {
+		t.Errorf("%v", err)
+	}
+	fill := func(words string) func(*tree.Dir) error {
+		return func(root *tree.Dir) error { return os.WriteFile(root.Path()+"/n", []byte(words), 0o644) }
+	}
+	bad := errors.New("bad")
+	if _, err := r.FillCache(ctx, "one", "", func(*tree.Dir) error { return bad }); !errors.Is(err, bad) {
+		t.Errorf("%v", err)
+	}
+	filled, err := r.FillCache(ctx, "one", "imported", fill("1"))
+	if err != nil || !filled {
+		t.Errorf("%v %v", filled, err)
+	}
+	filled, err = r.FillCache(ctx, "one", "imported", fill("2"))
+	if err != nil || filled {
+		t.Errorf("%v %v", filled, err)
+	}
+	if out := r.run(shell("cat /cache/n; echo 3 >/cache/n", cacheMount("one", 0))).ok(t).out; out != "1" {
+		t.Errorf("%q", out)
+	}
+	must(t, r.ReadCache(ctx, "one", text("3\n")))
+	if got := r.CacheKeys(); !slices.Equal(got, []string{"one"}) {
+		t.Errorf("%q", got)
+	}
+	h, err := r.caches.get(ctx, "one", "", pb.CacheSharingOpt_LOCKED, nil)
+	must(t, err)
+	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	if err := r.ReadCache(short, "one", text("")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
 	h.release()
 }
 
