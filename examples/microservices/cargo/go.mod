@@ -1,0 +1,3 @@
+module example.org/harbour/cargo
+
+go 1.19

@@ -1,0 +1,3 @@
+module example.org/harbour/web
+
+go 1.19
