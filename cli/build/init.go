@@ -87,13 +87,5 @@ func tellInit(d *command.DockerCli, p *starter.Project, wrote, found []string) {
 	for _, a := range p.Assumed {
 		fmt.Fprintf(d.Out(), "Assumed: %s\n", a)
 	}
-	fmt.Fprintf(d.Out(), "\nBuild it with   berth build -t %[1]s .\nRun it with     berth run --rm -p %[2]d:%[3]d %[1]s\n", p.Name, published(p.Port), p.Port)
-}
-
-// published is the port of this machine that stands for one in the container.
-func published(port int) int {
-	if port < 1024 {
-		return 8000 + port
-	}
-	return port
+	fmt.Fprintf(d.Out(), "\nBuild it with   berth build -t %[1]s .\nRun it with     berth run --rm -p %[2]d:%[3]d %[1]s\n", p.Name, p.Published(), p.Port)
 }

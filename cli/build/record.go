@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/docker/cli/cli/command"
 	control "github.com/moby/buildkit/api/services/control"
+	provenance "github.com/moby/buildkit/solver/llbsolver/provenance/types"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -65,10 +66,8 @@ func (c *conn) provenance(ctx context.Context, ref string, full bool) (map[strin
 		if err != nil {
 			return err
 		}
-		if !full {
-			if text, err = smaller(text); err != nil {
-				return err
-			}
+		if text, err = asFirst(text, desc.Annotations["in-toto.io/predicate-type"], full); err != nil {
+			return err
 		}
 		found[key] = text
 		return nil
@@ -119,18 +118,24 @@ func provenanceOf(r *control.BuildResultInfo) (ocispec.Descriptor, bool) {
 	return ocispec.Descriptor{}, false
 }
 
-// smaller leaves a provenance's build configuration and the engine's own metadata out.
-func smaller(text []byte) ([]byte, error) {
-	var p map[string]json.RawMessage
-	if err := json.Unmarshal(text, &p); err != nil {
+// asFirst gives a provenance in the form that readers of metadata files know, SLSA 0.2, whatever form it is in. The small one is without the steps
+// and without what only the engine knows.
+func asFirst(text []byte, predicateType string, full bool) ([]byte, error) {
+	first := &provenance.ProvenancePredicateSLSA02{}
+	if predicateType == slsa1 {
+		var second provenance.ProvenancePredicateSLSA1
+		if err := json.Unmarshal(text, &second); err != nil {
+			return nil, err
+		}
+		first = second.ConvertToSLSA02()
+	} else if err := json.Unmarshal(text, first); err != nil {
 		return nil, err
 	}
-	delete(p, "buildConfig")
-	delete(p, "metadata")
-	var run map[string]json.RawMessage
-	if json.Unmarshal(p["runDetails"], &run) == nil && run != nil { // SLSA 1
-		delete(run, "metadata")
-		p["runDetails"], _ = json.Marshal(run)
+	if !full {
+		first.BuildConfig, first.Metadata = nil, nil
 	}
-	return json.Marshal(p)
+	return json.Marshal(first)
 }
+
+// slsa1 is the predicate type of SLSA's version 1.
+const slsa1 = "https://slsa.dev/provenance/v1"

@@ -15,6 +15,7 @@ import (
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/cli/cli/debug"
+	"github.com/docker/cli/cli/streams"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/frontend/subrequests"
@@ -122,7 +123,11 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, mode progressui
 	if !full {
 		head += " (use docker --debug to expand)"
 	}
-	fmt.Fprint(w, "\n "+aec.Apply(head+":\n", aec.YellowF))
+	head += ":\n"
+	if o, ok := w.(*streams.Out); ok && o.IsTerminal() {
+		head = aec.Apply(head, aec.YellowF)
+	}
+	fmt.Fprint(w, "\n "+head)
 	for _, warning := range warnings {
 		fmt.Fprintf(w, " - %s\n", warning.Short)
 		if !full {

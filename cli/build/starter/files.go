@@ -46,6 +46,14 @@ func (p *Project) Files() ([]File, error) {
 	return files, nil
 }
 
+// Published is the port of the machine that stands for the project's own: what only root may listen on moves up by 8000.
+func (p *Project) Published() int {
+	if p.Port < 1024 {
+		return p.Port + 8000
+	}
+	return p.Port
+}
+
 // execForm writes a command as JSON, as Dockerfiles have it.
 func execForm(words []string) string {
 	quoted := make([]string, len(words))
