@@ -8,6 +8,7 @@ import (
 	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/image"
+	"berth/image/remote"
 )
 
 // RawConfig is the image's configuration, byte for byte. A plan that is Stale has none.
@@ -21,6 +22,9 @@ func (p *PullImage) Chain() []digest.Digest {
 	}
 	return chain
 }
+
+// Repository is where the image comes from, as seen with the credentials of the plan. A plan that is Stale has none.
+func (p *PullImage) Repository() *remote.Repository { return p.repo }
 
 // Document is one manifest or index that a plan has read, byte for byte.
 type Document struct {

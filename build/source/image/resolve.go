@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
-	"github.com/moby/buildkit/client/llb/sourceresolver"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -112,11 +111,6 @@ func (m *Images) byID(name ref.Ref, p ocispec.Platform, s *transfer.Stale) (*res
 		return nil, err
 	}
 	return &resolved{name: name, platform: p, digest: s.Digest, config: raw, chain: img.Layers}, nil
-}
-
-// attestations gives the manifests that stand beside the image in its index, and those of their parts that are asked for by type.
-func (m *Images) attestations(ctx context.Context, res *resolved, want *sourceresolver.ResolveImageOpt, group session.Group) (*sourceresolver.AttestationChain, error) {
-	return nil, nil
 }
 
 func sameChain(a, b []digest.Digest) bool { return slices.Equal(a, b) }
