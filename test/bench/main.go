@@ -37,6 +37,7 @@ var benches = []bench{
 	{"pull", "an image of 20 layers from a local registry", benchPull},
 	{"push", "the same to a local registry", benchPush},
 	{"load", "the same from a file", benchLoad},
+	{"build", "Dockerfiles cold, cached and changed, beside BuildKit; many stages, steps, files, bytes", benchBuild},
 	{"registry", "one blob to 64 clients at once, beside nginx", benchRegistry},
 }
 
