@@ -72,6 +72,9 @@ func dial(t *testing.T, l net.Listener) *client.Client {
 	return c
 }
 
+// quick: nothing has to survive the test.
+var quick = &bolt.Options{NoSync: true}
+
 // newController puts a daemon together as buildkitd does, with one worker.
 func newController(root string) (*control.Controller, error) {
 	sessions, err := session.NewManager()
@@ -94,7 +97,7 @@ func newController(root string) (*control.Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	history, err := bolt.Open(filepath.Join(root, "history.db"), 0o600, nil)
+	history, err := bolt.Open(filepath.Join(root, "history.db"), 0o600, quick)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +125,7 @@ func workerOpt(root string) (opt base.WorkerOpt, err error) {
 	if err != nil {
 		return opt, err
 	}
-	db, err := bolt.Open(filepath.Join(root, "containerd.db"), 0o600, nil)
+	db, err := bolt.Open(filepath.Join(root, "containerd.db"), 0o600, quick)
 	if err != nil {
 		return opt, err
 	}

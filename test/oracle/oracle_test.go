@@ -7,9 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/moby/buildkit/client"
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
@@ -17,8 +19,10 @@ import (
 type testCase struct {
 	archive, name string
 	dir           string // the context, with the Dockerfile
+	change        string // a script that changes the context; "": the case is built once
 	attrs         map[string]string
 	fails         bool
+	ownWords      bool // errors need not end alike
 }
 
 // TestOracle builds the corpus with Berth and with BuildKit and compares.
@@ -40,13 +44,16 @@ func TestOracle(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.archive+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
-				want := c.build(t, buildkit, b)
+				want := c.build(t, buildkit, b, c.dir)
 				if (want.err != nil) != c.fails {
 					t.Fatalf("the case is not what it says: with BuildKit %v\n%s", want.err, want.log)
 				}
-				got := c.build(t, berth, b)
-				if list := differences(want, got); len(list) > 0 {
+				got := c.build(t, berth, b, c.dir)
+				if list := c.differences(want, got); len(list) > 0 {
 					t.Errorf("- BuildKit, + Berth:\n%s", strings.Join(list, "\n"))
+				}
+				if c.change != "" && !c.fails {
+					c.again(t, buildkit, berth, b)
 				}
 				if c.fails && testing.Verbose() {
 					t.Logf("BuildKit: %v", want.err)
@@ -55,6 +62,36 @@ func TestOracle(t *testing.T) {
 			})
 		}
 	})
+}
+
+// again builds a case a second time: touched, which changes nothing, and with what its context's files say changed. What comes out must be
+// the same again, and Berth runs no step that BuildKit finds in its cache.
+func (c *testCase) again(t *testing.T, buildkit, berth *client.Client, b *bases) {
+	dir := copied(t, c.dir, `find . -type f -exec touch -d '2021-01-01 00:00:00Z' {} +`)
+	if o := c.build(t, berth, b, dir); o.err != nil || len(o.ran) > 0 {
+		t.Errorf("touched: %v, ran %q", o.err, o.ran)
+	}
+	dir = copied(t, c.dir, c.change)
+	want, got := c.build(t, buildkit, b, dir), c.build(t, berth, b, dir)
+	if list := c.differences(want, got); len(list) > 0 {
+		t.Errorf("changed: - BuildKit, + Berth:\n%s", strings.Join(list, "\n"))
+	}
+	for _, step := range got.ran {
+		if !slices.Contains(want.ran, step) {
+			t.Errorf("changed: Berth ran %q, BuildKit had it in its cache", step)
+		}
+	}
+}
+
+// copied gives a copy of a directory on which a script has run.
+func copied(t *testing.T, dir, script string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "context")
+	cmd := exec.Command("sh", "-ec", `cp -a "$1" "$2"; cd "$2"; `+script, "sh", dir, to)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return to
 }
 
 func TestCorpusIsLarge(t *testing.T) {
@@ -123,6 +160,12 @@ func unpack(t *testing.T, name string, a *txtar.Archive, web string) (cases []*t
 	}
 	for line := range strings.Lines(string(a.Comment)) {
 		line = strings.TrimSpace(line)
+		if script, ok := strings.CutPrefix(line, "$$ "); ok {
+			for _, c := range cases {
+				c.change = script
+			}
+			continue
+		}
 		if script, ok := strings.CutPrefix(line, "$ "); ok {
 			cmd := exec.Command("sh", "-ec", script)
 			cmd.Dir = dir
@@ -141,8 +184,12 @@ func unpack(t *testing.T, name string, a *txtar.Archive, web string) (cases []*t
 		}
 		for word := range strings.FieldsSeq(what) {
 			k, v, _ := strings.Cut(word, "=")
-			if word == "fails" {
+			switch word {
+			case "fails":
 				c.fails = true
+				continue
+			case "own-words":
+				c.ownWords = true
 				continue
 			}
 			c.attrs[k] = v

@@ -35,12 +35,13 @@ type outcome struct {
 	config   []string
 	tree     []string
 	log      string
+	ran      []string // steps that were not cached; what only asks for sources is none
 }
 
-// build has one case built.
-func (c *testCase) build(t *testing.T, bk *client.Client, b *bases) *outcome {
+// build has one case built, with dir as its context.
+func (c *testCase) build(t *testing.T, bk *client.Client, b *bases, dir string) *outcome {
 	t.Helper()
-	context_, err := fsutil.NewFS(c.dir)
+	context_, err := fsutil.NewFS(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,8 +58,8 @@ func (c *testCase) build(t *testing.T, bk *client.Client, b *bases) *outcome {
 	opt.FrontendAttrs["filename"] = "Dockerfile." + c.name
 	opt.FrontendAttrs["force-network-mode"] = "host"
 	for k, v := range c.attrs {
-		if name, dir, ok := strings.Cut(v, "local:"); ok && name == "" {
-			if opt.LocalMounts[dir], err = fsutil.NewFS(filepath.Join(c.dir, dir)); err != nil {
+		if name, ok := strings.CutPrefix(v, "local:"); ok {
+			if opt.LocalMounts[name], err = fsutil.NewFS(filepath.Join(dir, name)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -68,6 +69,7 @@ func (c *testCase) build(t *testing.T, bk *client.Client, b *bases) *outcome {
 	defer cancel()
 	o := &outcome{}
 	var log strings.Builder
+	cached := map[string]bool{}
 	status := make(chan *client.SolveStatus)
 	done := make(chan struct{})
 	go func() {
@@ -75,6 +77,11 @@ func (c *testCase) build(t *testing.T, bk *client.Client, b *bases) *outcome {
 		for s := range status {
 			for _, l := range s.Logs {
 				log.Write(l.Data)
+			}
+			for _, v := range s.Vertexes {
+				if v.Completed != nil && !strings.HasPrefix(v.Name, "[internal]") && !strings.HasPrefix(v.Name, "[context ") && !strings.Contains(v.Name, "exporting") {
+					cached[v.Name] = v.Cached
+				}
 			}
 			for _, w := range s.Warnings {
 				o.warnings = append(o.warnings, fmt.Sprintf("%s %v", w.Short, w.Range))
@@ -84,6 +91,12 @@ func (c *testCase) build(t *testing.T, bk *client.Client, b *bases) *outcome {
 	_, o.err = bk.Solve(ctx, nil, opt, status)
 	<-done
 	o.log = log.String()
+	for name, was := range cached {
+		if !was {
+			o.ran = append(o.ran, name)
+		}
+	}
+	slices.Sort(o.ran)
 	slices.Sort(o.warnings)
 	o.warnings = slices.Compact(o.warnings)
 	for _, s := range errdefs.Sources(o.err) {
@@ -283,9 +296,18 @@ func describe(files map[string]string, h *tar.Header, r io.Reader) (string, erro
 	return strings.TrimSpace(fmt.Sprintf("%c %o %d:%d %s %s %s %s", h.Typeflag, mode, h.Uid, h.Gid, h.Linkname, body, when, strings.Join(attrs, " "))), nil
 }
 
+// words are what an error ends with: what is before it says on the way to what it happened.
+func words(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := strings.Split(err.Error(), ": ")
+	return text[len(text)-1]
+}
+
 // differences lists what two outcomes differ in: "-" is BuildKit's, "+" Berth's.
-func differences(want, got *outcome) []string {
-	if (want.err == nil) != (got.err == nil) {
+func (c *testCase) differences(want, got *outcome) []string {
+	if (want.err == nil) != (got.err == nil) || !c.ownWords && words(want.err) != words(got.err) {
 		return []string{fmt.Sprintf("- error: %v", want.err), fmt.Sprintf("+ error: %v", got.err), "+ log: " + got.log}
 	}
 	var list []string

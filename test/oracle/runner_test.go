@@ -83,7 +83,7 @@ func (r *runner) Run(ctx context.Context, id string, root executor.Mount, mounts
 		}
 		return nil, nil
 	}
-	return nil, &gatewayapi.ExitError{ExitCode: uint32(exit.ExitCode()), Err: err}
+	return nil, &gatewayapi.ExitError{ExitCode: uint32(exit.ExitCode())}
 }
 
 // bundle writes what the runtime is to do.
