@@ -133,7 +133,7 @@ func (a *layout) makeOne(ctx context.Context, b *blob) error {
 	if err != nil {
 		return err
 	}
-	d, err := a.e.compress(ctx, b.diffID, a.m.o.compression, a.m.o.oci, f)
+	d, err := a.e.compress(ctx, b.diffID, b.as, a.m.o.oci, f)
 	if err != nil {
 		f.Close()
 		return err
@@ -177,8 +177,7 @@ func (a *layout) layer(ctx context.Context, b blob, w io.Writer) error {
 		defer f.Close()
 		r = f
 	} else {
-		c := a.m.o.compression
-		got, err := a.e.compress(ctx, b.diffID, c, a.m.o.oci, w)
+		got, err := a.e.compress(ctx, b.diffID, b.as, a.m.o.oci, w)
 		if err == nil && got.Digest != b.desc.Digest {
 			err = fault.New(fault.Internal, "layer %s became %s and was to be %s", b.diffID, got.Digest, b.desc.Digest)
 		}

@@ -64,6 +64,9 @@ func (e *Exporter) attest(ctx context.Context, m *made) error {
 		if err != nil {
 			return err
 		}
+		for i := range list {
+			list[i] = supplement(list[i], p, e.cfg.Images.Layers())
+		}
 		var subjects []attest.Subject
 		for _, n := range m.names {
 			s, err := attest.ImageSubject(n, &p.platform.Platform, p.manifest.Digest)

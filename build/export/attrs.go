@@ -22,6 +22,7 @@ type imageOptions struct {
 	byDigest      bool
 	insecure      bool
 	store         bool
+	whole         bool // type=image: who asks for it in BuildKit's words gets a manifest, as there
 	oci           bool // media types; set tells whether anybody asked
 	ociSet        bool
 	artifact      *bool // oci-artifact
@@ -48,7 +49,7 @@ type epoch struct {
 // parseImage reads the attributes of an output that makes an image.
 func parseImage(kind string, attrs map[string]string) (*imageOptions, error) {
 	o := &imageOptions{oci: true, tar: true, archive: kind == OCI || kind == Docker, meta: map[string][]byte{}}
-	o.store = !o.archive
+	o.store, o.whole = !o.archive, kind == Image
 	var err error
 	if o.annotations, attrs, err = parseAnnotations(attrs); err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ type blob struct {
 	desc   ocispec.Descriptor // no digest: not known yet
 	from   []image.Source     // registries that have it, the latest first
 	kept   bool               // it is in the blob store
+	as     compression        // how it is made anew: as its registry has it, where nothing else is forced
 }
 
 func descriptors(list []blob) []ocispec.Descriptor {
@@ -65,29 +66,30 @@ func (e *Exporter) blobs(ctx context.Context, m *made, lookOnly bool) error {
 // known looks up which blob a layer is: one that a registry has, unless another compression is forced, else what it was found
 // to become.
 func (e *Exporter) known(d digest.Digest, o *imageOptions) blob {
-	b := blob{diffID: d}
+	b := blob{diffID: d, as: o.compression}
 	list := e.cfg.Images.Sources(d)
 	for i := len(list) - 1; i >= 0; i-- {
 		s := list[i]
+		kind := kindOf(s.Descriptor.MediaType)
+		if s.Claimed || foreign(s.Descriptor.MediaType) || o.compression.force && kind != o.compression.kind {
+			continue // nobody here has compared that blob with the layer, or it is not what is wanted
+		}
+		if b.desc.Digest == "" && !o.compression.force {
+			b.as = compression{kind: kind, level: levelDefault}
+		}
 		if !o.travels() && !e.cfg.Images.Blobs().Has(s.Descriptor.Digest) {
 			continue // the bytes are wanted here, and making them takes no network
 		}
-		if s.Claimed || foreign(s.Descriptor.MediaType) {
-			continue // nobody here has compared that blob with the layer
-		}
-		if o.compression.force && kindOf(s.Descriptor.MediaType) != o.compression.kind {
-			continue
-		}
 		if b.desc.Digest == "" {
-			b.desc = ocispec.Descriptor{MediaType: mediaTypeOf(kindOf(s.Descriptor.MediaType), o.oci), Digest: s.Descriptor.Digest, Size: s.Descriptor.Size}
+			b.desc = ocispec.Descriptor{MediaType: mediaTypeOf(kind, o.oci), Digest: s.Descriptor.Digest, Size: s.Descriptor.Size}
 		}
 		if s.Descriptor.Digest == b.desc.Digest {
 			b.from = append(b.from, s)
 		}
 	}
-	if b.desc.Digest == "" {
-		if f, ok := e.memory.blob(d, o.compression.key()); ok && o.compression.ours() {
-			b.desc = ocispec.Descriptor{MediaType: o.compression.mediaType(o.oci), Digest: f.Digest, Size: f.Size}
+	if b.desc.Digest == "" && b.as.ours() {
+		if f, ok := e.memory.blob(d, b.as.key()); ok {
+			b.desc = ocispec.Descriptor{MediaType: b.as.mediaType(o.oci), Digest: f.Digest, Size: f.Size}
 		}
 	}
 	b.kept = b.desc.Digest != "" && e.cfg.Images.Blobs().Has(b.desc.Digest)
@@ -104,7 +106,7 @@ func foreign(mediaType string) bool {
 
 // measure makes a layer's blob to learn its digest. A blob that could not be made again is kept.
 func (e *Exporter) measure(ctx context.Context, m *made, b *blob) error {
-	c := m.o.compression
+	c := b.as
 	if c.ours() {
 		d, err := e.compress(ctx, b.diffID, c, m.o.oci, io.Discard)
 		b.desc = d

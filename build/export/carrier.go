@@ -35,7 +35,7 @@ func (c *Carrier) Make(ctx context.Context, d digest.Digest) (*os.File, ocispec.
 	if err != nil {
 		return nil, ocispec.Descriptor{}, err
 	}
-	desc, err := c.e.compress(ctx, d, c.o.compression, c.o.oci, f)
+	desc, err := c.e.compress(ctx, d, c.e.known(d, c.o).as, c.o.oci, f)
 	if err != nil {
 		f.Close()
 		return nil, desc, err

@@ -75,8 +75,8 @@ func parseCompression(attrs map[string]string) (compression, map[string]string, 
 	return c, rest, nil
 }
 
-// ociOnly reports compressions that Docker's media types have no word for.
-func (c compression) ociOnly() bool { return c.kind == estargzip || c.kind == zstandard }
+// ociOnly reports compressions whose readers know OCI's media types alone.
+func (c compression) ociOnly() bool { return c.kind == estargzip }
 
 // ours reports whether the store's own compressor makes the same bytes at any later time, so that nothing need be kept.
 func (c compression) ours() bool { return c.level == levelDefault && c.kind != estargzip }

@@ -272,7 +272,7 @@ func chainKey(chain []digest.Digest) string {
 // documented reports whether the image needs a manifest now: because there is more to say than an image in the store can.
 func (m *made) documented() bool {
 	o := m.o
-	return m.index || o.push || !o.store || o.compression.set || o.compression.force || o.ociSet || o.canonical || o.danglingName(m.names) != "" ||
+	return m.index || o.push || !o.store || o.whole || o.compression.set || o.compression.force || o.ociSet || o.canonical || o.danglingName(m.names) != "" ||
 		o.annotations.any(exptypes.AnnotationManifest, exptypes.AnnotationManifestDescriptor)
 }
 

@@ -151,10 +151,7 @@ func (p *push) layer(ctx context.Context, t *target, b *blob) error {
 			return err
 		}
 	}
-	c := p.m.o.compression
-	if b.desc.Digest != "" && !c.force {
-		c = compression{kind: kindOf(b.desc.MediaType), level: levelDefault}
-	}
+	c := b.as
 	if !c.ours() {
 		if err := p.e.measure(ctx, p.m, b); err != nil {
 			return err

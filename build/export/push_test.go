@@ -122,8 +122,8 @@ func TestAttested(t *testing.T) {
 	b, host := newBench(t), newRegistry(t)
 	res := result1(b.step(nil, "a", "1"), 1)
 	res.AddAttestation("linux/amd64", Attestation{
-		Kind: gatewaypb.AttestationKind_InToto, Ref: b.step(nil, "out/sbom.json", `{"x":1}`), Path: "out/sbom.json",
-		InToto: result.InTotoAttestation{PredicateType: "https://spdx.dev/Document"},
+		Kind: gatewaypb.AttestationKind_InToto, Ref: b.step(nil, "out/sbom.json", `{"x":1,"files":[{"fileName":"/a"},{"fileName":"b"},{"fileName":"a","comment":"mine"}]}`), Path: "out/sbom.json",
+		InToto: result.InTotoAttestation{PredicateType: "https://spdx.dev/Document"}, Metadata: map[string][]byte{result.AttestationSBOMCore: []byte("sbom")},
 	})
 	res.AddAttestation("linux/amd64", Attestation{
 		Kind: gatewaypb.AttestationKind_Bundle, Ref: b.step(nil, "bundle/one.json", `{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://x/y","subject":[{"name":"n","digest":{"sha256":"`+strings.Repeat("a", 64)+`"}}],"predicate":{"z":2}}`), Path: "bundle",
@@ -150,6 +150,10 @@ func TestAttested(t *testing.T) {
 			t.Errorf("%+v", docs.Manifests)
 		}
 		layers := decode[ocispec.Manifest](t, docs.Manifests[1].Content).Layers
+		raw, err := b.images.Blobs().Read(layers[0].Digest, 1<<20)
+		if err != nil || strings.Count(string(raw), `"comment":"layerID: sha256:`) != 1 || !strings.Contains(string(raw), `"comment":"mine"`) {
+			t.Errorf("%s, %v", raw, err)
+		}
 		if len(layers) != 2 || layers[1].Annotations["in-toto.io/predicate-type"] != "https://x/y" {
 			t.Errorf("%+v", layers)
 		}

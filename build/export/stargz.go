@@ -79,7 +79,7 @@ func (e *Exporter) stargzLayer(ctx context.Context, m *made, d digest.Digest) (b
 	if err := m.hold.AdoptBlob(got); err != nil {
 		return b, err
 	}
-	b = blob{diffID: digest.Digest(zw.DiffID()), kept: true, desc: ocispec.Descriptor{MediaType: mediaTypeOf(gzipped, m.o.oci), Digest: got, Size: n.n}}
+	b = blob{diffID: digest.Digest(zw.DiffID()), kept: true, as: compression{kind: gzipped, level: levelDefault}, desc: ocispec.Descriptor{MediaType: mediaTypeOf(gzipped, m.o.oci), Digest: got, Size: n.n}}
 	size, err := e.unpackStargz(ctx, m, b)
 	if err != nil {
 		return b, err

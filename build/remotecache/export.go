@@ -90,7 +90,7 @@ func (t *Target) Export(ctx context.Context, refs []Ref, run Run) (map[string]st
 	if err != nil {
 		return nil, err
 	}
-	x := &exporting{t: t, p: p, run: run, sent: map[digest.Digest]ocispec.Descriptor{}, made: map[digest.Digest]time.Time{}}
+	x := &exporting{t: t, p: p, run: run, sent: map[digest.Digest]ocispec.Descriptor{}, made: map[digest.Digest]time.Time{}, below: map[digest.Digest]digest.Digest{}}
 	if err := x.collect(ctx, refs); err != nil {
 		return nil, err
 	}
@@ -121,10 +121,11 @@ type exporting struct {
 	run Run
 	b   *builder
 
-	wanted []digest.Digest             // layers whose blobs are to be there
-	made   map[digest.Digest]time.Time // when layers were made
-	old    map[digest.Digest]layer     // blobs of the table that lies there, by diff id
-	olds   []mount                     // and its cache mounts
+	wanted []digest.Digest                 // layers whose blobs are to be there
+	below  map[digest.Digest]digest.Digest // the layer under each, in the chain that it was first seen in
+	made   map[digest.Digest]time.Time     // when layers were made
+	old    map[digest.Digest]layer         // blobs of the table that lies there, by diff id
+	olds   []mount                         // and its cache mounts
 
 	mu   sync.Mutex
 	sent map[digest.Digest]ocispec.Descriptor // blobs that are there, by diff id
@@ -136,10 +137,13 @@ func (x *exporting) collect(ctx context.Context, refs []Ref) error {
 	x.b = newBuilder()
 	seen := map[digest.Digest]bool{}
 	want := func(chain []digest.Digest) {
-		for _, d := range chain {
+		for i, d := range chain {
 			if !seen[d] {
 				seen[d] = true
 				x.wanted = append(x.wanted, d)
+				if i > 0 {
+					x.below[d] = chain[i-1]
+				}
 			}
 		}
 	}
@@ -274,7 +278,11 @@ func (x *exporting) document() *document {
 		if !ok {
 			continue
 		}
-		doc.Layers = append(doc.Layers, layer{Blob: desc.Digest, Parent: -1, Annotations: &layerAnnotations{
+		parent := -1
+		if below, ok := x.below[d]; ok {
+			parent = slices.IndexFunc(doc.Layers, func(l layer) bool { return l.Annotations.DiffID == below })
+		}
+		doc.Layers = append(doc.Layers, layer{Blob: desc.Digest, Parent: parent, Annotations: &layerAnnotations{
 			MediaType: desc.MediaType, DiffID: d, Size: desc.Size, CreatedAt: x.made[d],
 		}})
 	}

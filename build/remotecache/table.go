@@ -35,7 +35,7 @@ type document struct {
 // layer is one blob of a document.
 type layer struct {
 	Blob        digest.Digest     `json:"blob"`
-	Parent      int               `json:"parent"` // unused here: -1
+	Parent      int               `json:"parent"` // the blob below it, for who reads the list; -1: none
 	Annotations *layerAnnotations `json:"annotations,omitempty"`
 }
 
