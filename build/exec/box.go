@@ -95,15 +95,15 @@ func (b *box) settle(insecure bool) error {
 // prepare makes the places.
 func (b *box) prepare(ctx context.Context) error {
 	for _, m := range b.cfg.mounts {
+		if destination(m.Dest, b.cfg.cwd) == pb.RootMount && m.MountType != pb.MountType_BIND {
+			return fault.New(fault.Invalid, "invalid mount type %s for %s", m.MountType, m.Dest)
+		}
 		p, err := b.place(ctx, m)
 		if err != nil {
 			return err
 		}
 		b.places = append(b.places, p)
 		if p.dest == pb.RootMount {
-			if m.MountType != pb.MountType_BIND {
-				return fault.New(fault.Invalid, "invalid mount type %s for %s", m.MountType, m.Dest)
-			}
 			b.root = p
 		}
 	}

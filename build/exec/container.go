@@ -107,6 +107,9 @@ func (c *Container) Start(ctx context.Context, p Process) (*Running, error) {
 }
 
 func (c *Container) command(ctx context.Context, p Process) (command, error) {
+	if hasNUL(&pb.ExecOp{Meta: &pb.Meta{Args: p.Args, Env: p.Env, Cwd: p.Cwd, User: p.User}}) {
+		return command{}, fault.New(fault.Invalid, "invalid process: a string with a NUL byte")
+	}
 	cmd := command{
 		args: p.Args, user: p.User, cwd: p.Cwd, tty: p.Tty, rows: p.Rows, cols: p.Cols, stdout: p.Stdout, stderr: p.Stderr,
 		insecure: p.Security == pb.SecurityMode_INSECURE, env: addDefaultEnv(p.Env, "PATH", defaultPath),

@@ -148,7 +148,9 @@ func (r *room) runWith(ctx context.Context, op *pb.ExecOp, run *solver.Run, in .
 	v := &graph.Vertex{Digest: "sha256:0", Op: &pb.Op{Op: &pb.Op_Exec{Exec: op}}, Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}}
 	run.Vertex = v
 	s, err := r.Op(v)
-	must(r.t, err)
+	if err != nil {
+		return outcome{failure: err}
+	}
 	o.outputs, o.failure = s.Run(ctx, in, run)
 	r.t.Cleanup(func() {
 		for _, s := range o.outputs {

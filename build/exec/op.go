@@ -34,8 +34,23 @@ func (r *Runner) Op(v *graph.Vertex) (solver.Op, error) {
 		return nil, fault.New(fault.Invalid, "invalid exec operation without a command")
 	case !slices.ContainsFunc(op.Mounts, func(m *pb.Mount) bool { return m.Dest == pb.RootMount }):
 		return nil, fault.New(fault.Invalid, "invalid exec operation without a root mount")
+	case hasNUL(op):
+		// System calls end their strings there: it would mean something else than it says.
+		return nil, fault.New(fault.Invalid, "invalid exec operation: a string with a NUL byte")
 	}
 	return &step{r: r, v: v, op: op}, nil
+}
+
+// hasNUL looks at all strings that become arguments of system calls.
+func hasNUL(op *pb.ExecOp) bool {
+	all := slices.Concat(op.Meta.Args, op.Meta.Env, []string{op.Meta.Cwd, op.Meta.User, op.Meta.Hostname, op.Meta.CgroupParent})
+	for _, m := range op.Mounts {
+		all = append(all, m.Dest, m.Selector)
+	}
+	for _, e := range op.Secretenv {
+		all = append(all, e.Name)
+	}
+	return slices.ContainsFunc(all, func(s string) bool { return strings.ContainsRune(s, 0) })
 }
 
 // keyVersion changes when what a step gives changes with the engine.
