@@ -155,7 +155,7 @@ type turn struct {
 	// result is called with what the frontend gave, before it is exported. It may be nil.
 	result func(ctx context.Context, res *gateway.Result)
 	// failed is called while a failed step still exists, with the means to look into it. It is nil when nobody wants to.
-	failed func(ctx context.Context, g gateway.Client, show *display, err error) error
+	failed func(ctx context.Context, g gateway.Client, show *display, err error)
 }
 
 // solve runs one build.
@@ -203,9 +203,7 @@ func (t turn) viaGateway(opt client.SolveOpt, a *answer, show *display) gateway.
 		res, err := g.Solve(ctx, req)
 		if err != nil {
 			if t.failed != nil && ctx.Err() == nil {
-				if trouble := t.failed(ctx, g, show, err); trouble != nil {
-					return nil, &shellTrouble{err, trouble}
-				}
+				t.failed(ctx, g, show, err)
 			}
 			return nil, err
 		}

@@ -62,17 +62,15 @@ func newStepShell(d *command.DockerCli, r *request.Request, spec *request.Spec) 
 	return s, nil
 }
 
-// A shellTrouble is a failed step that no shell could be opened in.
-type shellTrouble struct{ step, shell error }
-
-func (e *shellTrouble) Error() string {
-	return fmt.Sprintf("%v (--on-error=shell: %v)", e.step, e.shell)
+// open runs the shell, or says why there is none.
+func (s *stepShell) open(ctx context.Context, g gateway.Client, show *display, failed error) {
+	if err := s.try(ctx, g, show, failed); err != nil {
+		show.yield()
+		fmt.Fprintf(s.d.Err(), "\nNo shell could be opened: %v\n", err)
+	}
 }
 
-func (e *shellTrouble) Unwrap() error { return e.step }
-
-// open runs the shell. An error means that there was none.
-func (s *stepShell) open(ctx context.Context, g gateway.Client, show *display, failed error) error {
+func (s *stepShell) try(ctx context.Context, g gateway.Client, show *display, failed error) error {
 	var at *errdefs.SolveError
 	if !errors.As(failed, &at) {
 		return nil // not a step: nothing to look into
