@@ -285,7 +285,7 @@ func run(ctx context.Context, d *command.DockerCli, h Hooks, o *options) error {
 		}
 	}
 	if o.printExpanded {
-		return printExpanded(ctx, d, spec)
+		return printExpanded(d, spec)
 	}
 	if o.plan && mode == progressui.AutoMode {
 		mode = progressui.QuietMode // the plan is what was asked for

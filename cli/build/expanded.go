@@ -1,7 +1,6 @@
 package build
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +13,7 @@ import (
 )
 
 // printExpanded prints the Dockerfile with INCLUDE, IF and FOR lowered. No engine is asked.
-func printExpanded(ctx context.Context, d *command.DockerCli, spec *request.Spec) error {
+func printExpanded(d *command.DockerCli, spec *request.Spec) error {
 	src := expand.Source{Name: spec.Dockerfile, Dir: ".", Args: spec.Args}
 	var err error
 	switch {
