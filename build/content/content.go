@@ -51,19 +51,6 @@ func New() *Hasher { return &Hasher{known: map[string]*list.Element{}} }
 // Digest gives the digest of what sel selects in s. A path without wildcards and patterns that is not there is NotFound; bad
 // patterns are Invalid.
 func (h *Hasher) Digest(ctx context.Context, s *snapshot.Snapshot, sel Selector) (digest.Digest, error) {
-	d, err := h.digest(ctx, s, sel)
-	return d, fault.In(err, "failed to calculate checksum of ref %s", nameOf(s))
-}
-
-// nameOf names a tree in BuildKit's form, which programs look for.
-func nameOf(s *snapshot.Snapshot) string {
-	if s.Local() != nil {
-		return "berth::local"
-	}
-	return "berth::" + snapshot.ChainIdentity(s.Chain()).Encoded()[:25]
-}
-
-func (h *Hasher) digest(ctx context.Context, s *snapshot.Snapshot, sel Selector) (digest.Digest, error) {
 	if s.Local() != nil {
 		if sel.whole() {
 			return s.Identity(ctx)
