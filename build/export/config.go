@@ -25,6 +25,19 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 type madeLayer struct {
 	created time.Time
 	by      string
+	find    func() time.Time // asked where created is zero and the history does not say; nil: nobody knows
+}
+
+// time is when the layer was made; nil: nobody knows.
+func (m *madeLayer) time() *time.Time {
+	if m.created.IsZero() && m.find != nil {
+		m.created = m.find()
+	}
+	if m.created.IsZero() {
+		return nil
+	}
+	t := m.created.UTC()
+	return &t
 }
 
 // configInput is what a configuration is completed from.
@@ -116,19 +129,15 @@ func completeHistory(in []ocispec.History, made []madeLayer) []ocispec.History {
 		// More entries than layers should not be; then the last are told to be empty.
 		h.EmptyLayer = h.EmptyLayer || layers >= len(made)
 		if !h.EmptyLayer {
-			if h.Created == nil && !made[layers].created.IsZero() {
-				h.Created = &made[layers].created
+			if h.Created == nil {
+				h.Created = made[layers].time()
 			}
 			layers++
 		}
 		history = append(history, h)
 	}
 	for _, m := range made[layers:] {
-		h := ocispec.History{CreatedBy: m.by, Comment: historyComment}
-		if !m.created.IsZero() {
-			h.Created = &m.created
-		}
-		history = append(history, h)
+		history = append(history, ocispec.History{Created: m.time(), CreatedBy: m.by, Comment: historyComment})
 	}
 	fillTimes(history)
 	return history

@@ -3,6 +3,7 @@ package export
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/moby/buildkit/solver/result"
@@ -42,6 +43,7 @@ type Exporter struct {
 	cfg    Config
 	log    *slog.Logger
 	memory *memory
+	tidied sync.Once     // the memory of layers that are gone was dropped
 	slots  chan struct{} // for layers that are being compressed
 }
 

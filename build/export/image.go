@@ -58,6 +58,7 @@ func (p *part) id() digest.Digest { return digest.FromBytes(p.config) }
 
 // exportImage makes the image and brings it where the output says.
 func (o *Output) exportImage(ctx context.Context, res *Result, run *Run) (*Done, error) {
+	o.e.tidied.Do(o.e.forget)
 	m, err := o.compose(ctx, res, run)
 	if err != nil {
 		return nil, err
@@ -230,10 +231,7 @@ func (e *Exporter) madeLayers(p *part) []madeLayer {
 		if !p.squashed && i < len(p.built) { // times rewritten or not, the step is the same
 			list[i] = steps[chainKey(p.built[:i+1])]
 		}
-		if list[i].created.IsZero() {
-			list[i].created = e.memory.first(d)
-		}
-		list[i].created = list[i].created.UTC()
+		list[i].find = func() time.Time { return e.memory.first(d) }
 		if list[i].by == "" {
 			list[i].by = "created by buildkit" // seen only where a frontend gives no history
 		}

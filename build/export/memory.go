@@ -21,7 +21,7 @@ import (
 type memory struct {
 	dir string
 
-	mu    sync.Mutex // guards what follows, and the files
+	mu    sync.Mutex // guards what follows, and has one at a time work on the files, which are small
 	known map[digest.Digest]*remembered
 }
 
@@ -145,8 +145,8 @@ func (m *memory) first(d digest.Digest) time.Time {
 	return first
 }
 
-// Forget removes what is known of layers that are gone; it is called now and then.
-func (e *Exporter) Forget() {
+// forget removes what is known of layers that are gone, and what a crash left in the making.
+func (e *Exporter) forget() {
 	m := e.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()

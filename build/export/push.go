@@ -97,10 +97,11 @@ func (p *push) blobs(ctx context.Context) error {
 	}
 	first := p.targets[0]
 	return p.m.run.step("pushing layers", func() error {
-		if err := p.open(ctx, first); err != nil {
-			return err
+		err := p.open(ctx, first)
+		if err == nil {
+			err = p.layers(ctx, first)
 		}
-		return p.layers(ctx, first)
+		return fault.In(err, "failed to push %s", first.name)
 	})
 }
 
