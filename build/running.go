@@ -25,6 +25,7 @@ type running struct {
 	hub    *progress.Hub
 	cancel context.CancelCauseFunc
 	bridge *frontend.Bridge // of a build whose frontend runs at the client; set before it is entered
+	policy *policy          // what the client says to each source; nil: it is not asked. Set like bridge
 	ready  chan struct{}    // closed once bridge is set or never will be
 }
 

@@ -101,6 +101,11 @@ func (j *job) solve(ctx context.Context) (*Response, error) {
 	if err := j.attest(ctx); err != nil {
 		return nil, err
 	}
+	if j.req.SessionExporter {
+		if err := j.findOutputs(ctx); err != nil {
+			return nil, err
+		}
+	}
 	exported, err := j.export(ctx)
 	if err != nil {
 		return nil, err
@@ -115,6 +120,11 @@ func (j *job) solve(ctx context.Context) (*Response, error) {
 			exported[k] = string(v)
 		}
 	}
+	if j.req.SessionExporter {
+		if err := j.tellOutputs(ctx, exported); err != nil {
+			return nil, err
+		}
+	}
 	return &Response{ID: j.req.ID, Exported: exported}, nil
 }
 
@@ -123,6 +133,9 @@ func (j *job) prepare() error {
 	defer close(j.run.ready)
 	if err := j.checkEntitlements(); err != nil {
 		return err
+	}
+	if j.req.ProxyNetwork {
+		return fault.New(fault.NotImplemented, "building through the builder's own network proxy is not supported")
 	}
 	var err error
 	if j.wanted, err = attest.Parse(j.req.FrontendAttrs); err != nil {
@@ -163,8 +176,13 @@ func (j *job) prepare() error {
 		cfg.Policies = []*spb.Policy{j.req.SourcePolicy}
 	}
 	j.build = j.p.solver.Begin(cfg)
+	sources := &resolver{sources: j.p.sources, build: j.build, group: group}
+	if j.req.PolicySession != "" {
+		j.run.policy = &policy{sessions: j.b.sessions, session: j.req.PolicySession, sources: sources}
+		sources.policy = j.run.policy
+	}
 	j.host = &frontend.Host{
-		Build: j.build, Session: j.req.Session, Sources: &resolver{sources: j.p.sources, build: j.build, group: group}, Runner: j.p.exec,
+		Build: j.build, Session: j.req.Session, Sources: sources, Runner: j.p.exec,
 		Entitlements: j.req.Entitlements, Progress: j.run.hub, Worker: j.b.workerInfo(),
 		Import: (&importer{j: j, done: map[string]*sync.Once{}}).add,
 	}

@@ -54,14 +54,23 @@ type resolver struct {
 	sources *sources
 	build   *solver.Build
 	group   session.Group
+	policy  *policy // nil: the client has none
 }
 
 // ResolveSourceMetadata finds out what a source's name stands for.
 func (r *resolver) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	op, err := r.build.Permit(op)
+	if err == nil && r.policy != nil {
+		op, err = r.policy.ask(ctx, op, platformOf(opt))
+	}
 	if err != nil {
 		return nil, fault.In(err, "could not resolve image due to policy")
 	}
+	return r.resolve(ctx, op, opt)
+}
+
+// resolve does so without asking policies.
+func (r *resolver) resolve(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	switch scheme, _, _ := strings.Cut(op.Identifier, "://"); scheme {
 	case "docker-image":
 		return r.sources.images.ResolveSourceMetadata(ctx, op, opt, r.group)

@@ -378,6 +378,15 @@ func (b *Bridge) ResolveSourceMeta(ctx context.Context, req *gwpb.ResolveSourceM
 	if req.Source == nil {
 		return nil, status.Error(codes.InvalidArgument, "source is required")
 	}
+	resp, err := b.client.ResolveSourceMetadata(ctx, req.Source, MetaOptions(req))
+	if err != nil {
+		return nil, err
+	}
+	return MetaMessage(resp), nil
+}
+
+// MetaOptions translates what a request wants to know of a source.
+func MetaOptions(req *gwpb.ResolveSourceMetaRequest) sourceresolver.Opt {
 	platform := platformFromPB(req.Platform)
 	opt := sourceresolver.Opt{
 		LogName: req.LogName, SourcePolicies: req.SourcePolicies,
@@ -395,14 +404,11 @@ func (b *Bridge) ResolveSourceMeta(ctx context.Context, req *gwpb.ResolveSourceM
 			Algo: sourceresolver.ResolveHTTPChecksumAlgo(c.Algo), Suffix: c.Suffix,
 		}}
 	}
-	resp, err := b.client.ResolveSourceMetadata(ctx, req.Source, opt)
-	if err != nil {
-		return nil, err
-	}
-	return metaToPB(resp), nil
+	return opt
 }
 
-func metaToPB(m *sourceresolver.MetaResponse) *gwpb.ResolveSourceMetaResponse {
+// MetaMessage translates what is known of a source.
+func MetaMessage(m *sourceresolver.MetaResponse) *gwpb.ResolveSourceMetaResponse {
 	out := &gwpb.ResolveSourceMetaResponse{Source: m.Op}
 	if i := m.Image; i != nil {
 		out.Image = &gwpb.ResolveSourceImageResponse{Digest: i.Digest.String(), Config: i.Config, AttestationChain: chainToPB(i.AttestationChain)}
