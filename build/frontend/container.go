@@ -10,13 +10,16 @@ import (
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
 	fstypes "github.com/tonistiigi/fsutil/types"
 
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/build/exec"
+	"berth/build/file"
 	"berth/build/session"
 	"berth/build/snapshot"
+	"berth/build/solver"
 	"berth/kernel/tree"
 )
 
@@ -80,7 +83,7 @@ func (k *container) shown(ctx context.Context, m gwclient.Mount) (*snapshot.Snap
 	if ref, _ := m.Ref.(*Reference); ref != nil {
 		snap, err := ref.ref.Result(ctx)
 		if err != nil {
-			return nil, k.client.host.hold(err)
+			return nil, k.client.host.hold(ref.ref, err)
 		}
 		return snap, nil
 	}
@@ -194,24 +197,40 @@ func (p process) Signal(_ context.Context, sig syscall.Signal) error {
 	return p.running.Signal(int(sig))
 }
 
-// state is a file tree of a failed step: what a mount of it showed, or what the step left there.
+// held is a file tree of a failed step: what a mount of it showed, or what the step left there.
 type held struct {
 	failed *exec.Failed
 	mount  int
 	before bool
 }
 
-// hold gives the file trees of a failed step ids, by which containers can be made on them, and tells them with the error. Other
-// errors stay as they are.
-func (h *Host) hold(err error) error {
-	var failed *exec.Failed
+// hold tells a failed evaluation as clients want to know it: with the operation that failed and, of a step that ran, ids of the
+// file trees that it left, on which containers can be made.
+func (h *Host) hold(ref *solver.Ref, err error) error {
 	var told *errdefs.SolveError
 	if errors.As(err, &told) {
 		return err
 	}
-	if !errors.As(err, &failed) {
-		return errdefs.WithSolveError(err, nil, nil, nil)
+	var vertex *errdefs.VertexError
+	if errors.As(err, &vertex) {
+		if v := ref.Graph().Vertex(digest.Digest(vertex.Digest)); v != nil {
+			err = errdefs.WithOp(err, v.Op, v.Description)
+		}
 	}
+	var failed *exec.Failed
+	var action *file.Failed
+	switch {
+	case errors.As(err, &failed):
+		inputs, mounts := h.keepFailed(failed)
+		return errdefs.WithSolveError(err, nil, inputs, mounts)
+	case errors.As(err, &action):
+		return errdefs.WithSolveError(err, &errdefs.Solve_File{File: &errdefs.FileAction{Index: int64(action.Action)}}, nil, nil)
+	}
+	return errdefs.WithSolveError(err, nil, nil, nil)
+}
+
+// keepFailed gives the trees of a failed step ids: by input what it was given, by mount what it left.
+func (h *Host) keepFailed(failed *exec.Failed) (inputs, mounts []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.held == nil {
@@ -227,8 +246,7 @@ func (h *Host) hold(err error) error {
 		h.held[name] = s
 		return name
 	}
-	var inputs []string
-	mounts := make([]string, len(failed.Op.Mounts))
+	mounts = make([]string, len(failed.Op.Mounts))
 	for i, m := range failed.Op.Mounts {
 		if m.MountType == pb.MountType_BIND || m.MountType == pb.MountType_CACHE {
 			mounts[i] = keep(held{failed: failed, mount: i})
@@ -241,7 +259,7 @@ func (h *Host) hold(err error) error {
 		}
 		inputs[m.Input] = keep(held{failed: failed, mount: i, before: true})
 	}
-	return errdefs.WithSolveError(err, nil, inputs, mounts)
+	return inputs, mounts
 }
 
 // state gives a tree of a failed step by its id; it is the caller's.

@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
+	"berth/build/attest"
 	"berth/build/exec"
 	"berth/build/progress"
 	"berth/build/solver"
@@ -122,7 +123,11 @@ func (h *Host) call(ctx context.Context, req gwclient.SolveRequest) (*gwclient.R
 		name, opts = dockerfileName, maps.Clone(opts)
 		delete(opts, keySource)
 	}
-	c := h.client(&Call{Frontend: req.Frontend, Options: opts, Inputs: req.FrontendInputs})
+	wanted, err := attest.Parse(opts)
+	if err != nil {
+		return nil, err
+	}
+	c := h.client(&Call{Frontend: name, Options: wanted.Frontend(opts), Inputs: req.FrontendInputs})
 	switch name {
 	case dockerfileName:
 		return buildDockerfile(ctx, c)

@@ -84,7 +84,7 @@ func (c *Client) runFrontend(ctx context.Context, img *dockerspec.DockerOCIImage
 	}
 	rootSnap, err := root.ref.Result(ctx)
 	if err != nil {
-		return nil, c.host.hold(err)
+		return nil, c.host.hold(root.ref, err)
 	}
 	metaSnap, err := meta.ref.Result(ctx)
 	if err != nil {

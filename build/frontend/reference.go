@@ -45,7 +45,7 @@ func (r *Reference) ToState() (llb.State, error) {
 // Evaluate makes sure that it can be had.
 func (r *Reference) Evaluate(ctx context.Context) error {
 	if _, err := r.ref.Result(ctx); err != nil {
-		return r.host.hold(err)
+		return r.host.hold(r.ref, err)
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func (r *Reference) view(ctx context.Context, op, name string, look func(root *t
 	}
 	snap, err := r.ref.Result(ctx)
 	if err != nil {
-		return r.host.hold(err)
+		return r.host.hold(r.ref, err)
 	}
 	return snap.View(ctx, look)
 }
