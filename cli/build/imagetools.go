@@ -334,6 +334,13 @@ func (o *createOptions) combine(sources []*hub.Image) ([]byte, ocispec.Descripto
 	for _, p := range parts {
 		index.Manifests = append(index.Manifests, p.desc)
 	}
+	if len(sources) == 1 && images.IsIndexType(first.Desc.MediaType) {
+		var was ocispec.Index
+		if err := json.Unmarshal(first.Text, &was); err != nil {
+			return nil, ocispec.Descriptor{}, nil, err
+		}
+		index.Annotations = was.Annotations
+	}
 	for _, a := range o.annotations {
 		k, v, ok := strings.Cut(strings.TrimPrefix(a, "index:"), "=")
 		if !ok {

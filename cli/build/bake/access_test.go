@@ -1,0 +1,90 @@
+package bake
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestAccess(t *testing.T) {
+	outside := t.TempDir()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	if err := os.Mkdir("sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, "link"); err != nil {
+		t.Fatal(err)
+	}
+	text := func(s string) *string { return &s }
+	out, err := filepath.EvalSymlinks(outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		target Target
+		want   []string
+	}{
+		"inside":        {Target{Context: text("sub"), Dockerfile: text("../Dockerfile"), Outputs: []object{{"type": "local", "dest": "out"}}}, nil},
+		"remote":        {Target{Context: text("https://example.com/x.git")}, nil},
+		"context":       {Target{Context: text(outside)}, []string{"fs.read=" + out}},
+		"link":          {Target{Context: text("link")}, []string{"fs.read=" + out}},
+		"dockerfile":    {Target{Context: text("."), Dockerfile: text(outside + "/Dockerfile")}, []string{"fs.read=" + out + "/Dockerfile"}},
+		"named context": {Target{Contexts: map[string]string{"a": outside, "b": "target:c", "d": "docker-image://x"}}, []string{"fs.read=" + out}},
+		"secret":        {Target{Secrets: []object{{"id": "s", "src": outside + "/key"}}}, []string{"fs.read=" + out + "/key"}},
+		"output":        {Target{Outputs: []object{{"type": "tar", "dest": outside + "/new/x.tar"}}}, []string{"fs.write=" + out + "/new/x.tar"}},
+		"cache":         {Target{CacheFrom: []object{{"type": "local", "src": outside}}, CacheTo: []object{{"type": "local", "dest": outside}}}, []string{"fs.read=" + out, "fs.write=" + out}},
+		"privileges":    {Target{Entitlements: []string{"network.host", "security.insecure"}}, []string{"network.host", "security.insecure"}},
+	} {
+		a, err := ParseAccess(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets := map[string]*Target{"t": &c.target}
+		if got := a.Missing(targets); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+		if a, err = ParseAccess(c.want); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Missing(targets); len(got) > 0 {
+			t.Errorf("%s: with %q still %q", name, c.want, got)
+		}
+	}
+	if _, err := ParseAccess([]string{"everything"}); err == nil || !strings.Contains(err.Error(), "unknown entitlement") {
+		t.Error(err)
+	}
+}
+
+func TestSubstitute(t *testing.T) {
+	lookup := func(name string) (string, bool) {
+		v, ok := map[string]string{"A": "a", "EMPTY": ""}[name]
+		return v, ok
+	}
+	for in, want := range map[string]string{
+		"$A-${A}":           "a-a",
+		"$$A":               "$A",
+		"${NONE:-x}":        "x",
+		"${EMPTY-x}":        "",
+		"${EMPTY:-x}":       "x",
+		"${A:+y}${NONE:+z}": "y",
+		"${NONE:-${A}b}":    "ab",
+		"${A:?no}":          "a",
+		"plain":             "plain",
+		"$NONE":             "",
+	} {
+		if got, err := substitute(in, lookup); err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
+		}
+	}
+	for _, bad := range []string{"${NONE:?must be}", "${A", "$", "${}", "${A!}"} {
+		if _, err := substitute(bad, lookup); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
