@@ -66,7 +66,9 @@ func (b *box) startSettled(cmd command, first bool, pid int) (*child, error) {
 	s.Process = p
 	o := launch.Options{
 		Cgroup: b.group.Attach(), Covered: !b.r.cfg.InUserNS, InUserNS: b.r.cfg.InUserNS, Seccomp: b.filter, NewKeyring: true, Facts: b.r.facts,
-		RootFD: b.root.fd, Trees: b.trees, DieWithLauncher: true,
+		RootFD: b.root.fd, Trees: b.trees,
+		// The kernel watches the thread that clones, and only those of Covered live as long as the engine. What enters dies with number 1.
+		DieWithLauncher: first && !b.r.cfg.InUserNS,
 	}
 	var program *launch.Program
 	if first {
