@@ -262,6 +262,7 @@ func (s *Store) sync(ctx context.Context, c session.Caller, req Request, key, ki
 		return nil, err
 	}
 	defer p.w.cancel()
+	defer p.w.drop()
 	x, err := p.run(ctx)
 	if x == nil {
 		s.drop(r)

@@ -100,7 +100,7 @@ func (s *pass) receive(ctx context.Context) error {
 			}
 			return err
 		}
-		s.progress(buf.Len(), false)
+		s.progress(p.size, false)
 		switch p.kind {
 		case packetStat:
 			if all {

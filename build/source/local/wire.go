@@ -38,6 +38,7 @@ const (
 
 // packet is one message of the protocol. stat and data belong to the message's buffer.
 type packet struct {
+	size int
 	kind int
 	stat []byte // nil in a packetStat: there are no more files
 	id   uint32
@@ -46,6 +47,7 @@ type packet struct {
 
 func parsePacket(raw []byte) (p packet, err error) {
 	r := fields{b: raw}
+	p.size = len(raw)
 	for r.next() {
 		switch r.num {
 		case packetFieldType:
@@ -106,6 +108,9 @@ func (rawCodec) Name() string { return "proto" }
 type wire struct {
 	stream grpc.ClientStream
 	cancel context.CancelFunc
+	batch  bool       // a message holds any number of packets
+	buf    mem.Buffer // the message whose packets are being given; with batch
+	rest   []byte     // what of it was not given
 
 	mu     sync.Mutex // guards what follows
 	wake   *sync.Cond
@@ -116,6 +121,7 @@ type wire struct {
 
 const (
 	methodDiffCopy = "/moby.filesync.v1.FileSync/DiffCopy"
+	methodBatches  = "/berth.filesync.v1.Batches/DiffCopy" // the same in batches, as Berth's own client has it
 
 	headerDir     = "dir-name"
 	headerInclude = "include-patterns"
@@ -125,7 +131,11 @@ const (
 
 // openWire asks a client for its files.
 func openWire(ctx context.Context, c session.Caller, r Request) (*wire, error) {
-	if !c.Supports(methodDiffCopy) {
+	method, batch := methodBatches, true
+	if !c.Supports(method) {
+		method, batch = methodDiffCopy, false
+	}
+	if !c.Supports(method) {
 		return nil, fault.New(fault.NotFound, "no local sources enabled")
 	}
 	md := metadata.MD{}
@@ -135,12 +145,12 @@ func openWire(ctx context.Context, c session.Caller, r Request) (*wire, error) {
 	set(md, headerFollow, r.Follow)
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(c.Context(ctx), md))
 	desc := &grpc.StreamDesc{StreamName: "DiffCopy", ServerStreams: true, ClientStreams: true}
-	stream, err := c.Conn().NewStream(ctx, desc, methodDiffCopy, grpc.ForceCodecV2(rawCodec{}))
+	stream, err := c.Conn().NewStream(ctx, desc, method, grpc.ForceCodecV2(rawCodec{}))
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	w := &wire{stream: stream, cancel: cancel, done: make(chan struct{})}
+	w := &wire{stream: stream, cancel: cancel, batch: batch, done: make(chan struct{})}
 	w.wake = sync.NewCond(&w.mu)
 	go w.send()
 	return w, nil
@@ -170,6 +180,9 @@ func set(md metadata.MD, key string, values []string) {
 
 // recv gives the next packet. Its bytes are good until buf is freed, by the caller.
 func (w *wire) recv() (p packet, buf mem.Buffer, err error) {
+	if w.batch {
+		return w.next()
+	}
 	if err := w.stream.RecvMsg(&buf); err != nil {
 		return packet{}, nil, err
 	}
@@ -178,6 +191,56 @@ func (w *wire) recv() (p packet, buf mem.Buffer, err error) {
 		return packet{}, nil, err
 	}
 	return p, buf, nil
+}
+
+// next gives the next packet of a batch. Each holds the message it came in.
+func (w *wire) next() (p packet, buf mem.Buffer, err error) {
+	for len(w.rest) == 0 {
+		w.drop()
+		if err := w.stream.RecvMsg(&w.buf); err != nil {
+			return packet{}, nil, err
+		}
+		r := fields{b: w.buf.ReadOnlyData()}
+		for r.next() {
+			if r.num == batchFieldData {
+				w.rest = r.bytes
+			}
+		}
+		if r.bad {
+			return packet{}, nil, fault.New(fault.Invalid, "malformed message from the client")
+		}
+	}
+	n, k := uvarint(w.rest)
+	if k <= 0 || n > uint64(len(w.rest)-k) {
+		return packet{}, nil, fault.New(fault.Invalid, "malformed message from the client")
+	}
+	if p, err = parsePacket(w.rest[k : k+int(n)]); err != nil {
+		return packet{}, nil, err
+	}
+	w.rest = w.rest[k+int(n):]
+	w.buf.Ref()
+	return p, w.buf, nil
+}
+
+// drop lets go of the last batch.
+func (w *wire) drop() {
+	if w.buf != nil {
+		w.buf.Free()
+		w.buf, w.rest = nil, nil
+	}
+}
+
+// batchFieldData is the field of moby.filesync.v1.BytesMessage.
+const batchFieldData = 1
+
+// message puts packets into one message.
+func message(packets [][]byte) []byte {
+	var all []byte
+	for _, p := range packets {
+		all = append(binary.AppendUvarint(all, uint64(len(p))), p...)
+	}
+	head := binary.AppendUvarint([]byte{batchFieldData<<3 | 2}, uint64(len(all)))
+	return append(head, all...)
 }
 
 // post queues a packet. It never waits: the client may be unable to take more before it is rid of what it is sending, and
@@ -201,6 +264,9 @@ func (w *wire) send() {
 		w.mu.Unlock()
 		if batch == nil {
 			return
+		}
+		if w.batch {
+			batch = [][]byte{message(batch)}
 		}
 		for _, b := range batch {
 			if w.stream.SendMsg(b) != nil {
