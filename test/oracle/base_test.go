@@ -31,7 +31,7 @@ type bases struct {
 }
 
 // newBases makes the images: busybox plain, with settings of its own, and with triggers.
-func newBases(t *testing.T) *bases {
+func newBases(t testing.TB) *bases {
 	t.Helper()
 	box, err := exec.LookPath("busybox")
 	if err != nil {
@@ -59,7 +59,7 @@ func newBases(t *testing.T) *bases {
 }
 
 // add puts an image into the layout. more are fields of its configuration that Docker has and OCI has not.
-func (b *bases) add(t *testing.T, name string, c ocispecs.ImageConfig, more string, layers ...[]byte) {
+func (b *bases) add(t testing.TB, name string, c ocispecs.ImageConfig, more string, layers ...[]byte) {
 	t.Helper()
 	img := ocispecs.Image{Created: &longAgo, Platform: ocispecs.Platform{OS: "linux", Architecture: "amd64"}, Config: c, RootFS: ocispecs.RootFS{Type: "layers"}}
 	m := ocispecs.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest}
@@ -88,7 +88,7 @@ func (b *bases) add(t *testing.T, name string, c ocispecs.ImageConfig, more stri
 	b.attrs["context:"+name] = "oci-layout://" + storeName + "@" + d.Digest.String()
 }
 
-func (b *bases) blob(t *testing.T, mediaType string, data []byte) ocispecs.Descriptor {
+func (b *bases) blob(t testing.TB, mediaType string, data []byte) ocispecs.Descriptor {
 	t.Helper()
 	d := ocispecs.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
 	if err := content.WriteBlob(context.Background(), b, d.Digest.String(), bytes.NewReader(data), d); err != nil {
@@ -114,7 +114,7 @@ func link(name, target string) entry {
 	return entry{tar.Header{Name: name, Typeflag: tar.TypeSymlink, Mode: 0o777, Linkname: target}, ""}
 }
 
-func layerOf(t *testing.T, entries ...entry) []byte {
+func layerOf(t testing.TB, entries ...entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -134,7 +134,7 @@ func layerOf(t *testing.T, entries ...entry) []byte {
 }
 
 // busyboxRoot is a small root: one program with its names, users, groups, links and directories of several looks.
-func busyboxRoot(t *testing.T, box string) []byte {
+func busyboxRoot(t testing.TB, box string) []byte {
 	t.Helper()
 	program, err := os.ReadFile(box)
 	if err != nil {

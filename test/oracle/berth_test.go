@@ -16,7 +16,7 @@ import (
 )
 
 // startBerth serves Berth's builder on a socket and gives a client of it.
-func startBerth(t *testing.T) *client.Client {
+func startBerth(t testing.TB) *client.Client {
 	t.Helper()
 	root := t.TempDir()
 	log := slog.New(slog.DiscardHandler)

@@ -36,7 +36,7 @@ import (
 )
 
 // startBuildKit serves a BuildKit of its own on a socket and gives a client of it.
-func startBuildKit(t *testing.T) *client.Client {
+func startBuildKit(t testing.TB) *client.Client {
 	t.Helper()
 	root := t.TempDir()
 	c, err := newController(root)
@@ -62,7 +62,7 @@ func startBuildKit(t *testing.T) *client.Client {
 	return dial(t, l)
 }
 
-func dial(t *testing.T, l net.Listener) *client.Client {
+func dial(t testing.TB, l net.Listener) *client.Client {
 	t.Helper()
 	c, err := client.New(t.Context(), "unix://"+l.Addr().String())
 	if err != nil {
