@@ -427,6 +427,40 @@ func TestDefaultPolicy(t *testing.T) {
 	b.close()
 }
 
+// GC rests between collections, and where nothing came since the last.
+func TestGCRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t)
+		rule := []PruneOptions{{MaxUsedSpace: 25}}
+		gc := func() time.Duration {
+			t.Helper()
+			began := time.Now()
+			if err := b.GC(t.Context(), rule); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		b.put("a", 0, 1, 2)
+		if took := gc(); took != 0 || !b.Lookup(key("a")).Ghost {
+			t.Errorf("took %v", took)
+		}
+		if took := gc(); took != 0 {
+			t.Errorf("took %v", took)
+		}
+		b.put("b", 0, 1, 3)
+		if took := gc(); took != gcPause || !b.Lookup(key("b")).Ghost {
+			t.Errorf("took %v", took)
+		}
+		b.put("c", 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := b.GC(ctx, rule); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+		b.close()
+	})
+}
+
 // A write that fails loses records and nothing else, and a prune that fails removes nothing.
 func TestFailures(t *testing.T) {
 	arm := func(s string) {

@@ -24,8 +24,31 @@ func DefaultPolicy(total int64) []PruneOptions {
 	return []PruneOptions{cheap, old, bounds, everything}
 }
 
-// GC prunes by each rule of a policy in turn; no rules are the default ones. A cache without records takes no time.
+// gcPause is how long after a collection the next one waits: a listing costs time, and builds come in bursts.
+const gcPause = 30 * time.Second
+
+// GC prunes by each rule of a policy in turn; no rules are the default ones. Called after each build it does nothing where
+// nothing was added since the last time, and waits for a while after the last time; an end of ctx ends the waiting.
 func (s *Store) GC(ctx context.Context, policy []PruneOptions) error {
+	s.mu.Lock()
+	pause, due := time.Until(s.collected.Add(gcPause)), s.grown || len(s.cfg.Others) > 0 && time.Since(s.collected) > time.Hour
+	s.mu.Unlock()
+	if !due {
+		return nil
+	}
+	if pause > 0 {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	s.mu.Lock()
+	s.collected, s.grown = time.Now(), false
+	s.mu.Unlock()
+	if err := s.flush(); err != nil {
+		return err
+	}
 	if !s.db.open() && len(s.cfg.Others) == 0 {
 		return nil
 	}
@@ -36,12 +59,7 @@ func (s *Store) GC(ctx context.Context, policy []PruneOptions) error {
 		}
 		policy = DefaultPolicy(space.Total)
 	}
-	for _, o := range policy {
-		if err := s.Prune(ctx, o, func(u Usage) {
-			s.log.Debug("build cache: removed by policy", "id", u.ID, "type", u.Type, "bytes", u.Size)
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.pruneByRules(ctx, policy, func(u Usage) {
+		s.log.Debug("build cache: removed by policy", "id", u.ID, "type", u.Type, "bytes", u.Size)
+	})
 }

@@ -49,24 +49,43 @@ func (o PruneOptions) keep(total, free int64) int64 {
 // Prune removes what the options say, what was used least recently first, and tells each thing removed. A record that is
 // removed stays as a ghost; where everything is removed, ghosts go too.
 func (s *Store) Prune(ctx context.Context, o PruneOptions, told func(Usage)) error {
-	match, err := filters.ParseAll(o.Filters...)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "failed to parse prune filters %v", o.Filters)
+	if err := s.pruneByRules(ctx, []PruneOptions{o}, told); err != nil {
+		return err
 	}
+	err := s.db.sweep(o.All && len(o.Filters) == 0 && o.KeepDuration == 0 && !o.bounded())
+	return fault.In(err, "prune build cache")
+}
+
+// pruneByRules applies rules one after another to one listing.
+func (s *Store) pruneByRules(ctx context.Context, rules []PruneOptions, told func(Usage)) error {
+	matches := make([]filters.Filter, len(rules))
 	free := int64(0)
-	if o.MinFreeSpace != 0 {
-		space, err := disk.Of(s.cfg.Root)
-		if err != nil {
-			return fault.In(err, "prune build cache")
+	for i, o := range rules {
+		var err error
+		if matches[i], err = filters.ParseAll(o.Filters...); err != nil {
+			return fault.Wrap(fault.Invalid, err, "failed to parse prune filters %v", o.Filters)
 		}
-		free = space.Free
+		if o.MinFreeSpace != 0 && free == 0 {
+			space, err := disk.Of(s.cfg.Root)
+			if err != nil {
+				return fault.In(err, "prune build cache")
+			}
+			free = space.Free
+		}
 	}
-	others, err := s.pruneRecords(ctx, func(all []Usage) []Usage { return choose(all, o, match, free, time.Now()) }, told)
+	others, err := s.pruneRecords(ctx, func(all []Usage) (chosen []Usage) {
+		free := free
+		for i, o := range rules {
+			for _, u := range choose(all, o, matches[i], free, time.Now()) {
+				chosen = append(chosen, u)
+				all = slices.DeleteFunc(all, func(v Usage) bool { return v.ID == u.ID })
+				free += u.Size
+			}
+		}
+		return chosen
+	}, told)
 	if err == nil {
 		err = removeOthers(ctx, others, told)
-	}
-	if err == nil {
-		err = s.db.sweep(o.All && len(o.Filters) == 0 && o.KeepDuration == 0 && !o.bounded())
 	}
 	return fault.In(err, "prune build cache")
 }

@@ -52,8 +52,11 @@ type Store struct {
 	used    map[string]use           // uses that are not written yet
 	last    map[string]Trace         // traces that are not written yet
 	timer   *time.Timer
-	closed  bool
-	flushes sync.WaitGroup
+
+	collected time.Time // when GC last began
+	grown     bool      // something was put since then
+	closed    bool
+	flushes   sync.WaitGroup
 }
 
 // entry is a record that is not written yet.
@@ -195,6 +198,7 @@ func (s *Store) Put(r Record, pending ...Pending) error {
 		return fault.New(fault.Unavailable, "the build cache is closed")
 	}
 	s.records[r.ID] = &entry{r, pending}
+	s.grown = true
 	for _, k := range r.Keys {
 		s.keys[k] = r.ID
 		delete(s.aliases, k)
