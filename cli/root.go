@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli-plugins/manager"
+	"github.com/docker/cli/cli-plugins/metadata"
 	"github.com/docker/cli/cli/command"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
@@ -99,6 +100,11 @@ func (p program) dress(root *cobra.Command, d *command.DockerCli) {
 		if !cmd.HasParent() {
 			// A broken plugin is told by `berth info`; help goes on without it.
 			_ = manager.AddPluginCommandStubs(d, cmd)
+			for _, c := range cmd.Commands() { // a plugin whose work we do ourselves is no mistake of anybody's
+				if c.Annotations[metadata.CommandAnnotationPluginInvalid] != "" && ownCommands[c.Name()] != nil {
+					cmd.RemoveCommand(c)
+				}
+			}
 			if bake, _, err := cmd.Find([]string{"bake"}); err == nil && bake != cmd {
 				bake.Hidden = !hasCommand(cmd, "buildx")
 			}
