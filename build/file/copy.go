@@ -48,6 +48,9 @@ func copyTo(ctx context.Context, src, dst *tree.Dir, a *pb.FileActionCopy, own *
 			return fault.New(fault.NotFound, "%s not found", source)
 		}
 	}
+	if err := present(src, a.RequiredPaths); err != nil {
+		return err
+	}
 	for _, m := range matches {
 		if a.AttemptUnpackDockerCompatibility {
 			done, err := unpack(ctx, src, m, dst, dest, own, whenOf(a.Timestamp))
@@ -64,6 +67,20 @@ func copyTo(ctx context.Context, src, dst *tree.Dir, a *pb.FileActionCopy, own *
 		}
 		if err := c.match(m, dest, a.DirCopyContents, a.FollowSymlink); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// present refuses a copy whose patterns were to select paths that are not there.
+func present(src *tree.Dir, paths []string) error {
+	for _, p := range paths {
+		at, err := resolve(src, p, false)
+		if err != nil {
+			return err
+		}
+		if _, found, err := src.Lookup(at); err != nil || !found {
+			return fault.New(fault.NotFound, "%q: not found", p)
 		}
 	}
 	return nil

@@ -90,6 +90,12 @@ func TestCopy(t *testing.T) {
 
 		{name: "include", op: copyOf("/", "/", dockerfile, func(a *pb.FileActionCopy) { a.IncludePatterns = []string{"a/*/y"} }),
 			want: "a/ 755 0:0\na/sub/ 755 0:0\na/sub/y 755 3:4 Y"},
+		{name: "include what is required", op: copyOf("/", "/", dockerfile, func(a *pb.FileActionCopy) {
+			a.IncludePatterns, a.RequiredPaths = []string{"a/sub"}, []string{"/a/sub"}
+		}), want: "a/ 755 0:0\na/sub/ 755 0:0\na/sub/y 755 3:4 Y"},
+		{name: "required and missing", op: copyOf("/", "/", dockerfile, func(a *pb.FileActionCopy) {
+			a.IncludePatterns, a.RequiredPaths = []string{"a/nope"}, []string{"/a/nope"}
+		}), err: `"/a/nope": not found`},
 		{name: "exclude", op: copyOf("/", "/", dockerfile, func(a *pb.FileActionCopy) { a.ExcludePatterns = []string{"a", "l*", "abs"} }), want: "b 600 0:0 B\ns 4755 0:0 S"},
 		{name: "exclude with an exception", op: copyOf("/", "/", dockerfile, func(a *pb.FileActionCopy) { a.ExcludePatterns = []string{"*", "!a/sub"} }),
 			want: "a/ 755 0:0\na/sub/ 755 0:0\na/sub/y 755 3:4 Y"},

@@ -185,7 +185,7 @@ func (f *fileOp) Reads(input int) []content.Selector {
 	add := func(s content.Selector) {
 		same := func(o content.Selector) bool {
 			return o.Path == s.Path && o.Wildcard == s.Wildcard && o.FollowLinks == s.FollowLinks &&
-				slices.Equal(o.Include, s.Include) && slices.Equal(o.Exclude, s.Exclude)
+				slices.Equal(o.Include, s.Include) && slices.Equal(o.Exclude, s.Exclude) && slices.Equal(o.Required, s.Required)
 		}
 		if !slices.ContainsFunc(reads, same) {
 			reads = append(reads, s)
@@ -195,7 +195,7 @@ func (f *fileOp) Reads(input int) []content.Selector {
 		if i, ok := f.plan.source(a); ok && i == input {
 			k := a.GetCopy()
 			add(content.Selector{Path: k.Src, Wildcard: k.AllowWildcard && hasWildcard(k.Src), FollowLinks: k.FollowSymlink,
-				Include: k.IncludePatterns, Exclude: k.ExcludePatterns})
+				Include: k.IncludePatterns, Exclude: k.ExcludePatterns, Required: k.RequiredPaths})
 		}
 		own := ownerOpt(a)
 		if own.GetUser().GetByName() != nil && own.User.GetByName().Input == int64(input) {

@@ -156,7 +156,8 @@ func (c *checkingOut) clone(ctx context.Context, keep, submodules bool) error {
 	if _, err := local.run(ctx, "fetch", "--quiet", "--update-head-ok", "--no-tags", "--depth=1", "--", "origin", from); err != nil {
 		return err
 	}
-	if _, err := p.run(ctx, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD"); err != nil {
+	p.config = advice(c.r)
+	if _, err := p.run(ctx, "checkout", "--no-progress", "FETCH_HEAD"); err != nil {
 		return err
 	}
 	if _, err := p.run(ctx, "remote", "add", "--", "origin", c.r.plainRemote()); err != nil {
@@ -204,7 +205,12 @@ func (c *checkingOut) submodules(ctx context.Context, p *program) error {
 	defer done()
 	q.gitDir, q.tree, q.dir = p.gitDir, p.tree, p.dir
 	q.remote = "" // the repository knows it, without the password
-	if _, err := q.run(ctx, "submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"); err != nil {
+	args := []string{"submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"}
+	_, err = q.run(ctx, args...)
+	if noShallow(err) {
+		_, err = q.run(ctx, args[:len(args)-1]...)
+	}
+	if err != nil {
 		return fault.Wrap(fault.Unavailable, err, "failed to update submodules for %s", c.r.plainRemote())
 	}
 	return nil

@@ -195,11 +195,16 @@ func fetch(ctx context.Context, p *program, r *repository, v *version) error {
 func shallow(ctx context.Context, p *program, what string) error {
 	args := []string{"fetch", "--no-tags", "--force", "--no-write-fetch-head", "--depth=1", "--", "origin", "+" + what + ":" + fetchedRef}
 	_, err := p.run(ctx, args...)
-	if said(err, "--depth", "shallow capabilities", "does not support shallow") {
+	if noShallow(err) {
 		args = append(args[:4], args[5:]...)
 		_, err = p.run(ctx, args...)
 	}
 	return err
+}
+
+// noShallow reports that a server gives repositories with their history only.
+func noShallow(err error) bool {
+	return said(err, "--depth", "shallow capabilities", "does not support shallow")
 }
 
 // broken reports errors that are the mirror's fault.

@@ -69,10 +69,7 @@ func (s *Source) connect(ctx context.Context, r *repository, g session.Group, lo
 	}
 	p = &program{path: path, dir: s.cfg.Root, remote: r.remote, log: log}
 	p.hide(r.remote)
-	p.config = insteadOf(r.remote)
-	if !r.advice {
-		p.config = append(p.config, "advice.detachedHead", "false")
-	}
+	p.config = append(insteadOf(r.remote), advice(r)...)
 	var cleanups []func()
 	done = func() {
 		for _, c := range cleanups {
@@ -111,6 +108,14 @@ func (s *Source) connect(ctx context.Context, r *repository, g session.Group, lo
 		p.known = f.Name()
 	}
 	return p, done, nil
+}
+
+// advice keeps git from explaining what a detached HEAD is, unless the build wants it to.
+func advice(r *repository) []string {
+	if r.advice {
+		return nil
+	}
+	return []string{"advice.detachedHead", "false"}
 }
 
 // insteadOf lets git, which knows the remote without its password from files, use it with the password.

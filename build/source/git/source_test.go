@@ -1,6 +1,7 @@
 package git
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,6 +174,41 @@ func TestMovedMeanwhile(t *testing.T) {
 	b.commit("r", "a=2")
 	if got, err := b.files(p); err != nil || got != "a 1" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A server that only has files gives all of the history, also of submodules; the advice about a detached HEAD is for who asked for it.
+func TestDumbServer(t *testing.T) {
+	b := open(t)
+	b.repo("inner")
+	b.commit("inner", "i=1")
+	b.commit("inner", "i=2")
+	b.repo("r")
+	first := b.commit("r", "a=1")
+	need(t, os.WriteFile(filepath.Join(b.root, "r", ".gitmodules"), []byte("[submodule \"m\"]\n\tpath = m\n\turl = ../../inner/.git\n"), 0o644))
+	b.git("r", "update-index", "--add", "--cacheinfo", "160000,"+b.git("inner", "rev-parse", "HEAD")+",m")
+	b.git("r", "add", ".gitmodules")
+	b.git("r", "commit", "-q", "-m", "x")
+	b.git("r", "tag", "v1")
+	b.git("r", "update-server-info")
+	b.git("inner", "update-server-info")
+	b.server.Config.Handler = http.FileServer(http.Dir(b.root))
+	for fragment, want := range map[string]string{"#v1": "m/i 2", "": "m/i 2", "#" + first: "a 1"} {
+		p, err := b.pin("r/.git", fragment)
+		need(t, err)
+		if got, err := b.files(p); err != nil || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, %v", fragment, got, err)
+		}
+	}
+	for advice, want := range map[string]bool{"true": true, "false": false} {
+		b.log.Reset()
+		p, err := b.pin("r/.git", "#v1", "git.keepgitdir=true", "git.advice="+advice)
+		need(t, err)
+		_, err = b.files(p)
+		need(t, err)
+		if got := strings.Contains(b.log.String(), "detached HEAD"); got != want {
+			t.Errorf("advice %s: %s", advice, b.log.String())
+		}
 	}
 }
 

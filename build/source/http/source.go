@@ -235,6 +235,9 @@ func kindOf(status int) fault.Kind {
 	return fault.Invalid
 }
 
+// userAgent is what servers are told. They know BuildKit, and some let only that in.
+const userAgent = "buildkit/v0.33.1 berth"
+
 // Names of the secrets that are tried where the build names none: followed by the server's name.
 const (
 	headerSecret = "HTTP_AUTH_HEADER_"
@@ -247,7 +250,7 @@ func (s *Source) request(ctx context.Context, a *address, g session.Group, metho
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "address")
 	}
-	req.Header.Set("User-Agent", "berth-build")
+	req.Header.Set("User-Agent", userAgent)
 	for _, h := range a.header {
 		req.Header.Set(h.Name, h.Value)
 	}
