@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,10 +34,17 @@ type caches struct {
 
 	deleting sync.WaitGroup
 
-	mu   sync.Mutex // guards what follows and the fields of every cacheDir
-	all  map[string]*cacheDir
-	free chan struct{} // closed and replaced when a directory becomes free
+	mu      sync.Mutex // guards what follows and the fields of every cacheDir
+	all     map[string]*cacheDir
+	free    chan struct{} // closed and replaced when a directory becomes free
+	renewed []renewal     // the last ones
 }
+
+// renewal is a build that has begun a cache anew.
+type renewal struct{ build, id string }
+
+// renewals bounds how many are remembered: those of builds that may still run.
+const renewals = 1024
 
 // cacheFile is cache.json.
 type cacheFile struct {
@@ -56,6 +64,7 @@ type cacheDir struct {
 	cacheFile
 	users  int  // boxes that have it mounted
 	shared bool // its users take further ones in
+	doomed bool // nobody else gets it; it goes with its last user
 	size   int64
 	sized  bool // size is right: nobody has used it since
 }
@@ -167,7 +176,7 @@ func (c *caches) existing(ctx context.Context, key string) (*hold, error) {
 func (c *caches) fresh(key, description string, fill func(dir string) error) (bool, error) {
 	c.mu.Lock()
 	for _, d := range c.all {
-		if d.Key == key {
+		if d.Key == key && !d.doomed {
 			c.mu.Unlock()
 			return false, nil
 		}
@@ -186,7 +195,7 @@ func (c *caches) fresh(key, description string, fill func(dir string) error) (bo
 func (c *caches) pick(key string, sharing pb.CacheSharingOpt) (best *cacheDir, busy bool) {
 	for _, d := range c.all {
 		switch {
-		case d.Key != key:
+		case d.Key != key || d.doomed:
 		case d.users > 0 && d.shared && d.Uses > 0 && sharing == pb.CacheSharingOpt_SHARED:
 			return d, true
 		case d.users > 0:
@@ -267,13 +276,16 @@ func (h *hold) release() {
 		d.LastUsed = time.Now().UTC()
 		d.Uses++
 	}
-	f := d.cacheFile
+	f, doomed := d.cacheFile, false
 	if d.users--; d.users == 0 {
-		d.shared = false
+		d.shared, doomed = false, d.doomed
 		c.wake()
 	}
 	c.mu.Unlock()
-	if h.looked {
+	if doomed {
+		_ = c.remove(d.id)
+	}
+	if doomed || h.looked {
 		return
 	}
 	if text, err := json.Marshal(f); err == nil {
@@ -281,6 +293,30 @@ func (h *hold) release() {
 		if os.WriteFile(file+".used", text, 0o600) == nil {
 			_ = os.Rename(file+".used", file)
 		}
+	}
+}
+
+// renew has a build begin with a new directory for an id, whatever it is filled with: once for each build, which then finds there what its
+// own steps have left.
+func (c *caches) renew(build, id string) {
+	c.mu.Lock()
+	if r := (renewal{build, id}); slices.Contains(c.renewed, r) {
+		c.mu.Unlock()
+		return
+	} else if c.renewed = append(c.renewed, r); len(c.renewed) > renewals {
+		c.renewed = c.renewed[1:]
+	}
+	var idle []string
+	for _, d := range c.all {
+		if d.Key == id || strings.HasPrefix(d.Key, id+":sha256:") {
+			if d.doomed = true; d.users == 0 {
+				idle = append(idle, d.id)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, name := range idle {
+		_ = c.remove(name)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 
 	"berth/base/fault"
+	"berth/build/graph"
 	"berth/build/snapshot"
 	"berth/build/solver"
 	"berth/kernel/probe"
@@ -240,6 +241,40 @@ func TestCacheFillFails(t *testing.T) {
 	h, err := r.caches.get(context.Background(), "k", "", 0, nil)
 	must(t, err)
 	h.release()
+}
+
+// A build without cache begins its cache mounts anew, once.
+func TestRenew(t *testing.T) {
+	r := newRoom(t)
+	count := func(build string, noCache bool) string {
+		v := &graph.Vertex{Op: &pb.Op{Op: &pb.Op_Exec{Exec: shell("echo x >>/cache/n; wc -l </cache/n", cacheMount("n", 0))}}, IgnoreCache: noCache}
+		s, err := r.Op(v)
+		must(t, err)
+		var out lockedBuffer
+		outs, err := s.Run(context.Background(), []*snapshot.Snapshot{r.base}, &solver.Run{BuildID: build, Stdout: &out, Stderr: &out})
+		must(t, err)
+		outs[0].Release()
+		return strings.TrimSpace(out.String())
+	}
+	for i, c := range []struct {
+		build   string
+		noCache bool
+		want    string
+	}{{"a", false, "1"}, {"b", false, "2"}, {"c", true, "1"}, {"c", true, "2"}, {"d", false, "3"}, {"e", true, "1"}} {
+		if got := count(c.build, c.noCache); got != c.want {
+			t.Errorf("%d: %s, want %s", i, got, c.want)
+		}
+	}
+	// One that is in use goes with its last user.
+	h, err := r.caches.get(context.Background(), "n", "", pb.CacheSharingOpt_SHARED, nil)
+	must(t, err)
+	if got := count("f", true); got != "1" {
+		t.Errorf("%s", got)
+	}
+	h.release()
+	if list := r.caches.list(); len(list) != 1 {
+		t.Errorf("%v", list)
+	}
 }
 
 // A remote cache reads a cache mount that nobody uses, and fills one that is not there.

@@ -138,6 +138,14 @@ func (s *step) Run(ctx context.Context, in []*snapshot.Snapshot, r *solver.Run) 
 	if err != nil {
 		return nil, err
 	}
+	if s.v.IgnoreCache {
+		// "No cache" is meant of these, too: BuildKit's reading.
+		for _, m := range s.op.Mounts {
+			if m.MountType == pb.MountType_CACHE && m.CacheOpt != nil {
+				s.r.caches.renew(r.BuildID, m.CacheOpt.ID)
+			}
+		}
+	}
 	b, err := s.r.box(ctx, cfg)
 	if err != nil {
 		return nil, err
