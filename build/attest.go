@@ -135,22 +135,44 @@ func (j *job) eachPlatform(f func(id string, ref *frontend.Reference) error) err
 
 // facts gathers what provenance tells of one reference, which has been evaluated.
 func (j *job) facts(ref *frontend.Reference) *attest.Facts {
+	call := ref.Call()
 	f := &attest.Facts{
-		BuildID: j.req.ID, Started: j.started, Finished: time.Now(), Frontend: j.req.Frontend, Args: j.req.FrontendAttrs, Definition: ref.Definition(),
-	}
-	if f.Frontend == "" && ref.Call() != nil { // the client ran it
-		f.Frontend, f.Args = ref.Call().Frontend, ref.Call().Options
+		BuildID: j.req.ID, Started: j.started, Finished: time.Now(), Frontend: call.Frontend, Args: call.Options, Definition: ref.Definition(),
 	}
 	if f.Frontend == "dockerfile.v0" {
 		f.DockerfileVersion = strings.TrimSuffix(dockerfile.Version(), "-dev")
 	}
 	f.Add(ref.Ref().Provenance())
-	if call := ref.Call(); call != nil {
-		for _, i := range call.Images() {
-			addImage(&f.Sources, provenance.ImageSource{Ref: i.Ref, Platform: i.Platform, Digest: i.Digest, Local: i.Local})
-		}
+	for _, i := range call.Images() {
+		addImage(&f.Sources, provenance.ImageSource{Ref: i.Ref, Platform: i.Platform, Digest: i.Digest, Local: i.Local})
+	}
+	f.Inputs = j.inputs(call, f.Sources)
+	root := &frontend.Call{Frontend: j.req.Frontend, Options: j.req.FrontendAttrs, Inputs: j.req.FrontendInputs}
+	if !root.Same(call) && (root.Frontend != "" || len(root.Options) > 0) {
+		f.Root = attest.Request(root.Frontend, root.Options, f.Sources)
 	}
 	return f
+}
+
+// inputs tells who made the inputs of a call, where that was a call of a frontend itself.
+func (j *job) inputs(call *frontend.Call, sources provenance.Sources) map[string]*provenance.RequestProvenance {
+	var told map[string]*provenance.RequestProvenance
+	for name, def := range call.Inputs {
+		makers := j.b.producers.Of(def)
+		if len(makers) == 0 || slices.ContainsFunc(makers[1:], func(c *frontend.Call) bool { return !c.Same(makers[0]) }) {
+			continue // nobody, or nobody knows which
+		}
+		if makers[0] == call {
+			continue
+		}
+		r := attest.Request(makers[0].Frontend, makers[0].Options, sources)
+		r.Request.Inputs = j.inputs(makers[0], sources)
+		if told == nil {
+			told = map[string]*provenance.RequestProvenance{}
+		}
+		told[name] = r
+	}
+	return told
 }
 
 // addImage adds an image, once for each digest and platform.

@@ -10,6 +10,7 @@ import (
 	"berth/base/fault"
 	"berth/build/cache"
 	"berth/build/exec"
+	"berth/build/frontend"
 	"berth/build/history"
 	"berth/build/session"
 	"berth/image"
@@ -54,10 +55,11 @@ type Config struct {
 
 // Builder is the open room. It is safe for concurrent use.
 type Builder struct {
-	cfg      Config
-	log      *slog.Logger
-	sessions *session.Manager
-	history  *history.Store
+	cfg       Config
+	log       *slog.Logger
+	sessions  *session.Manager
+	history   *history.Store
+	producers frontend.Producers
 
 	opening sync.Mutex // held while the parts are opened or closed; taken before mu
 	opened  *parts     // nil before the first use; guarded by opening

@@ -3,6 +3,7 @@ package frontend
 import (
 	"context"
 	"maps"
+	"strings"
 	"sync"
 
 	"github.com/moby/buildkit/client/llb/sourceresolver"
@@ -37,11 +38,14 @@ type Host struct {
 	Entitlements []string
 	Progress     progress.Sink
 	Worker       gwclient.WorkerInfo
+	// Producers remember who gave which result; nil: nobody does.
+	Producers *Producers
 	// Import lets the solver look into one more remote cache; nil: there are none.
 	Import func(context.Context, gwclient.CacheOptionsEntry) error
 
 	mu      sync.Mutex
 	clients []*Client
+	forget  []func()        // takes what this build gave out of Producers
 	held    map[string]held // file trees of failed steps, by id
 	closed  bool
 }
@@ -54,6 +58,24 @@ type Call struct {
 
 	mu     sync.Mutex
 	images []Image
+}
+
+// Same reports whether two calls asked for the same. A frontend that is asked for by its image, and is the one of this process,
+// is the same as that.
+func (c *Call) Same(o *Call) bool {
+	a, aOpts := c.normal()
+	b, bOpts := o.normal()
+	return a == b && maps.Equal(aOpts, bOpts) && len(c.Inputs) == len(o.Inputs)
+}
+
+func (c *Call) normal() (string, map[string]string) {
+	name, opts := c.Frontend, maps.Clone(c.Options)
+	if name == gatewayName && builtIn(opts) {
+		name = dockerfileName
+		delete(opts, keySource)
+	}
+	maps.DeleteFunc(opts, func(k, _ string) bool { return strings.HasPrefix(k, "attest:") })
+	return name, opts
 }
 
 // Image is an image whose name a frontend resolved.
@@ -128,13 +150,29 @@ func (h *Host) call(ctx context.Context, req gwclient.SolveRequest) (*gwclient.R
 		return nil, err
 	}
 	c := h.client(&Call{Frontend: name, Options: wanted.Frontend(opts), Inputs: req.FrontendInputs})
+	var res *gwclient.Result
 	switch name {
 	case dockerfileName:
-		return buildDockerfile(ctx, c)
+		res, err = buildDockerfile(ctx, c)
 	case gatewayName:
-		return runImage(ctx, c)
+		res, err = runImage(ctx, c)
+	default:
+		err = fault.New(fault.Invalid, "invalid frontend: %s", req.Frontend)
 	}
-	return nil, fault.New(fault.Invalid, "invalid frontend: %s", req.Frontend)
+	if err != nil {
+		return nil, err
+	}
+	return res, EachReference(res, func(r *Reference) error {
+		forget := h.Producers.add(r.Definition(), r.call)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.closed {
+			forget()
+			return nil
+		}
+		h.forget = append(h.forget, forget)
+		return nil
+	})
 }
 
 // Client gives a client to who works on a result behind the frontend.
@@ -164,9 +202,12 @@ func (h *Host) client(call *Call) *Client {
 // Close releases what frontends left open. References that the host gave belong to the build and stay.
 func (h *Host) Close() {
 	h.mu.Lock()
-	clients := h.clients
-	h.clients, h.held, h.closed = nil, nil, true
+	clients, forget := h.clients, h.forget
+	h.clients, h.forget, h.held, h.closed = nil, nil, nil, true
 	h.mu.Unlock()
+	for _, f := range forget {
+		f()
+	}
 	for _, c := range clients {
 		c.close()
 	}
