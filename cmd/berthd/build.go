@@ -45,7 +45,7 @@ func (r *rooms) openBuild(cfg config, ec engine.Config) (err error) {
 		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)}, SeccompProfile: ec.SeccompProfile,
 		Remote: r.remote, InUserNS: cfg.Rootless, NofileHard: files.Max, Retained: func() { r.unretain() },
 		Entitlements: cfg.Build.Entitlements, Policy: cfg.Build.Policy, NoGC: cfg.Build.NoGC,
-		Version: version, Facts: probe.Host(), Log: r.log,
+		Labels: hostGateway(r.networks), Version: version, Facts: probe.Host(), Log: r.log,
 	})
 	if err != nil {
 		return err
@@ -74,6 +74,20 @@ func (r *rooms) serveBuildKit(path string) error {
 			r.log.Debug("BuildKit's socket is closed", "error", err)
 		}
 	}()
+	return nil
+}
+
+// hostGateway tells clients what --add-host NAME:host-gateway means in a build, by the label at which they look for it.
+func hostGateway(n *network.Networks) map[string]string {
+	bridge, err := n.Get("bridge")
+	if err != nil {
+		return nil // there is no default network
+	}
+	for _, p := range bridge.IPAM.Pools {
+		if p.Gateway.Is4() {
+			return map[string]string{"org.mobyproject.buildkit.worker.moby.host-gateway-ip": p.Gateway.String()}
+		}
+	}
 	return nil
 }
 
