@@ -37,7 +37,10 @@ var benches = []bench{
 	{"pull", "an image of 20 layers from a local registry", benchPull},
 	{"push", "the same to a local registry", benchPush},
 	{"load", "the same from a file", benchLoad},
-	{"build", "Dockerfiles cold, cached and changed, beside BuildKit; many stages, steps, files, bytes", benchBuild},
+	{"build", "a Dockerfile of ten steps: cold, cached, changed, beside BuildKit", benchBuild},
+	{"build-steps", "stages at once, many steps, many steps of metadata", benchBuildSteps},
+	{"build-files", "a context of 100,000 files", benchBuildFiles},
+	{"build-large", "a copy of 5 GB", benchBuildLarge},
 	{"registry", "one blob to 64 clients at once, beside nginx", benchRegistry},
 }
 
@@ -68,7 +71,7 @@ func main() {
 	}
 	if *list {
 		for _, b := range benches {
-			fmt.Printf("%-8s %s\n", b.name, b.what)
+			fmt.Printf("%-11s %s\n", b.name, b.what)
 		}
 		return
 	}
