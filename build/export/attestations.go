@@ -60,7 +60,7 @@ func (e *Exporter) attest(ctx context.Context, m *made) error {
 		if err := m.manifest(p); err != nil { // whose digest is attested
 			return err
 		}
-		list, err := e.read(withBlobs(ctx, p), p.attested)
+		list, err := e.read(about(ctx, p.subject()), p.attested)
 		if err != nil {
 			return err
 		}

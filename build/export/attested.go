@@ -28,25 +28,38 @@ func Provenance(o attest.ProvenanceOptions, facts func(ctx context.Context) (*at
 			if err != nil {
 				return nil, err
 			}
-			if blobs, ok := ctx.Value(blobsKey{}).(map[digest.Digest]ocispec.Descriptor); ok {
-				f.Blobs(blobs)
-			}
+			f.Blobs(attested(ctx).blobs)
 			_, content, err := f.Predicate(o)
 			return content, err
 		},
 	}
 }
 
-// blobsKey is the key under which the context of an attestation has the blobs of the image that it attests.
-type blobsKey struct{}
+// subject is what attestations are told of the result that they are about to attest.
+type subject struct {
+	blobs map[digest.Digest]ocispec.Descriptor // of an image: what its layers became
+	epoch *time.Time                           // nothing in the result is later, and so no document of it
+}
 
-// withBlobs lets attestations say which blobs steps became.
-func withBlobs(ctx context.Context, p *part) context.Context {
-	blobs := map[digest.Digest]ocispec.Descriptor{}
+type subjectKey struct{}
+
+// about lets attestations know what they attest.
+func about(ctx context.Context, s subject) context.Context {
+	return context.WithValue(ctx, subjectKey{}, s)
+}
+
+func attested(ctx context.Context) subject {
+	s, _ := ctx.Value(subjectKey{}).(subject)
+	return s
+}
+
+// subject is a platform's image.
+func (p *part) subject() subject {
+	s := subject{blobs: map[digest.Digest]ocispec.Descriptor{}, epoch: p.epoch}
 	for i, b := range p.layers {
-		blobs[p.chain[i]] = b.desc
+		s.blobs[p.chain[i]] = b.desc
 	}
-	return context.WithValue(ctx, blobsKey{}, blobs)
+	return s
 }
 
 // SBOM is the attestation that says what is in a tree, found by a scan of our own. nil is the empty tree.
@@ -59,15 +72,19 @@ func SBOM(ref Ref) Attestation {
 		},
 		InToto: result.InTotoAttestation{PredicateType: attest.SPDX},
 		ContentFunc: func(ctx context.Context) (content []byte, err error) {
+			at := time.Now()
+			if epoch := attested(ctx).epoch; epoch != nil {
+				at = *epoch
+			}
 			if ref == nil {
-				return attest.Document(nil, time.Now())
+				return attest.Document(nil, at)
 			}
 			err = viewRef(ctx, ref, func(root *tree.Dir) error {
 				packages, err := attest.Scan(ctx, root)
 				if err != nil {
 					return err
 				}
-				content, err = attest.Document(packages, time.Now())
+				content, err = attest.Document(packages, at)
 				return err
 			})
 			return content, err

@@ -171,7 +171,7 @@ func (o *Output) show(ctx context.Context, p *piece, several bool) (func(), erro
 
 // attestations makes the files that attest a tree: their subjects are its files.
 func (o *Output) attestations(ctx context.Context, p *piece, platformInName bool) (map[string]plusFile, error) {
-	list, err := o.e.read(ctx, p.said)
+	list, err := o.e.read(about(ctx, subject{epoch: p.epoch}), p.said)
 	if err != nil {
 		return nil, err
 	}

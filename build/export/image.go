@@ -88,7 +88,8 @@ func (o *Output) compose(ctx context.Context, res *Result, run *Run) (_ *made, e
 	if len(res.Refs) == 0 && len(ps.Platforms) > 1 {
 		return nil, fault.New(fault.Invalid, "cannot export multiple platforms without multi-platform enabled")
 	}
-	m := &made{o: o.image, run: run, index: len(res.Refs) > 0, hold: o.e.cfg.Images.Hold()}
+	opts := *o.image
+	m := &made{o: &opts, run: run, index: len(res.Refs) > 0, hold: o.e.cfg.Images.Hold()}
 	defer func() {
 		if err != nil {
 			m.close()
@@ -110,10 +111,10 @@ func (o *Output) compose(ctx context.Context, res *Result, run *Run) (_ *made, e
 	if o.req.Type == Docker && len(res.Refs) > 0 {
 		return nil, fault.New(fault.Invalid, "docker exporter does not currently support exporting manifest lists")
 	}
-	if o.image.annotations, err = o.image.annotations.fromMeta(meta); err != nil {
+	if opts.annotations, err = opts.annotations.fromMeta(meta); err != nil {
 		return nil, err
 	}
-	if err := o.image.annotations.check(o.image.oci, m.index, func(id string) bool { _, ok := res.FindRef(id); return ok }); err != nil {
+	if err := opts.annotations.check(opts.oci, m.index, func(id string) bool { _, ok := res.FindRef(id); return ok }); err != nil {
 		return nil, err
 	}
 	if err := m.name(meta); err != nil {

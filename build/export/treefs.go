@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -225,7 +226,7 @@ func (p *plusFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) err
 
 func (p *plusFS) Open(name string) (io.ReadCloser, error) {
 	if f, ok := p.more[strings.Trim(path.Clean("/"+name), "/")]; ok {
-		return io.NopCloser(strings.NewReader(string(f.content))), nil
+		return io.NopCloser(bytes.NewReader(f.content)), nil
 	}
 	return p.FS.Open(name)
 }

@@ -35,7 +35,8 @@ type s3Place struct {
 // putMax is the largest object that S3 takes in one request.
 const putMax = 5 << 30
 
-// openS3 reads the attributes. Keys that are not given come from the engine's environment, as the AWS tools take them.
+// openS3 reads the attributes. The keys are the client's: buildx takes them from its own environment. The engine's are nobody's business
+// who may build.
 func (c *Caches) openS3(attrs map[string]string) (place, error) {
 	first := func(attr string, env ...string) string {
 		if v := attrs[attr]; v != "" {
@@ -75,13 +76,11 @@ func (c *Caches) openS3(attrs map[string]string) (place, error) {
 		}
 	}
 	keys := aws.Credentials{AccessKeyID: attrs["access_key_id"], SecretAccessKey: attrs["secret_access_key"], SessionToken: attrs["session_token"], Source: "build"}
-	if keys.AccessKeyID == "" {
-		keys = aws.Credentials{AccessKeyID: c.cfg.Env("AWS_ACCESS_KEY_ID"), SecretAccessKey: c.cfg.Env("AWS_SECRET_ACCESS_KEY"), SessionToken: c.cfg.Env("AWS_SESSION_TOKEN"), Source: "environment"}
-	}
 	options := s3.Options{
 		Region: region, UsePathStyle: pathStyle,
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired, ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 	}
+	options.Credentials = aws.AnonymousCredentials{}
 	if keys.AccessKeyID != "" {
 		options.Credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return keys, nil })
 	}
