@@ -83,7 +83,7 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	}
 	p.cache, err = cache.Open(cache.Config{
 		Layers: layers, Root: filepath.Join(b.cfg.DataRoot, "build"), Size: layerSize(layers), Shared: b.imageLayers(),
-		Others: []cache.Other{p.exec, trees}, Log: b.log,
+		Others: []cache.Other{p.exec, trees, p.sources.git}, Log: b.log,
 	})
 	if err != nil {
 		return nil, err

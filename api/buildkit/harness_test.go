@@ -26,6 +26,7 @@ type bench struct {
 	images  *image.Store
 	builder *build.Builder
 	client  *client.Client
+	door    *buildkit.Server
 }
 
 // newBench opens a builder on empty directories.
@@ -53,15 +54,15 @@ func newBench(t *testing.T) *bench {
 			t.Errorf("close the builder: %v", err)
 		}
 	})
-	door := buildkit.New(buildkit.Config{Builder: b.builder, Log: log})
+	b.door = buildkit.New(buildkit.Config{Builder: b.builder, Log: log})
 	l, err := net.Listen("unix", filepath.Join(b.dir, "bk.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- door.Serve(l) }()
+	go func() { served <- b.door.Serve(l) }()
 	t.Cleanup(func() {
-		door.Close()
+		b.door.Close()
 		<-served
 	})
 	if b.client, err = client.New(t.Context(), "unix://"+l.Addr().String()); err != nil {
