@@ -88,7 +88,7 @@ func (s *Server) buildOptions(c *call) (*buildOptions, error) {
 	); err != nil {
 		return nil, err
 	}
-	hosts, err := extraHosts(c.q["extrahosts"])
+	hosts, err := extraHosts(c.q["extrahosts"], s.hostGateway)
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +132,25 @@ func fromJSON[T any](c *call, key string, use func(T) error) error {
 	return use(v)
 }
 
+// hostGateway is the host's address for steps: its end of the default bridge.
+func (s *Server) hostGateway() string {
+	if s.cfg.Networks == nil {
+		return ""
+	}
+	bridge, err := s.cfg.Networks.Get("bridge")
+	if err != nil {
+		return ""
+	}
+	for _, p := range bridge.IPAM.Pools {
+		if p.Gateway.Is4() {
+			return p.Gateway.String()
+		}
+	}
+	return ""
+}
+
 // extraHosts turns NAME:ADDRESS into what frontends take, NAME=ADDRESS with commas between.
-func extraHosts(list []string) (string, error) {
+func extraHosts(list []string, gateway func() string) (string, error) {
 	var out []string
 	for _, h := range list {
 		name, addr, ok := strings.Cut(h, ":")
@@ -142,6 +159,11 @@ func extraHosts(list []string) (string, error) {
 		}
 		if !ok || name == "" || net.ParseIP(strings.Trim(addr, "[]")) == nil && addr != "host-gateway" {
 			return "", fault.New(fault.Invalid, "bad format for add-host: %q", h)
+		}
+		if addr == "host-gateway" {
+			if addr = gateway(); addr == "" {
+				return "", fault.New(fault.Invalid, "host-gateway has no meaning here: there is no default network")
+			}
 		}
 		out = append(out, name+"="+strings.Trim(addr, "[]"))
 	}
