@@ -74,7 +74,8 @@ func (r *Runner) Container(ctx context.Context, c ContainerConfig) (*Container, 
 	return out, nil
 }
 
-// Start starts a process: the first is number 1, with which all others end. ctx bounds the start alone.
+// Start starts a process: the first is number 1, with which all others end. ctx bounds the start alone. One whose program cannot be executed
+// is no error here: it says so on its error stream and ends with code 1.
 func (c *Container) Start(ctx context.Context, p Process) (*Running, error) {
 	cmd, err := c.command(ctx, p)
 	if err != nil {
@@ -89,18 +90,19 @@ func (c *Container) Start(ctx context.Context, p Process) (*Running, error) {
 	if c.first == nil {
 		ch, err = c.b.start(cmd, true, 0)
 	} else {
-		select {
-		case <-c.first.done:
+		if c.first.ended() {
 			return nil, fault.New(fault.Unavailable, "the container's first process has ended")
-		default:
 		}
 		ch, err = c.b.start(cmd, false, c.first.proc.PID)
 	}
-	if err != nil {
+	var not *unstarted
+	if errors.As(err, &not) {
+		ch = c.b.stillborn(not, cmd) // as in BuildKit: Wait tells
+	} else if err != nil {
 		return nil, err
 	}
 	if c.first == nil {
-		c.first = ch
+		c.first = ch // what was mounted for it is used up, whether it lived or not
 	}
 	c.children = append(c.children, ch)
 	return &Running{c, ch}, nil

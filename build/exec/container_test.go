@@ -64,6 +64,33 @@ func TestContainer(t *testing.T) {
 	}
 }
 
+// A program that is not there is told by Wait, to whoever reads the streams only after Start.
+func TestNoProgram(t *testing.T) {
+	r := newRoom(t)
+	for _, tty := range []bool{false, true} {
+		c := r.container()
+		read, write := io.Pipe()
+		req := Process{Args: []string{"/no/such"}, Tty: tty, Stderr: write}
+		if tty {
+			req.Stdout, req.Stderr = write, nil
+		}
+		p, err := c.Start(context.Background(), req)
+		must(t, err)
+		buf := make([]byte, 200)
+		n, _ := read.Read(buf)
+		if !strings.Contains(string(buf[:n]), `exec: "/no/such": stat /no/such: no such file or directory`) {
+			t.Errorf("%q", buf[:n])
+		}
+		var e *gatewaypb.ExitError
+		if err := p.Wait(); !errors.As(err, &e) || e.ExitCode != 1 {
+			t.Errorf("%v", err)
+		}
+		if _, err := c.Start(context.Background(), Process{Args: []string{"/bin/true"}}); err == nil {
+			t.Error("another was started beside none")
+		}
+	}
+}
+
 func TestContainerRelease(t *testing.T) {
 	r := newRoom(t)
 	c := r.container()

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -180,6 +181,10 @@ func (s *step) Run(ctx context.Context, in []*snapshot.Snapshot, r *solver.Run) 
 // run starts the box's first process and waits for it.
 func (b *box) run(ctx context.Context, cmd command) error {
 	c, err := b.start(cmd, true, 0)
+	var not *unstarted
+	if errors.As(err, &not) {
+		not.tell(cmd)
+	}
 	if err != nil {
 		return err
 	}

@@ -254,14 +254,40 @@ func (c *child) terminal(cmd command) error {
 func (c *child) reap() {
 	c.status, c.err = process.WaitBlocking(c.proc.PidFD)
 	c.pump.Wait()
-	if closer, ok := c.stdin.(io.Closer); ok {
-		closer.Close() // so that who copies it ends
-	}
+	c.closeInput()
 	if c.console != nil {
 		c.console.Close()
 	}
 	close(c.done)
 	_ = unix.Close(c.proc.PidFD)
+}
+
+// stillborn is a process that could not be started, as one that ended: whoever reads its streams may begin after it was asked for.
+func (b *box) stillborn(e *unstarted, cmd command) *child {
+	c := &child{b: b, stdin: cmd.stdin, done: make(chan struct{}), status: process.Exit{Code: notStarted}}
+	go func() {
+		e.tell(cmd)
+		c.closeInput()
+		close(c.done)
+	}()
+	return c
+}
+
+// ended tells whether there is no process any more.
+func (c *child) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return c.proc == nil
+	}
+}
+
+// closeInput lets who copies the input end.
+func (c *child) closeInput() {
+	if closer, ok := c.stdin.(io.Closer); ok {
+		closer.Close()
+	}
 }
 
 // wait waits for the end; when the context is done first the process is killed.
@@ -293,10 +319,8 @@ func (c *child) wait(ctx context.Context) error {
 func (c *child) kill() { _ = c.signal(int(unix.SIGKILL)) }
 
 func (c *child) signal(sig int) error {
-	select {
-	case <-c.done:
+	if c.ended() {
 		return nil
-	default:
 	}
 	err := process.Signal(c.proc.PidFD, sig)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EBADF) {
@@ -324,7 +348,7 @@ func (c *child) resize(rows, cols uint16) error {
 // notStarted is the exit code of a process that could not be started: runc's, whatever the reason.
 const notStarted = 1
 
-// translate puts a failed launch into the words that runc's are known by, and writes them to the step's log, as runc does.
+// translate puts a failed launch into the words that runc's are known by.
 func (b *box) translate(err error, cmd command) error {
 	var l *launch.Error
 	if !errors.As(err, &l) {
@@ -345,10 +369,27 @@ func (b *box) translate(err error, cmd command) error {
 			why = fmt.Sprintf("exec: %q: %v", arg0, l.Errno)
 		}
 	}
-	if cmd.stderr != nil {
-		fmt.Fprintf(cmd.stderr, "unable to start container process: %s\n", why)
+	return &unstarted{why}
+}
+
+// unstarted is the error of a process that could not be started; why goes to its error stream. To clients it is one that ended at once.
+type unstarted struct{ why string }
+
+// Error is that of a process that ended.
+func (e *unstarted) Error() string { return e.Unwrap().Error() }
+
+// Unwrap gives the exit code.
+func (e *unstarted) Unwrap() error { return exitError(notStarted) }
+
+// tell writes why to the process's error stream, or with a terminal to the only one that it has.
+func (e *unstarted) tell(cmd command) {
+	w, end := cmd.stderr, "\n"
+	if cmd.tty {
+		w, end = cmd.stdout, "\r\n"
 	}
-	return exitError(notStarted)
+	if w != nil {
+		_, _ = io.WriteString(w, "unable to start container process: "+e.why+end)
+	}
 }
 
 // isDirectory tells why execve denied a program: the kernel does not.
