@@ -47,6 +47,7 @@ type Remote interface {
 
 // Found is a record of a remote.
 type Found struct {
+	Keys    []digest.Digest   // further keys of the record, as far as the remote tells
 	Outputs [][]digest.Digest // chains
 	// Provide brings the layers of one output into the layer store and holds each layer of its chain once. nil: the
 	// remote knows what the step gave but has not the data.

@@ -67,10 +67,3 @@ type reading struct {
 	identity digest.Digest
 	selected []digest.Digest // nil: the whole
 }
-
-// sourceKey is the key under which a source's snapshot is kept.
-func sourceKey(identity digest.Digest) digest.Digest {
-	k := newKey("source")
-	k.add(string(identity))
-	return k.digest()
-}

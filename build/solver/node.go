@@ -3,6 +3,7 @@ package solver
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -254,7 +255,7 @@ func (n *node) lookup(ctx context.Context, keys []digest.Digest, solid bool) (*o
 	if out == nil || out.Ghost && solid {
 		return nil, nil
 	}
-	out.Keys = keys
+	out.Keys = union(keys, out.Keys)
 	n.fan.found()
 	return out, nil
 }
@@ -269,7 +270,22 @@ func (n *node) lookupHere(ctx context.Context, keys []digest.Digest) (*outcome, 
 	if len(keys) > 1 {
 		n.b.s.cfg.Cache.Alias(rec.ID, keys...)
 	}
-	return n.b.ofChains(ctx, n.v, rec.Outputs, rec.Created, rec.Ghost, nil)
+	out, err := n.b.ofChains(ctx, n.v, rec.Outputs, rec.Created, rec.Ghost, nil)
+	if out != nil {
+		out.Keys = rec.Keys
+	}
+	return out, err
+}
+
+// union gives the keys of both lists, the first ones first.
+func union(a, b []digest.Digest) []digest.Digest {
+	list := slices.Clone(a)
+	for _, k := range b {
+		if !slices.Contains(list, k) {
+			list = append(list, k)
+		}
+	}
+	return list
 }
 
 // lookupThere asks the caches that the build imports. One that fails is passed over: a cache is a help and no need.
@@ -291,10 +307,16 @@ func (n *node) lookupThere(ctx context.Context, keys []digest.Digest) (*outcome,
 				if ghost, err = n.b.ofChains(ctx, n.v, found.Outputs, found.Created, true, nil); err != nil {
 					return nil, err
 				}
+				ghost.Keys = found.Keys
 			}
 			continue
 		}
-		return n.b.ofChains(ctx, n.v, found.Outputs, found.Created, false, n.provider(found, keys))
+		all := union(keys, found.Keys)
+		out, err := n.b.ofChains(ctx, n.v, found.Outputs, found.Created, false, n.provider(found, all))
+		if out != nil {
+			out.Keys = all
+		}
+		return out, err
 	}
 	return ghost, nil
 }
@@ -387,7 +409,7 @@ func (n *node) fly(ctx context.Context, op Op, in []*snapshot.Snapshot, keys []d
 		// Another build may have ended it between the lookup and now.
 		if out, err := n.lookupHere(ctx, keys[:1]); err == nil && out != nil && !out.Ghost {
 			f.found()
-			return &ran{snaps: out.snaps, keys: keys, cached: true, created: out.Created}, nil
+			return &ran{snaps: out.snaps, keys: union(keys, out.Keys), cached: true, created: out.Created}, nil
 		}
 	}
 	f.begin()

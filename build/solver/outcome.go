@@ -19,7 +19,7 @@ import (
 // Outcome is what is known of a vertex that has been evaluated.
 type Outcome struct {
 	Vertex     *graph.Vertex
-	Keys       []digest.Digest   // under which it is remembered: the quick key first, then the content key if it differs
+	Keys       []digest.Digest   // under which it is remembered: this build's quick key first, then all that are known
 	Identities []digest.Digest   // of each output; "" for one that was not made
 	Chains     [][]digest.Digest // of each output; nil for a local tree or an output that was not made
 	Cached     bool

@@ -141,6 +141,22 @@ func TestContentKeys(t *testing.T) {
 	if again := w.mustSolve(def); !slices.Equal(again, first) || w.total() != 2 {
 		t.Errorf("%d ran: %v", w.total(), w.order)
 	}
+	// A hit by the quick key tells the content key, too: a cache export needs both.
+	b := w.Begin(BuildConfig{})
+	r, err := b.Ref(def)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Result(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.Walk(func(o Outcome) error {
+		if o.Vertex.Name == "copy" && len(o.Keys) != 3 { // this tree's, the first one's, and what both have
+			t.Errorf("keys of a hit: %v", o.Keys)
+		}
+		return nil
+	})
+	b.Close()
 	// Now under the quick key, too: the tree is not even read.
 	plan, err := w.Begin(BuildConfig{}).Plan(t.Context(), def)
 	if err != nil || plan.Steps[2].State != Cached {

@@ -32,7 +32,7 @@ func (n *node) findSource(ctx context.Context, solid bool) (out *outcome, err er
 			return nil, err
 		}
 		if out != nil && !(out.Ghost && solid) {
-			out.Keys, out.Source, out.Pin = []digest.Digest{p.Cache}, &p.Material, p.Pin
+			out.Source, out.Pin = &p.Material, p.Pin
 			cached = true
 			if p.Release != nil {
 				p.Release()
