@@ -17,6 +17,7 @@ type Draft struct {
 	base  *Snapshot // the draft's own handle
 	lower []string
 	ld    *layer.Draft
+	view  *tree.Dir // of base, read-only; nil before it was needed
 }
 
 // Draft makes a writable overlay on base, sharing it. A local tree serves as base, too.
@@ -96,9 +97,6 @@ func (d *Draft) Seal(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if below != nil {
-		defer below.Close()
-	}
 	info, err := d.s.layers.Seal(ctx, d.ld, below)
 	if err != nil {
 		return nil, err
@@ -127,13 +125,29 @@ func (d *Draft) below(ctx context.Context) (*tree.Dir, error) {
 	if err != nil || len(names) == 0 {
 		return nil, fault.In(err, "seal layer")
 	}
-	return d.base.Open(ctx)
+	return d.viewed(ctx)
+}
+
+// viewed gives the base's root, which is the draft's. It is opened once: of a deep chain that is what costs most in a short step.
+func (d *Draft) viewed(ctx context.Context) (*tree.Dir, error) {
+	if d.view == nil {
+		root, err := d.base.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		d.view = root
+	}
+	return d.view, nil
 }
 
 // Drop ends the draft and deletes what was written. After Seal, and a second time, it does nothing.
 func (d *Draft) Drop() {
 	if d.ld == nil {
 		return
+	}
+	if d.view != nil {
+		d.view.Close()
+		d.view = nil
 	}
 	d.ld.Drop()
 	d.ld = nil

@@ -25,11 +25,10 @@ func (d *Draft) stubs(ctx context.Context, points []Point) (string, error) {
 	if len(points) == 0 {
 		return "", nil
 	}
-	root, err := d.base.Open(ctx)
+	root, err := d.viewed(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer root.Close()
 	missing := map[string]bool{} // path to whether it is a file
 	for _, p := range points {
 		at, there, err := locate(root, p.Path)
