@@ -16,6 +16,7 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	provenance "github.com/moby/buildkit/solver/llbsolver/provenance/types"
 	"github.com/moby/buildkit/solver/result"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
 	"berth/build/attest"
@@ -36,7 +37,7 @@ func (j *job) attest(ctx context.Context) error {
 			if ref == nil {
 				return nil
 			}
-			j.attestations = append(j.attestations, attestation{id, export.Provenance(*o, func(context.Context) (*attest.Facts, error) { return j.facts(ref), nil })})
+			j.attestations = append(j.attestations, attestation{id, export.Provenance(*o, func(context.Context) (*attest.Facts, error) { return j.facts(id, ref), nil })})
 			return nil
 		})
 	}
@@ -133,25 +134,54 @@ func (j *job) eachPlatform(f func(id string, ref *frontend.Reference) error) err
 	return nil
 }
 
-// facts gathers what provenance tells of one reference, which has been evaluated.
-func (j *job) facts(ref *frontend.Reference) *attest.Facts {
+// facts gathers what provenance tells of one reference, which has been evaluated. A client that runs its frontend itself does
+// not tell what it was asked for.
+func (j *job) facts(id string, ref *frontend.Reference) *attest.Facts {
 	call := ref.Call()
 	f := &attest.Facts{
-		BuildID: j.req.ID, Started: j.started, Finished: time.Now(), Frontend: call.Frontend, Args: call.Options, Definition: ref.Definition(),
+		BuildID: j.req.ID, Started: j.started, Finished: time.Now(), Definition: ref.Definition(),
+	}
+	if call.Frontend != "" {
+		f.Frontend, f.Args = call.Frontend, call.Options
 	}
 	if f.Frontend == "dockerfile.v0" {
 		f.DockerfileVersion = strings.TrimSuffix(dockerfile.Version(), "-dev")
 	}
 	f.Add(ref.Ref().Provenance())
-	for _, i := range call.Images() {
+	for _, i := range imagesFor(call.Images(), j.platformOf(id)) {
 		addImage(&f.Sources, provenance.ImageSource{Ref: i.Ref, Platform: i.Platform, Digest: i.Digest, Local: i.Local})
 	}
 	f.Inputs = j.inputs(call, f.Sources)
 	root := &frontend.Call{Frontend: j.req.Frontend, Options: j.req.FrontendAttrs, Inputs: j.req.FrontendInputs}
-	if !root.Same(call) && (root.Frontend != "" || len(root.Options) > 0) {
+	if call.Frontend != "" && !root.Same(call) && (root.Frontend != "" || len(root.Options) > 0 || len(root.Inputs) > 0) {
 		f.Root = attest.Request(root.Frontend, root.Options, f.Sources)
+		f.Root.Request.Inputs = j.inputs(root, f.Sources)
 	}
 	return f
+}
+
+// platformOf gives the platform of the result's part, nil where it has none.
+func (j *job) platformOf(id string) *ocispec.Platform {
+	ps, err := exptypes.ParsePlatforms(j.result.Metadata)
+	if err != nil {
+		return nil
+	}
+	for _, p := range ps.Platforms {
+		if p.ID == id {
+			return &p.Platform
+		}
+	}
+	return nil
+}
+
+// imagesFor leaves out images that were resolved for other platforms of the result, where there is one for this.
+func imagesFor(images []frontend.Image, platform *ocispec.Platform) []frontend.Image {
+	fits := func(i frontend.Image) bool {
+		return i.Platform == nil || platform == nil || i.Platform.OS == platform.OS && i.Platform.Architecture == platform.Architecture
+	}
+	return slices.DeleteFunc(slices.Clone(images), func(i frontend.Image) bool {
+		return !fits(i) && slices.ContainsFunc(images, func(o frontend.Image) bool { return o.Ref == i.Ref && fits(o) })
+	})
 }
 
 // inputs tells who made the inputs of a call, where that was a call of a frontend itself.
@@ -203,8 +233,8 @@ func (j *job) recordProvenance(rec *history.Record) error {
 	if p := j.wanted.Provenance; p != nil {
 		o.BuilderID = p.BuilderID
 	}
-	keep := func(ref *frontend.Reference) (history.Blob, error) {
-		kind, content, err := j.facts(ref).Predicate(o)
+	keep := func(id string, ref *frontend.Reference) (history.Blob, error) {
+		kind, content, err := j.facts(id, ref).Predicate(o)
 		if err != nil {
 			return history.Blob{}, err
 		}
@@ -213,7 +243,7 @@ func (j *job) recordProvenance(rec *history.Record) error {
 		return blob, err
 	}
 	if ref, _ := j.result.Ref.(*frontend.Reference); ref != nil {
-		blob, err := keep(ref)
+		blob, err := keep("", ref)
 		if err != nil {
 			return err
 		}
@@ -227,7 +257,7 @@ func (j *job) recordProvenance(rec *history.Record) error {
 		if ref == nil {
 			continue
 		}
-		blob, err := keep(ref)
+		blob, err := keep(k, ref)
 		if err != nil {
 			return err
 		}
