@@ -69,9 +69,10 @@ func TestSoftware(t *testing.T) {
 
 const binfmt = "/proc/sys/fs/binfmt_misc"
 
-// aarch64 is binfmt_misc's rule for arm64 programs, as Debian's qemu-user has it; F opens the emulator now, so that containers need not have it.
+// aarch64 is binfmt_misc's rule for arm64 programs, as Debian's qemu-user has it: F opens the emulator now, so that containers need not have
+// it, and P tells it what the program was called.
 const aarch64 = `:qemu-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:` +
-	`\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:%s:F`
+	`\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:%s:POCF`
 
 // emulate lets the kernel run programs for arm64 until the test ends.
 func emulate(t *testing.T) {
