@@ -90,7 +90,10 @@ func (f *Facts) slsa(o ProvenanceOptions) (*types.ProvenancePredicateSLSA1, erro
 	scrubbed := o.Min && scrub(request)
 	p := &types.ProvenancePredicateSLSA1{}
 	p.BuildDefinition.BuildType = types.BuildKitBuildType1
-	p.BuildDefinition.ResolvedDependencies = materials
+	p.BuildDefinition.ResolvedDependencies = slices.Grow(p.BuildDefinition.ResolvedDependencies, len(materials))[:len(materials)]
+	for i, m := range materials {
+		p.BuildDefinition.ResolvedDependencies[i].URI, p.BuildDefinition.ResolvedDependencies[i].Digest = m.uri, m.digest
+	}
 	p.BuildDefinition.ExternalParameters = types.ProvenanceExternalParametersSLSA1{ConfigSource: config, Request: *request}
 	p.BuildDefinition.InternalParameters = types.ProvenanceInternalParametersSLSA1{
 		BuilderPlatform: platforms.Format(platforms.Normalize(platforms.DefaultSpec())), DockerfileVersion: f.DockerfileVersion, ProvenanceCustomEnv: f.Env,
@@ -177,11 +180,14 @@ func samePlatform(a, b *ocispec.Platform) bool {
 	return platforms.FormatAll(*a) == platforms.FormatAll(*b)
 }
 
+// material is a source with its digest.
+type material struct {
+	uri    string
+	digest slsa.DigestSet
+}
+
 // materials are the sources with their digests.
-func (f *Facts) materials() (out []slsa1.ResourceDescriptor, err error) {
-	add := func(uri string, digests map[string]string) {
-		out = append(out, slsa1.ResourceDescriptor{URI: uri, Digest: digests})
-	}
+func (f *Facts) materials() (out []material, err error) {
 	for _, s := range f.Sources.Images {
 		kind := packageurl.TypeDocker
 		if s.Local {
@@ -191,13 +197,13 @@ func (f *Facts) materials() (out []slsa1.ResourceDescriptor, err error) {
 		if err != nil {
 			return nil, err
 		}
-		add(uri, digestSet(s.Digest))
+		out = append(out, material{uri, digestSet(s.Digest)})
 	}
 	for _, s := range f.Sources.Git {
-		add(Redact(s.URL), commitSet(s.Commit))
+		out = append(out, material{Redact(s.URL), commitSet(s.Commit)})
 	}
 	for _, s := range f.Sources.HTTP {
-		add(Redact(s.URL), digestSet(s.Digest))
+		out = append(out, material{Redact(s.URL), digestSet(s.Digest)})
 	}
 	return out, nil
 }

@@ -3,6 +3,7 @@ package export
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -49,7 +50,7 @@ type Exporter struct {
 
 // New makes an exporter. It opens nothing before it is needed.
 func New(cfg Config) *Exporter {
-	e := &Exporter{cfg: cfg, log: cfg.Log, memory: newMemory(cfg.Root), slots: make(chan struct{}, 2)} // each layer uses several processors
+	e := &Exporter{cfg: cfg, log: cfg.Log, memory: newMemory(cfg.Root), slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)/2))} // each layer uses several processors
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}

@@ -150,6 +150,11 @@ func (e *Exporter) forget() {
 	m := e.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if left, err := filepath.Glob(filepath.Join(e.cfg.Root, ".*-*")); err == nil { // scratch files and directories have such names for a moment
+		for _, name := range left {
+			os.RemoveAll(name)
+		}
+	}
 	names, err := os.ReadDir(m.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		e.log.Warn("the memory of layers cannot be read", "err", err)

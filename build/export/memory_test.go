@@ -2,6 +2,7 @@ package export
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -25,7 +26,14 @@ func TestMemory(t *testing.T) {
 	if again, ok := m.blob(d, "gzip"); !ok || again.Digest != fact.Digest {
 		t.Errorf("%+v", again)
 	}
+	left := filepath.Join(b.cfg.Root, ".blob-123")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b.forget()
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what a crash left is there")
+	}
 	if _, err := os.Stat(m.path(gone)); err == nil {
 		t.Error("a layer that is gone is remembered")
 	}

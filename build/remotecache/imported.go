@@ -55,7 +55,7 @@ func (im *imported) Lookup(_ context.Context, key digest.Digest) (*cache.Found, 
 		return nil, fault.New(fault.NotFound, "%s does not know %s", im.p.name(), key)
 	}
 	r := im.t.Records[i]
-	f := &cache.Found{Created: r.Created, Name: r.Name}
+	f := &cache.Found{Keys: r.Keys, Created: r.Created, Name: r.Name}
 	all := true
 	for _, o := range r.Outputs {
 		chain, err := im.t.chain(o)

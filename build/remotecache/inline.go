@@ -12,15 +12,13 @@ import (
 	"berth/build/solver"
 )
 
-// An image's configuration has BuildKit's list of records in a field of its own. Ours is one record that BuildKit finds nothing under,
+// An image's configuration has BuildKit's list of records in a field of its own, moby.buildkit.cache.v0: JSON, in base64 as encoding/json
+// has bytes. Ours is one record that BuildKit finds nothing under,
 // with the table in it. The blobs are the image's layers.
 type inlineRecord struct {
 	Digest digest.Digest `json:"digest"`
 	Berth  *table        `json:"berth,omitempty"`
 }
-
-// inlineField is the field of a configuration: the list as JSON, in base64 as encoding/json has bytes.
-const inlineField = "moby.buildkit.cache.v0"
 
 // InlineCache gives what goes into an image's configuration: records of all steps that led to it. It fits export.Run.
 func (c *Caches) InlineCache(_ context.Context, _ string, ref export.Ref, _ []digest.Digest, _ []ocispec.Descriptor) ([]byte, error) {
