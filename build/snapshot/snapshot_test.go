@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -355,6 +356,50 @@ func TestDiff(t *testing.T) {
 	}
 	if got := b.looks(empty); got != "" {
 		t.Errorf("%s", got)
+	}
+}
+
+// A deletion of what is not there, in a directory that is merged with none, must not show: not alone, not below others, not from an archive.
+func TestMarksDoNotShow(t *testing.T) {
+	b := open(t)
+	base := b.step(b.Scratch(), "mkdir -p d/e/k; echo 1 >d/a; echo 1 >d/e/b; echo 1 >d/e/k/x")
+	top := b.step(base, "rm d/a; rm d/e/b; rm -r d/e/k; mkdir d/e/k; echo 2 >d/e/k/y")
+	rest, err := b.Diff(t.Context(), base, top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := b.step(b.Scratch(), "echo 1 >other")
+	merged, err := b.Merge(t.Context(), []*snapshot.Snapshot{rest, other})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	if err := b.layers.Tar(t.Context(), rest.Chain()[0], &archive); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := open(t)
+	info, err := elsewhere.layers.Add(t.Context(), &archive, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unpacked, err := elsewhere.FromChain([]digest.Digest{info.DiffID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct {
+		b *bed
+		s *snapshot.Snapshot
+	}{"alone": {b, rest}, "with others": {b, merged}, "one step later": {b, b.step(rest, "echo 3 >d/new")}, "unpacked": {elsewhere, unpacked}} {
+		err := x.s.View(t.Context(), func(root *tree.Dir) error {
+			out, err := run(root, "ls -R . 2>&1 | grep -w 'a\\|b\\|x' || true")
+			if out != "" {
+				t.Errorf("%s shows %q", name, out)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

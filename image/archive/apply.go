@@ -149,8 +149,9 @@ type applier struct {
 type mark uint8
 
 const (
-	marked mark = 1 << iota // a whiteout stands, or stood, here
-	opaque                  // the directory is opaque
+	marked  mark = 1 << iota // a whiteout stands, or stood, here
+	opaque                   // the directory is opaque
+	holding                  // the directory is known to have whiteouts in it
 )
 
 type dirTime struct {

@@ -39,7 +39,14 @@ func (a *applier) whiteout(dirPath, base string) error {
 	if a.marks[dir.real]&opaque != 0 {
 		return nil // hidden anyway, and readdir(3) of an unmerged directory would show the mark
 	}
-	return dir.Mknod(name, tree.TypeChar, 0, 0)
+	if err := dir.Mknod(name, tree.TypeChar, 0, 0); err != nil {
+		return err
+	}
+	if a.marks[dir.real]&holding != 0 {
+		return nil
+	}
+	a.marks[dir.real] |= holding
+	return a.o.Whiteouts.holdsMarks(dir.Dir)
 }
 
 func (a *applier) hideBelow(dir *openDir, name, real string) error {
@@ -62,6 +69,25 @@ func (a *applier) makeOpaque(dir *tree.Dir, real string) error {
 		return nil
 	}
 	return dir.SetXattr("", a.o.Whiteouts.OpaqueAttr(), []byte("y"))
+}
+
+// holdsMarks tells overlayfs that a directory has whiteouts in it, as it does itself in an upper directory. Where such a directory
+// is merged with none below, its listing would show them else: names that nothing can be done with (ovl_get_inode() in
+// fs/overlayfs/inode.c). The value says where the directory was copied from; an empty one says that nobody knows.
+func (w Whiteouts) holdsMarks(d *tree.Dir) error {
+	err := d.SetXattr("", w.OriginAttr(), nil)
+	if tree.Unsupported(err) || tree.Denied(err) { // only a listing is less fine then
+		return nil
+	}
+	return err
+}
+
+// OriginAttr is the extended attribute that a directory with whiteouts has on disk. It is no part of what a layer says.
+func (w Whiteouts) OriginAttr() string {
+	if w == OverlayUserNS {
+		return "user.overlay.origin"
+	}
+	return "trusted.overlay.origin"
 }
 
 // OpaqueAttr is the extended attribute that marks an opaque directory on disk, with the value "y".

@@ -84,6 +84,7 @@ type sealer struct {
 	done    Sealed
 	buf     []byte
 	count   int
+	marks   int // deletions written
 }
 
 // root writes an entry for the root where it has changed.
@@ -122,6 +123,7 @@ func (s *sealer) children(upper, below *tree.Dir, name string, hide bool) error 
 		}
 	}
 	slices.Sort(names)
+	before := s.marks
 	for _, n := range names {
 		if s.count++; s.count%256 == 0 && s.ctx.Err() != nil {
 			return s.ctx.Err()
@@ -130,7 +132,10 @@ func (s *sealer) children(upper, below *tree.Dir, name string, hide bool) error 
 			return fault.In(err, "seal %q", join(name, n))
 		}
 	}
-	return nil
+	if s.marks == before {
+		return nil
+	}
+	return s.o.Whiteouts.holdsMarks(upper)
 }
 
 // hideRest marks what below has and upper has not as deleted, and gives upper's names with those marks.
@@ -210,6 +215,7 @@ func (s *sealer) whiteout(upper *tree.Dir, base, name string, was *tree.Stat) er
 		return upper.Unlink(base)
 	}
 	s.done.Marks = true
+	s.marks++
 	dir, _ := splitName(name)
 	// When something was deleted, and by whom, is no part of the difference.
 	return s.header(&tar.Header{Name: join(dir, whiteoutPrefix+base), Typeflag: tar.TypeReg, Mode: 0o600, ModTime: time.Unix(0, 0), Format: tar.FormatPAX})
