@@ -149,7 +149,7 @@ func (j *job) facts(id string, ref *frontend.Reference) *attest.Facts {
 	}
 	f.Add(ref.Ref().Provenance())
 	for _, i := range imagesFor(call.Images(), j.platformOf(id)) {
-		addImage(&f.Sources, provenance.ImageSource{Ref: i.Ref, Platform: i.Platform, Digest: i.Digest, Local: i.Local})
+		f.AddImage(provenance.ImageSource{Ref: i.Ref, Platform: i.Platform, Digest: i.Digest, Local: i.Local})
 	}
 	f.Inputs = j.inputs(call, f.Sources)
 	root := &frontend.Call{Frontend: j.req.Frontend, Options: j.req.FrontendAttrs, Inputs: j.req.FrontendInputs}
@@ -203,28 +203,6 @@ func (j *job) inputs(call *frontend.Call, sources provenance.Sources) map[string
 		told[name] = r
 	}
 	return told
-}
-
-// addImage adds an image, once for each digest and platform.
-func addImage(s *provenance.Sources, i provenance.ImageSource) {
-	same := func(o provenance.ImageSource) bool {
-		switch {
-		case o.Local != i.Local || o.Digest != i.Digest || bare(o.Ref) != bare(i.Ref):
-			return false
-		case o.Platform == nil || i.Platform == nil:
-			return true
-		}
-		return o.Platform.OS == i.Platform.OS && o.Platform.Architecture == i.Platform.Architecture && o.Platform.Variant == i.Platform.Variant
-	}
-	if !slices.ContainsFunc(s.Images, same) {
-		s.Images = append(s.Images, i)
-	}
-}
-
-// bare is a name without its digest.
-func bare(ref string) string {
-	name, _, _ := strings.Cut(ref, "@")
-	return name
 }
 
 // recordProvenance keeps the provenance of each platform with the build's record.
