@@ -25,6 +25,7 @@ type imported struct {
 
 	mu      sync.Mutex
 	fetches map[digest.Digest]*fetch // of layers that are on their way
+	there   map[digest.Digest]bool   // blobs that the place was asked for, by diff id
 }
 
 // fetch is a layer on its way, for all who want it.
@@ -36,7 +37,7 @@ type fetch struct {
 var _ cache.Remote = (*imported)(nil)
 
 func (c *Caches) imported(p place, doc *document) (*imported, error) {
-	im := &imported{c: c, p: p, t: doc.Berth, keys: map[digest.Digest]int{}, blobs: map[digest.Digest]ocispec.Descriptor{}, fetches: map[digest.Digest]*fetch{}}
+	im := &imported{c: c, p: p, t: doc.Berth, keys: map[digest.Digest]int{}, blobs: map[digest.Digest]ocispec.Descriptor{}, fetches: map[digest.Digest]*fetch{}, there: map[digest.Digest]bool{}}
 	for i, r := range doc.Berth.Records {
 		for _, k := range r.Keys {
 			im.keys[k] = i
@@ -49,7 +50,7 @@ func (c *Caches) imported(p place, doc *document) (*imported, error) {
 }
 
 // Lookup gives the record of a key.
-func (im *imported) Lookup(_ context.Context, key digest.Digest) (*cache.Found, error) {
+func (im *imported) Lookup(ctx context.Context, key digest.Digest) (*cache.Found, error) {
 	i, ok := im.keys[key]
 	if !ok {
 		return nil, fault.New(fault.NotFound, "%s does not know %s", im.p.name(), key)
@@ -63,7 +64,7 @@ func (im *imported) Lookup(_ context.Context, key digest.Digest) (*cache.Found, 
 			return nil, err
 		}
 		f.Outputs = append(f.Outputs, chain)
-		all = all && im.complete(chain)
+		all = all && im.complete(ctx, chain)
 	}
 	if all {
 		f.Provide = func(ctx context.Context, output int) error {
@@ -76,14 +77,39 @@ func (im *imported) Lookup(_ context.Context, key digest.Digest) (*cache.Found, 
 	return f, nil
 }
 
-// complete reports whether every layer of a chain is here or has a blob there.
-func (im *imported) complete(chain []digest.Digest) bool {
+// complete reports whether every layer of a chain is here or has a blob there. The place is asked, once for each: registries and buckets are
+// cleaned, and a step whose layers went is better run again than found.
+func (im *imported) complete(ctx context.Context, chain []digest.Digest) bool {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * downloads)
 	for _, d := range chain {
-		if _, ok := im.blobs[d]; !ok && !im.c.layers().Has(d) {
+		im.mu.Lock()
+		there, asked := im.there[d]
+		im.mu.Unlock()
+		desc, told := im.blobs[d]
+		switch {
+		case there || im.c.layers().Has(d):
+			continue
+		case asked || !told:
+			_ = g.Wait()
 			return false
 		}
+		g.Go(func() error {
+			there, err := im.p.has(ctx, desc)
+			if err != nil {
+				return err // who knows: it is asked again the next time
+			}
+			im.mu.Lock()
+			im.there[d] = there
+			im.mu.Unlock()
+			if !there {
+				im.c.log.Warn("a remote cache has lost a layer", "cache", im.p.name(), "layer", d, "blob", desc.Digest)
+				return fault.New(fault.NotFound, "%s is not there", desc.Digest)
+			}
+			return nil
+		})
 	}
-	return true
+	return g.Wait() == nil
 }
 
 func (c *Caches) layers() *layerstore.Store { return c.cfg.Images.Layers() }
