@@ -8,7 +8,8 @@
 //	mirror     a bare repository of ours with what was fetched from one remote so far, as shallow as possible
 //	checkout   the files of a version, in a draft
 //
-// The life of a source: Source parses a vertex' attributes. Pin asks the remote what the ref means (git ls-remote), unless the ref is a commit.
+// The life of a source: Source parses a vertex' attributes. Pin asks the remote what the ref means (git ls-remote), unless the ref is a commit; what a
+// build was told once stays true for it (package pinned).
 // The solver looks for a record under the pinned key; if there is none the snapshot is asked for: the version is fetched into the mirror, which
 // costs what has changed since the last time, and checked out.
 //

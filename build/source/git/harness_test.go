@@ -216,6 +216,8 @@ func (s secrets) Secret(_ context.Context, _ session.Group, id string) ([]byte, 
 	return nil, fault.New(fault.NotFound, "secret %s", id)
 }
 
+func (s secrets) Sessions() []string { return []string{"s1"} }
+
 func (s secrets) Any(context.Context, session.Group, func(context.Context, string, session.Caller) error) error {
 	return fault.New(fault.NotFound, "no active sessions")
 }

@@ -20,8 +20,21 @@ import (
 	"berth/build/session"
 )
 
-// resolve finds what the ref means now.
+// resolve tells what the ref means: to a build that was told before, the same.
 func (s *Source) resolve(ctx context.Context, r *repository, g session.Group, log io.Writer) (*version, error) {
+	byCommit := ""
+	if r.byCommit {
+		byCommit = r.checksum
+	}
+	v, _, err := s.told.Get(ctx, session.IDs(g), strings.Join([]string{r.remote, r.ref, byCommit}, "\x00"), func() (*version, error) { return s.ask(ctx, r, g, log) })
+	if err == nil && r.checksum != "" && !r.byCommit {
+		err = v.insist(r.checksum)
+	}
+	return v, err
+}
+
+// ask finds what the ref means now.
+func (s *Source) ask(ctx context.Context, r *repository, g session.Group, log io.Writer) (*version, error) {
 	if gitutil.IsCommitSHA(r.ref) {
 		return &version{ref: r.ref, object: r.ref}, nil
 	}
@@ -48,14 +61,7 @@ func (s *Source) resolve(ctx context.Context, r *repository, g session.Group, lo
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "failed to fetch remote %s", r.plainRemote())
 	}
-	v, err := choose(out, r.ref)
-	if err != nil {
-		return nil, err
-	}
-	if r.checksum != "" {
-		err = v.insist(r.checksum)
-	}
-	return v, err
+	return choose(out, r.ref)
 }
 
 // connect makes a program that reaches the remote, with the client's secrets. done is to be called when it is not used any more.

@@ -11,12 +11,14 @@ import (
 	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/build/solver"
+	"berth/build/source/pinned"
 )
 
 // Sessions asks the clients of builds. It is *session.Manager.
 type Sessions interface {
 	Any(ctx context.Context, g session.Group, f func(ctx context.Context, id string, c session.Caller) error) error
 	Secret(ctx context.Context, g session.Group, id string) ([]byte, error)
+	Sessions() []string
 }
 
 // Config says where and how.
@@ -30,8 +32,9 @@ type Config struct {
 
 // Source gives repositories to builds. It is safe for concurrent use. It is a cache.Other: its mirrors count as what builds keep.
 type Source struct {
-	cfg Config
-	log *slog.Logger
+	cfg  Config
+	log  *slog.Logger
+	told *pinned.Memory[*version] // what builds were told
 
 	mu      sync.Mutex // guards what follows; held for memory only
 	locks   map[string]*keyLock
@@ -48,7 +51,11 @@ func Open(cfg Config) (*Source, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Source{cfg: cfg, log: log, locks: map[string]*keyLock{}, swept: map[string]bool{}}, nil
+	var live pinned.Live
+	if cfg.Sessions != nil {
+		live = cfg.Sessions
+	}
+	return &Source{cfg: cfg, log: log, told: pinned.New[*version](live, nil), locks: map[string]*keyLock{}, swept: map[string]bool{}}, nil
 }
 
 // Source gives the source that a vertex asks for.
@@ -66,7 +73,7 @@ type pinner struct {
 	r *repository
 }
 
-// Pin asks the remote what the ref means.
+// Pin asks the remote what the ref means, once for a build.
 func (p *pinner) Pin(ctx context.Context, r *solver.Run) (solver.Pinned, error) {
 	v, err := p.s.resolve(ctx, p.r, r.Sessions, r.Stderr)
 	if err == nil && p.r.signature != nil {

@@ -212,6 +212,28 @@ func TestDumbServer(t *testing.T) {
 	}
 }
 
+// What a build was told stays true for it; another build is told anew.
+func TestToldOnce(t *testing.T) {
+	b := open(t, secrets{})
+	b.repo("r")
+	first := b.commit("r", "a=1")
+	p, err := b.pin("r", "")
+	need(t, err)
+	second := b.commit("r", "a=2")
+	again, err := b.pin("r", "")
+	need(t, err)
+	host := strings.TrimPrefix(b.server.URL, "http://")
+	op := &pb.SourceOp{Identifier: "git://" + host + "/r", Attrs: map[string]string{pb.AttrFullRemoteURL: b.server.URL + "/r"}}
+	other, err := b.s.ResolveSourceMetadata(t.Context(), op, sourceresolver.Opt{}, session.NewGroup("s2"))
+	need(t, err)
+	if p.Pin != first || again.Pin != first || other.Git.Checksum != second {
+		t.Errorf("%s, %s, %s", p.Pin, again.Pin, other.Git.Checksum)
+	}
+	if got, err := b.files(again); err != nil || got != "a 1" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestKeepGitDir(t *testing.T) {
 	b := open(t)
 	b.repo("r")
@@ -380,7 +402,7 @@ func TestSecrets(t *testing.T) {
 				t.Errorf("a secret was told: %s %s", config, b.log.String())
 			}
 			b.auth = "something else"
-			if _, err := b.pin("r", "", attrs...); err == nil || strings.Contains(err.Error(), "geheim") || strings.Contains(err.Error(), "Z2VoZWlt") {
+			if _, err := b.pin("r", "#main", attrs...); err == nil || strings.Contains(err.Error(), "geheim") || strings.Contains(err.Error(), "Z2VoZWlt") {
 				t.Errorf("%v", err)
 			}
 		})

@@ -34,15 +34,17 @@ func (s *Source) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 			return nil, err
 		}
 	}
-	f, err := s.find(ctx, a, g, nil, ask != nil || a.signature != nil)
+	f, kept, err := s.pin(ctx, a, g, nil, ask != nil || a.signature != nil)
 	if err != nil {
-		return nil, fault.In(err, "fetch %s", redact(a.url))
+		return nil, err
 	}
-	defer f.drop()
+	if !kept {
+		defer f.close()
+	}
 	resp := &sourceresolver.ResolveHTTPResponse{Digest: f.digest, Filename: f.name, LastModified: f.modified}
 	if ask != nil {
 		h := alg.New()
-		err := f.d.read(ctx, func(r io.Reader) error { _, err := io.Copy(h, r); return err })
+		err := f.read(ctx, func(r io.Reader) error { _, err := io.Copy(h, r); return err })
 		if err != nil {
 			return nil, err
 		}

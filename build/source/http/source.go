@@ -17,12 +17,15 @@ import (
 	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/build/solver"
+	"berth/build/source/pinned"
+	"berth/kernel/tree"
 )
 
 // Sessions asks the clients of builds. It is *session.Manager.
 type Sessions interface {
 	Any(ctx context.Context, g session.Group, f func(ctx context.Context, id string, c session.Caller) error) error
 	Secret(ctx context.Context, g session.Group, id string) ([]byte, error)
+	Sessions() []string
 }
 
 // Config says where and how.
@@ -40,9 +43,10 @@ const DefaultMaxBytes = 256 << 30
 
 // Source fetches files. It is safe for concurrent use.
 type Source struct {
-	cfg Config
-	log *slog.Logger
-	mu  sync.Mutex // guards the directory of answers
+	cfg  Config
+	log  *slog.Logger
+	told *pinned.Memory[*found] // what builds were told
+	mu   sync.Mutex             // guards the directory of answers
 }
 
 // Open gives the source. It makes nothing before it is used.
@@ -60,7 +64,11 @@ func Open(cfg Config) (*Source, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Source{cfg: cfg, log: log}, nil
+	var live pinned.Live
+	if cfg.Sessions != nil {
+		live = cfg.Sessions
+	}
+	return &Source{cfg: cfg, log: log, told: pinned.New(live, (*found).close)}, nil
 }
 
 // Source gives the source that a vertex asks for.
@@ -78,37 +86,61 @@ type pinner struct {
 	a *address
 }
 
-// Pin finds the digest of the file.
+// Pin finds the digest of the file: for a build that was told before, the one that it was told.
 func (p *pinner) Pin(ctx context.Context, r *solver.Run) (solver.Pinned, error) {
-	f, err := p.s.find(ctx, p.a, r.Sessions, r.Status, p.a.signature != nil)
+	f, kept, err := p.s.pin(ctx, p.a, r.Sessions, r.Status, p.a.signature != nil)
 	if err != nil {
-		return solver.Pinned{}, fault.In(err, "fetch %s", redact(p.a.url))
+		return solver.Pinned{}, err
 	}
-	return solver.Pinned{
+	pin := solver.Pinned{
 		Pin:   f.digest.String(),
 		Cache: p.a.fileKey(f.name, f.digest, f.modified),
 		Snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
 			snap, err := f.seal(ctx, r.Sessions, r.Status)
 			return snap, fault.In(err, "fetch %s", redact(p.a.url))
 		},
-		Release:  f.drop,
 		Material: solver.Material{Kind: "http", URI: redact(p.a.url), Digest: f.digest, Attrs: map[string]string{"filename": f.name}},
-	}, nil
+	}
+	if !kept {
+		pin.Release = f.close
+	}
+	return pin, nil
 }
 
-// found is what is known of the file at an address.
+// pin tells what is at an address, and with need makes sure that the file is here. What is kept is closed when the build's session has ended;
+// what is not is the caller's.
+func (s *Source) pin(ctx context.Context, a *address, g session.Group, st status, need bool) (f *found, kept bool, err error) {
+	f, kept, err = s.told.Get(ctx, session.IDs(g), a.key("told", a.url, a.filename, a.checksum.String()).String(), func() (*found, error) {
+		return s.find(ctx, a, g, st, need)
+	})
+	if err == nil {
+		err = f.ready(ctx, g, st, kept, need)
+		if err != nil && !kept {
+			f.close()
+		}
+	}
+	return f, kept, fault.In(err, "fetch %s", redact(a.url))
+}
+
+// found is what is known of the file at an address. Who has turn may change it.
 type found struct {
 	s        *Source
 	a        *address
 	name     string
 	digest   digest.Digest
 	modified *time.Time
-	d        *download // nil: the file is not here
+
+	turn   chan struct{}      // has an element while nobody is at work on what follows
+	d      *download          // the file, or nil
+	snap   *snapshot.Snapshot // the sealed file, or nil
+	kept   bool               // for who asks again
+	closed bool
 }
 
 // find finds out what is at an address now. With need the file itself is wanted, not only what it is.
 func (s *Source) find(ctx context.Context, a *address, g session.Group, st status, need bool) (*found, error) {
-	f := &found{s: s, a: a}
+	f := &found{s: s, a: a, turn: make(chan struct{}, 1)}
+	f.turn <- struct{}{}
 	if a.checksum != "" && !need {
 		f.name, f.digest = a.name(nil), a.checksum
 		return f, nil
@@ -203,8 +235,40 @@ func (f *found) fetch(ctx context.Context, g session.Group, st status) (err erro
 	return nil
 }
 
+// work takes the turn.
+func (f *found) work(ctx context.Context) (done func(), err error) {
+	select {
+	case <-f.turn:
+		return func() { f.turn <- struct{}{} }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// ready notes that the file is kept, and brings it here if it is needed.
+func (f *found) ready(ctx context.Context, g session.Group, st status, kept, need bool) error {
+	done, err := f.work(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	f.kept = kept
+	if need && f.d == nil && f.snap == nil {
+		return f.fetch(ctx, g, st)
+	}
+	return nil
+}
+
 // seal gives the file as a snapshot, and downloads it where that was not necessary before.
 func (f *found) seal(ctx context.Context, g session.Group, st status) (*snapshot.Snapshot, error) {
+	done, err := f.work(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if f.snap != nil {
+		return f.snap.Share(), nil
+	}
 	if f.d == nil {
 		if err := f.fetch(ctx, g, st); err != nil {
 			return nil, err
@@ -212,15 +276,45 @@ func (f *found) seal(ctx context.Context, g session.Group, st status) (*snapshot
 	}
 	d := f.d
 	f.d = nil
-	return d.seal(ctx)
+	snap, err := d.seal(ctx)
+	if err != nil || !f.kept || f.closed {
+		return snap, err
+	}
+	f.snap = snap
+	return snap.Share(), nil
 }
 
-// drop gives up what was downloaded for nothing.
-func (f *found) drop() {
+// read gives use the file, which is here.
+func (f *found) read(ctx context.Context, use func(io.Reader) error) error {
+	done, err := f.work(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if f.d != nil {
+		return f.d.read(ctx, use)
+	}
+	return f.snap.View(ctx, func(root *tree.Dir) error {
+		file, err := root.OpenFile(f.name)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		return use(file)
+	})
+}
+
+// close gives up what was kept. A snapshot that is asked for afterwards is downloaded again.
+func (f *found) close() {
+	<-f.turn
+	defer func() { f.turn <- struct{}{} }()
 	if f.d != nil {
 		f.d.drop()
-		f.d = nil
 	}
+	if f.snap != nil {
+		f.snap.Release()
+	}
+	f.d, f.snap, f.closed = nil, nil, true
 }
 
 func kindOf(status int) fault.Kind {

@@ -254,6 +254,48 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// live are sessions that are there, without anything to offer.
+type live []string
+
+func (l live) Sessions() []string { return l }
+
+func (l live) Secret(_ context.Context, _ session.Group, id string) ([]byte, error) {
+	return nil, fault.New(fault.NotFound, "secret %s", id)
+}
+
+func (l live) Any(context.Context, session.Group, func(context.Context, string, session.Caller) error) error {
+	return fault.New(fault.NotFound, "no active sessions")
+}
+
+// What a build was told stays true for it, whatever the server says later; another build is told anew.
+func TestToldOnce(t *testing.T) {
+	b, s := open(t, func(c *Config) { c.Sessions = live{"s1", "s2"} }), serve(t)
+	s.tag = `"one"`
+	meta := func(g session.Group) digest.Digest {
+		r, err := b.s.ResolveSourceMetadata(t.Context(), &pb.SourceOp{Identifier: s.URL + "/f"}, sourceresolver.Opt{}, g)
+		need(t, err)
+		return r.HTTP.Digest
+	}
+	first := meta(session.NewGroup("s1"))
+	s.tag, s.body = `"two"`, "changed"
+	if now := meta(session.NewGroup("s1")); now != first {
+		t.Error("a build was told two things")
+	}
+	p, err := b.pin(s.URL + "/f") // of s1
+	need(t, err)
+	for range 2 {
+		if got, err := b.take(p); err != nil || got != "f 600 0:0 0 content" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if now := meta(session.NewGroup("s2")); now != digest.FromString("changed") {
+		t.Error("another build was told what was true once")
+	}
+	if p.Release != nil {
+		t.Error("what is kept for the session must not be given up before")
+	}
+}
+
 // secrets is a client with secrets and nothing else.
 type secrets map[string]string
 
@@ -263,6 +305,8 @@ func (s secrets) Secret(_ context.Context, _ session.Group, id string) ([]byte, 
 	}
 	return nil, fault.New(fault.NotFound, "secret %s", id)
 }
+
+func (s secrets) Sessions() []string { return nil }
 
 func (s secrets) Any(context.Context, session.Group, func(context.Context, string, session.Caller) error) error {
 	return fault.New(fault.NotFound, "no active sessions")
