@@ -98,6 +98,9 @@ func (j *job) solve(ctx context.Context) (*Response, error) {
 	if err := j.evaluate(ctx); err != nil {
 		return nil, err
 	}
+	if err := j.verifyPlatforms(); err != nil {
+		return nil, err
+	}
 	if err := j.attest(ctx); err != nil {
 		return nil, err
 	}
