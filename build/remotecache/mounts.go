@@ -94,9 +94,12 @@ func mountID(key string) string {
 	return key
 }
 
-// takesMount reports whether a cache mount is asked for.
+// takesMount reports whether a cache mount is asked for, by its id as the Dockerfile has it: the Dockerfile's frontend puts the cache
+// namespace of the build and a slash in front.
 func (w *words) takesMount(id string) bool {
-	return slices.Contains(w.mounts, "*") || slices.Contains(w.mounts, id)
+	return slices.ContainsFunc(w.mounts, func(m string) bool {
+		return m == "*" || m == id || strings.HasSuffix(id, "/"+strings.TrimPrefix(m, "/"))
+	})
 }
 
 // mount brings one cache mount there.

@@ -193,6 +193,21 @@ func TestLostBlob(t *testing.T) {
 	two.check(request("s3", attrs...), "first", x.last.Chain()[:1], true)
 }
 
+func TestWhichMounts(t *testing.T) {
+	for _, c := range []struct {
+		mounts, id string
+		want       bool
+	}{
+		{"true", "/go", true}, {"false", "/go", false}, {"go", "/go", true}, {"/go", "/go", true}, {"go;apt", "ns/apt", true}, {"go", "/cargo", false},
+		{"/root/.cache", "//root/.cache", true}, {"x", "x", true},
+	} {
+		w := words{mounts: parseMounts(c.mounts)}
+		if got := w.takesMount(c.id); got != c.want {
+			t.Errorf("mounts=%s takes %s: %v", c.mounts, c.id, got)
+		}
+	}
+}
+
 func TestSecondExportSendsNothing(t *testing.T) {
 	b, url := newBucket(t)
 	attrs := []string{"bucket=b", "region=r", "endpoint_url=" + url, "use_path_style=true", "access_key_id=id", "secret_access_key=secret"}
