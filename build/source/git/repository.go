@@ -108,11 +108,33 @@ func parse(identifier string, attrs map[string]string) (*repository, error) {
 			r.sign().ignoreTag = is
 		case pb.AttrGitBundle, pb.AttrGitCheckoutBundle:
 			if v != "" && v != "false" {
-				return nil, fault.New(fault.NotImplemented, "git bundles are not supported")
+				r.bundle = true // refused when it is asked for: a policy may have forbidden it before
 			}
 		}
 	}
 	return r, r.check()
+}
+
+// Canonical gives a git source's identifier in the one way to write it, which policies are to look at: a part of a path that leads up and
+// down again would hide what is meant. What is no git source stays as it is.
+func Canonical(identifier string) string {
+	rest, ok := strings.CutPrefix(identifier, scheme)
+	if !ok {
+		return identifier
+	}
+	u, err := parseURL(rest)
+	if err != nil || u.Host == "" {
+		return identifier
+	}
+	c := scheme + u.Host + path.Join("/", u.Path)
+	if u.Opts == nil || u.Opts.Ref == "" && u.Opts.Subdir == "" {
+		return c
+	}
+	c += "#" + u.Opts.Ref
+	if u.Opts.Subdir != "" {
+		c += ":" + u.Opts.Subdir
+	}
+	return c
 }
 
 func (r *repository) sign() *signature {

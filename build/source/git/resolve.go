@@ -22,6 +22,9 @@ import (
 
 // resolve tells what the ref means: to a build that was told before, the same.
 func (s *Source) resolve(ctx context.Context, r *repository, g session.Group, log io.Writer) (*version, error) {
+	if r.bundle {
+		return nil, fault.New(fault.NotImplemented, "git bundles are not supported")
+	}
 	byCommit := ""
 	if r.byCommit {
 		byCommit = r.checksum

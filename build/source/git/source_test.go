@@ -365,7 +365,7 @@ func TestHostile(t *testing.T) {
 	}
 	for _, attrs := range []map[string]string{
 		{pb.AttrFullRemoteURL: "https://other/r"}, {pb.AttrFullRemoteURL: "file:///etc"}, {pb.AttrFullRemoteURL: "ext::sh -c id"},
-		{pb.AttrGitChecksum: "xyz"}, {pb.AttrGitMTime: "never"}, {pb.AttrGitFetchByCommit: "true"}, {pb.AttrGitBundle: "x"},
+		{pb.AttrGitChecksum: "xyz"}, {pb.AttrGitMTime: "never"}, {pb.AttrGitFetchByCommit: "true"},
 	} {
 		if r, err := parse("git://x/r", attrs); err == nil {
 			t.Errorf("%v was taken: %+v", attrs, r)
@@ -463,6 +463,22 @@ func TestMetadata(t *testing.T) {
 	op.Attrs[pb.AttrGitSignatureVerifyPubKey] = "no key"
 	if _, err := b.s.ResolveSourceMetadata(t.Context(), op, sourceresolver.Opt{}, nil); !fault.Is(err, fault.Forbidden) {
 		t.Errorf("an unsigned commit was taken: %v", err)
+	}
+}
+
+func TestCanonical(t *testing.T) {
+	for in, want := range map[string]string{
+		"git://github.com/user/repo.git#main:../absolute/path": "git://github.com/user/repo.git#main:absolute/path",
+		"git://github.com/user/../user/repo.git":               "git://github.com/user/repo.git",
+		"git://github.com/user/repo.git#":                      "git://github.com/user/repo.git",
+		"git://github.com/user/repo.git#:sub/./dir":            "git://github.com/user/repo.git#:sub/dir",
+		"git://git@github.com:user/repo.git#v1":                "git://github.com/user/repo.git#v1",
+		"https://x/../y":                                       "https://x/../y",
+		"git://":                                               "git://",
+	} {
+		if got := Canonical(in); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
 	}
 }
 
