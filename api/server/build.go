@@ -227,8 +227,12 @@ func (s *Server) buildTraced(ctx context.Context, c *call, o *buildOptions, out 
 		return fault.New(fault.NotImplemented, "a context sent by a second request is not supported: use a newer client")
 	case o.remote != "":
 		o.request.FrontendAttrs["context"] = o.remote
-	default:
-		return fault.New(fault.Invalid, "unexpected build context: a BuildKit build names its session, or a remote")
+	default: // libraries send the context with the request, whichever builder they mean
+		_, leave, err := s.buildContext(ctx, c, o)
+		if err != nil {
+			return err
+		}
+		defer leave()
 	}
 	done, err := s.buildWith(ctx, o, func(status *client.SolveStatus) error {
 		for _, m := range status.Marshal() {
