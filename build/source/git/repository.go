@@ -31,6 +31,7 @@ type repository struct {
 	knownHosts   string
 	signature    *signature
 	advice       bool
+	bundle       bool
 }
 
 // signature says how a version must be signed.
