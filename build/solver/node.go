@@ -135,6 +135,7 @@ func (n *node) findOp(ctx context.Context, solid bool) (*outcome, error) {
 		}
 		out, err := n.run(ctx, op, ins, keys)
 		if err == nil {
+			n.addFiles(ctx, op, ins, &trace)
 			n.note(trace)
 		}
 		return out, err
@@ -220,7 +221,7 @@ func (n *node) contentKey(ctx context.Context, op Op, ins *inputs, t *cache.Trac
 					return fault.In(err, "failed to calculate checksum of ref %.25s::%.25s", n.inputs[i].v.Digest.Encoded(), ins.identities[i].Encoded())
 				}
 			}
-			t.Inputs[i].Selected, t.Inputs[i].Files = readings[i].selected, checksums(s, selectors)
+			t.Inputs[i].Selected = readings[i].selected
 			for _, sel := range selectors {
 				t.Inputs[i].Paths = append(t.Inputs[i].Paths, sel.Path)
 			}

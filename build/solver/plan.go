@@ -123,6 +123,7 @@ func (p *planner) look(ctx context.Context, n *node) (*planned, error) {
 			return s, nil
 		}
 	}
+	n.addFiles(ctx, op, ins, &t)
 	s.State, s.Why = Runs, n.why(t)
 	return s, nil
 }

@@ -1,17 +1,33 @@
 package solver
 
 import (
+	"context"
 	"fmt"
 	"hash/crc32"
 	"slices"
 	"strings"
 
+	"berth/build/cache"
 	"berth/build/content"
 	"berth/build/snapshot"
 )
 
 // maxTraced bounds the files of a local tree that are remembered one by one.
 const maxTraced = 5000
+
+// addFiles notes in a step's trace the files of small local trees, where the step reads parts of them.
+func (n *node) addFiles(ctx context.Context, op Op, ins *inputs, t *cache.Trace) {
+	for i := range t.Inputs {
+		if t.Inputs[i].Selected == nil {
+			continue
+		}
+		s, err := ins.outs[i].snap(ctx, n.v.Inputs[i].Index)
+		if err != nil {
+			continue // nobody needs to know
+		}
+		t.Inputs[i].Files = checksums(s, op.Reads(i))
+	}
+}
 
 // checksums gives a checksum of each file that selectors may read, for a tree that has an index; nil where there are too
 // many to remember.
@@ -22,12 +38,14 @@ func checksums(s *snapshot.Snapshot, selectors []content.Selector) map[string]ui
 	}
 	index := tree.Index()
 	files := make(map[string]uint32, index.Len())
+	var looks []byte
 	for i := range index.Len() {
 		e := index.At(i)
 		if !selected(e.Path, selectors) {
 			continue
 		}
-		files[e.Path] = crc32.ChecksumIEEE(fmt.Appendf(nil, "%o %d %d %s %s", e.Mode, e.UID, e.GID, e.Link, e.Digest))
+		looks = e.AppendLooks(looks[:0])
+		files[e.Path] = crc32.ChecksumIEEE(looks)
 	}
 	return files
 }
