@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"berth/build/attest"
 	"berth/build/history"
 	"berth/build/progress"
 )
@@ -22,7 +23,10 @@ func (j *job) record(ctx context.Context) (finish func(error)) {
 	if j.req.Internal {
 		return func(error) {}
 	}
-	rec := history.Record{ID: j.req.ID, Frontend: j.req.Frontend, FrontendAttrs: j.req.FrontendAttrs, Created: j.started}
+	rec := history.Record{ID: j.req.ID, Frontend: j.req.Frontend, FrontendAttrs: map[string]string{}, Created: j.started}
+	for k, v := range j.req.FrontendAttrs {
+		rec.FrontendAttrs[k] = attest.Redact(v) // a context may be a URL with a password in it
+	}
 	for _, e := range j.req.Exporters {
 		rec.Exporters = append(rec.Exporters, history.Exporter{Type: e.Type, Attrs: e.Attrs})
 	}
