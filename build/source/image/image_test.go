@@ -221,7 +221,7 @@ func TestPulledImageByDigest(t *testing.T) {
 	if err != nil || meta.Image.Digest != root {
 		t.Fatalf("metadata %+v %v", meta, err)
 	}
-	for _, text := range []string{name + "@" + string(root), name + ":1@" + string(root), "elsewhere/app@" + string(root)} {
+	for _, text := range []string{name + "@" + string(root), name + ":1@" + string(root)} {
 		p, err := w.pin(text, amd64, nil, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
@@ -229,6 +229,19 @@ func TestPulledImageByDigest(t *testing.T) {
 		if got := w.files(p); got != "base" {
 			t.Errorf("%s: %s", text, got)
 		}
+	}
+}
+
+// TestDigestOfAnotherRepository: who knows a digest does not get what others have pulled from elsewhere.
+func TestDigestOfAnotherRepository(t *testing.T) {
+	w := newWorld(t)
+	root := w.registry.put("team/app", "1", map[string][]string{"amd64": {"base"}})
+	name := w.registry.host() + "/team/app"
+	if _, err := w.cfg.Transfer.Pull(t.Context(), transfer.PullRequest{Name: mustName(t, name+":1"), Platform: &image.Platform{OS: "linux", Architecture: "amd64"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pin(w.registry.host()+"/other/app@"+string(root), amd64, nil, nil); err == nil {
+		t.Error("the image was given under another name")
 	}
 }
 

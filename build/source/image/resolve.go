@@ -51,7 +51,11 @@ func (m *Images) local(name ref.Ref, p ocispec.Platform) (*resolved, error) {
 	}
 	img, err := m.cfg.Images.ResolvePlatform(text, &want)
 	if name.Digest != "" && fault.Is(err, fault.NotFound) {
-		img, err = m.cfg.Images.ResolvePlatform(string(name.Digest), &want) // under whichever name
+		img, err = m.cfg.Images.ResolvePlatform(string(name.Digest), &want)
+		if err == nil && !called(img, name) {
+			// A digest is no password: who names it must name where it is to be had.
+			return nil, fault.New(fault.NotFound, "No such image: %s", name.Familiar())
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -67,6 +71,14 @@ func (m *Images) local(name ref.Ref, p ocispec.Platform) (*resolved, error) {
 	}
 	res.config, err = m.cfg.Images.Raw(img.ID)
 	return res, err
+}
+
+// called reports whether an image has a name in the repository.
+func called(img *image.Image, name ref.Ref) bool {
+	return slices.ContainsFunc(slices.Concat(img.RepoTags, img.RepoDigests), func(s string) bool {
+		r, err := ref.Parse(s)
+		return err == nil && r.Repository() == name.Repository()
+	})
 }
 
 // remote asks the registry.

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -48,6 +49,10 @@ func (s *Store) Source(v *graph.Vertex) (solver.Source, error) {
 			err = json.Unmarshal([]byte(v), &src.req.Follow)
 		case pb.AttrSharedKeyHint:
 			src.req.Hint = v
+		case pb.AttrMetadataTransfer:
+			src.req.Meta, err = strconv.ParseBool(v)
+		case pb.AttrMetadataTransferExclude:
+			err = json.Unmarshal([]byte(v), &src.req.MetaSaved)
 		case pb.AttrLocalDiffer:
 			src.req.Always = v == pb.AttrLocalDifferNone
 		}

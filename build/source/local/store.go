@@ -212,7 +212,10 @@ func keys(c session.Caller, r Request) (key, kin string) {
 	if r.Always {
 		always = "always"
 	}
-	lists, _ := json.Marshal([][]string{r.Include, r.Exclude, r.Follow})
+	if r.Meta {
+		always += "meta"
+	}
+	lists, _ := json.Marshal([][]string{r.Include, r.Exclude, r.Follow, r.MetaSaved})
 	return hashOf(kin, string(lists), always), kin
 }
 
@@ -252,6 +255,12 @@ func (s *Store) sync(ctx context.Context, c session.Caller, req Request, key, ki
 	donors := s.donors(r)
 	defer s.release(donors)
 	p := &pass{req: req, told: told, old: old, donors: donors, before: func() error { return s.dirtying(r) }}
+	if req.Meta {
+		if p.meta, err = newMetaList(req.MetaSaved); err != nil {
+			s.idle(r, old.Len() == 0)
+			return nil, err
+		}
+	}
 	if p.root, err = tree.OpenDir(s.path(r.ID, dirFS)); err != nil {
 		s.drop(r)
 		return nil, err

@@ -24,6 +24,9 @@ type Request struct {
 	Exclude []string
 	Follow  []string // paths that are wanted whatever links lead to them
 	Always  bool     // every file is fetched anew, however unchanged it looks
+
+	Meta      bool     // only the list of the files, as a file of the tree, and the contents of those that MetaSaved names
+	MetaSaved []string // patterns
 }
 
 // pass is one pass over a client's files, which makes a tree like them.
@@ -49,6 +52,7 @@ type pass struct {
 	links   []int            // records of other names of files, made at the end
 	touched map[string]bool  // directories whose times are not what they should be
 	lacking map[int]bool     // records without files
+	meta    *metaList        // with Request.Meta
 	writers *writers
 	bytes   int64
 	spoke   time.Time
@@ -109,7 +113,7 @@ func (s *pass) receive(ctx context.Context) error {
 				err = s.stat(p.stat)
 			} else {
 				all = true
-				err = s.removeBefore(nil)
+				err = s.rest()
 			}
 		case packetData:
 			err = s.data(p, buf)
@@ -147,6 +151,24 @@ func (s *pass) progress(n int, done bool) {
 func (s *pass) stat(raw []byte) error {
 	id := s.records
 	s.records++
+	if s.meta != nil {
+		return s.meta.take(id, raw)
+	}
+	return s.file(id, raw)
+}
+
+// rest handles the end of the list.
+func (s *pass) rest() error {
+	if s.meta != nil {
+		if err := s.meta.replay(s); err != nil {
+			return err
+		}
+	}
+	return s.removeBefore(nil)
+}
+
+// file brings one file of the tree up to date. id is what the client calls it.
+func (s *pass) file(id uint32, raw []byte) error {
 	st, err := parseStat(raw)
 	if err != nil {
 		return err

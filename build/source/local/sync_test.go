@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
@@ -397,5 +398,53 @@ func TestOnce(t *testing.T) {
 	}
 	if len(m.Sessions()) != 0 {
 		t.Errorf("sessions left: %v", m.Sessions())
+	}
+}
+
+// TestMetadataOnly: the list of all files, the contents of some.
+func TestMetadataOnly(t *testing.T) {
+	s, m := newStore(t)
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"data": "x", "dir/file1": "file1", "dir/file2": "2", "dir/sub/bar1": "bar1", "dir/sub/bar2": "3", "dir/sub2/bar3": "4", "foo": "foo", "-first": "5"})
+	c := dial(t, m, dir)
+	req := Request{Meta: true, MetaSaved: []string{"dir/**/*1", "foo"}}
+	look2 := func() ([]string, string) {
+		tr := c.sync(s, req)
+		defer tr.Close()
+		checkIndex(t, tr)
+		raw, err := os.ReadFile(filepath.Join(tr.Dir(), metaName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var paths []string
+		for len(raw) > 0 {
+			n := binary.LittleEndian.Uint32(raw)
+			paths = append(paths, string(pathOf(raw[4:4+n])))
+			raw = raw[4+n:]
+		}
+		return paths, strings.Join(slices.Sorted(maps.Keys(look(t, tr.Dir()))), " ")
+	}
+	for range 2 {
+		paths, files := look2()
+		if want := "-first data dir dir/file1 dir/file2 dir/sub dir/sub/bar1 dir/sub/bar2 dir/sub2 dir/sub2/bar3 foo"; strings.Join(paths, " ") != want {
+			t.Errorf("listed %v", paths)
+		}
+		if want := ".fsutil-metadata dir dir/file1 dir/sub dir/sub/bar1 foo"; files != want {
+			t.Errorf("files %s", files)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "dir/sub")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string]string{"dir/file1": "changed"})
+	paths, files := look2()
+	if len(paths) != 8 || files != ".fsutil-metadata dir dir/file1 foo" {
+		t.Errorf("after a change: %v, %s", paths, files)
+	}
+	none := Request{Meta: true, MetaSaved: []string{"nothing"}}
+	tr := c.sync(s, none)
+	defer tr.Close()
+	if tr.Index().Len() != 1 {
+		t.Errorf("%d files", tr.Index().Len())
 	}
 }
