@@ -57,10 +57,10 @@ type box struct {
 
 // box prepares a container. When it fails nothing is left.
 func (r *Runner) box(ctx context.Context, cfg boxConfig) (b *box, err error) {
-	if err := r.begin(); err != nil {
+	b = &box{r: r, cfg: cfg}
+	if err := r.begin(b); err != nil {
 		return nil, err
 	}
-	b = &box{r: r, cfg: cfg}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -155,7 +155,7 @@ func (b *box) close() {
 	if b.net.Leave != nil {
 		b.net.Leave()
 	}
-	b.r.end()
+	b.r.end(b)
 }
 
 // drop drops all drafts.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -168,13 +169,21 @@ func (c *Container) Release() error {
 	for _, ch := range c.children {
 		ch.kill()
 	}
+	late := time.After(outputPatience)
 	for _, ch := range c.children {
-		<-ch.done
+		<-ch.gone
+		select {
+		case <-ch.done:
+		case <-late: // whoever reads its output has stopped to
+		}
 	}
 	c.b.close()
 	c.b.drop()
 	return nil
 }
+
+// outputPatience is how long Release waits for output to be taken of processes that are gone.
+const outputPatience = 5 * time.Second
 
 var errReleased = errors.New("the container was released")
 

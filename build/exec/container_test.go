@@ -148,6 +148,35 @@ func TestTerminal(t *testing.T) {
 	must(t, p.Wait())
 }
 
+// The engine's end is not held up by a container that nobody releases, nor by a client that reads no more.
+func TestCloseEndsAll(t *testing.T) {
+	r := newRoom(t)
+	other, err := Open(Config{Snapshots: r.snaps, Root: t.TempDir(), ExecRoot: t.TempDir(), CgroupParent: r.cfg.CgroupParent + "x"})
+	must(t, err)
+	defer removeGroups(r.layout, r.cfg.CgroupParent+"x")
+	c, err := other.Container(context.Background(), ContainerConfig{Mounts: []Mount{{root(), r.base}}, Network: pb.NetMode_NONE})
+	must(t, err)
+	read, write := io.Pipe()
+	defer read.Close()
+	p, err := c.Start(context.Background(), Process{Args: []string{"/bin/sh", "-c", "trap '' 15; while :; do echo words; done"}, Env: []string{"PATH=/bin"}, Stdout: write})
+	must(t, err)
+	closed := make(chan error)
+	go func() { closed <- other.Close() }()
+	until(t, func() bool {
+		select {
+		case <-p.ch.gone:
+			return true
+		default:
+			return false
+		}
+	})
+	must(t, c.Release())
+	must(t, <-closed)
+	if _, err := other.Container(context.Background(), ContainerConfig{}); err == nil {
+		t.Error("a closed runner makes containers")
+	}
+}
+
 // A process that is hard to end, and what it started, is gone when the container is.
 func TestStubborn(t *testing.T) {
 	r := newRoom(t)

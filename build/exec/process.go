@@ -41,7 +41,8 @@ type child struct {
 	input   *os.File       // our end of its input, or nil
 	console *os.File       // master of its terminal, or nil
 
-	done   chan struct{} // closed when it has ended and its output is written
+	gone   chan struct{} // closed when it has ended
+	done   chan struct{} // closed when its output is written, too
 	status process.Exit
 	err    error // the status is not known
 }
@@ -83,7 +84,7 @@ func (b *box) startSettled(cmd command, first bool, pid int) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &child{b: b, stdin: cmd.stdin, done: make(chan struct{})}
+	c := &child{b: b, stdin: cmd.stdin, gone: make(chan struct{}), done: make(chan struct{})}
 	if err := c.launch(program, cmd); err != nil {
 		return nil, err
 	}
@@ -253,6 +254,7 @@ func (c *child) terminal(cmd command) error {
 // reap waits for the end.
 func (c *child) reap() {
 	c.status, c.err = process.WaitBlocking(c.proc.PidFD)
+	close(c.gone)
 	c.pump.Wait()
 	c.closeInput()
 	if c.console != nil {
@@ -264,7 +266,8 @@ func (c *child) reap() {
 
 // stillborn is a process that could not be started, as one that ended: whoever reads its streams may begin after it was asked for.
 func (b *box) stillborn(e *unstarted, cmd command) *child {
-	c := &child{b: b, stdin: cmd.stdin, done: make(chan struct{}), status: process.Exit{Code: notStarted}}
+	c := &child{b: b, stdin: cmd.stdin, gone: make(chan struct{}), done: make(chan struct{}), status: process.Exit{Code: notStarted}}
+	close(c.gone)
 	go func() {
 		e.tell(cmd)
 		c.closeInput()

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"berth/base/fault"
 	"berth/build/cache"
@@ -33,8 +34,9 @@ type Runner struct {
 
 	boxes sync.WaitGroup // what is not taken down yet
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what follows, and the groups of boxes
 	closed bool
+	live   map[*box]bool
 	places int             // number of the last scratch directory
 	etcs   map[string]bool // files below ExecRoot/etc
 }
@@ -66,16 +68,33 @@ func Open(cfg Config) (*Runner, error) {
 	return r, nil
 }
 
-// Close waits for what still runs, which nobody may start any more, and gives everything up. Who waits for steps has cancelled them.
+// Close kills what still runs, waits until it is taken down, and gives everything up. Nothing can be started any more.
 func (r *Runner) Close() error {
 	r.mu.Lock()
 	closed := r.closed
 	r.closed = true
+	var running []*cgroup.Cgroup
+	for b := range r.live {
+		if b.group != nil {
+			running = append(running, b.group)
+		}
+	}
 	r.mu.Unlock()
 	if closed {
 		return nil
 	}
-	r.boxes.Wait()
+	for _, g := range running {
+		if err := g.Kill(); err != nil {
+			r.cfg.Log.Error("a step of a build cannot be ended", "cgroup", g.Path(), "error", err)
+		}
+	}
+	down := make(chan struct{})
+	go func() { r.boxes.Wait(); close(down) }()
+	select {
+	case <-down:
+	case <-time.After(closePatience):
+		r.cfg.Log.Error("steps of builds are not taken down; the next start does it")
+	}
 	r.launching.Do(func() { r.startErr = errClosed })
 	if r.starter != nil {
 		r.starter.Close()
@@ -83,20 +102,32 @@ func (r *Runner) Close() error {
 	return r.caches.close()
 }
 
+// closePatience bounds how long an engine's end waits for its steps, which are killed.
+const closePatience = 20 * time.Second
+
 var errClosed = fault.New(fault.Unavailable, "the builder is shutting down")
 
 // begin counts a box; end is called when it is down.
-func (r *Runner) begin() error {
+func (r *Runner) begin(b *box) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return errClosed
 	}
+	if r.live == nil {
+		r.live = map[*box]bool{}
+	}
+	r.live[b] = true
 	r.boxes.Add(1)
 	return nil
 }
 
-func (r *Runner) end() { r.boxes.Done() }
+func (r *Runner) end(b *box) {
+	r.mu.Lock()
+	delete(r.live, b)
+	r.mu.Unlock()
+	r.boxes.Done()
+}
 
 // launcher gives the launcher, whose threads are made with the first step.
 func (r *Runner) launcher() (*launch.Launcher, error) {
@@ -174,10 +205,17 @@ func (b *box) makeGroup() error {
 		return err
 	}
 	setup.Lenient = b.r.cfg.InUserNS
-	if b.group, err = setup.Apply(); err != nil {
+	g, err := setup.Apply()
+	if err != nil {
 		return err
 	}
-	b.ooms = b.group.OOMKills()
+	b.ooms = g.OOMKills()
+	b.r.mu.Lock()
+	defer b.r.mu.Unlock()
+	b.group = g
+	if b.r.closed { // too late: close takes the group away
+		return errClosed
+	}
 	return nil
 }
 
