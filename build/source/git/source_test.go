@@ -1,6 +1,8 @@
 package git
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -463,6 +465,37 @@ func TestMetadata(t *testing.T) {
 	op.Attrs[pb.AttrGitSignatureVerifyPubKey] = "no key"
 	if _, err := b.s.ResolveSourceMetadata(t.Context(), op, sourceresolver.Opt{}, nil); !fault.Is(err, fault.Forbidden) {
 		t.Errorf("an unsigned commit was taken: %v", err)
+	}
+}
+
+// A build that is not wanted any more does not wait for a remote that does not answer, and leaves no git behind.
+func TestCancelled(t *testing.T) {
+	b := open(t)
+	b.repo("r")
+	b.commit("r", "a=1")
+	asked := make(chan struct{}, 10)
+	b.server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done() // until git goes away
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		cancel()
+	}()
+	host := strings.TrimPrefix(b.server.URL, "http://")
+	op := &pb.SourceOp{Identifier: "git://" + host + "/r", Attrs: map[string]string{pb.AttrFullRemoteURL: b.server.URL + "/r"}}
+	if _, err := b.s.ResolveSourceMetadata(ctx, op, sourceresolver.Opt{}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	unlock, err := b.s.lock(t.Context(), "x")
+	need(t, err)
+	if _, err := b.s.lock(ctx, "x"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	unlock()
+	if len(b.s.locks) != 0 {
+		t.Errorf("locks were left: %v", b.s.locks)
 	}
 }
 
