@@ -67,8 +67,10 @@ type Error struct {
 	Err  error
 }
 
+// Error tells the place and what is wrong there.
 func (e *Error) Error() string { return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err) }
 
+// Unwrap gives what is wrong without the place.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Source shows the place as errors of a build are shown.
