@@ -222,21 +222,24 @@ func (r *Ref) located(err error) error {
 	return err
 }
 
-// Ready evaluates the result and brings its data here, telling the progress of that.
+// Ready evaluates the result and brings its data here, telling the progress of that. It may differ from what Result gave before
+// where that turned out to be nowhere.
 func (r *Ref) Ready(ctx context.Context) (*snapshot.Snapshot, error) {
-	s, err := r.Result(ctx)
-	if err != nil || r.n == nil {
-		return s, err
+	for {
+		s, err := r.Result(ctx)
+		if err != nil || r.n == nil {
+			return s, err
+		}
+		out, err := r.n.outcome(ctx, true)
+		if err != nil {
+			return nil, r.located(err)
+		}
+		s, err = r.n.ready(ctx, out, r.g.Result.Index)
+		if isLost(err) {
+			continue
+		}
+		return s, r.located(err)
 	}
-	out, err := r.n.outcome(ctx, true)
-	if err != nil {
-		return nil, r.located(err)
-	}
-	s, err = r.n.ready(ctx, out, r.g.Result.Index)
-	if err != nil {
-		return nil, r.located(err)
-	}
-	return s, nil
 }
 
 // Graph gives its graph.

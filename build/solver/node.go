@@ -24,10 +24,11 @@ type node struct {
 	inputs []*node // one for each of v.Inputs
 	fan    *fan    // of what concerns this build alone: pinning, fetching, being found in the cache
 
-	mu  sync.Mutex // guards what follows
-	out *outcome
-	err error
-	op  Op
+	mu       sync.Mutex // guards what follows
+	out      *outcome
+	err      error
+	op       Op
+	distrust bool // imported caches have promised data that they have not
 }
 
 // outcome evaluates the vertex: once, however many ask. Without solid an outcome without data will do.
@@ -118,6 +119,12 @@ func (n *node) findOp(ctx context.Context, solid bool) (*outcome, error) {
 				continue
 			}
 			key, err := n.contentKey(ctx, op, ins, &trace)
+			if isLost(err) {
+				if _, err := again(func(i int) bool { return op.Reads(i) != nil }); err != nil {
+					return nil, err
+				}
+				continue
+			}
 			if err != nil {
 				return nil, fault.In(err, "failed to compute cache key")
 			}
@@ -134,6 +141,12 @@ func (n *node) findOp(ctx context.Context, solid bool) (*outcome, error) {
 			continue
 		}
 		out, err := n.run(ctx, op, ins, keys)
+		if isLost(err) {
+			if _, err := again(func(int) bool { return true }); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err == nil {
 			n.addFiles(ctx, op, ins, &trace)
 			n.note(trace)
@@ -292,6 +305,12 @@ func union(a, b []digest.Digest) []digest.Digest {
 // lookupThere asks the caches that the build imports. One that fails is passed over: a cache is a help and no need.
 func (n *node) lookupThere(ctx context.Context, keys []digest.Digest) (*outcome, error) {
 	var ghost *outcome
+	n.mu.Lock()
+	distrust := n.distrust
+	n.mu.Unlock()
+	if distrust {
+		return nil, nil
+	}
 	for _, remote := range n.b.imports() {
 		found, err := remote.Lookup(ctx, keys[len(keys)-1])
 		if ctx.Err() != nil {
@@ -315,7 +334,7 @@ func (n *node) lookupThere(ctx context.Context, keys []digest.Digest) (*outcome,
 		all := union(keys, found.Keys)
 		out, err := n.b.ofChains(ctx, n.v, found.Outputs, found.Created, false, n.provider(found, all))
 		if out != nil {
-			out.Keys = all
+			out.Keys, out.imported = all, true
 		}
 		return out, err
 	}
@@ -352,13 +371,46 @@ func (n *node) ready(ctx context.Context, out *outcome, index int) (*snapshot.Sn
 	_, err = n.b.fetches.do(ctx, fetch{n, index}, nil, nil, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		done := n.fan.fetching()
 		err := s.Ready(ctx)
+		if err != nil && out.imported && ctx.Err() == nil {
+			err = n.lose(out, err)
+			done(nil)
+			return struct{}{}, err
+		}
 		done(err)
 		return struct{}{}, err
 	})
+	if isLost(err) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, errdefs.WrapVertex(err, n.v.Digest)
 	}
 	return s, nil
+}
+
+// lostError says that an imported cache has not the data that it promised. The step runs then: a cache is a help and no need.
+type lostError struct{ err error }
+
+func (l *lostError) Error() string { return l.err.Error() }
+func (l *lostError) Unwrap() error { return l.err }
+
+func isLost(err error) bool {
+	var l *lostError
+	return errors.As(err, &l)
+}
+
+// lose makes a ghost of an outcome whose data cannot be had, so that the vertex is evaluated again.
+func (n *node) lose(out *outcome, err error) error {
+	n.b.s.log.Warn("an imported build cache has not the data that it promised; the step runs", "vertex", n.v.Name, "err", err)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.distrust = true
+	if n.out == out {
+		gone := &outcome{Outcome: out.public()}
+		gone.Ghost = true
+		n.out = gone
+	}
+	return &lostError{err}
 }
 
 // run runs the operation, together with other builds that want the same.

@@ -40,6 +40,8 @@ type outcome struct {
 	lazy  func(ctx context.Context) (*snapshot.Snapshot, error)
 	// unused is called when lazy never was; nil: nothing needs to be.
 	unused func()
+	// imported says that the data is to come from an imported cache.
+	imported bool
 }
 
 // snap gives one output. It belongs to the build.

@@ -384,6 +384,7 @@ type elsewhere struct {
 	outcomes map[digest.Digest]Outcome
 	data     map[string]bool // names of the steps whose data it has
 	provided []string
+	broken   bool // what it has cannot be fetched
 }
 
 func (e *elsewhere) Lookup(ctx context.Context, key digest.Digest) (*cache.Found, error) {
@@ -395,6 +396,9 @@ func (e *elsewhere) Lookup(ctx context.Context, key digest.Digest) (*cache.Found
 	if e.data[o.Vertex.Name] {
 		f.Provide = func(ctx context.Context, output int) error {
 			e.provided = append(e.provided, o.Vertex.Name)
+			if e.broken {
+				return errors.New("no such blob")
+			}
 			for i := range e.w.pool {
 				e.w.add(i)
 			}
@@ -449,6 +453,26 @@ func TestImports(t *testing.T) {
 			t.Errorf("%s is here", d)
 		}
 	}
+	// What cannot be brought is made.
+	there.broken = true
+	w.steps["build"] = func(*step) {
+		for i := range w.pool {
+			w.add(i)
+		}
+	}
+	b = w.Begin(BuildConfig{Imports: []cache.Remote{there}})
+	if r, err = b.Ref(script(t, lines)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = r.Ready(t.Context()); err != nil || len(s.Chain()) != len(chain) || !slices.Equal(w.order, []string{"build", "copy", "run"}) {
+		t.Errorf("%v %v, ran %v", s, err, w.order)
+	}
+	b.Close()
+	if err := w.cache.Prune(t.Context(), cache.PruneOptions{All: true}, func(cache.Usage) {}); err != nil {
+		t.Fatal(err)
+	}
+	w.layers.Release(w.pool...)
+	w.order, there.broken, there.provided = nil, false, nil
 	// Data is brought when it is needed, and kept.
 	more := script(t, lines+"\nmore = step run")
 	if _, err := w.solve(t.Context(), more, BuildConfig{Imports: []cache.Remote{there}}); err != nil || !slices.Equal(there.provided, []string{"run"}) || !slices.Equal(w.order, []string{"more"}) {
