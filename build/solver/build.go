@@ -2,6 +2,7 @@ package solver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -209,7 +210,7 @@ func (n *node) touched() bool {
 // located adds to an error where in which file its vertex was written.
 func (r *Ref) located(err error) error {
 	var ve *errdefs.VertexError
-	if !asVertexError(err, &ve) || r.g.Sources == nil {
+	if !errors.As(err, &ve) || r.g.Sources == nil {
 		return err
 	}
 	locs := r.g.Sources.Locations[ve.Digest]

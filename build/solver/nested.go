@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 
-	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 
 	"berth/base/fault"
@@ -71,5 +70,3 @@ func readDefinition(ctx context.Context, s *snapshot.Snapshot, name string) (*pb
 	})
 	return def, err
 }
-
-func asVertexError(err error, ve **errdefs.VertexError) bool { return errors.As(err, ve) }
