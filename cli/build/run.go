@@ -17,6 +17,7 @@ import (
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/moby/buildkit/util/progress/progresswriter"
 
+	"berth/cli/build/batches"
 	"berth/cli/build/request"
 )
 
@@ -163,6 +164,14 @@ func (c *conn) solve(ctx context.Context, t turn, show *display) (*answer, error
 	opt := t.request.Solve
 	opt.Ref = identity.NewID()
 	a := &answer{ref: opt.Ref}
+	opt.Session = slices.Clone(opt.Session)
+	if len(opt.LocalMounts) > 0 {
+		quick, err := batches.New(opt.LocalMounts)
+		if err != nil {
+			return nil, err
+		}
+		opt.Session = append(opt.Session, quick)
+	}
 	status := show.writer(t.prefix)
 	stopLog := logSession(opt.Session, show)
 	defer stopLog()

@@ -64,7 +64,15 @@ func newStepShell(d *command.DockerCli, r *request.Request, spec *request.Spec) 
 
 // open runs the shell, or says why there is none.
 func (s *stepShell) open(ctx context.Context, g gateway.Client, show *display, failed error) {
-	if err := s.try(ctx, g, show, failed); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- s.try(ctx, g, show, failed) }()
+	var err error
+	select {
+	case err = <-ended:
+	case <-ctx.Done(): // whatever the engine still has to say
+		return
+	}
+	if err != nil {
 		show.yield()
 		fmt.Fprintf(s.d.Err(), "\nNo shell could be opened: %v\n", err)
 	}
