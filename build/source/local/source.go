@@ -69,9 +69,9 @@ func (s *Source) Pin(ctx context.Context, r *solver.Run) (solver.Pinned, error) 
 	if err != nil {
 		return solver.Pinned{}, err
 	}
-	snap := s.store.cfg.Snapshots.FromTree(t)
 	return solver.Pinned{
-		Snapshot: func(context.Context) (*snapshot.Snapshot, error) { return snap, nil },
+		Snapshot: func(context.Context) (*snapshot.Snapshot, error) { return s.store.cfg.Snapshots.FromTree(t), nil },
+		Release:  t.Close,
 		Material: solver.Material{Kind: "local", URI: s.req.Name},
 	}, nil
 }
