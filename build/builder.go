@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"berth/base/fault"
 	"berth/build/cache"
@@ -36,6 +37,9 @@ type Config struct {
 	SeccompProfile, AppArmor string
 	NofileHard               uint64 // the hard limit of open files where a step sets none; 0: the engine's
 	InUserNS                 bool   // the engine is root of a user namespace only
+
+	MaxRecords int           // of builds that are over, beyond those of MaxAge; 0: 50
+	MaxAge     time.Duration // 0: two days
 
 	// Entitlements are what requests may ask for; nil: network.host and device, as dockerd has it.
 	Entitlements []string
@@ -89,7 +93,7 @@ func Open(cfg Config) (*Builder, error) {
 	}
 	return &Builder{
 		cfg: cfg, log: log, sessions: session.NewManager(log),
-		history: history.Open(history.Config{Root: filepath.Join(cfg.DataRoot, "build", "history"), Log: log}),
+		history: history.Open(history.Config{Root: filepath.Join(cfg.DataRoot, "build", "history"), Max: cfg.MaxRecords, MaxAge: cfg.MaxAge, Log: log}),
 		builds:  map[string]*running{}, came: make(chan struct{}),
 	}, nil
 }

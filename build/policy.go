@@ -15,6 +15,7 @@ import (
 	"berth/build/graph"
 	"berth/build/session"
 	"berth/build/solver"
+	"berth/build/source/git"
 )
 
 // maxPolicyCalls bounds how often a client may ask back, or put another source in the place of one.
@@ -38,6 +39,13 @@ func (p *policy) ask(ctx context.Context, op *pb.SourceOp, platform *ocispec.Pla
 	ctx = caller.Context(ctx)
 	client := policysession.NewPolicyVerifierClient(caller.Conn())
 	req := &policysession.CheckPolicyRequest{Platform: platformToPB(platform), Source: frontend.MetaMessage(&sourceresolver.MetaResponse{Op: op})}
+	given := op
+	if canonical := git.Canonical(op.Identifier); canonical != op.Identifier {
+		op = op.CloneVT() // a policy is not to be passed by writing a repository in another way
+		op.Identifier = canonical
+		req.Source.Source = op
+	}
+	asked := op
 	for range maxPolicyCalls {
 		resp, err := client.CheckPolicy(ctx, req)
 		if err != nil {
@@ -58,6 +66,8 @@ func (p *policy) ask(ctx context.Context, op *pb.SourceOp, platform *ocispec.Pla
 		switch {
 		case d == nil:
 			return nil, fault.New(fault.Invalid, "no decision in policy response")
+		case d.Action == spb.PolicyAction_ALLOW && op == asked:
+			return given, nil
 		case d.Action == spb.PolicyAction_ALLOW:
 			return op, nil
 		case d.Action != spb.PolicyAction_CONVERT:

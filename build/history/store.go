@@ -18,7 +18,7 @@ import (
 	"berth/base/fault"
 )
 
-// What is kept, as BuildKit keeps it: a record goes when it is beyond both.
+// What is kept by default, as BuildKit keeps it: a record goes when it is beyond both.
 const (
 	maxRecords = 50
 	maxAge     = 48 * time.Hour
@@ -26,8 +26,10 @@ const (
 
 // Config says where the history is.
 type Config struct {
-	Root string // a directory of the history alone; made when something is written
-	Log  *slog.Logger
+	Root   string        // a directory of the history alone; made when something is written
+	Max    int           // records that stay however old they are; 0: fifty
+	MaxAge time.Duration // records that stay however many they are; 0: of two days
+	Log    *slog.Logger
 }
 
 // Store is the history of one engine. It is safe for concurrent use.
@@ -54,6 +56,12 @@ func Open(cfg Config) *Store {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Max == 0 {
+		cfg.Max = maxRecords
+	}
+	if cfg.MaxAge == 0 {
+		cfg.MaxAge = maxAge
 	}
 	return &Store{cfg: cfg, log: log, records: map[string]*Record{}, active: map[string]*Record{}, listeners: map[*listener]bool{}}
 }
@@ -266,12 +274,12 @@ func (s *Store) expire(now time.Time) {
 			list = append(list, r)
 		}
 	}
-	if len(list) <= maxRecords {
+	if len(list) <= s.cfg.Max {
 		return
 	}
 	slices.SortFunc(list, func(a, b *Record) int { return b.Completed.Compare(a.Completed) })
-	for _, r := range list[maxRecords:] {
-		if now.Sub(r.Completed) < maxAge {
+	for _, r := range list[s.cfg.Max:] {
+		if now.Sub(r.Completed) < s.cfg.MaxAge {
 			continue
 		}
 		if err := s.remove(r.ID); err != nil {
