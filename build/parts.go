@@ -94,7 +94,7 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	}
 	p.solver = solver.New(solver.Config{
 		Snapshots: p.snapshots, Content: p.content, Cache: p.cache, Sessions: b.sessions,
-		Op: p.op, Source: b.policed(p.sources), Parallel: b.cfg.Parallel, Log: b.log,
+		Op: p.op, Source: b.policed(p.sources), Canonical: git.Canonical, Parallel: b.cfg.Parallel, Log: b.log,
 	})
 	p.export = export.New(export.Config{
 		Root: b.dir("export"), Images: b.cfg.Images, Remote: b.cfg.Remote, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,

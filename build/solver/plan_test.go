@@ -109,6 +109,18 @@ func TestPermit(t *testing.T) {
 	}
 }
 
+// However a source is written, policies see the one way to write it.
+func TestPermitCanonical(t *testing.T) {
+	deny := &spb.Policy{Rules: []*spb.Rule{{Action: spb.PolicyAction_DENY, Selector: &spb.Selector{Identifier: "git://h/r.git", MatchType: spb.MatchType_EXACT}}}}
+	canonical := func(id string) string {
+		return map[string]string{"git://H/r": "git://h/r.git"}[id]
+	}
+	b := &Build{s: &Solver{cfg: Config{Canonical: canonical}}, cfg: BuildConfig{Policies: []*spb.Policy{deny}}}
+	if _, err := b.Permit(&pb.SourceOp{Identifier: "git://H/r"}); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestChangedFiles(t *testing.T) {
 	a := map[string]uint32{"a": 1, "b": 1, "c": 1}
 	for _, c := range []struct {

@@ -36,8 +36,12 @@ func (b *Build) source(ctx context.Context, v *graph.Vertex) (Source, error) {
 // Permit applies the build's policies to a source: it gives the source itself, another one that a policy puts in its
 // place, or Forbidden.
 func (b *Build) Permit(op *pb.SourceOp) (*pb.SourceOp, error) {
+	canonical := func(id string) string { return id }
+	if b.s != nil && b.s.cfg.Canonical != nil {
+		canonical = b.s.cfg.Canonical
+	}
 	for range maxConversions {
-		next, err := permitOnce(b.cfg.Policies, op)
+		next, err := permitOnce(b.cfg.Policies, op, canonical(op.GetIdentifier()))
 		if err != nil || next == nil {
 			return op, err
 		}
@@ -46,13 +50,13 @@ func (b *Build) Permit(op *pb.SourceOp) (*pb.SourceOp, error) {
 	return nil, fault.New(fault.Invalid, "too many mutations on a single source")
 }
 
-// permitOnce gives the first conversion that changes the source, or nil. Of rules that allow and deny the last that
-// matches counts.
-func permitOnce(policies []*spb.Policy, op *pb.SourceOp) (*pb.SourceOp, error) {
+// permitOnce gives the first conversion that changes the source, which is called name, or nil. Of rules that allow and deny
+// the last that matches counts.
+func permitOnce(policies []*spb.Policy, op *pb.SourceOp, name string) (*pb.SourceOp, error) {
 	for _, p := range policies {
 		denied := false
 		for _, rule := range p.GetRules() {
-			m, err := matches(rule.GetSelector(), op)
+			m, err := matches(rule.GetSelector(), name, op.GetAttrs())
 			if err != nil {
 				return nil, fault.In(err, "error matching source policy")
 			}
@@ -81,18 +85,18 @@ func permitOnce(policies []*spb.Policy, op *pb.SourceOp) (*pb.SourceOp, error) {
 }
 
 // matches tells whether a selector means the source, by what its wildcards stand for; nil: it does not.
-func matches(sel *spb.Selector, op *pb.SourceOp) ([]string, error) {
+func matches(sel *spb.Selector, name string, attrs map[string]string) ([]string, error) {
 	if sel == nil {
 		return nil, fault.New(fault.Invalid, "invalid nil selector")
 	}
 	for _, c := range sel.Constraints {
-		ok, err := holds(c, op.Attrs)
+		ok, err := holds(c, attrs)
 		if err != nil || !ok {
 			return nil, err
 		}
 	}
-	if sel.Identifier == op.Identifier {
-		return []string{op.Identifier}, nil
+	if sel.Identifier == name {
+		return []string{name}, nil
 	}
 	expr := sel.Identifier
 	switch sel.MatchType {
@@ -108,7 +112,7 @@ func matches(sel *spb.Selector, op *pb.SourceOp) ([]string, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "error compiling regex %q", sel.Identifier)
 	}
-	return re.FindStringSubmatch(op.Identifier), nil
+	return re.FindStringSubmatch(name), nil
 }
 
 // wildcard turns * and ? into an expression whose groups are what they stand for.

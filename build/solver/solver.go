@@ -24,6 +24,8 @@ type Config struct {
 	Op func(v *graph.Vertex) (Op, error)
 	// Source gives the source of a vertex that is one.
 	Source func(v *graph.Vertex) (Source, error)
+	// Canonical gives the one way to write a source's identifier, by which policies know it; nil: as it is.
+	Canonical func(identifier string) string
 	// Parallel bounds the exec steps that run at once, over all builds; 0 does not bound them.
 	Parallel int
 	Log      *slog.Logger // nil: nothing is logged
