@@ -46,7 +46,8 @@ const output = async (image, cmd) => {
     assert(/non-zero code: 5/.test(text), text);
 
     const usage = await docker.df();
-    assert(Array.isArray(usage.BuildCache) && usage.BuildCache.length > 0, JSON.stringify(usage.BuildCache));
+    const records = usage.BuildCache ? usage.BuildCache.length : usage.BuildCacheUsage.TotalCount; // before API 1.52, and since
+    assert(records > 0, JSON.stringify(usage));
     await docker.pruneBuilder();
     console.log('dockerode builds');
   } finally {
