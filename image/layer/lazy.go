@@ -71,8 +71,8 @@ func (s *Store) AdmitLazy(info Info, show func(path string) error) (added bool, 
 	if err := info.DiffID.Validate(); err != nil {
 		return false, fault.Wrap(fault.Invalid, err, "diff id %q", info.DiffID)
 	}
-	if s.Retain(info.DiffID) == nil {
-		return false, s.Durable(context.Background(), info.DiffID)
+	if held, err := s.retainDurable(info.DiffID); held || err != nil {
+		return false, err
 	}
 	info.Version, info.Lazy = formatVersion, true
 	dir := s.path("tmp", newName())
@@ -84,7 +84,22 @@ func (s *Store) AdmitLazy(info Info, show func(path string) error) (added bool, 
 	if !added || err != nil {
 		s.dropLazy(dir)
 	}
+	if !added && err == nil { // sealed here meanwhile
+		err = s.Durable(context.Background(), info.DiffID)
+	}
 	return added, fault.In(err, "admit lazy layer %s", info.DiffID)
+}
+
+// retainDurable takes a hold on a diff that the store has, and waits until it is durable.
+func (s *Store) retainDurable(d digest.Digest) (held bool, err error) {
+	if s.Retain(d) != nil {
+		return false, nil
+	}
+	if err := s.Durable(context.Background(), d); err != nil {
+		s.Release(d)
+		return false, err
+	}
+	return true, nil
 }
 
 func (s *Store) makeLazy(dir string, info *Info, show func(path string) error) error {

@@ -44,11 +44,10 @@ func TestOracle(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.archive+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
-				want := c.build(t, buildkit, b, c.dir)
+				want, got := c.both(t, buildkit, berth, b, c.dir)
 				if (want.err != nil) != c.fails {
 					t.Fatalf("the case is not what it says: with BuildKit %v\n%s", want.err, want.log)
 				}
-				got := c.build(t, berth, b, c.dir)
 				if list := c.differences(want, got); len(list) > 0 {
 					t.Errorf("- BuildKit, + Berth:\n%s", strings.Join(list, "\n"))
 				}
@@ -72,7 +71,7 @@ func (c *testCase) again(t *testing.T, buildkit, berth *client.Client, b *bases)
 		t.Errorf("touched: %v, ran %q", o.err, o.ran)
 	}
 	dir = copied(t, c.dir, c.change)
-	want, got := c.build(t, buildkit, b, dir), c.build(t, berth, b, dir)
+	want, got := c.both(t, buildkit, berth, b, dir)
 	if list := c.differences(want, got); len(list) > 0 {
 		t.Errorf("changed: - BuildKit, + Berth:\n%s", strings.Join(list, "\n"))
 	}

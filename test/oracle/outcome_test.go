@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,12 +39,21 @@ type outcome struct {
 	ran      []string // steps that were not cached; what only asks for sources is none
 }
 
-// build has one case built, with dir as its context.
-func (c *testCase) build(t *testing.T, bk *client.Client, b *bases, dir string) *outcome {
+// both has one case built by both, with dir as its context.
+func (c *testCase) both(t *testing.T, buildkit, berth *client.Client, b *bases, dir string) (want, got *outcome) {
 	t.Helper()
+	var all sync.WaitGroup
+	all.Go(func() { want = c.build(t, buildkit, b, dir) })
+	all.Go(func() { got = c.build(t, berth, b, dir) })
+	all.Wait()
+	return want, got
+}
+
+// build has one case built, with dir as its context. It may run beside others.
+func (c *testCase) build(t *testing.T, bk *client.Client, b *bases, dir string) *outcome {
 	context_, err := fsutil.NewFS(dir)
 	if err != nil {
-		t.Fatal(err)
+		return &outcome{err: err}
 	}
 	result := filepath.Join(t.TempDir(), "image.tar")
 	opt := client.SolveOpt{
@@ -60,7 +70,7 @@ func (c *testCase) build(t *testing.T, bk *client.Client, b *bases, dir string) 
 	for k, v := range c.attrs {
 		if name, ok := strings.CutPrefix(v, "local:"); ok {
 			if opt.LocalMounts[name], err = fsutil.NewFS(filepath.Join(dir, name)); err != nil {
-				t.Fatal(err)
+				return &outcome{err: err}
 			}
 		}
 		opt.FrontendAttrs[k] = v
@@ -106,7 +116,7 @@ func (c *testCase) build(t *testing.T, bk *client.Client, b *bases, dir string) 
 	}
 	if o.err == nil {
 		if err := o.read(result); err != nil {
-			t.Fatalf("read the image: %v", err)
+			o.err = fmt.Errorf("read the image: %w", err)
 		}
 	}
 	return o
