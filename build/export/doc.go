@@ -12,8 +12,10 @@
 //
 // Layers lie unpacked in the layer store and nowhere else. An image that goes no further than the engine's store gets no
 // compressed layers: it has a configuration and no manifest, until a push makes one. Where a document must name blobs (an index, an
-// attestation, an annotation), a layer's blob is made once to learn its digest, which is remembered (Blobs), and is not kept, for the
+// attestation, an annotation), a layer's blob is made once to learn its digest, which is remembered (memory.go), and is not kept, for the
 // compressor gives the same bytes each time. Only what it would not make again (an uncommon level, estargz) is kept in the blob store.
+//
+// Attestations that buildx adds without being asked (inline-only) go only with what is pushed; what is asked for goes everywhere.
 //
 // Timestamps: with rewrite-timestamp the layers above the base are made anew with no time later than the epoch, and the image
 // consists of these; so two builds of one input give one digest.

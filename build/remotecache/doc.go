@@ -6,9 +6,9 @@
 // (local), a registry, an S3 bucket; an inline cache is a table in an image's own configuration, and its blobs are the image's.
 // Cache mounts are directories that RUN --mount=type=cache left; they travel as blobs beside the layers, where the exporter asks for it.
 //
-// The life of an export: Resolve reads the attributes before the build; Export gets the records of what was built, uploads blobs
-// that are not there, then the table, then the name. The life of an import: Open fetches the table; Lookup answers from it in memory; the
-// layers of a hit are promised, and fetched when somebody needs the files.
+// The life of an export: Target reads the attributes before the build; Export walks what was built, uploads blobs that are not there, then the
+// table, then the name. The life of an import: Import fetches the table; Lookup answers from it in memory, and asks the place whether the blobs
+// of a hit are still there; its layers are promised, and fetched when somebody needs the files.
 //
 // The table lies in BuildKit's containers (an index or an image manifest whose configuration is an
 // application/vnd.buildkit.cacheconfig.v0), so registries and their cleaners treat it alike; its keys are Berth's own, so that neither
