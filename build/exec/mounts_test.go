@@ -13,6 +13,7 @@ import (
 
 	"github.com/moby/buildkit/solver/pb"
 
+	"berth/base/failpoint"
 	"berth/base/fault"
 	"berth/build/graph"
 	"berth/build/snapshot"
@@ -237,6 +238,12 @@ func TestCacheFillFails(t *testing.T) {
 	}
 	if all := r.caches.list(); len(all) != 0 {
 		t.Errorf("%v", all)
+	}
+	must(t, failpoint.Arm("build/cache-mount-made=error"))
+	_, err := r.caches.get(context.Background(), "k", "", 0, nil)
+	must(t, failpoint.Arm(""))
+	if err == nil || len(r.caches.list()) != 0 {
+		t.Errorf("%v, %v", err, r.caches.list())
 	}
 	h, err := r.caches.get(context.Background(), "k", "", 0, nil)
 	must(t, err)

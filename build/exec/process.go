@@ -21,7 +21,7 @@ import (
 	"berth/runtime/launch"
 )
 
-// process is what is started in a box.
+// command is what is started in a box.
 type command struct {
 	args, env      []string
 	user, cwd      string
