@@ -20,6 +20,7 @@ import (
 	"berth/build/remotecache"
 	"berth/build/snapshot"
 	"berth/build/solver"
+	"berth/build/source/blob"
 	"berth/build/source/git"
 	"berth/build/source/http"
 	imagesource "berth/build/source/image"
@@ -72,7 +73,8 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	p.closers = append(p.closers, trees.Close)
 	p.sources = &sources{trees: trees, images: imagesource.New(imagesource.Config{
 		Images: b.cfg.Images, Transfer: b.cfg.Transfer, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,
-	}), layouts: oci.New(oci.Config{Images: b.cfg.Images, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log})}
+	}), layouts: oci.New(oci.Config{Images: b.cfg.Images, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log}),
+		blobs: blob.New(blob.Config{Remote: b.cfg.Remote, Snapshots: p.snapshots, Sessions: b.sessions})}
 	p.sources.web, err = http.Open(http.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("http"), Log: b.log})
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"berth/build/graph"
 	"berth/build/session"
 	"berth/build/solver"
+	"berth/build/source/blob"
 	"berth/build/source/git"
 	"berth/build/source/http"
 	"berth/build/source/image"
@@ -23,6 +24,7 @@ type sources struct {
 	trees   *local.Store
 	images  *image.Images
 	layouts *oci.Layouts
+	blobs   *blob.Blobs
 	web     *http.Source
 	git     *git.Source
 }
@@ -40,6 +42,8 @@ func (s *sources) source(v *graph.Vertex) (solver.Source, error) {
 		return s.images.Source(v)
 	case "oci-layout":
 		return s.layouts.Source(v)
+	case blob.SchemeImage, blob.SchemeLayout:
+		return s.blobs.Source(v)
 	case "git":
 		return s.git.Source(v)
 	case "http", "https":
