@@ -56,7 +56,7 @@ func destination(dest, cwd string) string {
 	return path.Join("/", cwd, dest)
 }
 
-// place prepares the i-th mount. points are the mount points that the root has to have.
+// place prepares a mount.
 func (b *box) place(ctx context.Context, m Mount) (p *place, err error) {
 	p = &place{m: m.Mount, dest: destination(m.Dest, b.cfg.cwd), in: m.Snapshot, fd: -1, tree: -1}
 	defer func() {
@@ -92,14 +92,9 @@ func (b *box) place(ctx context.Context, m Mount) (p *place, err error) {
 	return p, fault.New(fault.Invalid, "mount type %s not implemented", m.MountType)
 }
 
-// writes tells whether a bind gets a draft: what is written to it goes to an output, or is dropped.
-func (p *place) writes() bool {
-	output := p.m.Output != int64(pb.SkipOutput)
-	if p.dest == pb.RootMount {
-		return true // mount points have to be made in it
-	}
-	return !p.m.Readonly || p.in == nil && output || p.in == nil
-}
+// writes tells whether a bind gets a draft: what is written to it goes to an output, or is dropped. The root always does, since mount points
+// may have to be made in it.
+func (p *place) writes() bool { return p.dest == pb.RootMount || !p.m.Readonly || p.in == nil }
 
 // bindPlace prepares a bind of an input. The root is mounted later, when all mount points are known.
 func (b *box) bindPlace(ctx context.Context, p *place) error {
