@@ -26,7 +26,7 @@ func (n *node) run(ctx context.Context, op Op, ins *inputs, keys []digest.Digest
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	key := flightKey{key: keys[0]}
+	key := flightKey{key: keys[len(keys)-1]} // by what it reads, where that is less than all
 	if n.ignoresCache() {
 		key.build, key.vertex = n.b, n.v.Digest
 	}
@@ -52,15 +52,26 @@ func (n *node) run(ctx context.Context, op Op, ins *inputs, keys []digest.Digest
 		release(r.snaps)
 		return nil, err
 	}
+	if r.keys[0] != keys[0] {
+		n.alias(r.keys[0], keys)
+	}
+	r.keys = union(keys, r.keys)
 	out.Keys, out.Cached, out.Created, out.Started, out.Completed = r.keys, r.cached, r.created, r.started, r.completed
 	return out, nil
+}
+
+// alias remembers under this build's keys what another build's run gave.
+func (n *node) alias(known digest.Digest, keys []digest.Digest) {
+	if rec := n.b.s.cfg.Cache.Lookup(known); rec != nil {
+		n.b.s.cfg.Cache.Alias(rec.ID, keys...)
+	}
 }
 
 // fly is one run of a step.
 func (n *node) fly(ctx context.Context, op Op, in []*snapshot.Snapshot, keys []digest.Digest, f *fan) (r *ran, err error) {
 	if !n.ignoresCache() {
 		// Another build may have ended it between the lookup and now.
-		if out, err := n.lookupHere(ctx, keys[:1]); err == nil && out != nil && !out.Ghost {
+		if out, err := n.lookupHere(ctx, keys); err == nil && out != nil && !out.Ghost {
 			f.found()
 			return &ran{snaps: out.snaps, keys: union(keys, out.Keys), cached: true, created: out.Created}, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,7 @@ import (
 
 	"berth/base/fault"
 	"berth/build/cache"
+	"berth/build/graph"
 	"berth/build/progress"
 	"berth/build/session"
 )
@@ -240,6 +242,52 @@ func TestBuildsShareSteps(t *testing.T) {
 			t.Errorf("sessions at the end: %v", got)
 		}
 	})
+}
+
+// Builds whose contexts differ in what a step does not read share it while it runs.
+func TestBuildsShareWhatIsRead(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.sources["base"] = &fakeSource{chain: w.pool[:1]}
+		w.sources["one"], w.sources["two"] = &fakeSource{files: files("src/a=1", "README=1")}, &fakeSource{files: files("src/a=1", "README=2")}
+		w.reads["copy"] = map[int]string{1: "src"}
+		w.steps["copy"] = sleep(time.Minute)
+		chains := make([][]digest.Digest, 2)
+		var all sync.WaitGroup
+		for i, ctx := range []string{"one", "two"} {
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * time.Second)
+				chains[i] = w.mustSolve(script(t, "base = source\n"+ctx+" = source\ncopy = step base "+ctx))
+			})
+		}
+		all.Wait()
+		if w.runs("copy") != 1 || !slices.Equal(chains[0], chains[1]) {
+			t.Errorf("ran %d times: %v", w.runs("copy"), chains)
+		}
+		// The second one's quick key is known, too.
+		b := w.Begin(BuildConfig{})
+		defer b.Close()
+		n := b.adopt(mustGraph(t, script(t, "base = source\ntwo = source\ncopy = step base two")))
+		op, err := n.operation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ins, err := n.resolve(t.Context(), func(int) bool { return false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.cache.Lookup(quickKey(op.Key(), ins.identities)) == nil {
+			t.Error("not found by the quick key")
+		}
+	})
+}
+
+func mustGraph(t *testing.T, def *pb.Definition) *graph.Graph {
+	t.Helper()
+	g, err := graph.Parse(def)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 func TestNobodyWaitsCancels(t *testing.T) {

@@ -247,7 +247,7 @@ func (y *yard) tenSteps() error {
 		for k := range list {
 			b := list[(i+k)%len(list)]
 			dir := filepath.Join(y.dir, fmt.Sprintf("ten-%d-%d", i, k))
-			seed := uint64(i*10 + k)
+			seed := uint64(time.Now().UnixNano()) // a peer's cache outlives a run of this
 			if err := writeTree(dir, seed, 40, 50, 28_000); err != nil {
 				return err
 			}
