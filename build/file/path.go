@@ -18,8 +18,8 @@ const maxLinks = 255
 const maxPath = 4096
 
 // resolve gives the path that p means in root, without links, relative to root ("" is root itself). Links are followed as if root were
-// the file system's root, the last one only with follow. From the first name that does not exist the rest is taken as it is
-// written, because a copy may be about to make it.
+// the file system's root, the last one only with follow. Names that do not exist are taken as they are
+// written, because a copy may be about to make them.
 func resolve(root *tree.Dir, p string, follow bool) (string, error) {
 	todo := split(p)
 	var done []string
@@ -39,11 +39,7 @@ func resolve(root *tree.Dir, p string, follow bool) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if !found {
-			rest := path.Join("/", at, path.Join(todo...))
-			return strings.TrimPrefix(rest, "/"), nil
-		}
-		if !linked || (len(todo) == 0 && !follow) {
+		if !found || !linked || (len(todo) == 0 && !follow) { // what is missing may be left again by "..", so it goes on
 			done = append(done, name)
 			continue
 		}

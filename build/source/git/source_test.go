@@ -530,3 +530,22 @@ func FuzzChoose(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"git://github.com/a/b.git#v1:sub", "git://git@x:a/b", "git://x/../y#-z", "git://x/a?ref=b", "git://[::1]/a#refs/heads/x:../../y"} {
+		f.Add(s, "https://github.com/a/b.git")
+	}
+	f.Fuzz(func(t *testing.T, id, full string) {
+		r, err := parse(id, map[string]string{pb.AttrFullRemoteURL: full})
+		if err != nil {
+			return
+		}
+		if strings.HasPrefix(r.remote, "-") || strings.HasPrefix(r.ref, "-") || strings.HasPrefix(r.subdir, "/") || strings.HasPrefix(r.subdir, "../") ||
+			strings.Contains(r.remote, "ext::") && !strings.Contains(r.remote, "://") {
+			t.Errorf("%q, %q: %+v", id, full, r)
+		}
+		if c := Canonical(id); Canonical(c) != c {
+			t.Errorf("%q: %q is not canonical", id, c)
+		}
+	})
+}
