@@ -1,7 +1,6 @@
 package oracle
 
 import (
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -19,6 +18,7 @@ import (
 func startBerth(t testing.TB) *client.Client {
 	t.Helper()
 	root := t.TempDir()
+	removeCgroups(t)
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("ORACLE_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -28,9 +28,8 @@ func startBerth(t testing.TB) *client.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { images.Close() })
-	parent := fmt.Sprintf("/berth-test-%d", os.Getpid())
 	builder, err := build.Open(build.Config{
-		DataRoot: filepath.Join(root, "data"), ExecRoot: filepath.Join(root, "exec"), CgroupParent: parent, Images: images,
+		DataRoot: filepath.Join(root, "data"), ExecRoot: filepath.Join(root, "exec"), CgroupParent: cgroupParent(), Images: images,
 		Version: "oracle", Log: log, Entitlements: []string{"network.host", "security.insecure"},
 	})
 	if err != nil {

@@ -39,6 +39,7 @@ import (
 func startBuildKit(t testing.TB) *client.Client {
 	t.Helper()
 	root := t.TempDir()
+	removeCgroups(t)
 	c, err := newController(root)
 	if err != nil {
 		t.Fatal(err)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	containerdoci "github.com/containerd/containerd/v2/pkg/oci"
@@ -107,7 +109,7 @@ func (r *runner) bundle(ctx context.Context, id, bundle string, readonly bool, m
 		return nil, err
 	}
 	spec, clean, err := oci.GenerateSpec(ctx, meta, mounts, id, filepath.Join(bundle, "resolv.conf"), filepath.Join(bundle, "hosts"), ns,
-		"/berth-test-oracle", oci.ProcessSandbox, nil, "", false, "", nil, oci.WithUIDGID(uid, gid, groups))
+		cgroupParent(), oci.ProcessSandbox, nil, "", false, "", nil, oci.WithUIDGID(uid, gid, groups))
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +118,7 @@ func (r *runner) bundle(ctx context.Context, id, bundle string, readonly bool, m
 	}
 	spec.Root.Path = rootfs
 	spec.Root.Readonly = spec.Root.Readonly || readonly
-	spec.Linux.CgroupsPath = "/berth-test-oracle/" + id
+	spec.Linux.CgroupsPath = cgroupParent() + "/" + id
 	cwd, perr := fs.RootPath(rootfs, meta.Cwd)
 	if err = errors.Join(err, perr); err == nil {
 		if _, serr := os.Stat(cwd); serr != nil {
@@ -133,6 +135,24 @@ func (r *runner) bundle(ctx context.Context, id, bundle string, readonly bool, m
 		clean()
 	}
 	return clean, err
+}
+
+// cgroupParent is the cgroup of all steps of this process, Berth's and BuildKit's.
+func cgroupParent() string { return fmt.Sprintf("/berth-test-%d", os.Getpid()) }
+
+// removeCgroups removes the steps' cgroup at the test's end.
+func removeCgroups(t testing.TB) {
+	t.Cleanup(func() {
+		for _, pattern := range []string{"/sys/fs/cgroup%s", "/sys/fs/cgroup/*%s"} {
+			list, _ := filepath.Glob(fmt.Sprintf(pattern, cgroupParent()))
+			for _, dir := range list {
+				below, _ := filepath.Glob(dir + "/*/")
+				for _, d := range append(below, dir) {
+					os.Remove(d) // one that is not empty, or no directory, stays
+				}
+			}
+		}
+	})
 }
 
 // Exec is for containers that a client opens; no case does.
