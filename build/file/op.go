@@ -287,7 +287,7 @@ func (r *run) act(ctx context.Context, n int) (err error) {
 	a := r.actions[n-r.inputs]
 	draft, root, err := r.base(ctx, a)
 	if err != nil {
-		return err
+		return r.failed(n, err) // an action before it that failed stays the one
 	}
 	r.results[n].draft, r.results[n].root = draft, root
 	own, err := ownerOf(ownerOpt(a), func(input int64, read func(*tree.Dir) error) error {
