@@ -38,6 +38,8 @@ func (f *Facts) addMaterial(m solver.Material) {
 	switch kind := strings.TrimSuffix(m.Kind, "s"); kind {
 	case "docker-image", "oci-layout":
 		f.Sources.Images = append(f.Sources.Images, types.ImageSource{Ref: strings.TrimPrefix(m.URI, kind+"://"), Platform: m.Platform, Digest: m.Digest, Local: kind == "oci-layout"})
+	case "docker-image+blob", "oci-layout+blob":
+		f.Sources.ImageBlobs = append(f.Sources.ImageBlobs, types.ImageBlobSource{Ref: m.URI, Digest: m.Digest, Local: kind == "oci-layout+blob"})
 	case "git":
 		_, commit, found := strings.Cut(string(m.Digest), ":")
 		if !found {

@@ -199,6 +199,18 @@ func (f *Facts) materials() (out []material, err error) {
 		}
 		out = append(out, material{uri, digestSet(s.Digest)})
 	}
+	slices.SortStableFunc(f.Sources.ImageBlobs, func(a, b types.ImageBlobSource) int { return strings.Compare(a.Ref, b.Ref) })
+	for _, s := range slices.Compact(f.Sources.ImageBlobs) {
+		kind := packageurl.TypeDocker
+		if s.Local {
+			kind = packageurl.TypeOCI
+		}
+		uri, err := PackageURL(kind, s.Ref, nil)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, material{uri + "&ref_type=blob", digestSet(s.Digest)}) // a name with a digest has a qualifier before this one
+	}
 	for _, s := range f.Sources.Git {
 		out = append(out, material{Redact(s.URL), commitSet(s.Commit)})
 	}

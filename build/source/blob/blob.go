@@ -131,12 +131,19 @@ func (s *source) Pin(_ context.Context, r *solver.Run) (solver.Pinned, error) {
 	return solver.Pinned{
 		Pin:      string(s.digest),
 		Cache:    digest.FromString(key),
-		Material: solver.Material{Kind: "blob", URI: s.text, Digest: s.digest},
+		Material: solver.Material{Kind: s.scheme(), URI: s.text, Digest: s.digest},
 		Snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
 			snap, err := s.fetch(ctx, r)
 			return snap, fault.In(err, "blob %s", s.text)
 		},
 	}, nil
+}
+
+func (s *source) scheme() string {
+	if s.layout {
+		return SchemeLayout
+	}
+	return SchemeImage
 }
 
 // fetch makes the tree.
