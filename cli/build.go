@@ -57,14 +57,14 @@ func tellPlugin(args []string) bool {
 }
 
 // newStepShell is what runs inside a failed step of a build whose files have no shell. Nobody types it.
-func newStepShell(*command.DockerCli) *cobra.Command {
+func newStepShell(d *command.DockerCli) *cobra.Command {
 	return &cobra.Command{
 		Use:    stepshell.Word,
 		Short:  "A small shell for places that have none",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			s := &stepshell.Shell{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Prompt: true}
+			s := &stepshell.Shell{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Prompt: d.In().IsTerminal()}
 			if code := s.Run(); code != 0 {
 				return cli.StatusError{StatusCode: code}
 			}

@@ -46,6 +46,9 @@ func NewBake(d *command.DockerCli, _ Hooks) *cobra.Command {
 			"aliases":      "docker buildx bake",
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := knownBuilder(cmd, d); err != nil {
+				return err
+			}
 			o.noCacheSet, o.pullSet = cmd.Flags().Changed("no-cache"), cmd.Flags().Changed("pull")
 			return failure(d, runBake(cmd.Context(), d, o, args), nil)
 		},

@@ -48,6 +48,9 @@ func New(d *command.DockerCli, h Hooks) *cobra.Command {
 			"aliases":      "docker image build, docker build, docker buildx build, docker builder build",
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := knownBuilder(cmd, d); err != nil {
+				return err
+			}
 			o.context = args[0]
 			warnClassic(cmd.Flags(), d)
 			return run(cmd.Context(), d, h, o)

@@ -115,7 +115,7 @@ func (c *conn) fetch(ctx context.Context, url string) ([]byte, error) {
 			return nil, err
 		}
 		if fi.Size > maxDockerfile {
-			return nil, fmt.Errorf("Dockerfile %s bigger than allowed max size (2MB)", url)
+			return nil, fmt.Errorf("the Dockerfile at %s is bigger than allowed max size (2MB)", url)
 		}
 		text, err = ref.ReadFile(ctx, gateway.ReadRequest{Filename: "Dockerfile"})
 		return nil, err

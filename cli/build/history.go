@@ -52,7 +52,7 @@ type pastBuild struct {
 	record    *control.BuildHistoryRecord
 }
 
-func pastOf(d *command.DockerCli, r *control.BuildHistoryRecord) pastBuild {
+func pastOf(r *control.BuildHistoryRecord) pastBuild {
 	b := pastBuild{
 		Ref: r.Ref, Name: buildTitle(r), Status: "Running", Total: r.NumTotalSteps, Done: r.NumCompletedSteps, Cached: r.NumCachedSteps,
 		CreatedAt: r.CreatedAt.AsTime().Format(time.RFC3339Nano), record: r,
@@ -93,7 +93,7 @@ func shortDuration(t time.Duration) string {
 }
 
 // past gives the history, newest first.
-func (c *conn) past(ctx context.Context, d *command.DockerCli) ([]pastBuild, error) {
+func (c *conn) past(ctx context.Context) ([]pastBuild, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events, err := c.ControlClient().ListenBuildHistory(ctx, &control.BuildHistoryRequest{EarlyExit: true})
@@ -117,15 +117,15 @@ func (c *conn) past(ctx context.Context, d *command.DockerCli) ([]pastBuild, err
 	}
 	var list []pastBuild
 	for _, r := range records {
-		list = append(list, pastOf(d, r))
+		list = append(list, pastOf(r))
 	}
 	slices.SortFunc(list, func(a, b pastBuild) int { return b.record.CreatedAt.AsTime().Compare(a.record.CreatedAt.AsTime()) })
 	return list, nil
 }
 
 // find gives the builds that words name: a reference (its last part is enough), ^N for the Nth before the last, nothing for the last.
-func (c *conn) find(ctx context.Context, d *command.DockerCli, words []string) ([]pastBuild, error) {
-	list, err := c.past(ctx, d)
+func (c *conn) find(ctx context.Context, words []string) ([]pastBuild, error) {
+	list, err := c.past(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func newHistoryList(d *command.DockerCli) *cobra.Command {
 				return failure(d, err, nil)
 			}
 			defer b.Close()
-			list, err := b.past(cmd.Context(), d)
+			list, err := b.past(cmd.Context())
 			if err != nil {
 				return failure(d, err, nil)
 			}
@@ -230,7 +230,7 @@ func newHistoryLogs(d *command.DockerCli) *cobra.Command {
 				return failure(d, err, nil)
 			}
 			defer b.Close()
-			found, err := b.find(ctx, d, args)
+			found, err := b.find(ctx, args)
 			if err != nil {
 				return failure(d, err, nil)
 			}
@@ -281,7 +281,7 @@ func newHistoryInspect(d *command.DockerCli) *cobra.Command {
 				return failure(d, err, nil)
 			}
 			defer b.Close()
-			found, err := b.find(cmd.Context(), d, args)
+			found, err := b.find(cmd.Context(), args)
 			if err != nil {
 				return failure(d, err, nil)
 			}
@@ -353,7 +353,7 @@ func newHistoryAttachment(d *command.DockerCli) *cobra.Command {
 				return failure(d, err, nil)
 			}
 			defer b.Close()
-			found, err := b.find(ctx, d, args[:min(1, len(args))])
+			found, err := b.find(ctx, args[:min(1, len(args))])
 			if err != nil {
 				return failure(d, err, nil)
 			}
@@ -405,9 +405,9 @@ func newHistoryRemove(d *command.DockerCli) *cobra.Command {
 				return failure(d, err, nil)
 			}
 			defer b.Close()
-			list, err := b.past(ctx, d)
+			list, err := b.past(ctx)
 			if err == nil && !all {
-				list, err = b.find(ctx, d, args)
+				list, err = b.find(ctx, args)
 			}
 			if err != nil {
 				return failure(d, err, nil)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -121,7 +122,7 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, mode progressui
 	}
 	full := debug.IsEnabled()
 	if !full {
-		head += " (use docker --debug to expand)"
+		head += " (use " + programName() + " --debug to expand)"
 	}
 	head += ":\n"
 	if o, ok := w.(*streams.Out); ok && o.IsTerminal() {
@@ -144,6 +145,14 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, mode progressui
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+// programName is what the user has typed: we may be called docker.
+func programName() string {
+	if strings.HasPrefix(filepath.Base(os.Args[0]), "docker") {
+		return "docker"
+	}
+	return "berth"
 }
 
 // original leads a place in the Dockerfile that was sent back to the one that was written.

@@ -23,7 +23,7 @@ func (m *module) decode(name string, attrs hcl.Attributes, around map[string]cty
 		a := attrs[attr]
 		read, ok := fields[attr]
 		if !ok {
-			return nil, fmt.Errorf("%s: Unsupported argument; An argument named %q is not expected here.", a.NameRange, attr)
+			return nil, fmt.Errorf("%s: Unsupported argument; an argument named %q is not expected here", a.NameRange, attr)
 		}
 		v, err := m.eval(a.Expr, around)
 		if err != nil {

@@ -209,7 +209,7 @@ func (s *Spec) addArgs(r *Request, e Engine) error {
 		r.Solve.CacheExports = append(r.Solve.CacheExports, client.CacheOptionsEntry{Type: "inline", Attrs: map[string]string{}})
 	}
 	if s.attests() && !e.Attests {
-		return errors.New("Attestations are not supported by the current BuildKit daemon")
+		return errors.New("attestations are not supported by the current BuildKit daemon")
 	}
 	without, err := envBool("BUILDX_NO_DEFAULT_ATTESTATIONS")
 	if err != nil {

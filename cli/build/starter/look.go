@@ -235,7 +235,7 @@ func (p *Project) rustCrate(dir fs.FS) error {
 		p.Main = first(toml, `(?ms)^\[package\].*?^name\s*=\s*"([^"]+)"`)
 	}
 	if p.Main == "" {
-		return errors.New("Cargo.toml names no package: of a workspace, run init in the crate of the program")
+		return errors.New("no package is named in Cargo.toml: of a workspace, run init in the crate of the program")
 	}
 	if !exists(dir, "src/main.rs") && !strings.Contains(toml, "[[bin]]") {
 		return errors.New("there is no src/main.rs, and no [[bin]] in Cargo.toml: there is no program to build")
