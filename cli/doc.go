@@ -11,6 +11,7 @@
 //	explain.go   system.go  info.go  stack.go: commands of our own
 //	network.go   port.go  volume.go: what Docker's commands of these nouns, run and update have more here
 //	remote.go    requests to /berth/v1, Berth's own API
+//	build.go     build/: building images, as commands and as Docker's plugin docker-buildx
 //	daemon/      starting berthd when nothing listens
 //
 // The life of a command line: global flags are parsed, the engine is located (not contacted), the one
