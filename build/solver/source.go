@@ -49,7 +49,26 @@ func (n *node) findSource(ctx context.Context, solid bool) (out *outcome, err er
 			return nil, err
 		}
 	}
+	cached = n.isHere(ctx, out)
 	return out, nil
+}
+
+// isHere reports whether a pinned image has all its layers here already, which people like to see. What is no image is never
+// said to be cached.
+func (n *node) isHere(ctx context.Context, out *outcome) bool {
+	if kind := out.Source.Kind; kind != "docker-image" && kind != "oci-layout" {
+		return false
+	}
+	s, err := out.snap(ctx, 0)
+	if err != nil {
+		return false // told when it is needed
+	}
+	for _, l := range chainOf(s) {
+		if !n.b.s.cfg.Snapshots.Layers().Has(l) {
+			return false
+		}
+	}
+	return true
 }
 
 // identify asks the source's snapshot for its identity, and keeps it as a record where the source says so.
