@@ -21,8 +21,12 @@ func (j *job) findOutputs(ctx context.Context) error {
 		return err
 	}
 	req := &sessionexporter.FindExportersRequest{Metadata: j.result.Metadata}
-	err = frontend.EachReference(j.result, func(*frontend.Reference) error {
-		req.Refs = append(req.Refs, id.New()) // names that stand for nothing outside of the request
+	err = frontend.EachReference(j.result, func(r *frontend.Reference) error {
+		name := id.New() // a client without a gateway cannot read it
+		if j.run.bridge != nil {
+			name = j.run.bridge.Name(r)
+		}
+		req.Refs = append(req.Refs, name)
 		return nil
 	})
 	if err != nil {

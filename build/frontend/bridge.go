@@ -133,6 +133,9 @@ func (b *Bridge) keep(r gwclient.Reference) *gwpb.Ref {
 	return &gwpb.Ref{Id: name, Def: ref.Definition()}
 }
 
+// Name gives a reference an id, by which the client can read it.
+func (b *Bridge) Name(r *Reference) string { return b.keep(r).Id }
+
 func (b *Bridge) keepMap(out *gwpb.Result, refs map[string]gwclient.Reference, array bool) {
 	kept := make(map[string]*gwpb.Ref, len(refs))
 	ids := make(map[string]string, len(refs))

@@ -37,6 +37,9 @@ func (c *Client) Solve(ctx context.Context, req gwclient.SolveRequest) (*gwclien
 
 // ResolveSourceMetadata finds out what a source's name stands for. It shows as a step of its own.
 func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	if len(opt.SourcePolicies) > 0 {
+		return nil, errOwnPolicies
+	}
 	name := opt.LogName
 	if name == "" {
 		name = "resolve image config for " + op.Identifier

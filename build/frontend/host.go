@@ -105,11 +105,17 @@ func (h *Host) Run(ctx context.Context, req gwclient.SolveRequest, f gwclient.Bu
 	return f(ctx, c)
 }
 
+// errOwnPolicies refuses what would be dangerous to ignore.
+var errOwnPolicies = fault.New(fault.NotImplemented, "source policies of a frontend's own requests are not supported: give them with the build")
+
 // solve does it in the name of a call.
 func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (*gwclient.Result, error) {
 	hasDefinition := req.Definition != nil && req.Definition.Def != nil
 	if hasDefinition && req.Frontend != "" {
 		return nil, fault.New(fault.Invalid, "cannot solve with both Definition and Frontend specified")
+	}
+	if len(req.SourcePolicies) > 0 {
+		return nil, errOwnPolicies
 	}
 	if err := h.imports(ctx, req.CacheImports); err != nil {
 		return nil, err
