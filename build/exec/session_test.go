@@ -140,8 +140,7 @@ func TestAgent(t *testing.T) {
 	if heard != "heard words" {
 		t.Errorf("%q", heard)
 	}
-	var o outcome
-	o = r.runWith(context.Background(), shell("ls /run/agent || echo none", agent("other", true)), &solver.Run{Sessions: g}).ok(t)
+	o := r.runWith(context.Background(), shell("ls /run/agent || echo none", agent("other", true)), &solver.Run{Sessions: g}).ok(t)
 	if o.out != "none\n" {
 		t.Errorf("%q", o.out)
 	}

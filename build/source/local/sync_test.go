@@ -193,8 +193,7 @@ func TestSyncRandom(t *testing.T) {
 	dir := t.TempDir()
 	c := dial(t, m, dir)
 	r := rand.New(rand.NewPCG(1, 2))
-	var files func() []string
-	files = func() (list []string) {
+	files := func() (list []string) {
 		for n := range look(t, dir) {
 			list = append(list, n)
 		}
