@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/moby/buildkit/util/grpcerrors"
@@ -25,7 +27,7 @@ func (j *job) record(ctx context.Context) (finish func(error)) {
 	}
 	rec := history.Record{ID: j.req.ID, Frontend: j.req.Frontend, FrontendAttrs: map[string]string{}, Created: j.started}
 	for k, v := range j.req.FrontendAttrs {
-		rec.FrontendAttrs[k] = attest.Redact(v) // a context may be a URL with a password in it
+		rec.FrontendAttrs[k] = recordable(k, v)
 	}
 	for _, e := range j.req.Exporters {
 		rec.Exporters = append(rec.Exporters, history.Exporter{Type: e.Type, Attrs: e.Attrs})
@@ -38,6 +40,43 @@ func (j *job) record(ctx context.Context) (finish func(error)) {
 			j.b.log.Warn("a build is not recorded", "id", rec.ID, "err", err)
 		}
 	}
+}
+
+// recordable gives an attribute of a frontend as a record may hold it: a context may be a URL with a password in it, and clients write all
+// that they say of a cache into cache-imports, the keys of its bucket too.
+func recordable(name, value string) string {
+	if name != "cache-imports" {
+		return attest.Redact(value)
+	}
+	var list []struct {
+		Type  string
+		Attrs map[string]string `json:",omitempty"`
+	}
+	if json.Unmarshal([]byte(value), &list) != nil {
+		return masked
+	}
+	for _, e := range list {
+		for k, v := range e.Attrs {
+			e.Attrs[k] = attest.Redact(v)
+			if !slices.Contains(openCacheAttrs, k) {
+				e.Attrs[k] = masked
+			}
+		}
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return masked
+	}
+	return string(text)
+}
+
+// masked stands where something is not told.
+const masked = "xxxxx"
+
+// openCacheAttrs are what a record tells of caches that were imported: where they lie, and what of them was wanted. All else may be a secret.
+var openCacheAttrs = []string{
+	"ref", "digest", "src", "tag", "bucket", "region", "name", "prefix", "manifests_prefix", "blobs_prefix", "endpoint_url", "use_path_style", "scope",
+	"mode", "mounts", "mounts-max", "timeout", "oci-mediatypes", "image-manifest", "registry.insecure",
 }
 
 // complete fills in what a build left.

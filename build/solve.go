@@ -85,7 +85,8 @@ func (j *job) close() {
 }
 
 // solve does the work between the entry and the record.
-func (j *job) solve(ctx context.Context) (*Response, error) {
+func (j *job) solve(ctx context.Context) (_ *Response, err error) {
+	defer session.Survive(&err)
 	if err := j.prepare(); err != nil {
 		return nil, err
 	}

@@ -218,7 +218,7 @@ func (v *view) find(ref, text string) (*spot, error) {
 
 // describe gives what clients are told of a spot.
 func (v *view) describe(s *spot) PathStat {
-	p := PathStat{Name: s.name, Size: s.stat.Size, Mode: fileMode(s.stat.Mode), Modified: time.Unix(s.stat.Mtime.Sec, s.stat.Mtime.Nsec)}
+	p := PathStat{Name: s.name, Size: s.stat.Size, Mode: tree.FileMode(s.stat.Mode), Modified: time.Unix(s.stat.Mtime.Sec, s.stat.Mtime.Nsec)}
 	if s.stat.Type() != tree.TypeSymlink {
 		return p
 	}
@@ -240,35 +240,6 @@ func (v *view) describe(s *spot) PathStat {
 		d.Close()
 	}
 	return p
-}
-
-// fileMode translates st_mode as Go has it, which is what Docker's clients expect.
-func fileMode(mode uint32) fs.FileMode {
-	m := fs.FileMode(mode & 0o777)
-	switch mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		m |= fs.ModeDir
-	case unix.S_IFLNK:
-		m |= fs.ModeSymlink
-	case unix.S_IFCHR:
-		m |= fs.ModeDevice | fs.ModeCharDevice
-	case unix.S_IFBLK:
-		m |= fs.ModeDevice
-	case unix.S_IFIFO:
-		m |= fs.ModeNamedPipe
-	case unix.S_IFSOCK:
-		m |= fs.ModeSocket
-	}
-	if mode&unix.S_ISUID != 0 {
-		m |= fs.ModeSetuid
-	}
-	if mode&unix.S_ISGID != 0 {
-		m |= fs.ModeSetgid
-	}
-	if mode&unix.S_ISVTX != 0 {
-		m |= fs.ModeSticky
-	}
-	return m
 }
 
 // StatPath describes a file of a container.

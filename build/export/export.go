@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/moby/buildkit/solver/result"
 	"github.com/opencontainers/go-digest"
@@ -145,12 +144,7 @@ func (o *Output) Export(ctx context.Context, res *Result, run *Run) (*Done, erro
 
 // step tells the beginning and the end of a part of the export.
 func (r *Run) step(id string, f func() error) error {
-	begun := time.Now()
-	r.status(progress.Status{ID: id, Timestamp: begun, Started: &begun})
-	err := f()
-	end := time.Now()
-	r.status(progress.Status{ID: id, Timestamp: end, Started: &begun, Completed: &end})
-	return err
+	return progress.Part(r.Status, id, f)
 }
 
 func (r *Run) status(s progress.Status) {

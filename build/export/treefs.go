@@ -86,7 +86,7 @@ func (t *treeFS) stat(dir *tree.Dir, name, at string, seen map[inode]string) (*f
 	if err != nil {
 		return nil, err
 	}
-	out := &fstypes.Stat{Path: at, Mode: uint32(goMode(st.Mode)), Uid: st.UID, Gid: st.GID, ModTime: st.Mtime.Sec*1e9 + st.Mtime.Nsec}
+	out := &fstypes.Stat{Path: at, Mode: uint32(tree.FileMode(st.Mode)), Uid: st.UID, Gid: st.GID, ModTime: st.Mtime.Sec*1e9 + st.Mtime.Nsec}
 	if t.epoch != nil {
 		out.ModTime = t.epoch.UnixNano()
 	}
@@ -138,32 +138,6 @@ func (t *treeFS) xattrs(dir *tree.Dir, name string, out *fstypes.Stat) error {
 // Open opens a file. Links on the way lead nowhere outside.
 func (t *treeFS) Open(name string) (io.ReadCloser, error) {
 	return t.root.OpenFile(strings.Trim(path.Clean("/"+name), "/"))
-}
-
-// goMode is a file's mode in Go's bits. Sockets are told as plain files, for no archive has a word for them.
-func goMode(mode uint32) os.FileMode {
-	m := os.FileMode(mode & 0o777)
-	for _, b := range []struct {
-		unix uint32
-		bit  os.FileMode
-	}{{0o4000, os.ModeSetuid}, {0o2000, os.ModeSetgid}, {0o1000, os.ModeSticky}} {
-		if mode&b.unix != 0 {
-			m |= b.bit
-		}
-	}
-	switch mode & tree.TypeMask {
-	case tree.TypeDir:
-		m |= os.ModeDir
-	case tree.TypeSymlink:
-		m |= os.ModeSymlink
-	case tree.TypeChar:
-		m |= os.ModeDevice | os.ModeCharDevice
-	case tree.TypeBlock:
-		m |= os.ModeDevice
-	case tree.TypeFifo:
-		m |= os.ModeNamedPipe
-	}
-	return m
 }
 
 // emptyFS has nothing in it: the tree of a result without a step.

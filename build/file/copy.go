@@ -475,7 +475,7 @@ func (c *copier) looks(st tree.Stat) (uid, gid int, mode uint32) {
 	}
 	switch {
 	case c.change != nil:
-		mode = permBits(c.change.Apply(fileMode(st.Mode)))
+		mode = permBits(c.change.Apply(tree.FileMode(st.Mode)))
 	case c.mode != nil:
 		mode = *c.mode
 	}
@@ -487,20 +487,6 @@ func (c *copier) times(st tree.Stat) (atime, mtime tree.Time) {
 		return c.t.at, c.t.at
 	}
 	return st.Atime, st.Mtime
-}
-
-// fileMode is the mode in the form that Go's packages know.
-func fileMode(mode uint32) fs.FileMode {
-	m := fs.FileMode(mode & 0o777)
-	if mode&tree.TypeMask == tree.TypeDir {
-		m |= fs.ModeDir
-	}
-	for bit, is := range specialBits {
-		if mode&bit != 0 {
-			m |= is
-		}
-	}
-	return m
 }
 
 // permBits is the inverse for permissions.

@@ -250,7 +250,8 @@ func capNames(list string) map[string]bool {
 
 // serve speaks the bridge on a connection until stop is called, which waits for calls under way.
 func (b *Bridge) serve(conn net.Conn) (stop func()) {
-	g := grpc.NewServer(grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+	g := grpc.NewServer(grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, session.SurviveUnary),
+		grpc.ChainStreamInterceptor(grpcerrors.StreamServerInterceptor, session.SurviveStream),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 	gwpb.RegisterLLBBridgeServer(g, b)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -122,7 +121,7 @@ func describe(dir *tree.Dir, name string) (*fstypes.Stat, error) {
 		return nil, err
 	}
 	st := &fstypes.Stat{
-		Path: name, Mode: uint32(goMode(s.Mode)), Uid: s.UID, Gid: s.GID,
+		Path: name, Mode: uint32(tree.FileMode(s.Mode)), Uid: s.UID, Gid: s.GID,
 		ModTime: time.Unix(s.Mtime.Sec, s.Mtime.Nsec).UnixNano(),
 	}
 	if !s.IsDir() {
@@ -152,33 +151,6 @@ func describe(dir *tree.Dir, name string) (*fstypes.Stat, error) {
 		}
 	}
 	return st, nil
-}
-
-// goMode translates the kernel's mode to Go's, without the bit of sockets, which archives do not know.
-func goMode(mode uint32) os.FileMode {
-	m := os.FileMode(mode & 0o777)
-	switch mode & tree.TypeMask {
-	case tree.TypeDir:
-		m |= os.ModeDir
-	case tree.TypeSymlink:
-		m |= os.ModeSymlink
-	case tree.TypeFifo:
-		m |= os.ModeNamedPipe
-	case tree.TypeChar:
-		m |= os.ModeDevice | os.ModeCharDevice
-	case tree.TypeBlock:
-		m |= os.ModeDevice
-	}
-	if mode&unix.S_ISUID != 0 {
-		m |= os.ModeSetuid
-	}
-	if mode&unix.S_ISGID != 0 {
-		m |= os.ModeSetgid
-	}
-	if mode&unix.S_ISVTX != 0 {
-		m |= os.ModeSticky
-	}
-	return m
 }
 
 // realPath follows the links of name with root as the root, the last one too. It gives the path below root, "" for

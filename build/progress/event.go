@@ -40,6 +40,19 @@ type Status struct {
 	Completed *time.Time
 }
 
+// Part runs f as a part of a vertex that is called id, and tells when it began and ended; tell may be nil.
+func Part(tell func(Status), id string, f func() error) error {
+	if tell == nil {
+		return f()
+	}
+	begun := time.Now()
+	tell(Status{ID: id, Timestamp: begun, Started: &begun})
+	err := f()
+	end := time.Now()
+	tell(Status{ID: id, Timestamp: end, Started: &begun, Completed: &end})
+	return err
+}
+
 // Log is what a step printed.
 type Log struct {
 	Vertex    digest.Digest

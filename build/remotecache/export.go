@@ -310,16 +310,5 @@ func (d *document) descriptors() (list []ocispec.Descriptor) {
 
 // step tells the beginning and the end of a part of the export.
 func (r *Run) step(id string, f func() error) error {
-	begun := time.Now()
-	r.status(progress.Status{ID: id, Timestamp: begun, Started: &begun})
-	err := f()
-	end := time.Now()
-	r.status(progress.Status{ID: id, Timestamp: end, Started: &begun, Completed: &end})
-	return err
-}
-
-func (r *Run) status(s progress.Status) {
-	if r.Status != nil {
-		r.Status(s)
-	}
+	return progress.Part(r.Status, id, f)
 }

@@ -27,7 +27,8 @@ const insideBuffer = 1 << 20
 // ctx or with end.
 func (m *Manager) Local(ctx context.Context, sharedKey string, attach ...Attachable) (id string, end func(), err error) {
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow))
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
+		grpc.UnaryInterceptor(SurviveUnary), grpc.StreamInterceptor(SurviveStream))
 	grpc_health_v1.RegisterHealthServer(server, grpchealth.NewServer())
 	for _, a := range attach {
 		a.Register(server)

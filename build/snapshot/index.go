@@ -58,7 +58,7 @@ func (e Entries) Sort() {
 
 // ComparePaths orders paths so that what is in a directory follows it at once: as strings, with the slash before
 // every other byte.
-func ComparePaths(a, b string) int {
+func ComparePaths[T string | []byte](a, b T) int {
 	n := min(len(a), len(b))
 	for i := range n {
 		if a[i] == b[i] {

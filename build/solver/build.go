@@ -301,5 +301,11 @@ func (b *Build) entitled(v *graph.Vertex) error {
 	if e.Security == pb.SecurityMode_INSECURE && !allowed("security.insecure") {
 		return fault.New(fault.Forbidden, "security.insecure is not allowed")
 	}
+	for _, d := range e.CdiDevices {
+		// One that is optional, too: whether the host has it is not to decide whether the build may have it.
+		if !allowed("device") && !allowed("device="+d.Name) {
+			return fault.New(fault.Forbidden, "device %s is requested by the build but not allowed", d.Name)
+		}
+	}
 	return nil
 }

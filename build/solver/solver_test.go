@@ -560,20 +560,25 @@ func TestPinnedIsNotFetchedAgain(t *testing.T) {
 func TestEntitlements(t *testing.T) {
 	w := newStores(t).open()
 	defer w.shut()
+	device := func(e *pb.ExecOp) { e.CdiDevices = []*pb.CDIDevice{{Name: "vendor.com/class=a", Optional: true}} }
+	const noDevice = "device vendor.com/class=a is requested by the build but not allowed"
 	for _, c := range []struct {
 		change func(*pb.ExecOp)
 		needs  string
+		says   string
 	}{
-		{func(e *pb.ExecOp) { e.Network = pb.NetMode_HOST }, "network.host"},
-		{func(e *pb.ExecOp) { e.Security = pb.SecurityMode_INSECURE }, "security.insecure"},
+		{func(e *pb.ExecOp) { e.Network = pb.NetMode_HOST }, "network.host", "network.host is not allowed"},
+		{func(e *pb.ExecOp) { e.Security = pb.SecurityMode_INSECURE }, "security.insecure", "security.insecure is not allowed"},
+		{device, "device", noDevice},
+		{device, "device=vendor.com/class=a", noDevice},
 	} {
 		e := &pb.ExecOp{Meta: &pb.Meta{Args: []string{"x"}}, Mounts: []*pb.Mount{{Dest: "/", Input: -1}}}
 		c.change(e)
 		data, _ := (&pb.Op{Op: &pb.Op_Exec{Exec: e}}).Marshal()
 		end, _ := (&pb.Op{Inputs: []*pb.Input{{Digest: string(digest.FromBytes(data))}}}).Marshal()
 		def := &pb.Definition{Def: [][]byte{data, end}}
-		b := w.Begin(BuildConfig{})
-		if _, err := b.Ref(def); !fault.Is(err, fault.Forbidden) || err.Error() != c.needs+" is not allowed" {
+		b := w.Begin(BuildConfig{Entitlements: []string{"device=vendor.com/class=b"}})
+		if _, err := b.Ref(def); !fault.Is(err, fault.Forbidden) || err.Error() != c.says {
 			t.Errorf("%v", err)
 		}
 		b.Close()

@@ -3,6 +3,8 @@ package solver
 import (
 	"context"
 	"sync"
+
+	own "berth/build/session"
 )
 
 // tasks is work that several may want at once: of each key it runs once, for as long as somebody waits for it.
@@ -73,7 +75,7 @@ func (g *tasks[K, S, T]) start(ctx context.Context, key K, open func() S, f func
 	}
 	g.running[key] = t
 	g.all.Go(func() {
-		val, err := f(inner, t.shared)
+		val, err := survive(inner, t.shared, f)
 		cancel(nil)
 		g.mu.Lock()
 		t.val, t.err, t.ended = val, err, true
@@ -88,6 +90,12 @@ func (g *tasks[K, S, T]) start(ctx context.Context, key K, open func() S, f func
 		}
 	})
 	return t
+}
+
+// survive runs f; its panic is its error, for nobody stands between it and the end of the engine.
+func survive[S, T any](ctx context.Context, shared S, f func(context.Context, S) (T, error)) (val T, err error) {
+	defer own.Survive(&err)
+	return f(ctx, shared)
 }
 
 // leave is called once by each waiter. The last one ends a task that still runs.

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// maxEntries bounds the memory that one context's index takes, about 200 bytes each.
+	// maxEntries bounds the memory that one context's index takes: its entries, and the directories that only their names imply.
 	maxEntries = 10_000_000
 	// maxDepth bounds how deep names may nest.
 	maxDepth = 2000
@@ -31,6 +31,7 @@ const (
 type Context struct {
 	file *os.File
 	root *node
+	left int // how many more nodes there may be
 }
 
 // node is one name. Hard links share their inode.
@@ -51,7 +52,7 @@ func Read(ctx context.Context, body io.Reader, dir string) (_ *Context, err erro
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "keeping the build context")
 	}
-	c := &Context{file: file, root: newDir(0o755)}
+	c := &Context{file: file, root: newDir(0o755), left: maxEntries}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -117,7 +118,7 @@ func (s *spool) Read(p []byte) (int, error) {
 
 func (c *Context) index(s *spool) error {
 	t := tar.NewReader(s)
-	for count := 0; ; count++ {
+	for {
 		h, err := t.Next()
 		switch {
 		case errors.Is(err, io.EOF):
@@ -128,8 +129,6 @@ func (c *Context) index(s *spool) error {
 				return err
 			}
 			return fault.Wrap(fault.Invalid, err, "reading the build context, which must be a tar")
-		case count == maxEntries:
-			return fault.New(fault.Invalid, "the build context has more than %d entries", maxEntries)
 		}
 		if err := c.add(h, s.at); err != nil {
 			return err
@@ -152,7 +151,7 @@ func (c *Context) add(h *tar.Header, offset int64) error {
 		n.children = map[string]*node{}
 	case tar.TypeReg, tar.TypeGNUSparse:
 		n.inode.stat.Size = h.Size
-		if h.Typeflag == tar.TypeGNUSparse {
+		if h.Typeflag == tar.TypeGNUSparse || sparse(h) {
 			return fault.New(fault.Invalid, "%s in the build context is a sparse file, which is not supported: make the tar without --sparse", h.Name)
 		}
 	case tar.TypeSymlink:
@@ -176,6 +175,16 @@ func (c *Context) add(h *tar.Header, offset int64) error {
 	return c.put(name, n)
 }
 
+// sparse reports whether a header of the POSIX form says that what follows is a file without its holes.
+func sparse(h *tar.Header) bool {
+	for k := range h.PAXRecords {
+		if strings.HasPrefix(k, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
 // put gives a node its name; directories on the way are made where there are none.
 func (c *Context) put(name string, n *node) error {
 	at := c.root
@@ -186,16 +195,30 @@ func (c *Context) put(name string, n *node) error {
 	for _, p := range parts[:len(parts)-1] {
 		next := at.children[p]
 		if next == nil || next.children == nil {
+			if err := c.room(); err != nil {
+				return err
+			}
 			next = newDir(0o755)
 			at.children[p] = next
 		}
 		at = next
+	}
+	if err := c.room(); err != nil {
+		return err
 	}
 	base := parts[len(parts)-1]
 	if old := at.children[base]; old != nil && old.children != nil && n.children != nil {
 		n.children = old.children // a directory that is named again keeps what is in it
 	}
 	at.children[base] = n
+	return nil
+}
+
+// room is called before a node is made.
+func (c *Context) room() error {
+	if c.left--; c.left < 0 {
+		return fault.New(fault.Invalid, "the build context has more than %d entries and directories", maxEntries)
+	}
 	return nil
 }
 

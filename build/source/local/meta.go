@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"berth/base/fault"
+	"berth/build/snapshot"
 )
 
 // metaName is the file that the list of a context's files is written to, where the contents are not wanted: each stat behind its length
@@ -80,7 +81,7 @@ func (m *metaList) replay(s *pass) error {
 	}
 	done := false
 	for _, w := range m.wanted {
-		if !done && comparePaths([]byte(metaName), pathOf(w.raw)) < 0 {
+		if !done && snapshot.ComparePaths([]byte(metaName), pathOf(w.raw)) < 0 {
 			done = true
 			if err := s.list(raw, m.frames); err != nil {
 				return err

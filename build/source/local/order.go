@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"berth/base/fault"
+	"berth/build/snapshot"
 )
 
 // order checks that a client's list of files is one: each in a directory that came before, in the order of the protocol, with
@@ -23,7 +24,7 @@ func (o *order) check(st *stat) error {
 		return fault.New(fault.Invalid, "the client sent the path %q", st.path)
 	case !oneKind(st.mode):
 		return fault.New(fault.Invalid, "%s is of a kind that an image cannot hold", st.path)
-	case o.last != nil && comparePaths(o.last, st.path) >= 0:
+	case o.last != nil && snapshot.ComparePaths(o.last, st.path) >= 0:
 		return fault.New(fault.Invalid, "changes out of order: %q %q", st.path, o.last)
 	}
 	for len(o.open) > 0 && !bytes.Equal(o.open[len(o.open)-1], dir) {
@@ -60,24 +61,4 @@ func split(path []byte) (dir []byte, base string) {
 		return nil, string(path)
 	}
 	return path[:i], string(path[i+1:])
-}
-
-// comparePaths is snapshot.ComparePaths for bytes.
-func comparePaths(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] == b[i] {
-			continue
-		}
-		switch {
-		case a[i] == '/':
-			return -1
-		case b[i] == '/':
-			return 1
-		case a[i] < b[i]:
-			return -1
-		}
-		return 1
-	}
-	return len(a) - len(b)
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"berth/base/fault"
+	"berth/build/snapshot"
 	"berth/kernel/tree"
 )
 
@@ -181,7 +182,7 @@ func (s *pass) file(id uint32, raw []byte) error {
 	}
 	if s.at < s.old.Len() {
 		was, sum := s.old.record(s.at)
-		if cmp := comparePaths(pathOf(was), st.path); cmp == 0 {
+		if cmp := snapshot.ComparePaths(pathOf(was), st.path); cmp == 0 {
 			if s.unchanged(&st, was) {
 				s.at++
 				return s.keep(raw, sum)
@@ -244,7 +245,7 @@ func (s *pass) change() error {
 func (s *pass) removeBefore(path []byte) error {
 	for ; s.at < s.old.Len(); s.at++ {
 		was, _ := s.old.record(s.at)
-		if path != nil && comparePaths(pathOf(was), path) >= 0 {
+		if path != nil && snapshot.ComparePaths(pathOf(was), path) >= 0 {
 			return nil
 		}
 		if err := s.change(); err != nil {

@@ -126,7 +126,7 @@ func (d *donor) find(st *stat) (sum []byte, ok bool) {
 	}
 	for ; d.at < d.x.Len(); d.at++ {
 		raw, sum := d.x.record(d.at)
-		switch cmp := comparePaths(pathOf(raw), st.path); {
+		switch cmp := snapshot.ComparePaths(pathOf(raw), st.path); {
 		case cmp > 0:
 			return nil, false
 		case cmp == 0:
