@@ -150,7 +150,7 @@ func TestBuildRefused(t *testing.T) {
 		"arguments":       {"buildargs=[]", "", "error reading buildargs", 400},
 		"memory":          {"memory=lots", "", "memory must be a number", 400},
 		"security option": {"securityopt=label=x", "", "not supported for builds", 400},
-		"no session":      {"version=2", "", "unexpected build context", 400},
+		"no session":      {"version=2", "", "Cannot locate specified Dockerfile", 400},
 	} {
 		web := yard(t, &fakeBuilds{sessions: session.NewManager(nil), spool: t.TempDir()})
 		code, body, _ := ask(t, web, "POST", "/v1.50/build?"+c.query, c.body)
