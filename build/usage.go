@@ -3,12 +3,18 @@ package build
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"berth/build/cache"
 )
 
 // DiskUsage lists what builds keep, by BuildKit's filters.
 func (b *Builder) DiskUsage(ctx context.Context, filters []string) ([]cache.Usage, error) {
+	if b.untouched() {
+		return nil, nil
+	}
 	p, err := b.parts()
 	if err != nil {
 		return nil, err
@@ -18,11 +24,21 @@ func (b *Builder) DiskUsage(ctx context.Context, filters []string) ([]cache.Usag
 
 // Prune removes what the options say and tells each thing that is gone.
 func (b *Builder) Prune(ctx context.Context, o cache.PruneOptions, told func(cache.Usage)) error {
+	if b.untouched() {
+		return nil
+	}
 	p, err := b.parts()
 	if err != nil {
 		return err
 	}
 	return p.cache.Prune(ctx, o, told)
+}
+
+// untouched reports whether nothing was ever built here: then nothing is kept, and a question makes no directories, for which a full
+// disk has no room.
+func (b *Builder) untouched() bool {
+	_, err := os.Stat(filepath.Join(b.cfg.DataRoot, "build"))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // collect removes what is beyond the cache's policy, after a build and not in its way; one at a time.

@@ -37,6 +37,7 @@ type node struct {
 	byName       map[string]fuse.Node // while the tree is built
 	marked       map[string]bool      // names for which this layer has a whiteout, while the tree is built
 	opaque       bool
+	holding      bool // it has whiteouts
 }
 
 type kid struct {
@@ -155,6 +156,9 @@ func (t *tree) entry(e *entry, first, count int) error {
 		if o.opaque {
 			t.makeOpaque(old)
 		}
+		if o.holding {
+			t.makeHolding(old)
+		}
 		if t.at(dir).marked[base] {
 			t.makeOpaque(old)
 		}
@@ -193,6 +197,9 @@ func (t *tree) rootEntry(e *entry) error {
 	if root.opaque {
 		t.makeOpaque(fuse.Root)
 	}
+	if root.holding {
+		t.makeHolding(fuse.Root)
+	}
 	t.info.Root = &layer.Attributes{Mode: n.attr.Mode & ktree.PermMask, UID: n.attr.UID, GID: n.attr.GID}
 	return nil
 }
@@ -222,7 +229,26 @@ func (t *tree) whiteout(e *entry, dir fuse.Node, base, name string) error {
 	}
 	made := t.make(node{name: name, parent: dir, attr: fuse.Attr{Mode: unix.S_IFCHR, Nlink: 1}})
 	t.at(dir).byName[name] = made
+	t.makeHolding(dir)
 	return nil
+}
+
+// makeHolding gives a directory with whiteouts the attribute that an unpacked one has.
+func (t *tree) makeHolding(n fuse.Node) {
+	t.at(n).holding = true
+	t.setXattr(n, strings.TrimSuffix(t.opaque, "opaque")+"origin", nil)
+}
+
+// setXattr leaves the attributes that others may share as they are.
+func (t *tree) setXattr(n fuse.Node, name string, value []byte) {
+	d := t.at(n)
+	x := map[string][]byte{name: value}
+	for k, v := range d.xattrs {
+		if k != name {
+			x[k] = v
+		}
+	}
+	d.xattrs = x
 }
 
 func (t *tree) makeOpaque(n fuse.Node) {
@@ -232,11 +258,7 @@ func (t *tree) makeOpaque(n fuse.Node) {
 		t.info.OpaqueRoot = true // overlayfs merges the roots of all layers; whoever stacks them ends the stack here
 		return
 	}
-	x := map[string][]byte{t.opaque: []byte("y")}
-	for k, v := range d.xattrs {
-		x[k] = v
-	}
-	d.xattrs = x
+	t.setXattr(n, t.opaque, []byte("y"))
 }
 
 func (t *tree) hardlink(e *entry, dir fuse.Node, base string) error {
