@@ -51,7 +51,7 @@ func checkExec(e *pb.ExecOp, inputs int64) error {
 	case len(e.Mounts) == 0:
 		return invalid("invalid exec op with no mounts")
 	}
-	root := false
+	root, outs := false, map[int64]bool{}
 	for _, m := range e.Mounts {
 		if m == nil {
 			return invalid("invalid exec op with a nil mount")
@@ -63,6 +63,10 @@ func checkExec(e *pb.ExecOp, inputs int64) error {
 		if m.Output < int64(pb.SkipOutput) || m.Output > maxOutputs {
 			return invalid("invalid exec op mount output %d", m.Output)
 		}
+		if outs[m.Output] && m.Output != int64(pb.SkipOutput) {
+			return invalid("invalid exec op: output %d is that of two mounts", m.Output)
+		}
+		outs[m.Output] = true
 	}
 	if !root {
 		return invalid("invalid exec op with no rootfs")

@@ -135,6 +135,10 @@ func TestRefused(t *testing.T) {
 		{"no root", define(t, source(), execOp(func(_ *pb.Op, e *pb.ExecOp) { e.Mounts[0].Dest = "/x" })), "no rootfs"},
 		{"mount input", define(t, source(), execOp(func(_ *pb.Op, e *pb.ExecOp) { e.Mounts[0].Input = 1 })), "mount input 1"},
 		{"mount output", define(t, source(), execOp(func(_ *pb.Op, e *pb.ExecOp) { e.Mounts[0].Output = 1 << 40 })), "mount output"},
+		{"mount output twice", define(t, source(), execOp(func(_ *pb.Op, e *pb.ExecOp) {
+			e.Mounts[0].Output = 0
+			e.Mounts = append(e.Mounts, &pb.Mount{Dest: "/x", Input: -1, Output: 0})
+		})), "output 0 is that of two mounts"},
 		{"no actions", define(t, source(), fileOp()), "no actions"},
 		{"nil action", define(t, source(), fileOp(&pb.FileAction{})), "nil file action"},
 		{"action of a later one", define(t, source(), fileOp(&pb.FileAction{Input: 1, SecondaryInput: -1, Action: mkdir})), "inputs 1 and -1"},

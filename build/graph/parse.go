@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -162,6 +163,13 @@ func (p *parser) add(d digest.Digest, op *pb.Op) error {
 	if v.Name == "" {
 		v.Name = p.nameOf(op)
 	}
+	if op.GetExec() == nil {
+		v.Name = redact(v.Name)
+		if g := v.ProgressGroup; g != nil && redact(g.Name) != g.Name {
+			v.ProgressGroup = g.CloneVT()
+			v.ProgressGroup.Name = redact(g.Name)
+		}
+	}
 	p.g.byDigest[d] = v
 	p.g.Vertices = append(p.g.Vertices, v)
 	return nil
@@ -212,6 +220,17 @@ func (p *parser) nameOf(op *pb.Op) string {
 		return "passthrough " + o.Passthrough.Id
 	}
 	return "unknown"
+}
+
+// credentials are the user and the password, or the token, in an address.
+var credentials = regexp.MustCompile(`(?i)(https?://)[^/\s@]+@`)
+
+// redact takes them out of a name: it stands in logs, in records of builds and in the list of what is cached, longer than the build lasts.
+func redact(name string) string {
+	if !strings.Contains(name, "@") {
+		return name
+	}
+	return credentials.ReplaceAllString(name, "${1}xxxxx@")
 }
 
 // cut bounds names made of names, which would double with every merge of a merge with itself.
