@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"berth/cli/build/request"
 )
 
 // An Access is what builds of a file may touch beside the working directory: a bake file may come from anywhere, and names paths of this machine.
 type Access struct {
-	network, insecure, localDelete, devices bool
-	read, write                             []string // directories; "*" is everything
+	network, insecure, localDelete, devices, ssh bool
+	read, write                                  []string // directories; "*" is everything
 }
 
 // ParseAccess reads --allow texts. What is below the working directory is always allowed.
@@ -38,7 +40,9 @@ func ParseAccess(texts []string) (*Access, error) {
 			a.write = append(a.write, v)
 		case "fs":
 			a.read, a.write = append(a.read, v), append(a.write, v)
-		case "ssh", "image", "image.push", "image.load":
+		case "ssh":
+			a.ssh = true
+		case "image", "image.push", "image.load":
 		default:
 			return nil, fmt.Errorf("unknown entitlement key %q", key)
 		}
@@ -53,6 +57,7 @@ func (a *Access) Grant(texts []string) error {
 		return err
 	}
 	a.network, a.insecure, a.localDelete, a.devices = a.network || more.network, a.insecure || more.insecure, a.localDelete || more.localDelete, a.devices || more.devices
+	a.ssh = a.ssh || more.ssh
 	a.read, a.write = append(a.read, more.read...), append(a.write, more.write...)
 	return nil
 }
@@ -80,6 +85,9 @@ func (a *Access) Missing(targets map[string]*Target) []string {
 				want(a.localDelete, key)
 			}
 		}
+		for _, s := range t.agents() {
+			want(a.ssh || len(s.Paths) > 0, "ssh") // without paths it is the agent of whoever runs us
+		}
 		for _, path := range t.reads() {
 			dir, ok := inside(path, a.read)
 			want(ok, "fs.read="+dir)
@@ -90,6 +98,14 @@ func (a *Access) Missing(targets map[string]*Target) []string {
 		}
 	}
 	return missing
+}
+
+// agents are the agents and keys that a target wants.
+func (t *Target) agents() (all []request.SSH) {
+	for _, o := range t.SSH {
+		all = append(all, request.ParseSSH([]string{o.ssh()})...)
+	}
+	return all
 }
 
 // reads are the paths of this machine that a target reads.
@@ -114,17 +130,29 @@ func (t *Target) reads() []string {
 		}
 		add(place)
 	}
-	for _, s := range t.Secrets {
-		add(s["src"])
-	}
-	for _, s := range t.SSH {
-		for p := range strings.SplitSeq(s["paths"], ",") {
-			add(p)
+	file := func(path string) {
+		if path != "" {
+			paths = append(paths, path)
 		}
 	}
-	for _, c := range t.CacheFrom {
-		if c["type"] == "local" {
-			add(c["src"])
+	// What the texts mean is what counts: keys are written in any case, and a secret without a source is a file called as its id. Texts
+	// that mean nothing are refused later.
+	secrets, _ := request.ParseSecrets(texts(t.Secrets))
+	for _, s := range secrets {
+		file(s.Path)
+		if _, env := os.LookupEnv(s.ID); s.Path == "" && s.Env == "" && !env {
+			file(s.ID)
+		}
+	}
+	for _, s := range t.agents() {
+		for _, p := range s.Paths {
+			file(p)
+		}
+	}
+	caches, _ := request.ParseCaches(texts(t.CacheFrom))
+	for _, c := range caches {
+		if c.Type == "local" {
+			file(c.Attrs["src"])
 		}
 	}
 	slices.Sort(paths)
@@ -134,14 +162,16 @@ func (t *Target) reads() []string {
 // writes are the paths of this machine that a target writes.
 func (t *Target) writes() []string {
 	var paths []string
-	for _, o := range t.Outputs {
-		if o["dest"] != "" && o["dest"] != "-" {
-			paths = append(paths, o["dest"])
+	outputs, _ := request.ParseOutputs(texts(t.Outputs))
+	for _, o := range outputs {
+		if o.Dest != "" && o.Dest != "-" {
+			paths = append(paths, o.Dest)
 		}
 	}
-	for _, c := range t.CacheTo {
-		if c["type"] == "local" && c["dest"] != "" {
-			paths = append(paths, c["dest"])
+	caches, _ := request.ParseCaches(texts(t.CacheTo))
+	for _, c := range caches {
+		if c.Type == "local" && c.Attrs["dest"] != "" {
+			paths = append(paths, c.Attrs["dest"])
 		}
 	}
 	return paths
@@ -152,13 +182,34 @@ func inside(path string, dirs []string) (string, bool) {
 	if slices.Contains(dirs, "*") {
 		return "", true
 	}
-	real := resolved(path)
-	for _, d := range dirs {
-		if rel, err := filepath.Rel(resolved(d), real); err == nil && (rel == "." || filepath.IsLocal(rel)) {
-			return "", true
+	// A ".." behind a link leads elsewhere for the kernel than for who goes by the text alone, and some of the paths are opened as they are.
+	for _, real := range []string{resolved(path), followed(path)} {
+		if !slices.ContainsFunc(dirs, func(d string) bool {
+			rel, err := filepath.Rel(resolved(d), real)
+			return err == nil && (rel == "." || filepath.IsLocal(rel))
+		}) {
+			return real, false
 		}
 	}
-	return real, false
+	return "", true
+}
+
+// followed is where the kernel finds a path: as resolved, but each ".." is the parent of where the links before it lead.
+func followed(path string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if !filepath.IsAbs(path) {
+		path = wd + "/" + path
+	}
+	parts := strings.Split(path, "/")
+	for n := len(parts); n > 1; n-- {
+		if real, err := filepath.EvalSymlinks(strings.Join(parts[:n], "/")); err == nil {
+			return filepath.Join(append([]string{real}, parts[n:]...)...)
+		}
+	}
+	return path
 }
 
 // resolved is a path without links, as far as it exists.

@@ -21,6 +21,15 @@ func TestAccess(t *testing.T) {
 	if err := os.Symlink(outside, "link"); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(outside, "dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(outside, "dir"), "deep"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir("git@x", 0o755); err != nil {
+		t.Fatal(err)
+	}
 	text := func(s string) *string { return &s }
 	out, err := filepath.EvalSymlinks(outside)
 	if err != nil {
@@ -37,6 +46,13 @@ func TestAccess(t *testing.T) {
 		"dockerfile":    {Target{Context: text("."), Dockerfile: text(outside + "/Dockerfile")}, []string{"fs.read=" + out + "/Dockerfile"}},
 		"named context": {Target{Contexts: map[string]string{"a": outside, "b": "target:c", "d": "docker-image://x"}}, []string{"fs.read=" + out}},
 		"secret":        {Target{Secrets: []object{{"id": "s", "src": outside + "/key"}}}, []string{"fs.read=" + out + "/key"}},
+		"secret by id":  {Target{Secrets: []object{{"id": outside + "/key"}}}, []string{"fs.read=" + out + "/key"}},
+		"other keys":    {Target{Secrets: []object{{"id": "s", "Source": outside + "/key"}}, Outputs: []object{{"type": "local", "DEST": outside}}}, []string{"fs.read=" + out + "/key", "fs.write=" + out}},
+		"like a remote": {Target{Secrets: []object{{"id": "s", "src": "git@x/../link/key"}}}, []string{"fs.read=" + out + "/key"}},
+		"up a link":     {Target{Secrets: []object{{"id": "s", "src": "deep/../key"}}}, []string{"fs.read=" + out + "/key"}},
+		"secret of env": {Target{Secrets: []object{{"id": outside + "/key", "env": "X"}}}, nil},
+		"agent":         {Target{SSH: []object{{"id": "default"}}}, []string{"ssh"}},
+		"keys":          {Target{SSH: []object{{"id": "default", "paths": outside + "/id"}}}, []string{"fs.read=" + out + "/id"}},
 		"output":        {Target{Outputs: []object{{"type": "tar", "dest": outside + "/new/x.tar"}}}, []string{"fs.write=" + out + "/new/x.tar"}},
 		"cache":         {Target{CacheFrom: []object{{"type": "local", "src": outside}}, CacheTo: []object{{"type": "local", "dest": outside}}}, []string{"fs.read=" + out, "fs.write=" + out}},
 		"privileges":    {Target{Entitlements: []string{"network.host", "security.insecure"}}, []string{"network.host", "security.insecure"}},
