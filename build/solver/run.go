@@ -32,12 +32,15 @@ func (n *node) run(ctx context.Context, op Op, ins *inputs, keys []digest.Digest
 	}
 	me := &listener{sink: n.b.sink, vertex: n.v, sessions: n.b.cfg.Sessions}
 	join := func(f *fan) func() { return f.join(me) }
-	r, err := n.b.s.flights.do(ctx, key, newFan, join, func(ctx context.Context, f *fan) (*ran, error) {
-		// The inputs are held by this build, which may be closed while others still wait.
-		held := make([]*snapshot.Snapshot, len(snaps))
-		for i, s := range snaps {
-			held[i] = s.Share()
+	// The inputs are held by this build, which may be closed while others still wait, or before the step has begun.
+	var held []*snapshot.Snapshot
+	open := func() *fan {
+		for _, s := range snaps {
+			held = append(held, s.Share())
 		}
+		return newFan()
+	}
+	r, err := n.b.s.flights.do(ctx, key, open, join, func(ctx context.Context, f *fan) (*ran, error) {
 		defer release(held)
 		return n.fly(ctx, op, held, keys, f)
 	})
