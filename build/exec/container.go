@@ -15,6 +15,7 @@ import (
 	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/kernel/tree"
+	"berth/runtime/launch"
 )
 
 // ContainerConfig is a container that a frontend or a person asks for.
@@ -90,11 +91,8 @@ func (c *Container) Start(ctx context.Context, p Process) (*Running, error) {
 	var ch *child
 	if c.first == nil {
 		ch, err = c.b.start(cmd, true, 0)
-	} else {
-		if c.first.ended() {
-			return nil, fault.New(fault.Unavailable, "the container's first process has ended")
-		}
-		ch, err = c.b.start(cmd, false, c.first.proc.PID)
+	} else if !c.first.while(func(p *launch.Process) { ch, err = c.b.start(cmd, false, p.PID) }) {
+		return nil, fault.New(fault.Unavailable, "the container's first process has ended")
 	}
 	var not *unstarted
 	if errors.As(err, &not) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,26 @@ func TestContainer(t *testing.T) {
 	if _, err := c.Start(context.Background(), Process{Args: []string{"true"}}); err == nil {
 		t.Error("a process was started after the first had ended")
 	}
+}
+
+// A process that has ended is not entered, whatever its number means by then: what it printed may wait to be read for as long as a client likes.
+func TestEndedIsNotEntered(t *testing.T) {
+	r := newRoom(t)
+	c := r.container()
+	read, write := io.Pipe() // nobody reads
+	defer read.Close()
+	first, err := c.Start(context.Background(), Process{Args: []string{"sh", "-c", "echo words"}, Env: []string{"PATH=/bin"}, Stdout: write})
+	must(t, err)
+	<-first.ch.gone
+	first.ch.proc.PID = os.Getpid() // as if the kernel had given the number to somebody outside
+	secret := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(secret, []byte("of the host"), 0o644))
+	var out lockedBuffer
+	second, err := c.Start(context.Background(), Process{Args: []string{"/bin/cat", secret}, Stdout: &out, Stderr: &out})
+	if err == nil {
+		t.Errorf("it was entered: %v, %q", second.Wait(), out.String())
+	}
+	must(t, first.Signal(9)) // to nobody
 }
 
 // A program that is not there is told by Wait, to whoever reads the streams only after Start.

@@ -41,6 +41,10 @@ type child struct {
 	input   *os.File       // our end of its input, or nil
 	console *os.File       // master of its terminal, or nil
 
+	// Who goes by the process's number or descriptor holds numbers: both mean something else once it was reaped.
+	numbers sync.RWMutex
+	reaped  bool // guarded by numbers
+
 	gone   chan struct{} // closed when it has ended
 	done   chan struct{} // closed when its output is written, too
 	status process.Exit
@@ -253,7 +257,12 @@ func (c *child) terminal(cmd command) error {
 
 // reap waits for the end.
 func (c *child) reap() {
+	_, _ = process.Ended(c.proc.PidFD, -1) // as a zombie it keeps its number
+	c.numbers.Lock()
 	c.status, c.err = process.WaitBlocking(c.proc.PidFD)
+	_ = unix.Close(c.proc.PidFD)
+	c.reaped = true
+	c.numbers.Unlock()
 	close(c.gone)
 	c.pump.Wait()
 	c.closeInput()
@@ -261,7 +270,6 @@ func (c *child) reap() {
 		c.console.Close()
 	}
 	close(c.done)
-	_ = unix.Close(c.proc.PidFD)
 }
 
 // stillborn is a process that could not be started, as one that ended: whoever reads its streams may begin after it was asked for.
@@ -276,14 +284,15 @@ func (b *box) stillborn(e *unstarted, cmd command) *child {
 	return c
 }
 
-// ended tells whether there is no process any more.
-func (c *child) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return c.proc == nil
+// while calls f while the process's number and descriptor are its own; false: it has ended.
+func (c *child) while(f func(p *launch.Process)) bool {
+	c.numbers.RLock()
+	defer c.numbers.RUnlock()
+	if c.proc == nil || c.reaped {
+		return false
 	}
+	f(c.proc)
+	return true
 }
 
 // closeInput lets who copies the input end.
@@ -321,11 +330,8 @@ func (c *child) wait(ctx context.Context) error {
 // kill ends the process; as number 1 it takes all others of its box along.
 func (c *child) kill() { _ = c.signal(int(unix.SIGKILL)) }
 
-func (c *child) signal(sig int) error {
-	if c.ended() {
-		return nil
-	}
-	err := process.Signal(c.proc.PidFD, sig)
+func (c *child) signal(sig int) (err error) {
+	c.while(func(p *launch.Process) { err = process.Signal(p.PidFD, sig) })
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EBADF) {
 		return nil
 	}
