@@ -14,6 +14,7 @@ type line struct {
 	stage int
 	name  string   // of its stage, as vertices tell it: "build", or "stage-1"; "" where there is one stage only
 	index int      // among the stage's instructions that have a vertex, from 1; 0: it has none
+	from  bool     // it is a stage's FROM
 	text  string   // as it was written, on one line
 	run   []string // what RUN executes, for its error; nil: something else
 }
@@ -53,7 +54,7 @@ func linesOf(stages []instructions.Stage, i int) []line {
 		}
 	}
 	at := 0
-	from := line{stage: i, name: name, text: s.SourceCode}
+	from := line{stage: i, name: name, from: true, text: s.SourceCode}
 	if s.BaseName != "scratch" && (stageNamed(stages[:i], s.BaseName) < 0) {
 		at++
 		from.index = at

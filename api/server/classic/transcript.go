@@ -79,7 +79,7 @@ func (t *Transcript) advance() {
 			t.print(fmt.Sprintf("Step %d/%d : %s\n", t.at+1, len(t.lines), l.text))
 			t.begun = true
 		}
-		if st := t.stepOf(l); st != nil && !t.tell(st, l.run != nil) {
+		if st := t.stepOf(l); st != nil && !t.tell(st, l) {
 			return
 		}
 		t.at, t.begun = t.at+1, false
@@ -142,10 +142,10 @@ func (t *Transcript) firstIndex(stage int) int {
 }
 
 // tell prints what a step has said, and reports whether it is over.
-func (t *Transcript) tell(st *step, runs bool) bool {
+func (t *Transcript) tell(st *step, l *line) bool {
 	short := st.digest.Encoded()
 	short = short[:min(12, len(short))]
-	if runs && st.started && !st.cached && !st.announced {
+	if l.run != nil && st.started && !st.cached && !st.announced {
 		t.print(" ---> Running in " + short + "\n")
 		st.announced = true
 	}
@@ -156,7 +156,7 @@ func (t *Transcript) tell(st *step, runs bool) bool {
 	if !st.done || st.failed != "" {
 		return false
 	}
-	if st.cached {
+	if st.cached && !l.from { // a base is what it is
 		t.print(" ---> Using cache\n")
 	}
 	t.print(" ---> " + short + "\n")

@@ -68,7 +68,7 @@ func TestTranscript(t *testing.T) {
 	hear(tr, event{name: "[stage-2 2/4] ONBUILD RUN echo trigger", state: "done"}, event{name: run, state: "done"}, event{name: app, state: "done"},
 		event{name: check, state: "started"}, event{name: check, output: "fine\n"}, event{name: check, state: "done"})
 	tr.Finish(true)
-	if got, want := b.String(), " ---> "+short(run)+"\nStep 5/9 : FROM busybox\n ---> Using cache\n ---> "+short(base)+"\nStep 6/9 : ARG who=me\nStep 7/9 : COPY --from=build /bin/app /app\n ---> "+short(app)+
+	if got, want := b.String(), " ---> "+short(run)+"\nStep 5/9 : FROM busybox\n ---> "+short(base)+"\nStep 6/9 : ARG who=me\nStep 7/9 : COPY --from=build /bin/app /app\n ---> "+short(app)+
 		"\nStep 8/9 : RUN [\"/app\", \"--check\"]\n ---> Running in "+short(check)+"\nfine\n ---> "+short(check)+"\nStep 9/9 : CMD [\"/app\"]\n"; got != want {
 		t.Errorf("the rest:\n%s\nwant\n%s", got, want)
 	}
