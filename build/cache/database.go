@@ -1,6 +1,7 @@
 package cache
 
 import (
+	_ "crypto/sha512" // layers may have such names
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +33,7 @@ var (
 	bucketMeta    = []byte("meta")    // version
 	bucketRecords = []byte("records") // id → Record as JSON
 	bucketKeys    = []byte("keys")    // 32 bytes of the key → id
-	bucketHolds   = []byte("holds")   // id → 32 bytes of each layer that the record holds; a record without is a ghost
+	bucketHolds   = []byte("holds")   // id → the layers that the record holds, see holdOf; a record without is a ghost
 	bucketTraces  = []byte("traces")  // slot → Trace as JSON
 )
 
@@ -62,13 +64,21 @@ func (d *database) openExisting() error {
 		return fault.Wrap(fault.Conflict, err, "%s is in use", d.path())
 	}
 	if err != nil {
-		d.log.Error("the build cache cannot be read and is set aside", "file", d.path(), "err", err)
-		return os.Rename(d.path(), d.path()+".damaged")
+		return d.setAside(err)
 	}
 	d.mu.Lock()
 	d.db = db
 	d.mu.Unlock()
 	return nil
+}
+
+// setAside gives up a file that makes no sense, and why.
+func (d *database) setAside(why error) error {
+	d.log.Error("the build cache cannot be read and is set aside", "file", d.path(), "err", why)
+	if err := d.close(); err != nil {
+		return err
+	}
+	return os.Rename(d.path(), d.path()+".damaged")
 }
 
 // create makes the file if there is none.
@@ -206,14 +216,28 @@ func (d *database) eachHold(f func(id string, layers []digest.Digest)) error {
 	return d.view(func(tx *bolt.Tx) error { return eachHold(tx, f) })
 }
 
-func eachHold(tx *bolt.Tx, f func(id string, layers []digest.Digest)) error {
+// eachHold fails where the file makes no sense; bbolt panics there.
+func eachHold(tx *bolt.Tx, f func(id string, layers []digest.Digest)) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("damaged: %v", p)
+		}
+	}()
 	known := map[[32]byte]digest.Digest{} // records share most of their layers
 	return tx.Bucket(bucketHolds).ForEach(func(name, data []byte) error {
 		var layers []digest.Digest
-		for chunk := range slices.Chunk(data, 32) {
-			if len(chunk) != 32 {
-				return errors.New("a hold of no whole layers")
+		if len(data)%32 != 0 {
+			for _, text := range strings.Fields(string(data)) {
+				d, err := digest.Parse(text)
+				if err != nil {
+					return fmt.Errorf("a hold of no layers: %w", err)
+				}
+				layers = append(layers, d)
 			}
+			f(string(name), layers)
+			return nil
+		}
+		for chunk := range slices.Chunk(data, 32) {
 			k := [32]byte(chunk)
 			d, ok := known[k]
 			if !ok {
@@ -257,13 +281,16 @@ func (d *database) write(b batch) (superseded []*Record, err error) {
 			return err
 		}
 		for slot, t := range b.last {
-			if err := putJSON(tx, bucketTraces, []byte(slot), t); err != nil {
+			if err := putJSON(tx, bucketTraces, slotKey(slot), t); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return superseded, err
+	if err != nil {
+		return nil, err // nothing was written: what there was is there still, and holds its layers
+	}
+	return superseded, nil
 }
 
 // putRecord writes a record. A record that had its first key is replaced by it.
@@ -295,11 +322,28 @@ func putRecord(tx *bolt.Tx, rec *Record) (superseded []*Record, err error) {
 	if err := putJSON(tx, bucketRecords, []byte(rec.ID), rec); err != nil {
 		return nil, err
 	}
-	holds := []byte{}
-	for _, l := range rec.layers() {
-		holds = append(holds, raw(l)...)
+	return superseded, tx.Bucket(bucketHolds).Put([]byte(rec.ID), holdOf(rec.layers()))
+}
+
+// holdOf is how the layers of a record are written: the 32 bytes of each, or, where one is named by another algorithm than sha256, all as
+// lines of text, which are never a multiple of 32 bytes.
+func holdOf(layers []digest.Digest) []byte {
+	hold, text := []byte{}, false
+	for _, l := range layers {
+		hold = append(hold, raw(l)...)
+		text = text || l.Algorithm() != digest.SHA256
 	}
-	return superseded, tx.Bucket(bucketHolds).Put([]byte(rec.ID), holds)
+	if !text {
+		return hold
+	}
+	hold = hold[:0]
+	for _, l := range layers {
+		hold = append(append(hold, l...), '\n')
+	}
+	if len(hold)%32 == 0 {
+		hold = append(hold, '\n')
+	}
+	return hold
 }
 
 // putUses writes how often and when records were used.
@@ -330,10 +374,28 @@ func deleteRecord(tx *bolt.Tx, id string) error {
 	return tx.Bucket(bucketRecords).Delete([]byte(id))
 }
 
-// maxGhosts bounds the ghosts that are kept.
-const maxGhosts = 10_000
+// Bounds of what is kept beside records.
+const (
+	maxGhosts = 10_000
+	maxTraces = 20_000
+)
 
-// sweep deletes all ghosts, or those that have not been used for longest where there are too many, and keys that name nothing.
+// tidy sweeps where there is much more than is to be kept.
+func (d *database) tidy() error {
+	many := false
+	err := d.view(func(tx *bolt.Tx) error {
+		records, held := tx.Bucket(bucketRecords).Stats().KeyN, tx.Bucket(bucketHolds).Stats().KeyN
+		many = records-held > maxGhosts+maxGhosts/10 || tx.Bucket(bucketTraces).Stats().KeyN > maxTraces
+		return nil
+	})
+	if err != nil || !many {
+		return err
+	}
+	return d.sweep(false)
+}
+
+// sweep deletes all ghosts, or those that have not been used for longest where there are too many, and keys that name nothing. Too many
+// traces go all together: nobody knows which are old, and they only explain.
 func (d *database) sweep(all bool) error {
 	if !d.open() {
 		return nil
@@ -378,14 +440,21 @@ func (d *database) sweep(all bool) error {
 				return err
 			}
 		}
-		return nil
+		if tx.Bucket(bucketTraces).Stats().KeyN <= maxTraces {
+			return nil
+		}
+		if err := tx.DeleteBucket(bucketTraces); err != nil {
+			return err
+		}
+		_, err = tx.CreateBucket(bucketTraces)
+		return err
 	})
 }
 
 // trace gives the trace of a slot, or nil.
 func (d *database) trace(slot string) (t *Trace) {
 	err := d.view(func(tx *bolt.Tx) error {
-		data := tx.Bucket(bucketTraces).Get([]byte(slot))
+		data := tx.Bucket(bucketTraces).Get(slotKey(slot))
 		if data == nil {
 			return nil
 		}
@@ -396,6 +465,15 @@ func (d *database) trace(slot string) (t *Trace) {
 		return nil
 	}
 	return t
+}
+
+// slotKey is the key of a slot. Slots are called as steps are, and a step may be called by a whole script, which no key of the file may be.
+func slotKey(slot string) []byte {
+	const most = 1024
+	if len(slot) > most {
+		return []byte(digest.FromString(slot))
+	}
+	return []byte(slot)
 }
 
 func putJSON(tx *bolt.Tx, bucket, key []byte, v any) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"berth/base/fault"
 	"berth/kernel/disk"
 )
 
@@ -59,7 +60,11 @@ func (s *Store) GC(ctx context.Context, policy []PruneOptions) error {
 		}
 		policy = DefaultPolicy(space.Total)
 	}
-	return s.pruneByRules(ctx, policy, func(u Usage) {
+	err := s.pruneByRules(ctx, policy, func(u Usage) {
 		s.log.Debug("build cache: removed by policy", "id", u.ID, "type", u.Type, "bytes", u.Size)
 	})
+	if err != nil {
+		return err
+	}
+	return fault.In(s.db.tidy(), "collect build cache")
 }

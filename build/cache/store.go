@@ -95,13 +95,22 @@ func Open(cfg Config) (*Store, error) {
 // holdAll takes the holds of all records. A record one of whose layers is not here becomes a ghost.
 func (s *Store) holdAll() error {
 	var ghosts []string
+	var held [][]digest.Digest
 	err := s.db.eachHold(func(id string, layers []digest.Digest) {
 		if s.cfg.Layers.Retain(layers...) != nil {
 			ghosts = append(ghosts, id)
+		} else {
+			held = append(held, layers)
 		}
 	})
-	if err != nil || len(ghosts) == 0 {
-		return err
+	if err != nil {
+		for _, layers := range held {
+			s.cfg.Layers.Release(layers...)
+		}
+		return s.db.setAside(err)
+	}
+	if len(ghosts) == 0 {
+		return nil
 	}
 	s.log.Warn("layers of build cache records are gone; their steps will run again", "records", len(ghosts))
 	return s.db.ghost(ghosts)
