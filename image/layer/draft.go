@@ -15,14 +15,15 @@ import (
 //
 //	ROOT/tmp/NAME/fs, work    upper and work directory
 type Draft struct {
-	s    *Store
-	dir  string // "": ended
-	root Attributes
+	s     *Store
+	dir   string // "": ended
+	root  Attributes
+	since mark
 }
 
 // Draft makes a draft whose root looks as given: as that of the tree that it will lie on.
 func (s *Store) Draft(root Attributes) (*Draft, error) {
-	d := &Draft{s: s, dir: s.path("tmp", newName()), root: root}
+	d := &Draft{s: s, dir: s.path("tmp", newName()), root: root, since: s.disk.now()}
 	if err := d.make(); err != nil {
 		d.Drop()
 		return nil, fault.In(err, "make layer")

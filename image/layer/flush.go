@@ -5,7 +5,7 @@ import "sync"
 // flusher writes what was staged to the disk while more is being staged, so that the sync of a Commit finds little left to do: the
 // kernel itself begins only when much more is waiting.
 type flusher struct {
-	sync func() error
+	sync func(mark) error
 
 	mu      sync.Mutex
 	waiting int64 // bytes staged since the last flush began
@@ -32,7 +32,7 @@ func (f *flusher) staged(n int64) {
 
 func (f *flusher) flush() {
 	defer f.done.Done()
-	_ = f.sync() // an error shows again in the sync that counts
+	_ = f.sync(0) // an error is counted, and shows in the sync that counts
 	f.mu.Lock()
 	f.running = false
 	f.mu.Unlock()

@@ -163,7 +163,7 @@ func (s *Store) Complete(st *Staged) error {
 	if err := failpoint.Hit("layer/before-complete"); err != nil {
 		return err
 	}
-	if err := s.lock.SyncFS(); err != nil {
+	if err := s.disk.sync(st.since); err != nil {
 		return fault.In(err, "complete layer %s", st.DiffID)
 	}
 	s.naming.Lock()

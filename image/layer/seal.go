@@ -141,7 +141,7 @@ func (s *Store) admitSealed(d *Draft, info Info) error {
 	}
 	d.dir = ""
 	s.mu.Lock()
-	s.diffs[info.DiffID] = &diff{info: info, short: short, holds: 1, soft: true}
+	s.diffs[info.DiffID] = &diff{info: info, short: short, holds: 1, soft: true, since: d.since}
 	s.mu.Unlock()
 	s.hard.later()
 	return nil
@@ -177,13 +177,13 @@ func (s *Store) anySoft(chain []digest.Digest) bool {
 }
 
 // harden makes all sealed diffs durable: one sync of the file system for all their files, then their descriptions get their names,
-// then the directories they stand in are synced.
+// then the directories they stand in are synced. A diff of which something was perhaps lost on the way is never named.
 func (s *Store) harden() error {
-	var soft []digest.Digest
+	soft := map[digest.Digest]*diff{}
 	s.mu.Lock()
 	for d, l := range s.diffs {
 		if l.soft {
-			soft = append(soft, d)
+			soft[d] = l
 		}
 	}
 	s.mu.Unlock()
@@ -193,16 +193,21 @@ func (s *Store) harden() error {
 	if err := failpoint.Hit("layer/before-harden"); err != nil {
 		return err
 	}
-	if err := s.lock.SyncFS(); err != nil {
+	if err := s.disk.sync(s.disk.now()); err != nil {
 		return err
 	}
+	var lost error
 	var named []*diff
-	for _, d := range soft {
-		l, err := s.name(d)
+	for d, l := range soft {
+		if err := s.disk.since(l.since); err != nil {
+			lost = fault.In(err, "layer %s", d)
+			continue
+		}
+		here, err := s.name(d, l)
 		if err != nil {
 			return err
 		}
-		if l != nil {
+		if here {
 			named = append(named, l)
 		}
 	}
@@ -217,31 +222,32 @@ func (s *Store) harden() error {
 		l.soft = false
 	}
 	s.mu.Unlock()
-	return nil
+	return lost
 }
 
-// name gives a sealed diff, all of whose files are durable, its description. A diff that is gone is nil.
-func (s *Store) name(d digest.Digest) (*diff, error) {
+// name gives a sealed diff, all of whose files are durable, its description. false: it is gone, and what has its name may have been
+// sealed a moment ago.
+func (s *Store) name(d digest.Digest, l *diff) (bool, error) {
 	s.naming.Lock()
 	defer s.naming.Unlock()
 	s.mu.Lock()
-	l := s.diffs[d]
+	here := s.diffs[d] == l
 	s.mu.Unlock()
-	if l == nil || !l.soft {
-		return nil, nil
+	if !here {
+		return false, nil
 	}
 	dir := s.path("d", l.short)
 	err := os.Rename(filepath.Join(dir, "pending.json"), filepath.Join(dir, "layer.json"))
 	if os.IsNotExist(err) { // replaced meanwhile, or an earlier attempt came this far
 		_, err = os.Stat(filepath.Join(dir, "layer.json"))
 	}
-	return l, err
+	return err == nil, err
 }
 
 func (s *Store) syncNames(named []*diff) error {
 	const few = 2 // directories that are synced sooner than the whole file system
 	if len(named) > few {
-		return s.lock.SyncFS()
+		return s.disk.sync(s.disk.now())
 	}
 	for _, l := range named {
 		if err := atomicfile.SyncDir(s.path("d", l.short)); err != nil && !os.IsNotExist(err) {
@@ -330,7 +336,10 @@ func (h *hardener) wait(ctx context.Context, ready func() bool) error {
 		return ctx.Err()
 	case <-pass.over:
 	}
-	if pass.err == nil && !ready() {
+	switch {
+	case ready():
+		return nil // whatever became of others
+	case pass.err == nil:
 		return fault.New(fault.Internal, "layers are still not durable")
 	}
 	return pass.err

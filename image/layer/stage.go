@@ -25,6 +25,7 @@ type Staged struct {
 	info   Info
 	dir    string
 	s      *Store
+	since  mark
 	input  func() int64
 }
 
@@ -40,7 +41,7 @@ func (s *Store) Stage(ctx context.Context, r io.Reader, want digest.Digest) (*St
 // StageFrom is Stage for a tar out of something that was compressed as a whole: input tells how many bytes of that have been
 // read so far, for the limit of how much may grow out of how little. nil: what is read of r counts.
 func (s *Store) StageFrom(ctx context.Context, r io.Reader, want digest.Digest, input func() int64) (*Staged, error) {
-	st := &Staged{s: s, dir: s.path("tmp", newName()), input: input}
+	st := &Staged{s: s, dir: s.path("tmp", newName()), since: s.disk.now(), input: input}
 	if err := st.unpack(ctx, r, want); err != nil {
 		st.Drop()
 		return nil, err
@@ -152,7 +153,11 @@ func (s *Store) Commit(staged ...*Staged) error {
 		return err
 	}
 	if s.anyNew(staged) {
-		if err := s.lock.SyncFS(); err != nil {
+		since := staged[0].since
+		for _, st := range staged {
+			since = min(since, st.since)
+		}
+		if err := s.disk.sync(since); err != nil {
 			return fault.In(err, "commit layer")
 		}
 	}

@@ -40,6 +40,7 @@ type Store struct {
 	log   *slog.Logger
 	lock  *tree.Dir
 	trash *trash
+	disk  syncer
 	flush flusher
 	hard  hardener
 
@@ -62,6 +63,7 @@ type diff struct {
 	holds int
 	shown bool  // a lazy diff has its view
 	soft  bool  // sealed and not durable yet: see seal.go
+	since mark  // of a soft diff: before anything of it was written
 	disk  int64 // bytes of real blocks; 0 before somebody asked
 }
 
@@ -110,7 +112,8 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fault.In(err, "open layer store")
 	}
 	s.lock = lock
-	s.flush.sync = lock.SyncFS
+	s.disk.syncfs = lock.SyncFS
+	s.flush.sync = s.disk.sync
 	s.hard.run = s.harden
 	s.trash, err = openTrash(s.path("trash"), s.log)
 	if err != nil {

@@ -117,7 +117,7 @@ func (c *counting) Write(p []byte) (int, error) {
 // Replace puts a staged layer in the place of the damaged one with its id, or where that is lost, durably. Holds stay as they
 // are; the caller knows that nobody has the layer mounted.
 func (s *Store) Replace(st *Staged) error {
-	if err := s.lock.SyncFS(); err != nil {
+	if err := s.disk.sync(st.since); err != nil {
 		return fault.In(err, "replace layer")
 	}
 	short := shortName(st.DiffID)
@@ -143,7 +143,7 @@ func (s *Store) Replace(st *Staged) error {
 		l = &diff{short: short}
 		s.diffs[st.DiffID] = l
 	}
-	l.info, l.disk = st.info, 0
+	l.info, l.disk, l.since = st.info, 0, st.since
 	clear(s.chains)
 	s.mu.Unlock()
 	return fault.In(atomicfile.SyncDir(s.path("d")), "replace layer")
