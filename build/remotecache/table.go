@@ -115,7 +115,7 @@ func (d *document) check() error {
 		}
 	}
 	for i, l := range t.Chains {
-		if l.DiffID.Validate() != nil || l.DiffID.Algorithm() != digest.SHA256 || l.Parent < -1 || l.Parent >= i {
+		if !namesLayer(l.DiffID) || l.Parent < -1 || l.Parent >= i {
 			return fault.New(fault.Invalid, "cache table: chain link %d is malformed", i)
 		}
 	}
@@ -137,6 +137,11 @@ func (d *document) check() error {
 		}
 	}
 	return nil
+}
+
+// namesLayer reports whether a digest is one that images may name a layer by.
+func namesLayer(d digest.Digest) bool {
+	return d.Validate() == nil && (d.Algorithm() == digest.SHA256 || d.Algorithm() == digest.SHA512)
 }
 
 // chain gives the diff ids of an output, the lowest first: nil for one that was not made.
