@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/version"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	provenance "github.com/moby/buildkit/solver/llbsolver/provenance/types"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/solver/result"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -184,19 +186,39 @@ func imagesFor(images []frontend.Image, platform *ocispec.Platform) []frontend.I
 	})
 }
 
+// maxRequests bounds the requests that are told of one result's inputs. A bake file has one for each target on the way.
+const maxRequests = 500
+
 // inputs tells who made the inputs of a call, where that was a call of a frontend itself.
 func (j *job) inputs(call *frontend.Call, sources provenance.Sources) map[string]*provenance.RequestProvenance {
+	t := &teller{makers: j.b.producers.Of, sources: sources, left: maxRequests}
+	return t.inputs(call)
+}
+
+// teller tells requests that made each other's inputs. A frontend may give any definition for its result: what it makes of them may be a
+// circle, or have more ways through than anybody can walk.
+type teller struct {
+	makers  func(*pb.Definition) []*frontend.Call
+	sources provenance.Sources
+	left    int
+	led     []*frontend.Call // the calls that led to the one being told
+}
+
+func (t *teller) inputs(call *frontend.Call) map[string]*provenance.RequestProvenance {
+	t.led = append(t.led, call)
+	defer func() { t.led = t.led[:len(t.led)-1] }()
 	var told map[string]*provenance.RequestProvenance
-	for name, def := range call.Inputs {
-		makers := j.b.producers.Of(def)
+	for _, name := range slices.Sorted(maps.Keys(call.Inputs)) {
+		makers := t.makers(call.Inputs[name])
 		if len(makers) == 0 || slices.ContainsFunc(makers[1:], func(c *frontend.Call) bool { return !c.Same(makers[0]) }) {
 			continue // nobody, or nobody knows which
 		}
-		if makers[0] == call {
+		if slices.Contains(t.led, makers[0]) || t.left == 0 {
 			continue
 		}
-		r := attest.Request(makers[0].Frontend, makers[0].Options, sources)
-		r.Request.Inputs = j.inputs(makers[0], sources)
+		t.left--
+		r := attest.Request(makers[0].Frontend, makers[0].Options, t.sources)
+		r.Request.Inputs = t.inputs(makers[0])
 		if told == nil {
 			told = map[string]*provenance.RequestProvenance{}
 		}

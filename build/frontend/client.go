@@ -16,6 +16,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"berth/build/attest"
 	"berth/build/progress"
 )
 
@@ -42,7 +43,7 @@ func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 	}
 	name := opt.LogName
 	if name == "" {
-		name = "resolve image config for " + op.Identifier
+		name = "resolve image config for " + attest.Redact(op.Identifier)
 	}
 	platform := platformOf(opt)
 	id := op.Identifier
