@@ -42,8 +42,8 @@ func (c *content) Read(req *contentapi.ReadContentRequest, stream contentapi.Con
 		return fault.New(fault.Invalid, "read past object length %d bytes", doc.Size)
 	}
 	end := doc.Size
-	if req.Size > 0 {
-		end = min(end, req.Offset+req.Size)
+	if req.Size > 0 && req.Size < end-req.Offset {
+		end = req.Offset + req.Size
 	}
 	buf := make([]byte, min(readChunk, end-req.Offset))
 	for at := req.Offset; at < end; {

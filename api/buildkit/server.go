@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"berth/build"
+	"berth/build/session"
 )
 
 // Config says what the door opens to.
@@ -93,7 +94,7 @@ func (s *Server) open() (*grpc.Server, error) {
 	if s.grpc != nil {
 		return s.grpc, nil
 	}
-	g := grpc.NewServer(grpc.UnaryInterceptor(unaryErrors), grpc.StreamInterceptor(streamErrors),
+	g := grpc.NewServer(grpc.ChainUnaryInterceptor(unaryErrors, session.SurviveUnary), grpc.ChainStreamInterceptor(streamErrors, session.SurviveStream),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	controlapi.RegisterControlServer(g, &control{builder: s.cfg.Builder})
 	gwpb.RegisterLLBBridgeServer(g, &bridge{builder: s.cfg.Builder})
