@@ -260,6 +260,7 @@ func (b *Bridge) serve(conn net.Conn) (stop func()) {
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = g.Serve(l) })
 	return func() {
+		_ = conn.Close() // one that never spoke is none that Stop knows, and would be waited for
 		g.Stop()
 		serving.Wait()
 	}
