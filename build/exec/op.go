@@ -248,7 +248,7 @@ func (s *step) outputs(ctx context.Context, b *box) (out []*snapshot.Snapshot, e
 		}
 	}()
 	for i, m := range s.op.Mounts {
-		if m.Output == int64(pb.SkipOutput) {
+		if m.Output == int64(pb.SkipOutput) || m.MountType != pb.MountType_BIND {
 			continue
 		}
 		for int(m.Output) >= len(out) {

@@ -63,6 +63,9 @@ func checkExec(e *pb.ExecOp, inputs int64) error {
 		if m.Output < int64(pb.SkipOutput) || m.Output > maxOutputs {
 			return invalid("invalid exec op mount output %d", m.Output)
 		}
+		if m.MountType != pb.MountType_BIND {
+			continue // secrets and agents come with the number 0, which means nothing
+		}
 		if outs[m.Output] && m.Output != int64(pb.SkipOutput) {
 			return invalid("invalid exec op: output %d is that of two mounts", m.Output)
 		}

@@ -208,3 +208,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestSecretHasNoOutput: clients number the output of a secret 0, as that of the root; it has none.
+func TestSecretHasNoOutput(t *testing.T) {
+	_, err := Parse(define(t, source(), execOp(func(_ *pb.Op, e *pb.ExecOp) {
+		e.Mounts[0].Output = 0
+		for _, kind := range []pb.MountType{pb.MountType_SECRET, pb.MountType_SSH} {
+			e.Mounts = append(e.Mounts, &pb.Mount{Dest: "/x", Input: -1, Output: 0, MountType: kind})
+		}
+	})))
+	if err != nil {
+		t.Error(err)
+	}
+}
