@@ -97,7 +97,9 @@ func (t *Target) Export(ctx context.Context, refs []Ref, run Run) (map[string]st
 	if len(x.b.t.Records) == 0 {
 		return nil, run.step("skipping cache export for empty result", func() error { return nil })
 	}
-	x.before(ctx)
+	if err := x.before(ctx); err != nil {
+		return nil, err
+	}
 	if err := run.step("preparing build cache for export", func() error { return x.layers(ctx) }); err != nil {
 		return nil, err
 	}
@@ -187,17 +189,25 @@ func walk(r Ref, f func(solver.Outcome)) error {
 	})
 }
 
-// before looks at what lies there already: blobs of steps whose layers are not here stay.
-func (x *exporting) before(ctx context.Context) {
+// before looks at what lies there already: blobs of steps whose layers are not here stay. A place that does not answer now is not taken for
+// an empty one: what lies there would be written over.
+func (x *exporting) before(ctx context.Context) error {
 	x.old = map[digest.Digest]layer{}
 	doc, err := x.p.table(ctx)
-	if err != nil {
-		return // there is nothing, or nothing that can be read: all is new
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return nil
+	case fault.Is(err, fault.Invalid) && ctx.Err() == nil:
+		x.t.c.log.Warn("the build cache that lies there makes no sense and is written anew", "cache", x.p.name(), "err", err)
+		return nil
+	case err != nil:
+		return fault.In(err, "look at the cache that lies in %s", x.p.name())
 	}
 	for _, l := range doc.Layers {
 		x.old[l.Annotations.DiffID] = l
 	}
 	x.olds = doc.Berth.Mounts
+	return nil
 }
 
 // uploads are the blobs that go up at a time.
