@@ -15,6 +15,7 @@ const (
 	maxVertexLog = 2 << 20  // bytes of what one vertex printed
 	maxLog       = 16 << 20 // bytes of what all printed
 	maxWarnings  = 1000
+	maxSources   = 256 << 10 // bytes of the files that warnings carry whole
 )
 
 // Batch is a run of events, each kind in the order in which they happened.
@@ -41,6 +42,7 @@ type Hub struct {
 	perLog   map[digest.Digest]int
 	cut      map[digest.Digest]bool // a line says that more was printed
 	warnings []Warning
+	sources  int // bytes of files that the warnings carry
 	readers  map[*reader]bool
 	closed   bool
 
@@ -127,12 +129,19 @@ func (h *Hub) Log(l Log) {
 	h.each(func(b *Batch) { b.Logs = append(b.Logs, l) })
 }
 
-// Warning keeps and passes on a warning.
+// Warning keeps and passes on a warning. Each carries the file that it is about: when there are many, the later ones have only the lines around
+// their place, or a Dockerfile of a thousand lines that are all found fault with would go over the wire a thousand times.
 func (h *Hub) Warning(w Warning) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || len(h.warnings) >= maxWarnings {
 		return
+	}
+	if w.Info != nil {
+		if h.sources+len(w.Info.Data) > maxSources {
+			w.Info = excerpt(w.Info, w.Range)
+		}
+		h.sources += len(w.Info.Data)
 	}
 	h.warnings = append(h.warnings, w)
 	h.each(func(b *Batch) { b.Warnings = append(b.Warnings, w) })
