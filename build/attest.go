@@ -238,7 +238,7 @@ func (j *job) recordProvenance(rec *history.Record) error {
 		if err != nil {
 			return history.Blob{}, err
 		}
-		blob, err := j.b.history.PutBlob(provenanceMediaType, content)
+		blob, err := j.b.history.PutBlob(j.req.ID, provenanceMediaType, content)
 		blob.Annotations = map[string]string{"in-toto.io/predicate-type": kind}
 		return blob, err
 	}

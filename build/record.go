@@ -87,7 +87,7 @@ func (j *job) complete(ctx context.Context, rec *history.Record, err error) {
 	keep := func(what, mediaType string, data []byte, err error) *history.Blob {
 		var blob history.Blob
 		if err == nil {
-			blob, err = j.b.history.PutBlob(mediaType, data)
+			blob, err = j.b.history.PutBlob(j.req.ID, mediaType, data)
 		}
 		if err != nil {
 			log.Warn("a part of a build's record is not kept", "part", what, "err", err)

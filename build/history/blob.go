@@ -9,15 +9,19 @@ import (
 	"berth/base/fault"
 )
 
-// PutBlob keeps a document. It stays once a record that names it is complete.
-func (s *Store) PutBlob(mediaType string, data []byte) (Blob, error) {
+// PutBlob keeps a document of a build that is active. It stays until the build's record is complete, and then if that names it.
+func (s *Store) PutBlob(build, mediaType string, data []byte) (Blob, error) {
 	b := Blob{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.load(); err != nil {
 		return Blob{}, err
 	}
-	return b, fault.In(place(s.blobPath(b.Digest), data), "write a document of a build record")
+	if err := place(s.blobPath(b.Digest), data); err != nil {
+		return Blob{}, fault.In(err, "write a document of a build record")
+	}
+	s.fresh[build] = append(s.fresh[build], b.Digest)
+	return b, nil
 }
 
 // OpenBlob opens a document for reading; NotFound: it is not here.

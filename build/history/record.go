@@ -28,6 +28,8 @@ type Record struct {
 	Generation    int32             // how often it was written
 
 	Steps, CachedSteps, CompletedSteps, Warnings int
+
+	written int64 // bytes of it on disk
 }
 
 // Exporter is an output that was asked for.
@@ -87,6 +89,25 @@ func (r *Record) blobs() []digest.Digest {
 		}
 	}
 	return list
+}
+
+// documents are the bytes of what a record names, as far as it lies here.
+func (r *Record) documents() (sum int64) {
+	for _, b := range []*Blob{r.ErrorBlob, r.Log, r.Trace} {
+		if b != nil {
+			sum += b.Size
+		}
+	}
+	results := slices.Collect(maps.Values(r.Results))
+	if r.Result != nil {
+		results = append(results, *r.Result)
+	}
+	for _, res := range results {
+		for _, a := range res.Attestations {
+			sum += a.Size
+		}
+	}
+	return sum
 }
 
 // EventType is what happened to a record.

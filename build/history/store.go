@@ -24,6 +24,17 @@ const (
 	maxAge     = 48 * time.Hour
 )
 
+// What is kept at most, whatever clients do: builds that do nothing cost next to nothing, and their records must not fill the memory or the
+// disk before they are old.
+const (
+	mostRecords   = 10_000   // that are not pinned
+	mostPinned    = 1_000    // that are
+	mostWritten   = 64 << 20 // bytes of all records that are not pinned, which are held in memory
+	mostDocuments = 1 << 30  // bytes of the documents that they name
+	mostListeners = 1_000    // who follow at a time
+	mostQueued    = 10_000   // events that one who follows has not taken
+)
+
 // Config says where the history is.
 type Config struct {
 	Root   string        // a directory of the history alone; made when something is written
@@ -41,6 +52,7 @@ type Store struct {
 	loaded    bool
 	records   map[string]*Record // complete
 	active    map[string]*Record
+	fresh     map[string][]digest.Digest // documents of builds whose records do not name them yet, by the build
 	listeners map[*listener]bool
 	closed    bool
 }
@@ -48,6 +60,7 @@ type Store struct {
 // listener is somebody who follows; what he was not told yet waits in a queue.
 type listener struct {
 	queue []Event
+	lost  bool          // there were more than he could take
 	wake  chan struct{} // has room for one
 }
 
@@ -63,7 +76,7 @@ func Open(cfg Config) *Store {
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = maxAge
 	}
-	return &Store{cfg: cfg, log: log, records: map[string]*Record{}, active: map[string]*Record{}, listeners: map[*listener]bool{}}
+	return &Store{cfg: cfg, log: log, records: map[string]*Record{}, active: map[string]*Record{}, fresh: map[string][]digest.Digest{}, listeners: map[*listener]bool{}}
 }
 
 // Close ends the listeners.
@@ -93,10 +106,21 @@ func (s *Store) Complete(r Record) error {
 	}
 	delete(s.active, r.ID)
 	err := s.write(&r)
-	s.records[r.ID] = &r
+	s.replace(&r)
 	s.tell(Event{Type: Completed, Record: r})
 	s.expire(time.Now())
 	return err
+}
+
+// replace puts a record in the place of the one of its id, and lets go the documents that nobody names now; mu is held.
+func (s *Store) replace(r *Record) {
+	loose := s.fresh[r.ID]
+	delete(s.fresh, r.ID)
+	if old := s.records[r.ID]; old != nil {
+		loose = append(loose, old.blobs()...)
+	}
+	s.records[r.ID] = r
+	s.drop(loose)
 }
 
 // Update changes a complete record; NotFound: there is none.
@@ -112,12 +136,25 @@ func (s *Store) Update(id string, change func(*Record)) error {
 	}
 	changed := *r
 	change(&changed)
+	if changed.Pinned && !r.Pinned && s.pinned() >= mostPinned {
+		return fault.New(fault.Conflict, "there are %d pinned build records already: unpin some", mostPinned)
+	}
 	if err := s.write(&changed); err != nil {
 		return err
 	}
-	s.records[id] = &changed
+	s.replace(&changed)
 	s.tell(Event{Type: Completed, Record: changed})
 	return nil
+}
+
+// pinned counts the records that are; mu is held.
+func (s *Store) pinned() (n int) {
+	for _, r := range s.records {
+		if r.Pinned {
+			n++
+		}
+	}
+	return n
 }
 
 // Delete removes a record and what belongs to it alone. NotFound: there is none; Conflict: it is active.
@@ -163,7 +200,8 @@ type ListenOptions struct {
 	Limit   int // newest records; 0: all
 }
 
-// Listen calls f with the builds under way, with the records, and then with what happens until ctx ends or f fails.
+// Listen calls f with the builds under way, with the records, and then with what happens until ctx ends or f fails. Unavailable: too many
+// listen, or f is too slow.
 func (s *Store) Listen(ctx context.Context, o ListenOptions, f func(Event) error) error {
 	pass, err := parseFilters(o.Filters, time.Now())
 	if err != nil {
@@ -187,7 +225,10 @@ func (s *Store) Listen(ctx context.Context, o ListenOptions, f func(Event) error
 		return nil
 	}
 	for {
-		list, closed := s.take(l)
+		list, closed, lost := s.take(l)
+		if lost {
+			return fault.New(fault.Unavailable, "more than %d events of builds were not read: listen again", mostQueued)
+		}
 		for _, e := range list {
 			if o.ID != "" && e.Record.ID != o.ID {
 				continue
@@ -213,6 +254,9 @@ func (s *Store) join(l *listener, o ListenOptions, pass match) ([]Event, error) 
 	defer s.mu.Unlock()
 	if err := s.load(); err != nil {
 		return nil, err
+	}
+	if len(s.listeners) >= mostListeners {
+		return nil, fault.New(fault.Unavailable, "the history of builds has %d listeners already", mostListeners)
 	}
 	var events []Event
 	for _, r := range s.active {
@@ -243,18 +287,22 @@ func (s *Store) part(l *listener) {
 	s.mu.Unlock()
 }
 
-func (s *Store) take(l *listener) ([]Event, bool) {
+func (s *Store) take(l *listener) (list []Event, closed, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := l.queue
-	l.queue = nil
-	return list, s.closed
+	list, l.queue = l.queue, nil
+	return list, s.closed, l.lost
 }
 
 // tell queues an event for everybody; mu is held.
 func (s *Store) tell(e Event) {
 	for l := range s.listeners {
-		l.queue = append(l.queue, e)
+		if len(l.queue) >= mostQueued {
+			l.queue, l.lost = nil, true
+		}
+		if !l.lost {
+			l.queue = append(l.queue, e)
+		}
 		l.poke()
 	}
 }
@@ -266,7 +314,7 @@ func (l *listener) poke() {
 	}
 }
 
-// expire removes what is beyond number and age; mu is held.
+// expire removes what is beyond number and age, or beyond what is kept at most; mu is held.
 func (s *Store) expire(now time.Time) {
 	var list []*Record
 	for _, r := range s.records {
@@ -274,12 +322,13 @@ func (s *Store) expire(now time.Time) {
 			list = append(list, r)
 		}
 	}
-	if len(list) <= s.cfg.Max {
-		return
-	}
 	slices.SortFunc(list, func(a, b *Record) int { return b.Completed.Compare(a.Completed) })
-	for _, r := range list[s.cfg.Max:] {
-		if now.Sub(r.Completed) < s.cfg.MaxAge {
+	var written, documents int64
+	for i, r := range list {
+		written += r.written
+		documents += r.documents()
+		old := i >= s.cfg.Max && now.Sub(r.Completed) >= s.cfg.MaxAge
+		if i == 0 || !old && i < mostRecords && written <= mostWritten && documents <= mostDocuments {
 			continue
 		}
 		if err := s.remove(r.ID); err != nil {
@@ -295,19 +344,32 @@ func (s *Store) remove(id string) error {
 		return fault.In(err, "delete build record %s", id)
 	}
 	delete(s.records, id)
+	s.drop(r.blobs())
+	s.tell(Event{Type: Deleted, Record: Record{ID: id}})
+	return nil
+}
+
+// drop deletes documents that no record names, nor a build under way will; mu is held.
+func (s *Store) drop(list []digest.Digest) {
+	if len(list) == 0 {
+		return
+	}
 	named := map[digest.Digest]bool{}
-	for _, other := range s.records {
-		for _, d := range other.blobs() {
+	for _, r := range s.records {
+		for _, d := range r.blobs() {
 			named[d] = true
 		}
 	}
-	for _, d := range r.blobs() {
+	for _, fresh := range s.fresh {
+		for _, d := range fresh {
+			named[d] = true
+		}
+	}
+	for _, d := range list {
 		if !named[d] {
 			_ = os.Remove(s.blobPath(d)) // what is not here is in the image store, and stays
 		}
 	}
-	s.tell(Event{Type: Deleted, Record: Record{ID: id}})
-	return nil
 }
 
 // load reads the records at the first use; mu is held. What cannot be read is told and removed: it is no more than history.
@@ -334,6 +396,7 @@ func (s *Store) load() error {
 			_ = os.Remove(path)
 			continue
 		}
+		r.written = int64(len(data))
 		s.records[r.ID] = r
 		for _, d := range r.blobs() {
 			named[d] = true
@@ -363,6 +426,7 @@ func (s *Store) write(r *Record) error {
 	if err != nil {
 		return err
 	}
+	r.written = int64(len(data))
 	return fault.In(place(s.recordPath(r.ID), data), "write build record %s", r.ID)
 }
 

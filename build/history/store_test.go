@@ -46,11 +46,11 @@ func ids(t *testing.T, s *Store, o ListenOptions) []string {
 func TestRecordsStay(t *testing.T) {
 	root := t.TempDir()
 	s := Open(Config{Root: root})
-	shared, err := s.PutBlob("x/log", []byte("same"))
+	shared, err := s.PutBlob("a", "x/log", []byte("same"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := s.PutBlob("x/log", []byte("own"))
+	own, err := s.PutBlob("a", "x/log", []byte("own"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestRecordsStay(t *testing.T) {
 	a.Result = &Result{Attestations: []Blob{own}}
 	complete(t, s, a)
 	complete(t, s, b)
-	if _, err := s.PutBlob("x/log", []byte("of a build that never ended")); err != nil {
+	if _, err := s.PutBlob("c", "x/log", []byte("of a build that never ended")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(root, "records", "torn.json"), []byte(`{"ID":"to`), 0o600); err != nil {
