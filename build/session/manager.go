@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"net"
 	"net/http"
@@ -48,7 +49,8 @@ const maxSessions = 1024
 
 // Manager finds sessions by id. It is safe for concurrent use.
 type Manager struct {
-	log *slog.Logger
+	log  *slog.Logger
+	salt []byte // of this process; what clients prove to us they cannot prove to the next one
 
 	mu       sync.Mutex // guards what follows; held for memory only
 	sessions map[string]*caller
@@ -61,7 +63,9 @@ func NewManager(log *slog.Logger) *Manager {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{log: log, sessions: map[string]*caller{}, came: make(chan struct{})}
+	salt := make([]byte, 32)
+	_, _ = rand.Read(salt) // never fails
+	return &Manager{log: log, salt: salt, sessions: map[string]*caller{}, came: make(chan struct{})}
 }
 
 // HandleHTTP takes a request to POST /session over and serves the session until it ends. An error means that nothing was

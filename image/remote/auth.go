@@ -29,12 +29,13 @@ type session struct {
 		list    []token
 		fetch   map[string]gate   // by endpoint: one token is fetched at a time, others wait and find it
 		refresh map[string]string // by realm: refresh tokens that servers gave us
+		basic   map[string]string // by endpoint: headers with a password that an Asker told
 	}
 }
 
 func newSession(c *Client, cred Credentials) *session {
 	s := &session{c: c, cred: cred}
-	s.tokens.fetch, s.tokens.refresh = map[string]gate{}, map[string]string{}
+	s.tokens.fetch, s.tokens.refresh, s.tokens.basic = map[string]gate{}, map[string]string{}, map[string]string{}
 	return s
 }
 
@@ -59,8 +60,8 @@ func (s *session) authorization(ctx context.Context, e *endpoint, challenges []c
 			t, err := s.token(ctx, e, cred, ch, scopes)
 			return "Bearer " + t, err
 		case "basic":
-			if cred.Username != "" || cred.Password != "" {
-				return basic(cred), nil
+			if header, err := s.basicFor(ctx, e, cred); header != "" || err != nil {
+				return header, err
 			}
 		}
 	}
@@ -160,6 +161,8 @@ func (s *session) fetchToken(ctx context.Context, e *endpoint, cred Credentials,
 
 	var answer tokenAnswer
 	switch {
+	case cred.Asker != nil:
+		answer, err = s.ask(ctx, e, cred.Asker, realm, service, asked)
 	case cred.IdentityToken != "":
 		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {cred.IdentityToken}, "service": {service}, "client_id": {clientID}}
 		answer, err = s.postToken(ctx, e, realm, form, asked, offline)

@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -292,5 +294,66 @@ func TestHeadersStay(t *testing.T) {
 	}
 	if given != "secret" || leaked != "" {
 		t.Errorf("the registry was given %q, its token server %q", given, leaked)
+	}
+}
+
+// asks is a caller who fetches tokens himself.
+type asks struct {
+	token, user, password string
+	err                   error
+	asked                 []string
+}
+
+func (a *asks) Token(_ context.Context, q TokenQuestion) (Token, error) {
+	a.asked = append(a.asked, fmt.Sprintf("token service=%s scope=%s", q.Service, strings.Join(q.Scopes, " ")))
+	return Token{Text: a.token}, a.err
+}
+
+func (a *asks) Password(context.Context, string) (Credentials, error) {
+	a.asked = append(a.asked, "password")
+	return Credentials{Username: a.user, Password: a.password}, nil
+}
+
+// TestAsker has a caller fetch tokens, and asks for his password only where that is what opens the door.
+func TestAsker(t *testing.T) {
+	token := "token service=the registry scope=repository:team/web:pull"
+	for name, c := range map[string]struct {
+		asks  *asks
+		basic bool // the registry takes a password
+		asked []string
+		fetch []string // by us
+		want  string
+	}{
+		"token":          {asks: &asks{token: "t1"}, asked: []string{token}},
+		"basic":          {asks: &asks{user: "ann", password: "s"}, basic: true, asked: []string{"password"}},
+		"basic, unknown": {asks: &asks{}, basic: true, asked: []string{"password"}, want: "no basic auth credentials"},
+		"smuggled head":  {asks: &asks{token: "a\r\nX: y"}, asked: []string{token}, want: "did not include a token"},
+		"refused": {asks: &asks{user: "ann", password: "s", err: errors.New("failed to fetch oauth token: unexpected status from POST request to https://x: 401")},
+			asked: []string{token}, want: "unexpected status"},
+		"in reach of us alone": {asks: &asks{user: "ann", password: "s", err: errors.New("dial tcp: no route to host")}, asked: []string{token, "password"},
+			fetch: []string{"GET ann:s service=the registry scope=repository:team/web:pull grant= refresh= offline="}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &tokenWorld{valid: map[string]bool{"t1": true}, answer: give(`{"token":"t1"}`)}
+			host := w.serve(t)
+			if c.basic {
+				host = handle(t, func(w http.ResponseWriter, r *http.Request) {
+					if u, p, _ := r.BasicAuth(); u != "ann" || p != "s" {
+						w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+						w.WriteHeader(401)
+						return
+					}
+					w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+					_, _ = w.Write(goodManifest)
+				})
+			}
+			err := pullTwice(repository(t, newClient(t, Config{}), host+"/team/web", Credentials{Asker: c.asks}))
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !fault.Is(err, fault.Unauthorized)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+			if !slices.Equal(c.asks.asked, c.asked) || !slices.Equal(w.asked, c.fetch) {
+				t.Errorf("the caller was asked %q, want %q; the token server %q, want %q", c.asks.asked, c.asked, w.asked, c.fetch)
+			}
+		})
 	}
 }

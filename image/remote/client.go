@@ -45,9 +45,10 @@ type Credentials struct {
 	IdentityToken      string // a refresh token that a login gave instead of the password
 	RegistryToken      string // a bearer token to be sent as it is
 	ServerAddress      string // the registry that they are for; asked by Login only
+	Asker              Asker  // who fetches tokens himself instead of telling what is above; nil: nobody
 }
 
-// anonymous reports whether c says nothing about the caller.
+// anonymous reports whether c itself says nothing about the caller.
 func (c Credentials) anonymous() bool {
 	return c.Username == "" && c.Password == "" && c.IdentityToken == "" && c.RegistryToken == ""
 }

@@ -163,22 +163,38 @@ func (m *Images) snapshot(res *resolved, chain []digest.Digest, r *solver.Run) *
 
 // bring fetches the layers that are not here. A chain that is cut short is fetched whole, which nobody asks for but tests.
 func (m *Images) bring(ctx context.Context, res *resolved, chain []digest.Digest, r *solver.Run) error {
-	plan := res.plan
+	plan, err := res.plan, error(nil)
 	if plan == nil { // it was here when it was resolved, and is gone
-		again, err := m.remote(ctx, res.name, res.platform, r.Sessions)
-		if err != nil {
+		if plan, err = m.replan(ctx, res, r); err != nil {
 			return err
-		}
-		if plan = again.plan; plan == nil || !sameChain(again.chain, res.chain) {
-			return fault.New(fault.Unavailable, "image %s was removed or replaced during the build", res.name.Familiar())
 		}
 	}
 	hold, err := m.cfg.Transfer.BringLayers(ctx, plan, layerProgress(r, plan))
+	if err != nil && ctx.Err() == nil && res.plan != nil && res.by != names(r.Sessions) {
+		// Who had it resolved may have left, and taken along what opened the registry.
+		again, rerr := m.replan(ctx, res, r)
+		if rerr != nil {
+			return err
+		}
+		hold, err = m.cfg.Transfer.BringLayers(ctx, again, layerProgress(r, again))
+	}
 	if err != nil {
 		return err
 	}
 	defer hold.Release()
 	return m.cfg.Images.Layers().Retain(chain...)
+}
+
+// replan asks the registry again, for the same image.
+func (m *Images) replan(ctx context.Context, res *resolved, r *solver.Run) (*transfer.PullImage, error) {
+	again, err := m.remote(ctx, res.name, res.platform, r.Sessions)
+	if err != nil {
+		return nil, err
+	}
+	if again.plan == nil || !sameChain(again.chain, res.chain) {
+		return nil, fault.New(fault.Unavailable, "image %s was removed or replaced during the build", res.name.Familiar())
+	}
+	return again.plan, nil
 }
 
 // layerProgress tells how layers come, in BuildKit's words: by digest, downloading and then extracting.

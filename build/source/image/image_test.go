@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/moby/buildkit/client/llb/sourceresolver"
+	bksession "github.com/moby/buildkit/session"
 	bkauth "github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
@@ -276,6 +277,126 @@ func TestPrivateImage(t *testing.T) {
 	}
 }
 
+// TestLayerThatIsNotWhatItClaims: a blob that is not the layer that the configuration names is never built on: not when the named one is
+// here, and has not to be fetched, nor when it is not.
+func TestLayerThatIsNotWhatItClaims(t *testing.T) {
+	w := newWorld(t)
+	w.registry.put("team/app", "good", map[string][]string{"amd64": {"good"}})
+	w.registry.put("team/app", "evil", map[string][]string{"amd64": {"evil"}})
+	m, good := w.registry.manifest(t, "team/app", "evil"), w.registry.manifest(t, "team/app", "good")
+	m.Config = good.Config
+	w.registry.mu.Lock()
+	raw, _ := json.Marshal(m)
+	w.registry.manifests["team/app@false"] = raw
+	w.registry.mu.Unlock()
+	p, err := w.pin(w.registry.host()+"/team/app:false", amd64, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := p.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := snap.Ready(t.Context()); err == nil {
+		t.Error("a layer was taken for what it is not")
+	}
+	snap.Release()
+	if p, err = w.pin(w.registry.host()+"/team/app:good", amd64, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if snap, err = p.Snapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Release()
+	if err := snap.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = w.pin(w.registry.host()+"/team/app:false", amd64, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.files(p); got != "good" {
+		t.Errorf("files: %s", got)
+	}
+}
+
+// TestTokensOfTheClient: a client that keeps its password to itself fetches tokens, and what its session resolved is had by a build that
+// goes on when it has left.
+func TestTokensOfTheClient(t *testing.T) {
+	w := newWorld(t)
+	w.registry.put("team/app", "1", map[string][]string{"amd64": {"secret"}})
+	w.registry.token = "of the day"
+	name := w.registry.host() + "/team/app:1"
+	first, second := &tokens{text: "of the day"}, &tokens{text: "of the day"}
+	one, end, err := w.sessions.Local(t.Context(), "k", first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	two, end2, err := w.sessions.Local(t.Context(), "k", second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end2()
+	op := &pb.SourceOp{Identifier: Scheme + name}
+	if _, err := w.ResolveSourceMetadata(t.Context(), op, sourceresolver.Opt{ImageOpt: &sourceresolver.ResolveImageOpt{Platform: &amd64}}, session.NewGroup(one)); err != nil {
+		t.Fatal(err)
+	}
+	builds := &crowd{one}
+	p, err := w.pin(name, amd64, nil, builds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := w.registry.host() + " " + w.registry.URL + "/token of the club [repository:team/app:pull]"
+	if got := strings.Join(first.asked, "\n"); got != want {
+		t.Errorf("the client was asked for\n%s\nwant\n%s", got, want)
+	}
+	w.registry.mu.Lock()
+	w.registry.token = "of the next day"
+	w.registry.mu.Unlock()
+	second.text = "of the next day"
+	end()
+	*builds = crowd{two} // wants the layers still
+	if got := w.files(p); got != "secret" {
+		t.Errorf("files: %s", got)
+	}
+	if len(second.asked) == 0 {
+		t.Error("who is left was not asked")
+	}
+	third, end3, err := w.sessions.Local(t.Context(), "k", &tokens{text: "of yesterday"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end3()
+	if _, err := w.pin(name, amd64, map[string]string{pb.AttrImageResolveMode: pb.AttrImageResolveModeForcePull}, session.NewGroup(third)); !fault.Is(err, fault.Unauthorized) {
+		t.Errorf("with a token that is no good: %v", err)
+	}
+}
+
+// crowd is the sessions of builds that come and go.
+type crowd []string
+
+func (c *crowd) SessionIterator() bksession.Iterator {
+	return session.NewGroup(*c...).SessionIterator()
+}
+
+// tokens is a client that gives tokens and no passwords.
+type tokens struct {
+	bkauth.UnimplementedAuthServer
+	text  string
+	asked []string
+}
+
+func (k *tokens) Register(s *grpc.Server) { bkauth.RegisterAuthServer(s, k) }
+
+func (k *tokens) GetTokenAuthority(context.Context, *bkauth.GetTokenAuthorityRequest) (*bkauth.GetTokenAuthorityResponse, error) {
+	return &bkauth.GetTokenAuthorityResponse{PublicKey: make([]byte, 32)}, nil
+}
+
+func (k *tokens) FetchToken(_ context.Context, r *bkauth.FetchTokenRequest) (*bkauth.FetchTokenResponse, error) {
+	k.asked = append(k.asked, fmt.Sprint(r.Host, " ", r.Realm, " ", r.Service, " ", r.Scopes))
+	return &bkauth.FetchTokenResponse{Token: k.text, ExpiresIn: 60}, nil
+}
+
 func TestSameTagForOneSession(t *testing.T) {
 	w := newWorld(t)
 	first := w.registry.put("team/app", "1", map[string][]string{"amd64": {"one"}})
@@ -313,6 +434,7 @@ func (k *keys) Credentials(context.Context, *bkauth.CredentialsRequest) (*bkauth
 type registry struct {
 	*httptest.Server
 	password string
+	token    string // that it wants; "": none
 
 	mu        sync.Mutex
 	blobs     map[string][]byte
@@ -347,7 +469,12 @@ func (g *registry) asked(kind string) (n int) {
 func (g *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, p, _ := r.BasicAuth(); p != g.password {
+	if g.token != "" && r.Header.Get("Authorization") != "Bearer "+g.token {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+g.URL+`/token",service="of the club"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if _, p, _ := r.BasicAuth(); p != g.password && g.token == "" {
 		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
@@ -379,6 +506,21 @@ func (g *registry) blob(raw []byte, mediaType string) ocispec.Descriptor {
 	d := digest.FromBytes(raw)
 	g.blobs[string(d)] = raw
 	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(raw))}
+}
+
+// manifest gives the manifest of a tag's first platform.
+func (g *registry) manifest(t *testing.T, repo, tag string) (m ocispec.Manifest) {
+	t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var index ocispec.Index
+	if err := json.Unmarshal(g.manifests[repo+"@"+tag], &index); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(g.manifests[repo+"@"+string(index.Manifests[0].Digest)], &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // put makes an image with one layer for each word, for each architecture, and gives the digest of its index.

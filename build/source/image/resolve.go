@@ -26,6 +26,7 @@ type resolved struct {
 	config   []byte              // byte for byte
 	chain    []digest.Digest     // the lowest first
 	plan     *transfer.PullImage // how to fetch the layers; nil: they were here
+	by       string              // the sessions that had it resolved, and whose clients are asked when the layers come
 }
 
 // resolve finds an image.
@@ -83,7 +84,7 @@ func called(img *image.Image, name ref.Ref) bool {
 
 // remote asks the registry.
 func (m *Images) remote(ctx context.Context, name ref.Ref, p ocispec.Platform, group session.Group) (*resolved, error) {
-	key := name.String() + " " + platforms.FormatAll(p) + " " + strings.Join(session.IDs(group), " ")
+	key := name.String() + " " + platforms.FormatAll(p) + " " + names(group)
 	if res := m.memo.get(key); res != nil {
 		return res, nil
 	}
@@ -110,8 +111,11 @@ func (m *Images) ask(ctx context.Context, name ref.Ref, p ocispec.Platform, grou
 		m.log.Warn("registry cannot be asked; the image that is here is used", "image", name.Familiar(), "age", img.Stale.Age, "err", img.Stale.Err)
 		return m.byID(name, p, img.Stale)
 	}
-	return &resolved{name: name, platform: p, digest: img.Root.Digest, config: img.RawConfig(), chain: img.Chain(), plan: img}, nil
+	return &resolved{name: name, platform: p, digest: img.Root.Digest, config: img.RawConfig(), chain: img.Chain(), plan: img, by: names(group)}, nil
 }
+
+// names tells groups apart.
+func names(g session.Group) string { return strings.Join(session.IDs(g), " ") }
 
 func (m *Images) byID(name ref.Ref, p ocispec.Platform, s *transfer.Stale) (*resolved, error) {
 	img, err := m.cfg.Images.Get(s.ID)
