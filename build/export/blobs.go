@@ -19,7 +19,7 @@ type blob struct {
 	diffID digest.Digest
 	desc   ocispec.Descriptor // no digest: not known yet
 	from   []image.Source     // registries that have it, the latest first
-	kept   bool               // it is in the blob store
+	kept   bool               // it is in the blob store, held by the export
 	as     compression        // how it is made anew: as its registry has it, where nothing else is forced
 }
 
@@ -46,6 +46,7 @@ func (e *Exporter) blobs(ctx context.Context, m *made, lookOnly bool) error {
 			for i, d := range p.chain {
 				if seen[d] == nil {
 					b := e.known(d, m.o)
+					m.keep(&b)
 					seen[d] = func() blob { return b }
 					if b.desc.Digest == "" && !lookOnly {
 						g.Go(func() error { return e.measure(ctx, m, &b) })
@@ -92,9 +93,11 @@ func (e *Exporter) known(d digest.Digest, o *imageOptions) blob {
 			b.desc = ocispec.Descriptor{MediaType: b.as.mediaType(o.oci), Digest: f.Digest, Size: f.Size}
 		}
 	}
-	b.kept = b.desc.Digest != "" && e.cfg.Images.Blobs().Has(b.desc.Digest)
 	return b
 }
+
+// keep has a blob that is in the blob store stay there until the export is over.
+func (m *made) keep(b *blob) { b.kept = b.desc.Digest != "" && m.hold.Blob(b.desc.Digest) == nil }
 
 // travels reports whether blobs stay where they are until a registry gets them from there.
 func (o *imageOptions) travels() bool { return !o.archive }

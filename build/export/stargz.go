@@ -33,6 +33,7 @@ func (e *Exporter) stargz(ctx context.Context, m *made, p *part) error {
 		for i, d := range chain {
 			if !m.o.compression.force {
 				if b := e.known(d, m.o); b.desc.Digest != "" && len(b.from) > 0 {
+					m.keep(&b)
 					p.layers[i] = b
 					continue
 				}
