@@ -36,7 +36,7 @@ type caches struct {
 
 	mu      sync.Mutex // guards what follows and the fields of every cacheDir
 	all     map[string]*cacheDir
-	free    chan struct{} // closed and replaced when a directory becomes free
+	free    chan struct{} // closed and replaced when a directory becomes free, or has been made
 	renewed []renewal     // the last ones
 }
 
@@ -118,11 +118,12 @@ type hold struct {
 	looked bool // that it was held is no use of it
 }
 
-// get gives a cache mount of the key for use, and waits for a locked one. A new one is filled by fill first.
+// get gives a cache mount of the key for use, and waits for a locked one, and for one to be shared that another step is making. A new one is
+// filled by fill first.
 func (c *caches) get(ctx context.Context, key, description string, sharing pb.CacheSharingOpt, fill func(dir string) error) (*hold, error) {
 	for {
 		c.mu.Lock()
-		d, busy := c.pick(key, sharing)
+		d, busy, soon := c.pick(key, sharing)
 		if d != nil {
 			d.users++
 			d.shared = sharing == pb.CacheSharingOpt_SHARED
@@ -131,7 +132,7 @@ func (c *caches) get(ctx context.Context, key, description string, sharing pb.Ca
 			return &hold{c: c, d: d}, nil
 		}
 		wait := c.free
-		if !busy || sharing != pb.CacheSharingOpt_LOCKED {
+		if !soon && (!busy || sharing != pb.CacheSharingOpt_LOCKED) {
 			d = c.reserve(key, description, sharing)
 			c.mu.Unlock()
 			if err := c.make(d, fill); err != nil {
@@ -153,7 +154,7 @@ func (c *caches) get(ctx context.Context, key, description string, sharing pb.Ca
 func (c *caches) existing(ctx context.Context, key string) (*hold, error) {
 	for {
 		c.mu.Lock()
-		d, busy := c.pick(key, pb.CacheSharingOpt_LOCKED)
+		d, busy, _ := c.pick(key, pb.CacheSharingOpt_LOCKED)
 		if d != nil {
 			d.users++
 			c.mu.Unlock()
@@ -191,20 +192,24 @@ func (c *caches) fresh(key, description string, fill func(dir string) error) (bo
 	return true, nil
 }
 
-// pick finds a directory that can be used; busy tells that there is one which others use. mu is held.
-func (c *caches) pick(key string, sharing pb.CacheSharingOpt) (best *cacheDir, busy bool) {
+// pick finds a directory that can be used; busy tells that there is one which others use, soon that one can be shared once it is made. mu
+// is held.
+func (c *caches) pick(key string, sharing pb.CacheSharingOpt) (best *cacheDir, busy, soon bool) {
 	for _, d := range c.all {
 		switch {
 		case d.Key != key || d.doomed:
-		case d.users > 0 && d.shared && d.Uses > 0 && sharing == pb.CacheSharingOpt_SHARED:
-			return d, true
+		case d.users > 0 && d.shared && sharing == pb.CacheSharingOpt_SHARED:
+			if d.Uses > 0 {
+				return d, true, false
+			}
+			soon = true
 		case d.users > 0:
 			busy = true
 		case best == nil || d.LastUsed.After(best.LastUsed):
 			best = d
 		}
 	}
-	return best, busy
+	return best, busy, soon
 }
 
 // reserve enters a directory that is about to be made. Nobody else takes it before it is: it has no uses. mu is held.
@@ -235,11 +240,16 @@ func (c *caches) make(d *cacheDir, fill func(dir string) error) error {
 	if err := failpoint.Hit("build/cache-mount-made"); err != nil {
 		return err
 	}
+	f := d.cacheFile // nobody else has it yet
+	f.Uses = 1
+	if err := c.write(d.id, f); err != nil {
+		return err
+	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	d.Uses = 1
-	f := d.cacheFile
-	c.mu.Unlock()
-	return c.write(d.id, f)
+	c.wake()
+	return nil
 }
 
 func (c *caches) write(id string, f cacheFile) error {

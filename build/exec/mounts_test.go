@@ -3,12 +3,14 @@ package exec
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -248,6 +250,62 @@ func TestCacheFillFails(t *testing.T) {
 	h, err := r.caches.get(context.Background(), "k", "", 0, nil)
 	must(t, err)
 	h.release()
+}
+
+// Two steps that begin at the same time share a cache that neither has used before: who comes second waits until the first has made it, or
+// has failed to.
+func TestACacheInTheMakingIsShared(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		fails  bool
+		shares pb.CacheSharingOpt
+		want   bool
+	}{
+		{"shared", false, pb.CacheSharingOpt_SHARED, true},
+		{"shared, not made", true, pb.CacheSharingOpt_SHARED, false},
+		{"private", false, pb.CacheSharingOpt_PRIVATE, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				all, err := openCaches(t.TempDir(), slog.New(slog.DiscardHandler))
+				if err != nil {
+					t.Fatal(err)
+				}
+				filled := make(chan error)
+				first := make(chan *hold, 1)
+				go func() {
+					h, _ := all.get(t.Context(), "k", "", c.shares, func(string) error { return <-filled })
+					first <- h
+				}()
+				synctest.Wait()
+				second := make(chan *hold, 1)
+				go func() {
+					h, err := all.get(t.Context(), "k", "", c.shares, func(string) error { return nil })
+					if err != nil {
+						t.Error(err)
+					}
+					second <- h
+				}()
+				synctest.Wait()
+				if c.fails {
+					filled <- errors.New("disk full")
+				} else {
+					filled <- nil
+				}
+				a, b := <-first, <-second
+				if got := a != nil && a.d == b.d; got != c.want {
+					t.Errorf("one directory: %v", got)
+				}
+				if a != nil {
+					a.release()
+				}
+				b.release()
+				if err := all.close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // A build without cache begins its cache mounts anew, once.
