@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"berth/base/fault"
@@ -60,11 +61,28 @@ func (s *Store) GC(ctx context.Context, policy []PruneOptions) error {
 		}
 		policy = DefaultPolicy(space.Total)
 	}
-	err := s.pruneByRules(ctx, policy, func(u Usage) {
+	told := func(u Usage) {
 		s.log.Debug("build cache: removed by policy", "id", u.ID, "type", u.Type, "bytes", u.Size)
-	})
-	if err != nil {
+	}
+	if err := s.pruneByRules(ctx, policy, told); err != nil {
 		return err
 	}
+	if err := s.thin(ctx, told); err != nil {
+		return fault.In(err, "collect build cache")
+	}
 	return fault.In(s.db.tidy(), "collect build cache")
+}
+
+// thin removes the records that were not used for longest where there are more than is good, however little room they take.
+func (s *Store) thin(ctx context.Context, told func(Usage)) error {
+	c, err := s.db.crowd()
+	if err != nil || c.records <= s.db.most.records {
+		return err
+	}
+	_, err = s.pruneRecords(ctx, func(all []Usage) []Usage {
+		all = slices.DeleteFunc(all, func(u Usage) bool { return u.rec == nil || u.InUse })
+		slices.SortFunc(all, func(a, b Usage) int { return a.LastUsed.Compare(b.LastUsed) })
+		return all[:max(len(all)-s.db.most.records*9/10, 0)]
+	}, told)
+	return err
 }

@@ -72,10 +72,18 @@ type TraceInput struct {
 	Files    map[string]uint32 `json:"files,omitempty"`    // of a small local tree: a checksum of each file
 }
 
+// maxFiles bounds the files that traces name which are not written yet.
+const maxFiles = 500_000
+
 // Note keeps the trace of the step of that slot.
 func (s *Store) Note(slot string, t Trace) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for i := range t.Inputs {
+		if s.files += len(t.Inputs[i].Files); s.files > maxFiles {
+			t.Inputs[i].Files = nil // it is told then which path changed, and not which files below it
+		}
+	}
 	s.last[slot] = t
 	s.schedule()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,10 +52,12 @@ type Store struct {
 	aliases map[digest.Digest]string // those of keys that are not of new entries
 	used    map[string]use           // uses that are not written yet
 	last    map[string]Trace         // traces that are not written yet
+	files   int                      // files that they name
 	timer   *time.Timer
 
 	collected time.Time // when GC last began
 	grown     bool      // something was put since then
+	named     int       // aliases since that was last said
 	closed    bool
 	flushes   sync.WaitGroup
 }
@@ -81,7 +84,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.db = &database{root: cfg.Root, log: s.log}
+	s.db = &database{root: cfg.Root, log: s.log, most: usual}
 	if err := s.db.openExisting(); err != nil {
 		return nil, fault.In(err, "open build cache")
 	}
@@ -172,9 +175,10 @@ type Pending interface {
 }
 
 // Put remembers a record and holds its layers. Keys that named another record name this one from now on. It is found at
-// once, and written when the snapshots are durable; they are released then.
+// once, and written when the snapshots are durable; they are released then, or at once with an error.
 func (s *Store) Put(r Record, pending ...Pending) error {
 	if len(r.Keys) == 0 || len(r.Outputs) == 0 {
+		releaseAll(pending)
 		return fault.New(fault.Internal, "a build cache record without keys or outputs")
 	}
 	for _, l := range r.layers() {
@@ -197,7 +201,7 @@ func (s *Store) Put(r Record, pending ...Pending) error {
 	if r.Type == "" {
 		r.Type = Regular
 	}
-	r.LastUsed, r.Ghost = now, false
+	r.LastUsed, r.Ghost, r.Description = now, false, cut(r.Description)
 	r.Keys, r.Outputs = slices.Clone(r.Keys), slices.Clone(r.Outputs)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,6 +220,15 @@ func (s *Store) Put(r Record, pending ...Pending) error {
 	return nil
 }
 
+// cut bounds what a record is called: a step may be called by a whole script.
+func cut(text string) string {
+	const most = 4096
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
 func releaseAll(pending []Pending) {
 	for _, p := range pending {
 		p.Release()
@@ -229,7 +242,11 @@ func (s *Store) Alias(id string, keys ...digest.Digest) {
 	for _, k := range keys {
 		if s.keys[k] != id {
 			s.keys[k], s.aliases[k] = id, id
+			s.named++
 		}
+	}
+	if s.named > s.db.most.aliases/10 {
+		s.named, s.grown = 0, true // so that a collection looks at them
 	}
 	s.schedule()
 }
@@ -277,6 +294,7 @@ func (s *Store) flushHeld() error {
 		b.records = append(b.records, e)
 	}
 	s.aliases, s.used, s.last = map[digest.Digest]string{}, map[string]use{}, map[string]Trace{}
+	s.files = 0
 	s.mu.Unlock()
 	if len(b.records) == 0 && !s.db.open() {
 		return nil

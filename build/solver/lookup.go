@@ -121,6 +121,14 @@ func (n *node) provider(found *cache.Found, keys []digest.Digest) func(context.C
 		if made > 1 {
 			return nil // the others may not be here
 		}
-		return n.b.s.cfg.Cache.Put(cache.Record{Keys: keys, Outputs: outputs, Type: cache.Regular, Description: n.v.Name, Created: found.Created})
+		n.put(cache.Record{Keys: keys, Outputs: outputs, Type: cache.Regular, Description: n.v.Name, Created: found.Created})
+		return nil
+	}
+}
+
+// put puts a record. That it cannot be kept is no failure of what it is about: a cache is a help and no need.
+func (n *node) put(rec cache.Record, pending ...cache.Pending) {
+	if err := n.b.s.cfg.Cache.Put(rec, pending...); err != nil {
+		n.b.s.log.Warn("a step is not remembered", "vertex", n.v.Name, "err", err)
 	}
 }

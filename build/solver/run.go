@@ -99,10 +99,7 @@ func (n *node) fly(ctx context.Context, op Op, in []*snapshot.Snapshot, keys []d
 	if r.snaps, err = n.solidify(ctx, outs); err != nil {
 		return nil, err
 	}
-	if err := n.remember(r); err != nil {
-		release(r.snaps)
-		return nil, err
-	}
+	n.remember(r)
 	return r, nil
 }
 
@@ -128,7 +125,7 @@ func (n *node) solidify(ctx context.Context, outs []*snapshot.Snapshot) ([]*snap
 }
 
 // remember puts a record of what ran. It is written when its layers are durable, which nobody waits for.
-func (n *node) remember(r *ran) error {
+func (n *node) remember(r *ran) {
 	rec := cache.Record{Keys: r.keys, Type: cache.Regular, Description: n.v.Name, Created: r.created}
 	var pending []cache.Pending
 	for _, s := range r.snaps {
@@ -139,7 +136,7 @@ func (n *node) remember(r *ran) error {
 		rec.Outputs = append(rec.Outputs, chainOf(s))
 		pending = append(pending, s.Share())
 	}
-	return n.b.s.cfg.Cache.Put(rec, pending...)
+	n.put(rec, pending...)
 }
 
 // newRun makes what an operation or source is given.

@@ -95,9 +95,8 @@ func (n *node) identify(ctx context.Context, out *outcome, p Pinned) error {
 	if p.Cache == "" {
 		return nil
 	}
-	return n.b.s.cfg.Cache.Put(cache.Record{
-		Keys: out.Keys, Outputs: out.Chains, Type: typeOf(&p), Description: n.v.Name,
-	}, s.Share())
+	n.put(cache.Record{Keys: out.Keys, Outputs: out.Chains, Type: typeOf(&p), Description: n.v.Name}, s.Share())
+	return nil
 }
 
 // findPassthrough gives inputs on as outputs.
