@@ -11,9 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
-	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/spf13/cobra"
@@ -89,11 +87,18 @@ func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, names []
 	if err != nil {
 		return err
 	}
+	access, err := bake.ParseAccess(o.allow)
+	if err != nil {
+		return err
+	}
+	if o.print && o.listed() != "" {
+		return errors.New("--print and --list are mutually exclusive")
+	}
 	files, err := o.read(d)
 	if err != nil {
 		return err
 	}
-	given, err := request.ParseMap(o.vars, true)
+	given, err := givenVariables(o.vars)
 	if err != nil {
 		return err
 	}
@@ -120,10 +125,26 @@ func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, names []
 		_, err = fmt.Fprintln(d.Out(), string(text))
 		return err
 	}
-	if err := o.ask(d, targets); err != nil {
+	if err := o.ask(d, access, targets); err != nil {
 		return err
 	}
-	return o.build(ctx, d, targets, call)
+	return o.build(ctx, d, targets, groups, call)
+}
+
+// givenVariables reads --var.
+func givenVariables(texts []string) (map[string]string, error) {
+	given := map[string]string{}
+	for _, text := range texts {
+		name, v, ok := strings.Cut(text, "=")
+		if text == "" {
+			continue
+		}
+		if !ok || name == "" {
+			return nil, fmt.Errorf("invalid variable %q, expected key=value", text)
+		}
+		given[name] = v
+	}
+	return given, nil
 }
 
 // environment is what variables of files may be set by.
@@ -186,70 +207,8 @@ func (o *bakeOptions) overrides(call request.Call) []string {
 	return sets
 }
 
-func printList(d *command.DockerCli, c *bake.Config, kind string) error {
-	kind, format, _ := strings.Cut(strings.TrimPrefix(kind, "type="), ",")
-	asJSON := format == "format=json"
-	w := tabwriter.NewWriter(d.Out(), 1, 8, 1, '\t', 0)
-	var rows any
-	switch kind {
-	case "targets":
-		type row struct {
-			Name        string `json:"name"`
-			Description string `json:"description,omitempty"`
-			Group       bool   `json:"group,omitempty"`
-		}
-		var list []row
-		for _, t := range c.Targets {
-			list = append(list, row{t.Name, t.Description, false})
-		}
-		for _, g := range c.Groups {
-			list = append(list, row{g.Name, g.Description, true})
-		}
-		slices.SortFunc(list, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
-		fmt.Fprintln(w, "TARGET\tDESCRIPTION")
-		for _, r := range list {
-			text := r.Description
-			if r.Group && text == "" {
-				text = strings.Join(groupTargets(c, r.Name), ", ")
-			}
-			fmt.Fprintf(w, "%s\t%s\n", r.Name, text)
-		}
-		rows = list
-	case "variables":
-		fmt.Fprintln(w, "VARIABLE\tTYPE\tVALUE\tDESCRIPTION")
-		for _, v := range c.Variables {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", v.Name, v.Type, v.Value, v.Description)
-		}
-		rows = c.Variables
-	default:
-		return fmt.Errorf("invalid list type %q: targets or variables", kind)
-	}
-	if !asJSON {
-		return w.Flush()
-	}
-	text, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(d.Out(), string(text))
-	return err
-}
-
-func groupTargets(c *bake.Config, name string) []string {
-	for _, g := range c.Groups {
-		if g.Name == name {
-			return g.Targets
-		}
-	}
-	return nil
-}
-
 // ask gets permission for what targets touch outside of the working directory.
-func (o *bakeOptions) ask(d *command.DockerCli, targets map[string]*bake.Target) error {
-	access, err := bake.ParseAccess(o.allow)
-	if err != nil {
-		return err
-	}
+func (o *bakeOptions) ask(d *command.DockerCli, access *bake.Access, targets map[string]*bake.Target) error {
 	missing := access.Missing(targets)
 	if off := os.Getenv("BUILDX_BAKE_ENTITLEMENTS_FS"); off == "0" || off == "false" {
 		missing = slices.DeleteFunc(missing, func(m string) bool { return strings.HasPrefix(m, "fs.") })
@@ -277,7 +236,7 @@ func (o *bakeOptions) ask(d *command.DockerCli, targets map[string]*bake.Target)
 }
 
 // build runs all targets together; one that is another's context comes before it.
-func (o *bakeOptions) build(ctx context.Context, d *command.DockerCli, targets map[string]*bake.Target, call request.Call) error {
+func (o *bakeOptions) build(ctx context.Context, d *command.DockerCli, targets map[string]*bake.Target, groups map[string]*bake.Group, call request.Call) error {
 	mode, err := displayMode(o.progress, &o.quiet)
 	if err != nil {
 		return err
@@ -313,53 +272,8 @@ func (o *bakeOptions) build(ctx context.Context, d *command.DockerCli, targets m
 		err = shown
 	}
 	if err != nil {
-		return failure(d, fmt.Errorf("failed to build: %w", err), wave.failed)
+		return wave.failure(d, err)
 	}
-	printWarnings(d.Err(), show.warnings, mode, nil)
-	return o.report(ctx, d, wave, names, call)
-}
-
-func (o *bakeOptions) report(ctx context.Context, d *command.DockerCli, w *wave, names []string, call request.Call) error {
-	if o.metadata != "" {
-		all := map[string]any{}
-		for _, n := range names {
-			a := w.turns[n].answer
-			m := metadata(a.exporter)
-			if a.called == nil {
-				addRecord(ctx, d, w.conn, a, m)
-			}
-			all[n] = m
-		}
-		if len(w.show.warnings) > 0 && os.Getenv("BUILDX_METADATA_WARNINGS") == "1" {
-			all["buildx.build.warnings"] = w.show.warnings
-		}
-		if err := writeMetadata(o.metadata, all); err != nil {
-			return err
-		}
-	}
-	code := 0
-	for i, n := range names {
-		t := w.turns[n]
-		if t.spec.Call.Name == "" {
-			continue
-		}
-		if i > 0 {
-			fmt.Fprintln(d.Out())
-		}
-		fmt.Fprintf(d.Out(), "%s\n\n", n)
-		t.spec.Call.Format, t.spec.Call.IgnoreStatus = call.Format, call.IgnoreStatus
-		var status cli.StatusError
-		if err := printCalled(d.Out(), t.spec, t.request, t.answer.called); errors.As(err, &status) {
-			if status.Status != "" {
-				fmt.Fprintln(d.Out(), status.Status)
-			}
-			code = max(code, status.StatusCode)
-		} else if err != nil {
-			return err
-		}
-	}
-	if code != 0 {
-		return cli.StatusError{StatusCode: code}
-	}
-	return nil
+	printWarnings(d.Err(), show.warnings, mode, wave.requests()...)
+	return o.report(ctx, d, wave, asked{names: names, targets: targets, groups: groups, call: call})
 }

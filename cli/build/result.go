@@ -112,7 +112,7 @@ func writeMetadata(path string, m any) error {
 }
 
 // printWarnings lists what the frontend found fault with; with --debug in full.
-func printWarnings(w io.Writer, warnings []client.VertexWarning, mode progressui.DisplayMode, r *request.Request) {
+func printWarnings(w io.Writer, warnings []client.VertexWarning, mode progressui.DisplayMode, rs ...*request.Request) {
 	if len(warnings) == 0 || mode == progressui.QuietMode || mode == progressui.RawJSONMode {
 		return
 	}
@@ -141,7 +141,7 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, mode progressui
 			fmt.Fprintf(w, "More info: %s\n", warning.URL)
 		}
 		if warning.SourceInfo != nil && warning.Range != nil {
-			_ = original(r, &solvererrors.Source{Info: warning.SourceInfo, Ranges: warning.Range}).Print(w)
+			_ = original(&solvererrors.Source{Info: warning.SourceInfo, Ranges: warning.Range}, rs...).Print(w)
 		}
 		fmt.Fprintln(w)
 	}
@@ -155,12 +155,17 @@ func programName() string {
 	return "berth"
 }
 
-// original leads a place in the Dockerfile that was sent back to the one that was written.
-func original(r *request.Request, src *solvererrors.Source) *solvererrors.Source {
-	if r == nil || r.Expanded == nil {
-		return src
+// original leads a place in the Dockerfile that one of rs sent back to the one that was written.
+func original(src *solvererrors.Source, rs ...*request.Request) *solvererrors.Source {
+	for _, r := range rs {
+		if r == nil || r.Expanded == nil {
+			continue
+		}
+		if o := r.Expanded.Original(src); o != src {
+			return o
+		}
 	}
-	return r.Expanded.Original(src)
+	return src
 }
 
 // failure prints the lines of the Dockerfile that err is about, and gives the error with the words and the exit code of docker build.
@@ -170,7 +175,7 @@ func failure(d *command.DockerCli, err error, r *request.Request) error {
 		return err
 	}
 	for _, src := range solvererrors.Sources(err) {
-		_ = original(r, src).Print(d.Err())
+		_ = original(src, r).Print(d.Err())
 	}
 	var at *expand.Error
 	if errors.As(err, &at) {
@@ -185,7 +190,7 @@ func failure(d *command.DockerCli, err error, r *request.Request) error {
 	case codes.Canceled:
 		code = 130
 	default:
-		if errors.Is(err, context.Canceled) {
+		if isCanceled(err) {
 			code = 130
 		}
 	}
@@ -194,6 +199,11 @@ func failure(d *command.DockerCli, err error, r *request.Request) error {
 		text = plainer(st.Message(), text)
 	}
 	return cli.StatusError{Cause: err, Status: "ERROR: " + text, StatusCode: code}
+}
+
+// isCanceled reports whether somebody gave up, here or there.
+func isCanceled(err error) bool {
+	return errors.Is(err, context.Canceled) || grpcerrors.Code(err) == codes.Canceled
 }
 
 // plainer says what an old frontend means when it lacks something that was asked of it.

@@ -3,10 +3,14 @@ package build
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
+	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -25,9 +29,6 @@ type wave struct {
 	engine request.Engine
 	many   bool
 	turns  map[string]*waveTurn
-
-	mu     sync.Mutex
-	failed *request.Request // of the first that failed
 }
 
 // A waveTurn is one build of a wave.
@@ -41,6 +42,7 @@ type waveTurn struct {
 	used    bool
 	ready   chan struct{}   // closed when the result is there, or the turn has ended
 	result  *gateway.Result // nil when it failed
+	err     error           // why it failed by itself, and not since another did
 }
 
 func newWaveTurn(name string, spec *request.Spec) *waveTurn {
@@ -50,6 +52,9 @@ func newWaveTurn(name string, spec *request.Spec) *waveTurn {
 // link finds who uses whom.
 func (w *wave) link() {
 	for _, t := range w.turns {
+		if t.spec.Call.Name != "" {
+			continue // a question is about the Dockerfile alone
+		}
 		for context, place := range t.spec.Contexts {
 			other, ok := strings.CutPrefix(place, "target:")
 			if !ok || w.turns[other] == nil {
@@ -81,7 +86,8 @@ func (w *wave) run(ctx context.Context, d *command.DockerCli, t *waveTurn) error
 	}()
 	r, err := t.spec.Prepare(ctx, w.engine, d.In(), w.auth)
 	if err != nil {
-		return fmt.Errorf("target %s: %w", t.name, err)
+		t.err = fmt.Errorf("target %s: %w", t.name, err)
+		return t.err
 	}
 	t.request = r
 	for context, name := range t.uses {
@@ -102,14 +108,44 @@ func (w *wave) run(ctx context.Context, d *command.DockerCli, t *waveTurn) error
 	}
 	t.answer, err = w.conn.solve(ctx, one, w.show)
 	if err != nil {
-		w.mu.Lock()
-		if w.failed == nil {
-			w.failed = r
-		}
-		w.mu.Unlock()
-		return fmt.Errorf("target %s: %w", t.name, err)
+		t.err = fmt.Errorf("target %s: %w", t.name, err)
 	}
-	return nil
+	return t.err
+}
+
+// failure prints the lines that each failed target's error is about, in the files that somebody wrote, and gives all errors as one. err is what the
+// wave ended with. Targets that were given up because another failed are not spoken of.
+func (w *wave) failure(d *command.DockerCli, err error) error {
+	var all cli.StatusError
+	for _, name := range slices.Sorted(maps.Keys(w.turns)) {
+		t := w.turns[name]
+		if t.err == nil || isCanceled(t.err) {
+			continue
+		}
+		var one cli.StatusError
+		if !errors.As(failure(d, fmt.Errorf("failed to build: %w", t.err), t.request), &one) {
+			continue
+		}
+		if all.Status != "" {
+			one.Status, one.Cause, one.StatusCode = all.Status+"\n"+one.Status, errors.Join(all.Cause, one.Cause), all.StatusCode
+		}
+		all = one
+	}
+	if all.Status == "" {
+		return failure(d, fmt.Errorf("failed to build: %w", err), nil)
+	}
+	return all
+}
+
+// requests are those of all turns.
+func (w *wave) requests() []*request.Request {
+	var all []*request.Request
+	for _, t := range w.turns {
+		if t.request != nil {
+			all = append(all, t.request)
+		}
+	}
+	return all
 }
 
 // waitFor waits for a group unless ctx ends before.
@@ -131,6 +167,9 @@ func (w *wave) await(ctx context.Context, r *request.Request, context string, ot
 	}
 	if other.result == nil {
 		return fmt.Errorf("target %s has no result", other.name)
+	}
+	if other.spec.Call.Name != "" {
+		return fmt.Errorf("target %s has no result: it is asked for %s, not built", other.name, other.spec.Call.Name)
 	}
 	if r.Solve.FrontendInputs == nil {
 		r.Solve.FrontendInputs = map[string]llb.State{}

@@ -7,8 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 )
@@ -56,8 +60,34 @@ func ReadFiles(names []string, in io.Reader) ([]File, error) {
 	return files, nil
 }
 
-// Parse makes a Config of files; later ones say more about what earlier ones have. given are variables by name that win over all others, lookup is the environment.
+// Parse makes a Config of files; later ones say more about what earlier ones have. given are variables by name that win over all others, lookup is
+// the environment. Its errors have the lines that they are about, for solver/errdefs to find.
 func Parse(files []File, given map[string]string, lookup func(string) (string, bool)) (*Config, error) {
+	c, err := parse(files, given, lookup)
+	return c, withLines(err, files)
+}
+
+// withLines adds the lines of a file that HCL complains about.
+func withLines(err error, files []File) error {
+	var diags hcl.Diagnostics
+	if !errors.As(err, &diags) {
+		return err
+	}
+	for _, d := range diags {
+		if d.Severity != hcl.DiagError || d.Subject == nil {
+			continue
+		}
+		i := slices.IndexFunc(files, func(f File) bool { return f.Name == d.Subject.Filename })
+		if i < 0 {
+			continue
+		}
+		at := &pb.Range{Start: &pb.Position{Line: int32(d.Subject.Start.Line)}, End: &pb.Position{Line: int32(d.Subject.End.Line)}}
+		err = errdefs.WithSource(err, &errdefs.Source{Info: &pb.SourceInfo{Filename: files[i].Name, Data: files[i].Text}, Ranges: []*pb.Range{at}})
+	}
+	return err
+}
+
+func parse(files []File, given map[string]string, lookup func(string) (string, bool)) (*Config, error) {
 	m := newModule(given, lookup)
 	c := &Config{}
 	for _, f := range files {

@@ -18,10 +18,10 @@ import (
 
 // A Variable is one that files declare, as `bake --list variables` prints it.
 type Variable struct {
-	Name        string `json:"name"`
-	Type        string `json:"type,omitempty"`
-	Description string `json:"description,omitempty"`
-	Value       string `json:"value,omitempty"`
+	Name        string  `json:"name"`
+	Description string  `json:"description,omitempty"`
+	Type        string  `json:"type,omitempty"`
+	Value       *string `json:"value,omitempty"` // nil is null
 }
 
 // A module is what HCL and JSON files say, before evaluation. Names are evaluated when somebody needs them.

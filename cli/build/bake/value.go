@@ -242,17 +242,18 @@ func fromJSON(name, text string, kind cty.Type) (cty.Value, error) {
 }
 
 // shownValue is a value for people.
-func shownValue(v cty.Value) string {
+func shownValue(v cty.Value) *string {
 	if v.IsNull() {
-		return "<null>"
+		return nil
 	}
 	var s string
 	if v.Type().IsPrimitiveType() && intoText(v, &s) == nil {
-		return s
+		return &s
 	}
 	text, err := ctyjson.Marshal(v, v.Type())
 	if err != nil {
-		return ""
+		return &s
 	}
-	return string(text)
+	s = string(text)
+	return &s
 }
