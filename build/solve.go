@@ -177,6 +177,9 @@ func (j *job) prepare() error {
 		ID: j.req.ID, Sessions: group, Progress: j.run.hub, Entitlements: j.req.Entitlements, Limits: j.req.Limits,
 	}
 	if j.req.SourcePolicy != nil {
+		if err := solver.CheckPolicies(j.req.SourcePolicy); err != nil {
+			return err
+		}
 		cfg.Policies = []*spb.Policy{j.req.SourcePolicy}
 	}
 	j.build = j.p.solver.Begin(cfg)

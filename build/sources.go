@@ -63,7 +63,7 @@ type resolver struct {
 
 // ResolveSourceMetadata finds out what a source's name stands for.
 func (r *resolver) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
-	op, err := r.build.Permit(op)
+	op, err := r.build.Permit(op, opt.SourcePolicies...)
 	if err == nil && r.policy != nil {
 		op, err = r.policy.ask(ctx, op, platformOf(opt))
 	}

@@ -85,6 +85,9 @@ func newRoom(t testing.TB, change ...func(*Config)) *room {
 				return err
 			}
 		}
+		if err := os.WriteFile(filepath.Join(root, "etc/group"), []byte("root:x:0:\nwheel:x:10:root\n"), 0o644); err != nil {
+			return err
+		}
 		return os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\nweb:x:1000:1001::/srv:/bin/sh\n"), 0o644)
 	})
 	return r

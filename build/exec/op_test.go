@@ -142,6 +142,9 @@ func TestSurroundings(t *testing.T) {
 		}},
 		{name: "etc is read-only", script: "echo >>/etc/hosts", want: "", change: func(op *pb.ExecOp) { op.Meta.ValidExitCodes = []int32{1} }},
 		{name: "home", script: "echo $HOME", want: "/root\n"},
+		{name: "groups", script: "id -G", want: "0 10\n"},
+		{name: "groups of root", script: "id -G", want: "0 10\n", change: func(op *pb.ExecOp) { op.Meta.User = "root" }},
+		{name: "no groups of numbers", script: "id -G", want: "0\n", change: func(op *pb.ExecOp) { op.Meta.User = "0:0" }},
 		{name: "user", script: "id; echo $HOME", want: "uid=1000(web) gid=1001 groups=1001\n/srv\n", change: func(op *pb.ExecOp) { op.Meta.User = "web" }},
 		{name: "numbers", script: "id; echo $HOME", want: "uid=7 gid=8 groups=8\n/\n", change: func(op *pb.ExecOp) { op.Meta.User = "7:8" }},
 		{name: "working directory", script: "pwd; stat -c %u:%g:%a . ..", want: "/new/deep\n1000:1001:755\n1000:1001:755\n", change: func(op *pb.ExecOp) {

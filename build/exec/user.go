@@ -16,8 +16,8 @@ import (
 // maxUserFile bounds what is read of passwd and group, as in BuildKit.
 const maxUserFile = 10 << 20
 
-// lookup finds who a process runs as, in the passwd and group of the root. Without a name it is root, and without the groups that the
-// image may list it in: so BuildKit.
+// lookup finds who a process runs as, in the passwd and group of the root. Without a name it is root, in the groups that the image lists it in
+// where these files can be understood: so BuildKit.
 func (b *box) lookup(name string) (userdb.User, error) {
 	root, err := tree.OpenFD(b.root.fd)
 	if err != nil {
@@ -28,8 +28,9 @@ func (b *box) lookup(name string) (userdb.User, error) {
 	if err != nil {
 		return userdb.User{}, err
 	}
-	if name == "" {
-		name = "0:0"
+	byDefault := name == ""
+	if byDefault {
+		name = "0"
 	}
 	var group []byte
 	if !numeric(name) {
@@ -37,7 +38,11 @@ func (b *box) lookup(name string) (userdb.User, error) {
 			return userdb.User{}, err
 		}
 	}
-	return userdb.Lookup(name, passwd, group, nil)
+	u, err := userdb.Lookup(name, passwd, group, nil)
+	if err != nil && byDefault {
+		return userdb.User{Home: "/"}, nil
+	}
+	return u, err
 }
 
 // numeric tells "uid:gid" in numbers, for which no group has to be looked up.

@@ -67,8 +67,11 @@ func completeConfig(in configInput) ([]byte, error) {
 	if err := json.Unmarshal(config, &img); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "invalid image config for export")
 	}
-	if err := json.Unmarshal(config, &fields); err != nil || fields == nil {
-		return nil, fault.New(fault.Invalid, "invalid image config for export: it is no object")
+	if err := json.Unmarshal(config, &fields); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "invalid image config for export")
+	}
+	if fields == nil {
+		return nil, fault.New(fault.Invalid, "invalid null image config for export")
 	}
 	if img.OS == "" || img.Architecture == "" {
 		return nil, fault.New(fault.Invalid, "invalid image config for export: missing os or architecture")

@@ -38,9 +38,11 @@ func (c *Client) Solve(ctx context.Context, req gwclient.SolveRequest) (*gwclien
 
 // ResolveSourceMetadata finds out what a source's name stands for. It shows as a step of its own.
 func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
-	if len(opt.SourcePolicies) > 0 {
-		return nil, errOwnPolicies
+	policies, err := c.call.under(opt.SourcePolicies)
+	if err != nil {
+		return nil, err
 	}
+	opt.SourcePolicies = policies
 	name := opt.LogName
 	if name == "" {
 		name = "resolve image config for " + attest.Redact(op.Identifier)
@@ -53,7 +55,7 @@ func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 		id += platforms.FormatAll(platforms.DefaultSpec())
 	}
 	var resp *sourceresolver.MetaResponse
-	err := Step(c.host.Progress, digest.FromString(id), name, func() (err error) {
+	err = Step(c.host.Progress, digest.FromString(id), name, func() (err error) {
 		resp, err = c.host.Sources.ResolveSourceMetadata(ctx, op.CloneVT(), opt)
 		return err
 	})

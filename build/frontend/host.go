@@ -3,6 +3,7 @@ package frontend
 import (
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -10,6 +11,7 @@ import (
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -56,8 +58,18 @@ type Call struct {
 	Options  map[string]string
 	Inputs   map[string]*pb.Definition
 
+	policies []*spb.Policy // that hold for all that the call does, beside the build's
+
 	mu     sync.Mutex
 	images []Image
+}
+
+// under gives the policies of a request that the call makes: its own, and those of the request.
+func (c *Call) under(more []*spb.Policy) ([]*spb.Policy, error) {
+	if err := solver.CheckPolicies(more...); err != nil {
+		return nil, err
+	}
+	return append(slices.Clip(c.policies), more...), nil
 }
 
 // Same reports whether two calls asked for the same. A frontend that is asked for by its image, and is the one of this process,
@@ -105,17 +117,15 @@ func (h *Host) Run(ctx context.Context, req gwclient.SolveRequest, f gwclient.Bu
 	return f(ctx, c)
 }
 
-// errOwnPolicies refuses what would be dangerous to ignore.
-var errOwnPolicies = fault.New(fault.NotImplemented, "source policies of a frontend's own requests are not supported: give them with the build")
-
 // solve does it in the name of a call.
 func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (*gwclient.Result, error) {
 	hasDefinition := req.Definition != nil && req.Definition.Def != nil
 	if hasDefinition && req.Frontend != "" {
 		return nil, fault.New(fault.Invalid, "cannot solve with both Definition and Frontend specified")
 	}
-	if len(req.SourcePolicies) > 0 {
-		return nil, errOwnPolicies
+	policies, err := by.under(req.SourcePolicies)
+	if err != nil {
+		return nil, err
 	}
 	if err := h.imports(ctx, req.CacheImports); err != nil {
 		return nil, err
@@ -123,14 +133,13 @@ func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (
 	res := &gwclient.Result{}
 	switch {
 	case hasDefinition:
-		ref, err := h.Build.Ref(req.Definition)
+		ref, err := h.Build.RefUnder(policies, req.Definition)
 		if err != nil {
 			return nil, fault.In(err, "failed to load LLB")
 		}
 		res.SetRef(&Reference{host: h, ref: ref, call: by})
 	case req.Frontend != "":
-		var err error
-		if res, err = h.call(ctx, req); err != nil {
+		if res, err = h.call(ctx, req, policies); err != nil {
 			return nil, (&errdefs.Frontend{Name: req.Frontend, Source: req.FrontendOpt[keySource]}).WrapError(err)
 		}
 	default:
@@ -144,8 +153,8 @@ func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (
 	return res, nil
 }
 
-// call runs the frontend of a request.
-func (h *Host) call(ctx context.Context, req gwclient.SolveRequest) (*gwclient.Result, error) {
+// call runs the frontend of a request. The policies hold for all that it does: one that asks another to do its work is not to escape its own.
+func (h *Host) call(ctx context.Context, req gwclient.SolveRequest, policies []*spb.Policy) (*gwclient.Result, error) {
 	name, opts := req.Frontend, req.FrontendOpt
 	if name == gatewayName && builtIn(opts) {
 		name, opts = dockerfileName, maps.Clone(opts)
@@ -155,7 +164,7 @@ func (h *Host) call(ctx context.Context, req gwclient.SolveRequest) (*gwclient.R
 	if err != nil {
 		return nil, err
 	}
-	c := h.client(&Call{Frontend: name, Options: wanted.Frontend(opts), Inputs: req.FrontendInputs})
+	c := h.client(&Call{Frontend: name, Options: wanted.Frontend(opts), Inputs: req.FrontendInputs, policies: policies})
 	var res *gwclient.Result
 	switch name {
 	case dockerfileName:

@@ -51,6 +51,12 @@ func checkExec(e *pb.ExecOp, inputs int64) error {
 	case len(e.Mounts) == 0:
 		return invalid("invalid exec op with no mounts")
 	}
+	if err := pb.ValidateSecurityMode(e.Security); err != nil {
+		return invalid("%v", err)
+	}
+	if _, known := pb.NetMode_name[int32(e.Network)]; !known {
+		return invalid("invalid network mode %d", e.Network)
+	}
 	root, outs := false, map[int64]bool{}
 	for _, m := range e.Mounts {
 		if m == nil {

@@ -139,6 +139,8 @@ func TestRefused(t *testing.T) {
 			e.Mounts[0].Output = 0
 			e.Mounts = append(e.Mounts, &pb.Mount{Dest: "/x", Input: -1, Output: 0})
 		})), "output 0 is that of two mounts"},
+		{"security", define(t, source(), execOp(func(_ *pb.Op, e *pb.ExecOp) { e.Security = 2 })), "invalid security mode 2"},
+		{"network", define(t, source(), execOp(func(_ *pb.Op, e *pb.ExecOp) { e.Network = 3 })), "invalid network mode 3"},
 		{"no actions", define(t, source(), fileOp()), "no actions"},
 		{"nil action", define(t, source(), fileOp(&pb.FileAction{})), "nil file action"},
 		{"action of a later one", define(t, source(), fileOp(&pb.FileAction{Input: 1, SecondaryInput: -1, Action: mkdir})), "inputs 1 and -1"},

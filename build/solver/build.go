@@ -115,7 +115,18 @@ func (b *Build) keep(f *failure) {
 
 // Ref gives the result of a definition, which nothing has been done for yet. A definition that is nil or empty is the
 // empty tree. It fails if the definition is malformed or needs what the build is not entitled to.
-func (b *Build) Ref(def *pb.Definition) (*Ref, error) {
+func (b *Build) Ref(def *pb.Definition) (*Ref, error) { return b.RefUnder(nil, def) }
+
+// RefUnder is like Ref, and applies more policies than the build's own to the definition's sources, which may refuse one.
+func (b *Build) RefUnder(policies []*spb.Policy, def *pb.Definition) (*Ref, error) {
+	given := def
+	if len(policies) > 0 {
+		var err error
+		def, err = graph.Rewrite(def, func(op *pb.SourceOp) (*pb.SourceOp, error) { return b.Permit(op, policies...) })
+		if err != nil {
+			return nil, fault.In(err, "error evaluating the source policy")
+		}
+	}
 	g, err := graph.Parse(def)
 	if err != nil {
 		return nil, err
@@ -125,7 +136,7 @@ func (b *Build) Ref(def *pb.Definition) (*Ref, error) {
 			return nil, err
 		}
 	}
-	return &Ref{b: b, def: def, g: g, n: b.adopt(g)}, nil
+	return &Ref{b: b, def: given, g: g, n: b.adopt(g)}, nil
 }
 
 // adopt makes the nodes of a graph and gives that of its result; nil for the empty graph.

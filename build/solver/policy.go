@@ -3,6 +3,7 @@ package solver
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,15 +34,37 @@ func (b *Build) source(ctx context.Context, v *graph.Vertex) (Source, error) {
 	return b.s.cfg.Source(v)
 }
 
-// Permit applies the build's policies to a source: it gives the source itself, another one that a policy puts in its
+// CheckPolicies refuses policies that cannot be applied, however the sources may look. Clients know BuildKit's words.
+func CheckPolicies(list ...*spb.Policy) error {
+	for _, p := range list {
+		if p == nil {
+			return fault.New(fault.Invalid, "invalid nil policy")
+		}
+		for _, r := range p.Rules {
+			if r == nil {
+				return fault.New(fault.Invalid, "invalid nil rule in policy")
+			}
+			if r.Selector == nil {
+				return fault.New(fault.Invalid, "invalid nil selector in policy")
+			}
+			if slices.Contains(r.Selector.Constraints, nil) {
+				return fault.New(fault.Invalid, "invalid nil constraint in policy")
+			}
+		}
+	}
+	return nil
+}
+
+// Permit applies the build's policies to a source, and more if there are any: it gives the source itself, another one that a policy puts in its
 // place, or Forbidden.
-func (b *Build) Permit(op *pb.SourceOp) (*pb.SourceOp, error) {
+func (b *Build) Permit(op *pb.SourceOp, more ...*spb.Policy) (*pb.SourceOp, error) {
+	policies := append(slices.Clip(b.cfg.Policies), more...)
 	canonical := func(id string) string { return id }
 	if b.s != nil && b.s.cfg.Canonical != nil {
 		canonical = b.s.cfg.Canonical
 	}
 	for range maxConversions {
-		next, err := permitOnce(b.cfg.Policies, op, canonical(op.GetIdentifier()))
+		next, err := permitOnce(policies, op, canonical(op.GetIdentifier()))
 		if err != nil || next == nil {
 			return op, err
 		}
