@@ -213,6 +213,31 @@ func TestPushWhenTheSourceIsGone(t *testing.T) {
 	other.has(name, "a", "b")
 }
 
+// A registry that does not answer for a while is not one whose blobs are gone: what is pushed is the image that was asked for, or nothing.
+func TestPushWhileTheRegistryIsAway(t *testing.T) {
+	t.Parallel() // the client waits and asks again
+	g := newRegistry(t)
+	e := newEngine(t, nil)
+	s := g.build("x", "1", ocispec.Platform{}, []string{"gzip"}, "a", "b")
+	e.mustPull(g.host() + "/x:1")
+	name := g.host() + "/copy:1"
+	e.tag(g.host()+"/x:1", name)
+	g.answer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Has("mount") || r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			panic(http.ErrAbortHandler) // the connection breaks
+		}
+		return false
+	})
+	if done, lines, err := e.push(name, nil); err == nil {
+		t.Errorf("pushed as %s (%s was asked for) while the registry broke off what was asked of it:\n%s", done.Images[0].Digest, s.digest, strings.Join(lines, "\n"))
+	}
+	g.answer(nil)
+	done, _, err := e.push(name, nil)
+	if err != nil || done.Images[0].Digest != s.digest {
+		t.Errorf("afterwards: %v, %v; want %s", done, err, s.digest)
+	}
+}
+
 // An image made here is compressed while it is pushed, once, and shares the layers that the registry has.
 func TestPushOfAnImageMadeHere(t *testing.T) {
 	g := newRegistry(t)

@@ -87,6 +87,17 @@ type errElsewhere struct{ error }
 
 func (e errElsewhere) Unwrap() error { return e.error }
 
+// atSource marks the failure of a way whose source is at domain as none of the target's, so that the next way is tried. Where the source is
+// the target's own registry, and that does not answer at all, it is the target's: the registry may be back in a moment, and the image that
+// is pushed then must not be another one than was asked for because a layer was compressed anew.
+func (u *upload) atSource(domain string, err error) error {
+	var no *remote.Refusal
+	if domain == u.p.Name.Domain && fault.Is(err, fault.Unavailable) && !errors.As(err, &no) {
+		return err
+	}
+	return errElsewhere{err}
+}
+
 func tryNext(err error) bool {
 	var e errElsewhere
 	return errors.As(err, &e)
@@ -114,7 +125,7 @@ func (u *upload) try(ctx context.Context, l *PushLayer, w Way) (ocispec.Descript
 	case Mount:
 		ok, err := u.p.target.Mount(ctx, d.Digest, w.From)
 		if err != nil {
-			return d, errElsewhere{err}
+			return d, u.atSource(u.p.Name.Domain, err)
 		}
 		if !ok {
 			return d, errElsewhere{fault.New(fault.NotFound, "the registry does not mount %s from %s", d.Digest, w.From)}
@@ -122,7 +133,7 @@ func (u *upload) try(ctx context.Context, l *PushLayer, w Way) (ocispec.Descript
 		u.b.status(l.id(), "Mounted from "+w.From)
 		return d, nil
 	case Kept:
-		return d, u.blob(ctx, l, d, func(offset int64) (io.ReadCloser, error) { return u.kept(ctx, d, offset) })
+		return d, u.blob(ctx, l, d, "", func(offset int64) (io.ReadCloser, error) { return u.kept(ctx, d, offset) })
 	case Stream:
 		name, err := ref.Parse(w.From)
 		if err != nil {
@@ -133,7 +144,7 @@ func (u *upload) try(ctx context.Context, l *PushLayer, w Way) (ocispec.Descript
 			cred = u.cred
 		}
 		from := u.t.cfg.Remote.Repository(name, cred)
-		return d, u.blob(ctx, l, d, func(offset int64) (io.ReadCloser, error) { return from.Blob(ctx, d, offset) })
+		return d, u.blob(ctx, l, d, name.Domain, func(offset int64) (io.ReadCloser, error) { return from.Blob(ctx, d, offset) })
 	}
 	return u.rebuild(ctx, l)
 }
@@ -157,12 +168,12 @@ func (u *upload) kept(ctx context.Context, d ocispec.Descriptor, offset int64) (
 	return r, nil
 }
 
-// blob uploads bytes that come from somewhere. What goes wrong there is no failure of the target.
-func (u *upload) blob(ctx context.Context, l *PushLayer, d ocispec.Descriptor, open func(offset int64) (io.ReadCloser, error)) error {
+// blob uploads bytes that come from a registry, or from here when domain is "". What goes wrong there is no failure of the target.
+func (u *upload) blob(ctx context.Context, l *PushLayer, d ocispec.Descriptor, domain string, open func(offset int64) (io.ReadCloser, error)) error {
 	// A layer's first byte is asked for before the target is told anything: a source that is gone costs no upload.
 	first, err := open(0)
 	if err != nil {
-		return errElsewhere{err}
+		return u.atSource(domain, err)
 	}
 	defer func() {
 		if first != nil {
@@ -190,7 +201,7 @@ func (u *upload) blob(ctx context.Context, l *PushLayer, d ocispec.Descriptor, o
 		return &outgoing{r: body, c: r, pass: u.pass(l, offset, d.Size), fail: &source}, nil
 	})
 	if bad := source.get(); err != nil && bad != nil && ctx.Err() == nil {
-		return errElsewhere{bad}
+		return u.atSource(domain, bad)
 	}
 	if err != nil {
 		return err
