@@ -85,6 +85,8 @@ type sealer struct {
 	buf     []byte
 	count   int
 	marks   int // deletions written
+
+	upper, below tree.Descent
 }
 
 // root writes an entry for the root where it has changed.
@@ -222,7 +224,7 @@ func (s *sealer) whiteout(upper *tree.Dir, base, name string, was *tree.Stat) er
 }
 
 func (s *sealer) dir(parent, belowParent *tree.Dir, base, name string, st, was *tree.Stat, hide bool) error {
-	d, err := parent.Sub(base)
+	d, err := s.upper.Enter(parent, base)
 	if err != nil {
 		return err
 	}
@@ -233,7 +235,7 @@ func (s *sealer) dir(parent, belowParent *tree.Dir, base, name string, st, was *
 	}
 	var below *tree.Dir
 	if was != nil && was.IsDir() {
-		if below, err = belowParent.Sub(base); err != nil {
+		if below, err = s.below.Enter(belowParent, base); err != nil {
 			return err
 		}
 		defer below.Close()
@@ -256,11 +258,22 @@ func (s *sealer) dir(parent, belowParent *tree.Dir, base, name string, st, was *
 	if err := s.children(d, below, name, hide || x.opaque); err != nil {
 		return err
 	}
+	if below != nil {
+		if err := s.below.Leave(below); err != nil {
+			return err
+		}
+	}
 	if len(s.pending) > mark { // still not written: nothing in it has changed
 		s.pending = s.pending[:mark]
+		if err := s.upper.Leave(d); err != nil {
+			return err
+		}
 		return parent.RemoveAll(base)
 	}
-	return d.SetMtime("", tree.Time{Sec: h.ModTime.Unix()})
+	if err := d.SetMtime("", tree.Time{Sec: h.ModTime.Unix()}); err != nil {
+		return err
+	}
+	return s.upper.Leave(d)
 }
 
 func (s *sealer) regular(upper, below *tree.Dir, base, name string, st, was *tree.Stat) error {

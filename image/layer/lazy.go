@@ -231,11 +231,28 @@ func (s *Store) retire(dir string) {
 func (s *Store) dropRetired(name string) {
 	s.mu.Lock()
 	_, ours := s.retired[name]
-	delete(s.retired, name)
+	if ours {
+		delete(s.retired, name)
+		s.retiring.Add(1)
+	}
 	s.mu.Unlock()
 	if ours {
+		defer s.retiring.Done()
 		s.dropLazy(s.path("v", name))
 	}
+}
+
+// closeRetired unmounts at once what was to be unmounted later: nobody mounts anything any more.
+func (s *Store) closeRetired() {
+	s.mu.Lock()
+	retired := s.retired
+	s.retired = nil
+	s.mu.Unlock()
+	for name, timer := range retired {
+		timer.Stop()
+		s.dropLazy(s.path("v", name))
+	}
+	s.retiring.Wait()
 }
 
 // Whole waits until diffs are unpacked, which lazy ones are not; only then is the size of their tars known. The caller holds them.

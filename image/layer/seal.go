@@ -52,7 +52,7 @@ func (s *Store) seal(ctx context.Context, d *Draft, below *tree.Dir) (Info, erro
 	}
 	// Whatever overlayfs left there goes first: it may have other names of the upper directory's whiteouts.
 	for _, name := range []string{d.Work(), d.Stubs()} {
-		if err := s.removeDraftDir(name); err != nil {
+		if err := removeAll(filepath.Split(name)); err != nil {
 			return Info{}, err
 		}
 	}
@@ -72,15 +72,6 @@ func (s *Store) seal(ctx context.Context, d *Draft, below *tree.Dir) (Info, erro
 		return Info{}, err
 	}
 	return info, nil
-}
-
-func (s *Store) removeDraftDir(path string) error {
-	dir, err := tree.OpenDir(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.RemoveAll(filepath.Base(path))
 }
 
 // record makes the tar, of which the digest and what rebuilds it are kept.
@@ -130,8 +121,7 @@ func (s *Store) admitSealed(d *Draft, info Info) error {
 	s.naming.Lock()
 	defer s.naming.Unlock()
 	if s.Retain(info.DiffID) == nil {
-		d.Drop()
-		return nil
+		return s.renew(d, info)
 	}
 	if err := s.clearName(info.DiffID, short); err != nil {
 		return err
@@ -142,6 +132,35 @@ func (s *Store) admitSealed(d *Draft, info Info) error {
 	d.dir = ""
 	s.mu.Lock()
 	s.diffs[info.DiffID] = &diff{info: info, short: short, holds: 1, soft: true, since: d.since}
+	s.mu.Unlock()
+	s.hard.later()
+	return nil
+}
+
+// renew drops a sealed draft whose diff the store has, unless that one was perhaps lost on its way to the disk: then the draft takes its
+// place. What is mounted on the old one stays readable until the store is opened the next time. naming is held, and the diff.
+func (s *Store) renew(d *Draft, info Info) error {
+	s.mu.Lock()
+	l := s.diffs[info.DiffID]
+	lost := l.soft && s.disk.since(l.since) != nil
+	s.mu.Unlock()
+	if !lost {
+		d.Drop()
+		return nil
+	}
+	if err := tree.Exchange(d.dir, s.path("d", l.short)); err != nil {
+		d.Drop() // the one that is here is readable as long as nobody needs it from the disk
+		return nil
+	}
+	if err := os.Rename(d.dir, s.path("v", newName())); err != nil {
+		s.log.Warn("a lost layer that was sealed again is not put aside", "layer", info.DiffID, "err", err)
+	}
+	d.dir = ""
+	s.mu.Lock()
+	again := *s.diffs[info.DiffID] // another one for a pass that is under way, which saw the old one
+	again.info, again.since = info, d.since
+	s.diffs[info.DiffID] = &again
+	clear(s.chains)
 	s.mu.Unlock()
 	s.hard.later()
 	return nil

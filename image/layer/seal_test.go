@@ -292,7 +292,7 @@ func TestKilledInSeal(t *testing.T) {
 	for _, p := range []string{"layer/before-seal=kill:2", "layer/after-seal=kill:1", "layer/after-seal=kill:4", "layer/before-harden=kill:1", "layer/after-harden=kill:1", "layer/after-harden=kill:2", "none=kill"} {
 		root := t.TempDir()
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledInSeal$")
-		cmd.Env = append(os.Environ(), "LAYER_TEST_ROOT="+root, failpoint.Env+"="+p)
+		cmd.Env = append(os.Environ(), "LAYER_TEST_ROOT="+root, "TMPDIR="+t.TempDir(), failpoint.Env+"="+p) // killed, it tidies nothing
 		if out, err := cmd.CombinedOutput(); err == nil {
 			t.Fatalf("%s: survived: %s", p, out)
 		}

@@ -54,6 +54,7 @@ type Store struct {
 	chains     map[string]*chainFacts // by chain; what Create needs to know of an image
 	skeletons  map[string]bool        // keys of those on disk
 	retired    map[string]*time.Timer // views in v that are about to be unmounted; nil: the store is closed
+	retiring   sync.WaitGroup         // those that are being unmounted
 }
 
 // diff is one unpacked layer.
@@ -129,6 +130,7 @@ func Open(cfg Config) (*Store, error) {
 
 // Close stops background deletions where they are and gives the root up.
 func (s *Store) Close() error {
+	s.closeRetired()
 	err := s.hard.close()
 	s.trash.close()
 	s.flush.close()

@@ -123,3 +123,76 @@ func TestSealedAgainMeanwhile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A layer that was lost on its way to the disk, and is still held, is whole again when a step makes it once more.
+func TestLostIsSealedAgain(t *testing.T) {
+	s := openHere(t)
+	var broken atomic.Bool
+	whole := s.disk.syncfs
+	s.disk.syncfs = func() error {
+		if broken.Swap(false) {
+			return unix.EIO
+		}
+		return whole()
+	}
+	first := sealFile(t, s, "a")
+	broken.Store(true)
+	if err := s.Durable(t.Context(), first.DiffID); !errors.Is(err, unix.EIO) {
+		t.Fatal(err)
+	}
+	place := s.path("d", shortName(first.DiffID), "fs", "a")
+	var old, now unix.Stat_t
+	if err := unix.Stat(place, &old); err != nil {
+		t.Fatal(err)
+	}
+	again := sealFile(t, s, "a")
+	if again.DiffID != first.DiffID || s.Holds(first.DiffID) != 2 {
+		t.Errorf("%s with %d holds", again.DiffID, s.Holds(first.DiffID))
+	}
+	if err := unix.Stat(place, &now); err != nil || now.Ino == old.Ino {
+		t.Errorf("the lost file is still there: %v", err)
+	}
+	if err := s.Durable(t.Context(), first.DiffID); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(s.path("d", shortName(first.DiffID), "layer.json")); err != nil {
+		t.Error(err)
+	}
+	// One that is well stays where it is.
+	if sealFile(t, s, "a"); unix.Stat(place, &old) != nil || old.Ino != now.Ino {
+		t.Error("a layer that is whole was replaced")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if s, err := Open(Config{Root: s.cfg.Root}); err != nil {
+		t.Error(err)
+	} else {
+		if left, _ := os.ReadDir(s.path("v")); !s.Has(first.DiffID) || len(left) != 0 {
+			t.Errorf("after a restart: here %v, %d left aside", s.Has(first.DiffID), len(left))
+		}
+		s.Close()
+	}
+}
+
+// A view that waits to be unmounted goes with the store, and nothing of it comes afterwards.
+func TestCloseEndsRetiring(t *testing.T) {
+	s := openHere(t)
+	dir := s.path("tmp", "shown")
+	if err := os.MkdirAll(filepath.Join(dir, "fs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.retire(dir)
+	if left, _ := os.ReadDir(s.path("v")); len(left) != 1 {
+		t.Fatalf("%d are aside", len(left))
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(s.path("v")); len(left) != 0 {
+		t.Errorf("%d are aside", len(left))
+	}
+	if s.retired != nil {
+		t.Error("a timer is left")
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"berth/base/failpoint"
 	"berth/kernel/mount"
+	"berth/kernel/tree"
 )
 
 // trash deletes directories in the background. A directory is renamed into it, which is when it is gone for everybody
@@ -118,7 +119,7 @@ func (t *trash) run() {
 
 func (t *trash) remove(name string) {
 	_ = failpoint.Hit("layer/in-trash")
-	if err := os.RemoveAll(filepath.Join(t.dir, name)); err != nil {
+	if err := removeAll(t.dir, name); err != nil {
 		t.log.Warn("delete from trash; tried again at the next start", "name", name, "err", err)
 	}
 	t.mu.Lock()
@@ -128,6 +129,16 @@ func (t *trash) remove(name string) {
 		close(t.idle)
 		t.idle = nil
 	}
+}
+
+// removeAll deletes what is called name in a directory, however deep it is.
+func removeAll(dir, name string) error {
+	d, err := tree.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.RemoveAll(name)
 }
 
 // wait returns when nothing is pending.

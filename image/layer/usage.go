@@ -140,6 +140,7 @@ type measure struct {
 	ctx  context.Context // of one Measure
 	sum  *Space
 	seen map[uint64]bool // inodes with several links
+	down tree.Descent
 }
 
 func (m *measure) entry(dir *tree.Dir, name string) error {
@@ -165,7 +166,7 @@ func (m *measure) entry(dir *tree.Dir, name string) error {
 		return err
 	}
 	m.sum.Disk += st.Blocks * 512
-	sub, err := dir.Sub(name)
+	sub, err := m.down.Enter(dir, name)
 	if tree.Missing(err) {
 		return nil
 	}
@@ -182,5 +183,5 @@ func (m *measure) entry(dir *tree.Dir, name string) error {
 			return err
 		}
 	}
-	return nil
+	return m.down.Leave(sub)
 }
