@@ -103,7 +103,7 @@ func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, names []
 		return err
 	}
 	given["BAKE_CMD_CONTEXT"], given["BAKE_LOCAL_PLATFORM"] = "cwd://", runtime.GOOS+"/"+runtime.GOARCH
-	config, err := bake.Parse(files, given, environment)
+	config, err := bake.Parse(files, given, environment())
 	if err != nil {
 		return err
 	}
@@ -148,17 +148,23 @@ func givenVariables(texts []string) (map[string]string, error) {
 }
 
 // environment is what variables of files may be set by.
-func environment(name string) (string, bool) {
+func environment() map[string]string {
+	env := map[string]string{}
 	if off := os.Getenv("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP"); off == "1" || off == "true" {
-		return "", false
+		return env
 	}
-	return os.LookupEnv(name)
+	for _, text := range os.Environ() {
+		if k, v, ok := strings.Cut(text, "="); ok {
+			env[k] = v
+		}
+	}
+	return env
 }
 
 func (o *bakeOptions) read(d *command.DockerCli) ([]bake.File, error) {
 	names := o.files
 	if list := os.Getenv("BUILDX_BAKE_FILE"); len(names) == 0 && list != "" {
-		sep := os.Getenv("BUILDX_BAKE_FILE_SEPARATOR")
+		sep := os.Getenv("BUILDX_BAKE_PATH_SEPARATOR")
 		if sep == "" {
 			sep = string(os.PathListSeparator)
 		}

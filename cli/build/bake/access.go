@@ -110,7 +110,7 @@ func (t *Target) agents() (all []request.SSH) {
 
 // reads are the paths of this machine that a target reads.
 func (t *Target) reads() []string {
-	var paths []string
+	paths := slices.Clone(t.files)
 	add := func(place string) {
 		if place != "" && place != "-" && isLocal(place) && !strings.HasPrefix(place, "target:") {
 			paths = append(paths, place)

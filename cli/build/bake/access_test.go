@@ -76,31 +76,3 @@ func TestAccess(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestSubstitute(t *testing.T) {
-	lookup := func(name string) (string, bool) {
-		v, ok := map[string]string{"A": "a", "EMPTY": ""}[name]
-		return v, ok
-	}
-	for in, want := range map[string]string{
-		"$A-${A}":           "a-a",
-		"$$A":               "$A",
-		"${NONE:-x}":        "x",
-		"${EMPTY-x}":        "",
-		"${EMPTY:-x}":       "x",
-		"${A:+y}${NONE:+z}": "y",
-		"${NONE:-${A}b}":    "ab",
-		"${A:?no}":          "a",
-		"plain":             "plain",
-		"$NONE":             "",
-	} {
-		if got, err := substitute(in, lookup); err != nil || got != want {
-			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
-		}
-	}
-	for _, bad := range []string{"${NONE:?must be}", "${A", "$", "${}", "${A!}"} {
-		if _, err := substitute(bad, lookup); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
-	}
-}

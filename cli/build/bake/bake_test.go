@@ -2,85 +2,56 @@ package bake
 
 import (
 	"encoding/json"
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+
+	"berth/cli/build/goldentest"
 )
 
-var update = flag.Bool("update", false, "write what is expected anew")
-
-// Each case is an archive: files to read in order, env, args (targets and --set texts), and want: what `bake --print` shows, or error.
+// Each case is an archive: files to read in order, those below disk/ only where others lead to them, env, args (targets and --set texts), and want: what
+// `bake --print` shows, or error.
 func TestBake(t *testing.T) {
-	cases, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(cases) == 0 {
-		t.Fatalf("no cases: %v", err)
-	}
-	for _, path := range cases {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			path, err := filepath.Abs(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			a, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Chdir(t.TempDir())
-			var files []File
-			env := map[string]string{}
-			var targets, sets []string
-			want := ""
-			for _, f := range a.Files {
-				switch f.Name {
-				case "want":
-					want = string(f.Data)
-				case "env":
-					for l := range strings.Lines(string(f.Data)) {
-						k, v, _ := strings.Cut(strings.TrimSpace(l), "=")
-						env[k] = v
-					}
-				case "args":
-					for l := range strings.Lines(string(f.Data)) {
-						if l = strings.TrimSpace(l); strings.Contains(l, "=") {
-							sets = append(sets, l)
-						} else if l != "" {
-							targets = append(targets, l)
-						}
-					}
-				case ".env":
-					if err := os.WriteFile(f.Name, f.Data, 0o644); err != nil {
-						t.Fatal(err)
-					}
-				default:
-					files = append(files, File{f.Name, f.Data})
+	goldentest.Run(t, func(name string) bool { return name == "want" }, func(t *testing.T, in []txtar.File) []txtar.File {
+		dir := t.TempDir()
+		t.Chdir(dir)
+		var files []File
+		env := map[string]string{}
+		var targets, sets []string
+		for _, f := range in {
+			onDisk, beside := strings.CutPrefix(f.Name, "disk/")
+			switch {
+			case f.Name == "env":
+				for l := range strings.Lines(string(f.Data)) {
+					k, v, _ := strings.Cut(strings.TrimSpace(l), "=")
+					env[k] = v
 				}
-			}
-			if len(targets) == 0 {
-				targets = []string{"default"}
-			}
-			got := printed(files, env, targets, sets)
-			if *update {
-				a.Files = append(withoutWant(a.Files), txtar.File{Name: "want", Data: []byte(got)})
-				if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
-					t.Fatal(err)
+			case f.Name == "args":
+				for l := range strings.Lines(string(f.Data)) {
+					if l = strings.TrimSpace(l); strings.Contains(l, "=") {
+						sets = append(sets, l)
+					} else if l != "" {
+						targets = append(targets, l)
+					}
 				}
-				return
+			case f.Name == ".env":
+				goldentest.Lay(t, dir, f)
+			case beside:
+				goldentest.Lay(t, dir, txtar.File{Name: onDisk, Data: f.Data})
+			default:
+				files = append(files, File{f.Name, f.Data})
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
+		}
+		if len(targets) == 0 {
+			targets = []string{"default"}
+		}
+		return []txtar.File{{Name: "want", Data: []byte(printed(files, env, targets, sets))}}
+	})
 }
 
 func printed(files []File, env map[string]string, targets, sets []string) string {
-	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
-	c, err := Parse(files, map[string]string{"BAKE_CMD_CONTEXT": "cwd://"}, lookup)
+	c, err := Parse(files, map[string]string{"BAKE_CMD_CONTEXT": "cwd://"}, env)
 	if err != nil {
 		return "error: " + err.Error() + "\n"
 	}
@@ -100,25 +71,8 @@ func printed(files []File, env map[string]string, targets, sets []string) string
 	return string(text) + "\n"
 }
 
-func withoutWant(files []txtar.File) []txtar.File {
-	var out []txtar.File
-	for _, f := range files {
-		if f.Name != "want" {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
 func FuzzParse(f *testing.F) {
-	cases, _ := filepath.Glob("testdata/*.txt")
-	for _, path := range cases {
-		a, err := txtar.ParseFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(a.Files[0].Data)
-	}
+	goldentest.Seed(f)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		printed([]File{{"-", text}}, nil, []string{"default"}, nil)
 	})

@@ -1,151 +1,49 @@
 package bake
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
+	"github.com/compose-spec/compose-go/v2/consts"
+	"github.com/compose-spec/compose-go/v2/dotenv"
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/schema"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/docker/cli/opts"
 )
 
-// composeFile is what a compose file says about builds.
-type composeFile struct {
-	Services map[string]composeService `yaml:"services"`
-	Secrets  map[string]composeSecret  `yaml:"secrets"`
+// A composition is what compose files say together: one may change what another says, extend its services and include more files.
+type composition struct {
+	env  map[string]string
+	read []string // files that those named have led to
 }
 
-type composeService struct {
-	Image string        `yaml:"image"`
-	Build *composeBuild `yaml:"build"`
-}
+// parts are what is kept of a service. The rest is not for us, and need not even be valid.
+var parts = []string{"image", "build", "environment", "env_file"}
 
-type composeSecret struct {
-	File        string `yaml:"file"`
-	Environment string `yaml:"environment"`
-}
-
-type composeBuild struct {
-	Context            string               `yaml:"context"`
-	Dockerfile         string               `yaml:"dockerfile"`
-	DockerfileInline   string               `yaml:"dockerfile_inline"`
-	Args               mapping              `yaml:"args"`
-	Labels             mapping              `yaml:"labels"`
-	AdditionalContexts mapping              `yaml:"additional_contexts"`
-	ExtraHosts         mapping              `yaml:"extra_hosts"`
-	SSH                mapping              `yaml:"ssh"`
-	Ulimits            map[string]any       `yaml:"ulimits"`
-	Tags               []string             `yaml:"tags"`
-	Platforms          []string             `yaml:"platforms"`
-	CacheFrom          []string             `yaml:"cache_from"`
-	CacheTo            []string             `yaml:"cache_to"`
-	Entitlements       []string             `yaml:"entitlements"`
-	Secrets            []composeUse         `yaml:"secrets"`
-	Target             string               `yaml:"target"`
-	Network            string               `yaml:"network"`
-	ShmSize            any                  `yaml:"shm_size"`
-	NoCache            bool                 `yaml:"no_cache"`
-	Pull               bool                 `yaml:"pull"`
-	Privileged         bool                 `yaml:"privileged"`
-	Provenance         any                  `yaml:"provenance"`
-	SBOM               any                  `yaml:"sbom"`
-	Bake               map[string]any       `yaml:"x-bake"`
-	Others             map[string]yaml.Node `yaml:",inline"`
-}
-
-// UnmarshalYAML also takes the short form: a context alone.
-func (b *composeBuild) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode {
-		return n.Decode(&b.Context)
-	}
-	type plain composeBuild
-	return n.Decode((*plain)(b))
-}
-
-// A composeUse is a secret that a build uses, by name, under another name or the same.
-type composeUse struct{ Source, Target string }
-
-func (u *composeUse) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode {
-		return n.Decode(&u.Source)
-	}
-	type plain struct {
-		Source string `yaml:"source"`
-		Target string `yaml:"target"`
-	}
-	var p plain
-	err := n.Decode(&p)
-	u.Source, u.Target = p.Source, p.Target
-	return err
-}
-
-// A mapping is a map, or a list of KEY=VALUE; nil is a key without value.
-type mapping map[string]*string
-
-func (m *mapping) UnmarshalYAML(n *yaml.Node) error {
-	*m = mapping{}
-	if n.Kind == yaml.SequenceNode {
-		var list []string
-		if err := n.Decode(&list); err != nil {
-			return err
-		}
-		for _, text := range list {
-			k, v, ok := strings.Cut(text, "=")
-			if !ok {
-				if host, ip, colon := strings.Cut(text, ":"); colon { // extra_hosts
-					k, v, ok = host, ip, true
-				}
-			}
-			(*m)[k] = nil
-			if ok {
-				(*m)[k] = &v
-			}
-		}
-		return nil
-	}
-	var table map[string]any
-	if err := n.Decode(&table); err != nil {
-		return err
-	}
-	for k, v := range table {
-		if v == nil {
-			(*m)[k] = nil
-			continue
-		}
-		text := fmt.Sprint(v)
-		(*m)[k] = &text
-	}
-	return nil
-}
-
-// readCompose reads the builds of a compose file. It gives nil without error for YAML that is no compose file.
-func readCompose(text []byte, lookup func(string) (string, bool)) (*Config, error) {
-	var root yaml.Node
-	if err := yaml.Unmarshal(text, &root); err != nil {
+// readCompose reads the builds of compose files.
+func readCompose(files []File, env map[string]string) (*Config, error) {
+	env, err := withDotEnv(env)
+	if err != nil {
 		return nil, err
 	}
-	if len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
-		return nil, nil
-	}
-	if err := interpolate(&root, lookup, map[*yaml.Node]bool{}); err != nil {
+	f := &composition{env: env}
+	p, err := f.load(files)
+	if err != nil {
 		return nil, err
-	}
-	var f composeFile
-	if err := root.Decode(&f); err != nil {
-		return nil, err
-	}
-	if f.Services == nil {
-		return nil, nil
 	}
 	c, all := &Config{}, &Group{Name: "default"}
-	for _, name := range sortedKeys(f.Services) {
-		s := f.Services[name]
+	for _, name := range sortedKeys(p.Services) {
+		s := p.Services[name]
 		if s.Build == nil {
 			continue
 		}
-		t, err := f.target(strings.ReplaceAll(name, ".", "_"), s, lookup)
+		t, err := f.target(p, s)
 		if err != nil {
 			return nil, fmt.Errorf("service %s: %w", name, err)
 		}
@@ -156,14 +54,101 @@ func readCompose(text []byte, lookup func(string) (string, bool)) (*Config, erro
 	return c, nil
 }
 
-func (f *composeFile) target(name string, s composeService, lookup func(string) (string, bool)) (*Target, error) {
-	b := s.Build
-	for key := range b.Others {
-		if !strings.HasPrefix(key, "x-") && key != "isolation" {
-			return nil, fmt.Errorf("build.%s is not supported", key)
+// isCompose reports whether text without a telling name is a compose file.
+func isCompose(f File, env map[string]string) bool {
+	_, err := (&composition{env: env}).load([]File{f}, func(o *loader.Options) { o.SkipConsistencyCheck = true })
+	return err == nil
+}
+
+// load reads files as Compose does, and what is not about builds is left out before it can be wrong.
+func (f *composition) load(files []File, more ...func(*loader.Options)) (p *types.Project, err error) {
+	// Whatever the files say, and however it confuses the library, is an error and no end.
+	defer func() {
+		if r := recover(); r != nil {
+			p, err = nil, fmt.Errorf("it cannot be read: %v", r)
+		}
+	}()
+	details := types.ConfigDetails{Environment: f.env}
+	for _, file := range files {
+		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: file.Name, Content: file.Text})
+	}
+	common := func(o *loader.Options) {
+		name := f.env[consts.ComposeProjectName]
+		if name == "" {
+			name = "bake"
+		}
+		o.SetProjectName(name, false)
+		o.SkipNormalization = true
+		o.ResourceLoaders = append(o.ResourceLoaders, (*noted)(f))
+	}
+	more = append([]func(*loader.Options){common}, more...)
+	raw, err := loader.LoadModelWithContext(context.Background(), details, append(more, func(o *loader.Options) { o.SkipValidation = true })...)
+	if err != nil {
+		return nil, err
+	}
+	model := map[string]any{}
+	if services, ok := raw["services"].(map[string]any); ok {
+		kept := map[string]any{}
+		for name, s := range services {
+			one := map[string]any{}
+			if s, ok := s.(map[string]any); ok {
+				for _, key := range parts {
+					if v, ok := s[key]; ok {
+						one[key] = v
+					}
+				}
+			}
+			kept[name] = one
+		}
+		model["services"] = kept
+	}
+	if v, ok := raw["secrets"]; ok {
+		model["secrets"] = v
+	}
+	if len(model) == 0 {
+		return nil, errors.New("empty compose file")
+	}
+	if err := schema.Validate(model); err != nil {
+		return nil, err
+	}
+	o := loader.ToOptions(&details, append(more, func(o *loader.Options) { o.Profiles = []string{"*"} }))
+	if p, err = loader.ModelToProject(model, o, details); err != nil {
+		return nil, err
+	}
+	for _, s := range p.Services {
+		for _, e := range s.EnvFiles {
+			f.read = append(f.read, e.Path)
 		}
 	}
-	t := &Target{Name: name, Tags: b.Tags, Platforms: b.Platforms, Entitlements: b.Entitlements, Labels: b.Labels, Args: map[string]*string{}}
+	return p, nil
+}
+
+// noted takes note of the files that others lead to, and leaves them to the library's own loader.
+type noted composition
+
+// Accept is asked about each file.
+func (n *noted) Accept(path string) bool {
+	n.read = append(n.read, path)
+	return false
+}
+
+// Load is of what was accepted, which nothing is.
+func (n *noted) Load(context.Context, string) (string, error) {
+	return "", errors.New("not a file of ours")
+}
+
+// Dir is too.
+func (n *noted) Dir(path string) string { return filepath.Dir(path) }
+
+func (f *composition) target(p *types.Project, s types.ServiceConfig) (*Target, error) {
+	b := s.Build
+	t := &Target{
+		Name: targetName(s.Name), Tags: b.Tags, Platforms: b.Platforms, Entitlements: b.Entitlements, Args: map[string]*string{},
+		Labels: map[string]*string{}, ExtraHosts: map[string]*string{}, files: f.read,
+	}
+	if !validName(t.Name) {
+		return nil, fmt.Errorf("invalid service name %q", t.Name)
+	}
 	for _, p := range []struct {
 		to   **string
 		from string
@@ -172,50 +157,41 @@ func (f *composeFile) target(name string, s composeService, lookup func(string) 
 			*p.to = &p.from
 		}
 	}
-	for k, v := range b.Args {
-		if v == nil {
-			if text, ok := lookup(k); ok {
-				v = &text
-			}
+	args := b.Args.Resolve(func(name string) (string, bool) {
+		if v, ok := s.Environment[name]; ok && v != nil {
+			return *v, true
 		}
-		t.Args[k] = v
-	}
-	t.ExtraHosts = b.ExtraHosts
-	for k, v := range b.AdditionalContexts {
-		place := value(v)
-		if used, ok := strings.CutPrefix(place, "service:"); ok {
-			place = "target:" + strings.ReplaceAll(used, ".", "_")
+		v, ok := p.Environment[name]
+		return v, ok
+	})
+	for k, v := range args {
+		if v != nil {
+			t.Args[k] = v
 		}
-		t.merge(&Target{Contexts: map[string]string{k: place}})
 	}
-	for id, path := range b.SSH {
-		o := object{"id": id}
-		if value(path) != "" {
-			o["paths"] = value(path)
+	for k, v := range b.Labels {
+		t.Labels[k] = &v
+	}
+	for k, v := range b.ExtraHosts {
+		text := strings.Join(v, ",")
+		t.ExtraHosts[k] = &text
+	}
+	t.merge(&Target{Contexts: namedContexts(b.AdditionalContexts)})
+	for _, k := range b.SSH {
+		o := object{"id": k.ID}
+		if k.Path != "" {
+			o["paths"] = k.Path
 		}
 		t.SSH = append(t.SSH, o)
 	}
 	slices.SortFunc(t.SSH, func(a, b object) int { return strings.Compare(a["id"], b["id"]) })
-	for _, u := range b.Secrets {
-		def, ok := f.Secrets[u.Source]
-		if !ok {
-			return nil, fmt.Errorf("undefined secret %s", u.Source)
-		}
-		o := object{"id": u.Source}
-		if u.Target != "" {
-			o["id"] = u.Target
-		}
-		switch {
-		case def.File != "":
-			o["src"] = def.File
-		case def.Environment != "":
-			o["env"] = def.Environment
-		}
-		t.Secrets = append(t.Secrets, o)
+	if err := t.addSecrets(b.Secrets, p.Secrets); err != nil {
+		return nil, err
 	}
-	if b.ShmSize != nil {
-		size := fmt.Sprint(b.ShmSize)
-		t.ShmSize = &size
+	if b.ShmSize > 0 {
+		size := opts.MemBytes(b.ShmSize)
+		text := size.String()
+		t.ShmSize = &text
 	}
 	if b.NoCache {
 		t.NoCache = &b.NoCache
@@ -227,12 +203,11 @@ func (f *composeFile) target(name string, s composeService, lookup func(string) 
 		t.Entitlements = append(t.Entitlements, "security.insecure")
 	}
 	for _, k := range sortedKeys(b.Ulimits) {
-		switch v := b.Ulimits[k].(type) {
-		case map[string]any:
-			t.Ulimits = append(t.Ulimits, fmt.Sprintf("%s=%v:%v", k, v["soft"], v["hard"]))
-		default:
-			t.Ulimits = append(t.Ulimits, fmt.Sprintf("%s=%v", k, v))
+		soft, hard := b.Ulimits[k].Soft, b.Ulimits[k].Hard
+		if one := b.Ulimits[k].Single; one != 0 {
+			soft, hard = one, one
 		}
+		t.Ulimits = append(t.Ulimits, fmt.Sprintf("%s=%d:%d", k, soft, hard))
 	}
 	for _, p := range []struct {
 		texts []string
@@ -246,22 +221,10 @@ func (f *composeFile) target(name string, s composeService, lookup func(string) 
 			*p.to = append(*p.to, more...)
 		}
 	}
-	for kind, v := range map[string]any{"provenance": b.Provenance, "sbom": b.SBOM} {
-		if v == nil {
-			continue
-		}
-		text := fmt.Sprint(v)
-		if on, err := strconv.ParseBool(text); err == nil {
-			text = "disabled=" + strconv.FormatBool(!on)
-		}
-		more, err := attestObjects("type=" + kind + "," + text)
-		if err != nil {
-			return nil, err
-		}
-		t.Attest = append(t.Attest, more...)
+	if err := t.addAttests(b.Provenance, b.SBOM); err != nil {
+		return nil, err
 	}
-	slices.SortFunc(t.Attest, func(a, b object) int { return strings.Compare(a["type"], b["type"]) })
-	if err := t.extend(b.Bake); err != nil {
+	if err := t.extend(b.Extensions["x-bake"]); err != nil {
 		return nil, fmt.Errorf("x-bake: %w", err)
 	}
 	if len(t.Tags) == 0 && s.Image != "" {
@@ -270,35 +233,104 @@ func (f *composeFile) target(name string, s composeService, lookup func(string) 
 	return t, nil
 }
 
-// extend adds what x-bake says, in the words of bake files.
-func (t *Target) extend(more map[string]any) error {
-	if len(more) == 0 {
-		return nil
-	}
-	fields := t.fields()
-	for _, key := range sortedKeys(more) {
-		read, ok := fields[key]
-		if key == "secret" || key == "attest" || ok {
-			v, err := fromYAML(more[key])
-			if err != nil {
-				return fmt.Errorf("%s: %w", key, err)
+// targetName is what a target is called that a service makes.
+func targetName(service string) string { return strings.ReplaceAll(service, ".", "_") }
+
+// namedContexts are those of a service: another service's result is another target's.
+func namedContexts(m types.Mapping) map[string]string {
+	out := map[string]string{}
+	for name, place := range m {
+		for _, kind := range []string{"service:", "target:"} {
+			if used, ok := strings.CutPrefix(place, kind); ok {
+				place = "target:" + targetName(used)
 			}
-			if key != "context" && key != "dockerfile" && isText(more[key]) && wantsList(key) {
-				if v, err = fromYAML([]any{more[key]}); err != nil {
-					return err
-				}
-			}
-			if err := read(v); err != nil {
-				return fmt.Errorf("%s: %w", key, err)
-			}
-			continue
 		}
-		return fmt.Errorf("unknown key %s", key)
+		out[name] = place
+	}
+	return out
+}
+
+func (t *Target) addSecrets(uses []types.ServiceSecretConfig, all types.Secrets) error {
+	for _, u := range uses {
+		def, ok := all[u.Source]
+		if !ok {
+			return fmt.Errorf("undefined secret %s", u.Source)
+		}
+		if def.External {
+			return fmt.Errorf("unsupported external secret %s", u.Source)
+		}
+		o := object{"id": u.Source}
+		if u.Target != "" {
+			o["id"] = u.Target
+		}
+		switch {
+		case def.File != "":
+			o["src"] = def.File
+		case def.Environment != "":
+			o["env"] = def.Environment
+		}
+		t.Secrets = append(t.Secrets, o)
 	}
 	return nil
 }
 
-func isText(v any) bool { _, ok := v.(string); return ok }
+func (t *Target) addAttests(provenance, sbom string) error {
+	for _, a := range []struct{ kind, text string }{{"provenance", provenance}, {"sbom", sbom}} {
+		text := "type=" + a.kind
+		switch a.text {
+		case "":
+			continue
+		case "true", "1":
+		case "false", "0":
+			text += ",disabled=true"
+		default:
+			text += "," + a.text
+		}
+		more, err := attestObjects(text)
+		if err != nil {
+			return err
+		}
+		t.Attest = append(t.Attest, more...)
+	}
+	return nil
+}
+
+// extend adds what x-bake says, in the words of bake files. A text where a list belongs has its elements between spaces.
+func (t *Target) extend(said any) error {
+	more, ok := said.(map[string]any)
+	if !ok && said != nil {
+		return errors.New("a mapping is needed")
+	}
+	x := &Target{}
+	fields := x.fields()
+	for _, key := range sortedKeys(more) {
+		read, ok := fields[key]
+		if !ok {
+			return fmt.Errorf("unknown key %s", key)
+		}
+		given := more[key]
+		if text, ok := given.(string); ok && wantsList(key) {
+			words := []any{}
+			for _, w := range strings.Fields(text) {
+				words = append(words, w)
+			}
+			given = words
+		}
+		v, err := fromYAML(given)
+		if err == nil {
+			err = read(v)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	// These are added to what the service has, where a bake file's would take its place.
+	x.Tags, x.Platforms = append(slices.Clone(t.Tags), x.Tags...), append(slices.Clone(t.Platforms), x.Platforms...)
+	x.CacheTo, x.Outputs = append(slices.Clone(t.CacheTo), x.CacheTo...), append(slices.Clone(t.Outputs), x.Outputs...)
+	x.Contexts = namedContexts(x.Contexts)
+	t.merge(x)
+	return nil
+}
 
 func wantsList(key string) bool {
 	switch key {
@@ -308,159 +340,21 @@ func wantsList(key string) bool {
 	return false
 }
 
-// interpolate puts values of the environment into all texts of a compose file.
-func interpolate(n *yaml.Node, lookup func(string) (string, bool), seen map[*yaml.Node]bool) error {
-	if n == nil || seen[n] {
-		return nil
-	}
-	seen[n] = true
-	if n.Kind == yaml.ScalarNode && strings.Contains(n.Value, "$") {
-		text, err := substitute(n.Value, lookup)
-		if err != nil {
-			return err
-		}
-		if n.Value = text; n.Style == 0 { // a bare ${PORT} may become a number
-			n.Tag = ""
-		}
-	}
-	for i, c := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 0 {
-			continue // keys stay
-		}
-		if err := interpolate(c, lookup, seen); err != nil {
-			return err
-		}
-	}
-	return interpolate(n.Alias, lookup, seen)
-}
-
-// substitute replaces $NAME, ${NAME} and its forms with :-, -, :?, ?, :+ and +; $$ is a dollar.
-func substitute(text string, lookup func(string) (string, bool)) (string, error) {
-	var out strings.Builder
-	for {
-		before, rest, found := strings.Cut(text, "$")
-		out.WriteString(before)
-		if !found {
-			return out.String(), nil
-		}
-		switch {
-		case strings.HasPrefix(rest, "$"):
-			out.WriteByte('$')
-			text = rest[1:]
-		case strings.HasPrefix(rest, "{"):
-			end := closing(rest)
-			if end < 0 {
-				return "", fmt.Errorf("invalid interpolation format: %q", "$"+rest)
-			}
-			v, err := substituted(rest[1:end], lookup)
-			if err != nil {
-				return "", err
-			}
-			out.WriteString(v)
-			text = rest[end+1:]
-		default:
-			n := nameLength(rest)
-			if n == 0 {
-				return "", fmt.Errorf("invalid interpolation format: %q", "$"+rest)
-			}
-			v, _ := lookup(rest[:n])
-			out.WriteString(v)
-			text = rest[n:]
-		}
-	}
-}
-
-// closing finds the brace that ends text's first one.
-func closing(text string) int {
-	depth := 0
-	for i, c := range text {
-		switch c {
-		case '{':
-			depth++
-		case '}':
-			if depth--; depth == 0 {
-				return i
-			}
-		}
-	}
-	return -1
-}
-
-func nameLength(text string) int {
-	for i, c := range text {
-		if !(c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || i > 0 && '0' <= c && c <= '9') {
-			return i
-		}
-	}
-	return len(text)
-}
-
-func substituted(inside string, lookup func(string) (string, bool)) (string, error) {
-	n := nameLength(inside)
-	name, rest := inside[:n], inside[n:]
-	if n == 0 {
-		return "", fmt.Errorf("invalid interpolation format: %q", "${"+inside+"}")
-	}
-	v, set := lookup(name)
-	op, filled := rest, set
-	if strings.HasPrefix(op, ":") {
-		op, filled = op[1:], set && v != ""
-	}
-	if op == "" {
-		if rest != "" {
-			return "", fmt.Errorf("invalid interpolation format: %q", "${"+inside+"}")
-		}
-		return v, nil
-	}
-	word, err := substitute(op[1:], lookup)
-	if err != nil {
-		return "", err
-	}
-	switch {
-	case op[0] == '-' && !filled, op[0] == '+' && filled:
-		return word, nil
-	case op[0] == '-':
-		return v, nil
-	case op[0] == '+':
-		return "", nil
-	case op[0] == '?' && !filled:
-		return "", fmt.Errorf("required variable %s is missing a value: %s", name, word)
-	case op[0] == '?':
-		return v, nil
-	}
-	return "", fmt.Errorf("invalid interpolation format: %q", "${"+inside+"}")
-}
-
 // withDotEnv is the environment with what compose's .env says beneath it.
-func withDotEnv(lookup func(string) (string, bool)) (func(string) (string, bool), error) {
+func withDotEnv(env map[string]string) (map[string]string, error) {
 	text, err := os.ReadFile(".env")
-	if errors.Is(err, os.ErrNotExist) {
-		return lookup, nil
+	if fi, statErr := os.Stat(".env"); errors.Is(err, os.ErrNotExist) || statErr == nil && fi.IsDir() {
+		return env, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	values := map[string]string{}
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		k, v, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
-		if !ok || strings.HasPrefix(line, "#") {
-			continue
-		}
-		v = strings.TrimSpace(v)
-		switch {
-		case len(v) > 1 && (v[0] == '"' || v[0] == '\'') && v[len(v)-1] == v[0]:
-			v = v[1 : len(v)-1]
-		default:
-			v, _, _ = strings.Cut(v, " #")
-		}
-		values[strings.TrimSpace(k)] = strings.TrimSpace(v)
+	all, err := dotenv.UnmarshalBytesWithLookup(text, func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+	if err != nil {
+		return nil, fmt.Errorf(".env: %w", err)
 	}
-	return func(name string) (string, bool) {
-		if v, ok := lookup(name); ok {
-			return v, true
-		}
-		v, ok := values[name]
-		return v, ok
-	}, nil
+	for k, v := range env {
+		all[k] = v
+	}
+	return all, nil
 }

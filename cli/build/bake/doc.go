@@ -5,8 +5,8 @@
 // request.Spec.
 //
 // The language is buildx bake's: HCL or its JSON form with variables that the environment may set, functions, matrices, inheritance, references
-// between targets. Of a compose file the build sections are read, with x-bake, build secrets and variables; `extends` and `include` are
-// not followed.
+// between targets. Compose files are read by Compose's own library, several of them as one; what is not about builds is left out of them.
 //
-// It contacts no engine, and reads no file but those it is given, compose's .env, and what names a secret.
+// It contacts no engine, and reads no file but those it is given, compose's .env, what a compose file includes, extends or takes its environment
+// from (and whoever builds has to be asked about those outside of the working directory), and what names a secret.
 package bake

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,10 +61,10 @@ func ReadFiles(names []string, in io.Reader) ([]File, error) {
 	return files, nil
 }
 
-// Parse makes a Config of files; later ones say more about what earlier ones have. given are variables by name that win over all others, lookup is
+// Parse makes a Config of files; later ones say more about what earlier ones have. given are variables by name that win over all others, env is
 // the environment. Its errors have the lines that they are about, for solver/errdefs to find.
-func Parse(files []File, given map[string]string, lookup func(string) (string, bool)) (*Config, error) {
-	c, err := parse(files, given, lookup)
+func Parse(files []File, given, env map[string]string) (*Config, error) {
+	c, err := parse(files, given, env)
 	return c, withLines(err, files)
 }
 
@@ -87,23 +88,30 @@ func withLines(err error, files []File) error {
 	return err
 }
 
-func parse(files []File, given map[string]string, lookup func(string) (string, bool)) (*Config, error) {
-	m := newModule(given, lookup)
-	c := &Config{}
+func parse(files []File, given, env map[string]string) (*Config, error) {
+	m := newModule(given, env)
+	var composed []File
 	for _, f := range files {
-		part, err := m.read(f, lookup)
+		isCompose, err := m.read(f, env)
 		if err != nil {
 			return nil, err
 		}
-		if part == nil {
-			continue
+		if isCompose {
+			composed = append(composed, f)
 		}
-		for _, t := range part.Targets {
-			c.addTarget(t)
+	}
+	c := &Config{}
+	if len(composed) > 0 {
+		all := maps.Clone(env)
+		if all == nil {
+			all = map[string]string{}
 		}
-		for _, g := range part.Groups {
-			c.addGroup(g)
+		maps.Copy(all, given)
+		part, err := readCompose(composed, all)
+		if err != nil {
+			return nil, fmt.Errorf("failed to parse compose files: %w", err)
 		}
+		c = part
 	}
 	rest, err := m.config()
 	if err != nil {
@@ -119,41 +127,26 @@ func parse(files []File, given map[string]string, lookup func(string) (string, b
 	return c, nil
 }
 
-// read reads a file by what its name says it is, else by what it looks like. A compose file gives a Config at once.
-func (m *module) read(f File, lookup func(string) (string, bool)) (*Config, error) {
-	compose := func() (*Config, error) {
-		env, err := withDotEnv(lookup)
-		if err != nil {
-			return nil, err
-		}
-		c, err := readCompose(f.Text, env)
-		if err == nil && c == nil {
-			err = errors.New("it has no services")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("failed to parse compose file %s: %w", f.Name, err)
-		}
-		return c, nil
-	}
+// read reads a file by what its name says it is, else by what it looks like. Compose files are read later, all together.
+func (m *module) read(f File, env map[string]string) (compose bool, err error) {
 	switch strings.ToLower(filepath.Ext(f.Name)) {
 	case ".json":
-		return nil, m.addJSON(f.Name, f.Text)
+		return false, m.addJSON(f.Name, f.Text)
 	case ".hcl":
-		return nil, m.addHCL(f.Name, f.Text)
+		return false, m.addHCL(f.Name, f.Text)
 	case ".yaml", ".yml":
-		return compose()
+		return true, nil
+	}
+	if isCompose(f, env) {
+		return true, nil
 	}
 	if json.Valid(f.Text) {
-		return nil, m.addJSON(f.Name, f.Text)
+		return false, m.addJSON(f.Name, f.Text)
 	}
-	hclErr := m.addHCL(f.Name, f.Text)
-	if hclErr == nil {
-		return nil, nil
+	if err := m.addHCL(f.Name, f.Text); err != nil {
+		return false, fmt.Errorf("failed to parse %s: %w", f.Name, err)
 	}
-	if c, err := compose(); err == nil {
-		return c, nil
-	}
-	return nil, fmt.Errorf("failed to parse %s: %w", f.Name, hclErr)
+	return false, nil
 }
 
 // fromYAML makes of decoded YAML what the readers of attributes take.

@@ -26,8 +26,8 @@ type Variable struct {
 
 // A module is what HCL and JSON files say, before evaluation. Names are evaluated when somebody needs them.
 type module struct {
-	lookup    func(name string) (string, bool) // the environment
-	given     map[string]string                // built in, and given on the command line
+	env       map[string]string
+	given     map[string]string // built in, and given on the command line
 	variables map[string]*variable
 	attrs     map[string]hcl.Expression // at the top of a file
 	targets   map[string][]*hcl.Block   // by name: several files, or blocks, may say something about one
@@ -44,9 +44,9 @@ type variable struct {
 	order                  int
 }
 
-func newModule(given map[string]string, lookup func(string) (string, bool)) *module {
+func newModule(given, env map[string]string) *module {
 	return &module{
-		lookup: lookup, given: given, variables: map[string]*variable{}, attrs: map[string]hcl.Expression{}, targets: map[string][]*hcl.Block{},
+		env: env, given: given, variables: map[string]*variable{}, attrs: map[string]hcl.Expression{}, targets: map[string][]*hcl.Block{},
 		groups: map[string][]*hcl.Block{}, values: map[string]cty.Value{}, busy: map[string]bool{}, functions: standardFunctions(),
 	}
 }
@@ -301,7 +301,7 @@ func (m *module) variable(name string, v *variable) (cty.Value, error) {
 	}
 	text, ok := m.given[name]
 	if !ok {
-		text, ok = m.lookup(name)
+		text, ok = m.env[name]
 	}
 	if ok {
 		if v.kind == nil {
@@ -312,7 +312,7 @@ func (m *module) variable(name string, v *variable) (cty.Value, error) {
 			return cty.NilVal, err
 		}
 	} else if v.kind != nil && !kind.IsPrimitiveType() {
-		if text, ok := m.lookup(name + "_JSON"); ok {
+		if text, ok := m.env[name+"_JSON"]; ok {
 			var err error
 			if val, err = fromJSON(name, text, kind); err != nil {
 				return cty.NilVal, err

@@ -46,6 +46,8 @@ type Target struct {
 	Call             *string            `json:"call,omitempty"`
 	Entitlements     []string           `json:"entitlements,omitempty"`
 	ExtraHosts       map[string]*string `json:"extra-hosts,omitempty"`
+
+	files []string // that were read for it, and that the command line does not name
 }
 
 // A Group is several targets and groups by one name.
@@ -142,6 +144,7 @@ func (t *Target) merge(o *Target) {
 	t.Secrets = joinBy(t.Secrets, o.Secrets, "id")
 	t.SSH = joinBy(t.SSH, o.SSH, "id")
 	t.CacheFrom = append(slices.Clone(t.CacheFrom), o.CacheFrom...)
+	t.files = append(slices.Clone(t.files), o.files...)
 }
 
 // grow adds what is not null.

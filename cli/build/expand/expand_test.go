@@ -2,97 +2,43 @@ package expand
 
 import (
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 	"golang.org/x/tools/txtar"
-)
 
-var update = flag.Bool("update", false, "write what is expected anew")
+	"berth/cli/build/goldentest"
+)
 
 // Each case is an archive: Dockerfile and the files it includes, args with build arguments, want with the plain file or error with the message.
 func TestExpand(t *testing.T) {
-	cases, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(cases) == 0 {
-		t.Fatalf("no cases: %v", err)
-	}
-	for _, path := range cases {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			a, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			src := Source{Name: "Dockerfile", Dir: t.TempDir(), Args: map[string]string{}}
-			var want, wantError string
-			for _, f := range a.Files {
-				switch f.Name {
-				case "want":
-					want = string(f.Data)
-				case "error":
-					wantError = strings.TrimSpace(string(f.Data))
-				case "args":
-					for l := range strings.Lines(string(f.Data)) {
-						k, v, _ := strings.Cut(strings.TrimSpace(l), "=")
-						src.Args[k] = v
-					}
-				case "Dockerfile":
-					src.Text = f.Data
-				default:
-					target := filepath.Join(src.Dir, f.Name)
-					if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-						t.Fatal(err)
-					}
-					if err := os.WriteFile(target, f.Data, 0o644); err != nil {
-						t.Fatal(err)
-					}
+	goldentest.Run(t, func(name string) bool { return name == "want" || name == "error" }, func(t *testing.T, in []txtar.File) []txtar.File {
+		src := Source{Name: "Dockerfile", Dir: t.TempDir(), Args: map[string]string{}}
+		for _, f := range in {
+			switch f.Name {
+			case "args":
+				for l := range strings.Lines(string(f.Data)) {
+					k, v, _ := strings.Cut(strings.TrimSpace(l), "=")
+					src.Args[k] = v
 				}
+			case "Dockerfile":
+				src.Text = f.Data
+			default:
+				goldentest.Lay(t, src.Dir, f)
 			}
-			got, gotError := "", ""
-			result, err := Expand(src)
-			if err != nil {
-				gotError = strings.ReplaceAll(err.Error(), src.Dir, "DIR")
-			} else {
-				got = string(result.Text)
-				checkPlaces(t, result)
-			}
-			if *update {
-				rewrite(t, path, a, got, gotError)
-				return
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("expanded (-want +got):\n%s", diff)
-			}
-			if wantError != gotError {
-				t.Errorf("error %q, want %q", gotError, wantError)
-			}
-		})
-	}
-}
-
-func rewrite(t *testing.T, path string, a *txtar.Archive, got, gotError string) {
-	t.Helper()
-	var files []txtar.File
-	for _, f := range a.Files {
-		if f.Name != "want" && f.Name != "error" {
-			files = append(files, f)
 		}
-	}
-	if gotError != "" {
-		files = append(files, txtar.File{Name: "error", Data: []byte(gotError + "\n")})
-	} else {
-		files = append(files, txtar.File{Name: "want", Data: []byte(got)})
-	}
-	a.Files = files
-	if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
-		t.Fatal(err)
-	}
+		result, err := Expand(src)
+		if err != nil {
+			return []txtar.File{{Name: "error", Data: []byte(strings.ReplaceAll(err.Error(), src.Dir, "DIR") + "\n")}}
+		}
+		checkPlaces(t, result)
+		return []txtar.File{{Name: "want", Data: result.Text}}
+	})
 }
 
 // checkPlaces holds that each line has a place, and that a plain line is the one of its place but for what was replaced.
@@ -199,14 +145,7 @@ func TestBounds(t *testing.T) {
 }
 
 func FuzzExpand(f *testing.F) {
-	cases, _ := filepath.Glob("testdata/*.txt")
-	for _, path := range cases {
-		a, err := txtar.ParseFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(a.Files[0].Data)
-	}
+	goldentest.Seed(f)
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r, err := Expand(Source{Dir: dir, Text: text, Args: map[string]string{"A": "1"}})

@@ -2,7 +2,6 @@ package starter
 
 import (
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,60 +9,39 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"golang.org/x/tools/txtar"
 	"gopkg.in/yaml.v3"
-)
 
-var update = flag.Bool("update", false, "write what is expected anew")
+	"berth/cli/build/goldentest"
+)
 
 // Each case is an archive: a project's files, then, below want/, what init writes for it.
 func TestFiles(t *testing.T) {
-	cases, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(cases) == 0 {
-		t.Fatalf("no cases: %v", err)
-	}
-	for _, path := range cases {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			a, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
+	goldentest.Run(t, func(name string) bool { return strings.HasPrefix(name, "want/") }, func(t *testing.T, in []txtar.File) (out []txtar.File) {
+		dir := fstest.MapFS{}
+		for _, f := range in {
+			dir[f.Name] = &fstest.MapFile{Data: f.Data, Mode: 0o644}
+		}
+		p, err := Look(dir, "", "project dir")
+		if err != nil {
+			return []txtar.File{{Name: "want/error", Data: []byte(err.Error() + "\n")}}
+		}
+		files, err := p.Files()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, f := range files {
+			got[f.Name] = f.Text
+			if f.Name != ".dockerignore" { // the same for all of a kind
+				out = append(out, txtar.File{Name: "want/" + f.Name, Data: []byte(f.Text)})
 			}
-			dir := fstest.MapFS{}
-			want := map[string]string{}
-			for _, f := range a.Files {
-				if name, ok := strings.CutPrefix(f.Name, "want/"); ok {
-					want[name] = string(f.Data)
-					continue
-				}
-				dir[f.Name] = &fstest.MapFile{Data: f.Data, Mode: 0o644}
-			}
-			got := map[string]string{}
-			p, err := Look(dir, "", "project dir")
-			if err != nil {
-				got["error"] = err.Error() + "\n"
-			} else {
-				files, err := p.Files()
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, f := range files {
-					got[f.Name] = f.Text
-				}
-				check(t, got)
-			}
-			if *update {
-				rewrite(t, path, a, got)
-				return
-			}
-			delete(got, ".dockerignore") // the same for all of a kind
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
+		}
+		check(t, got)
+		return out
+	})
 }
 
 // check holds that what was written is what the tools that read it understand.
@@ -82,19 +60,6 @@ func check(t *testing.T, files map[string]string) {
 	}
 	if !strings.Contains(files[".dockerignore"], ".git\n") {
 		t.Error(".dockerignore is wrong")
-	}
-}
-
-func rewrite(t *testing.T, path string, a *txtar.Archive, got map[string]string) {
-	t.Helper()
-	a.Files = slices.DeleteFunc(a.Files, func(f txtar.File) bool { return strings.HasPrefix(f.Name, "want/") })
-	for _, name := range []string{"Dockerfile", "compose.yaml", "error"} {
-		if text, ok := got[name]; ok {
-			a.Files = append(a.Files, txtar.File{Name: "want/" + name, Data: []byte(text)})
-		}
-	}
-	if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }
 
