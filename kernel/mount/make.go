@@ -37,6 +37,11 @@ func Make(m Mount) (fd int, err error) {
 			return -1, err
 		}
 	}
+	if m.Label != "" { // apart from the other words: it may have a comma in it
+		if err := fs.Set("context", m.Label); err != nil {
+			return -1, err
+		}
+	}
 	if o.Flags&unix.MS_RDONLY != 0 {
 		if err := fs.Flag("ro"); err != nil {
 			return -1, err

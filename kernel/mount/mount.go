@@ -6,6 +6,7 @@ type Mount struct {
 	Target  string   // where it appears, absolute
 	Type    string   // a file system, "bind", or "" for a bind when the options say so
 	Options []string // as in fstab: ro, nosuid, rbind, size=64m …
+	Label   string   // SELinux label that all files of a new file system show; "" their own. Read by Make alone
 }
 
 // IsBind reports whether the mount shows an existing directory or file elsewhere.

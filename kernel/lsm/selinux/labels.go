@@ -172,6 +172,16 @@ func (l *Labeller) Labels(options []string) (Labels, error) {
 	return Labels{Process: process.String(), Mount: file.String()}, nil
 }
 
+// Shared makes the labels of processes whose files are for all containers: those of new containers, without categories. There is nothing
+// to release.
+func (l *Labeller) Shared() (Labels, error) {
+	var options []string
+	if c, err := Parse(l.process); err == nil && c.Level != "" {
+		options = append(options, "level:"+sensitivity(c.Level))
+	}
+	return l.Labels(options)
+}
+
 // level takes the level an option names, or a new pair above the policy's level; "" under a policy
 // without levels.
 func (l *Labeller) level(policy string, options []string) (string, error) {

@@ -32,12 +32,9 @@ func Relabel(path, label string, shared bool) error {
 	if label == "" {
 		return nil
 	}
-	c, err := Parse(label)
+	c, err := wanted(label, shared)
 	if err != nil {
 		return err
-	}
-	if shared && c.Level != "" {
-		c.Level = sensitivity(c.Level)
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -52,6 +49,29 @@ func Relabel(path, label string, shared bool) error {
 	}
 	defer unix.Close(fd)
 	return relabel(fd, real, c.String())
+}
+
+// Share is a shared Relabel of a directory in which all files have its label once it has the right one itself: then nothing below is looked
+// at.
+func Share(dir, label string) error {
+	c, err := wanted(label, true)
+	if err != nil {
+		return err
+	}
+	old := make([]byte, len(c.String())+1)
+	if n, err := unix.Getxattr(dir, xattr, old); err == nil && string(trimZero(old[:n])) == c.String() {
+		return nil
+	}
+	return Relabel(dir, label, true)
+}
+
+// wanted is the label that a file gets.
+func wanted(label string, shared bool) (Context, error) {
+	c, err := Parse(label)
+	if shared && c.Level != "" {
+		c.Level = sensitivity(c.Level)
+	}
+	return c, err
 }
 
 // relabel labels what fd (O_PATH) stands for, what is inside before it itself. The name is for errors.

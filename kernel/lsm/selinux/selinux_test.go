@@ -263,6 +263,70 @@ func TestRelabel(t *testing.T) {
 	}
 }
 
+// Of a directory with the right label nothing below is looked at; one with another, be it of a broken off run, is labelled whole.
+func TestShare(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	label := func(p, want string) {
+		t.Helper()
+		b := make([]byte, 200)
+		n, err := unix.Lgetxattr(p, xattr, b)
+		if got := string(trimZero(b[:max(n, 0)])); err != nil || got != want {
+			t.Errorf("%s is %q %v, want %q", p, got, err, want)
+		}
+	}
+	if err := unix.Setxattr(dir, xattr, []byte("u:o:old:s0\x00"), 0); err != nil {
+		t.Skip("needs a file system with security attributes, and CAP_SYS_ADMIN: ", err)
+	}
+	for range 2 {
+		if err := Share(dir, "u:o:container_file_t:s0:c1,c2"); err != nil {
+			t.Fatal(err)
+		}
+		label(dir, "u:o:container_file_t:s0")
+		label(file, "u:o:container_file_t:s0")
+	}
+	if err := unix.Setxattr(file, xattr, []byte("u:o:other:s0\x00"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := Share(dir, "u:o:container_file_t:s0:c3,c4"); err != nil {
+		t.Fatal(err)
+	}
+	label(file, "u:o:other:s0")
+	if err := Share(dir, "x"); !fault.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+}
+
+func TestSharedLabels(t *testing.T) {
+	l := targeted(t)
+	want := Labels{"system_u:system_r:container_t:s0", "system_u:object_r:container_file_t:s0"}
+	if got, err := l.Shared(); got != want || err != nil || len(l.taken) != 1 {
+		t.Errorf("%+v %v, want %+v; taken: %v", got, err, want, l.taken)
+	}
+	if got, err := open(machine(t, nil)).Shared(); got != (Labels{}) || err != nil {
+		t.Error("a machine without a policy:", got, err)
+	}
+}
+
+// A socket's label cannot be had without the module; that must not be a socket without one.
+func TestWithSocketLabel(t *testing.T) {
+	ran := false
+	f := func() error { ran = true; return nil }
+	if err := WithSocketLabel("", f); err != nil || !ran {
+		t.Error("without a label:", err)
+	}
+	if Enabled() {
+		t.Skip("needs a kernel without SELinux")
+	}
+	ran = false
+	if err := WithSocketLabel("u:r:container_t:s0", f); err == nil || ran {
+		t.Error("with a label on a kernel that has none:", err, ran)
+	}
+}
+
 func TestRelabelRefuses(t *testing.T) {
 	const label = "u:o:f:s0"
 	link := filepath.Join(t.TempDir(), "link")
