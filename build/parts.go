@@ -61,7 +61,7 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	p.content = content.New()
 	p.exec, err = exec.Open(exec.Config{
 		Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("mounts"), ExecRoot: filepath.Join(b.cfg.ExecRoot, "build"),
-		CgroupParent: b.cfg.CgroupParent, Networks: b.cfg.Networks, Devices: b.cfg.Devices, SeccompProfile: b.cfg.SeccompProfile,
+		CgroupParent: b.cfg.CgroupParent, Networks: b.cfg.Networks, UserNS: b.cfg.UserNS, Devices: b.cfg.Devices, SeccompProfile: b.cfg.SeccompProfile,
 		AppArmor: b.cfg.AppArmor, NofileHard: b.cfg.NofileHard, InUserNS: b.cfg.InUserNS, Facts: b.cfg.Facts, Log: b.log,
 	})
 	if err != nil {
@@ -79,10 +79,11 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.sources.git, err = git.Open(git.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("git"), Log: b.log})
+	p.sources.git, err = git.Open(git.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("git"), InUserNS: b.cfg.InUserNS, Facts: b.cfg.Facts, Log: b.log})
 	if err != nil {
 		return nil, err
 	}
+	p.closers = append(p.closers, p.sources.git.Close)
 	p.cache, err = cache.Open(cache.Config{
 		Layers: layers, Root: filepath.Join(b.cfg.DataRoot, "build"), Size: layerSize(layers), Shared: b.imageLayers(),
 		Others: []cache.Other{p.exec, trees, p.sources.git}, Log: b.log,

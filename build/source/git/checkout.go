@@ -2,7 +2,6 @@ package git
 
 import (
 	"context"
-	"crypto/rand"
 	"io"
 	"os"
 	"path/filepath"
@@ -19,11 +18,6 @@ import (
 
 // checkout gives the files of a version.
 func (s *Source) checkout(ctx context.Context, r *repository, v *version, g session.Group, log io.Writer) (*snapshot.Snapshot, error) {
-	m, err := s.mirrored(ctx, r, v, g, log)
-	if err != nil {
-		return nil, err
-	}
-	defer m.unlock()
 	scratch := s.cfg.Snapshots.Scratch()
 	defer scratch.Release()
 	draft, err := s.cfg.Snapshots.Draft(ctx, scratch)
@@ -32,8 +26,8 @@ func (s *Source) checkout(ctx context.Context, r *repository, v *version, g sess
 	}
 	defer draft.Drop()
 	err = draft.Do(ctx, func(root *tree.Dir) error {
-		c := &checkingOut{s: s, r: r, v: v, m: m, g: g, log: log, root: root}
-		return c.all(ctx)
+		c := &checkingOut{s: s, g: g, log: log, root: root, keep: r.keepDir && r.subdir == ""}
+		return c.all(ctx, r, v)
 	})
 	if err != nil {
 		return nil, err
@@ -44,49 +38,115 @@ func (s *Source) checkout(ctx context.Context, r *repository, v *version, g sess
 // checkingOut is a checkout under way.
 type checkingOut struct {
 	s    *Source
-	r    *repository
-	v    *version
-	m    *mirror
 	g    session.Group
 	log  io.Writer
 	root *tree.Dir // the draft
 	path string    // of the draft
-	work string    // path of the work tree: the draft, or a directory in it
+	work *tree.Dir // the work tree: the draft, or a directory in it
+	keep bool      // repositories stay
+	subs int       // submodules that were met
 }
 
 // workName is the directory that a repository is checked out into when only a part of it is wanted.
 const workName = ".berth-checkout"
 
-func (c *checkingOut) all(ctx context.Context) (err error) {
+func (c *checkingOut) all(ctx context.Context, r *repository, v *version) (err error) {
 	if c.path, err = pathOf(c.root); err != nil {
 		return err
 	}
-	c.work = c.path
-	if c.r.subdir != "" {
-		c.work = filepath.Join(c.path, workName)
+	c.work = c.root
+	if r.subdir != "" {
 		if err := c.root.Mkdir(workName, 0o755); err != nil {
 			return err
 		}
+		if c.work, err = c.root.Sub(workName); err != nil {
+			return err
+		}
+		defer c.work.Close()
 	}
-	keep := c.r.keepDir && c.r.subdir == ""
-	submodules := !c.r.noSubmodules && c.hasSubmodules(ctx)
-	if keep || submodules {
-		err = c.clone(ctx, keep, submodules)
-	} else {
-		err = c.files(ctx)
-	}
+	at, err := c.repository(ctx, r, v, module{})
 	if err != nil {
 		return err
 	}
-	if c.r.subdir != "" {
-		if err := c.raise(); err != nil {
+	if r.subdir != "" {
+		if err := c.raise(r.subdir); err != nil {
 			return err
 		}
 	}
-	if c.r.commitTimes {
-		return c.stamp(ctx)
+	if r.commitTimes {
+		return c.stamp(at)
 	}
 	return nil
+}
+
+// repository checks one repository out, and its submodules below it. It gives the time of its commit. A mirror is locked while it is read, and
+// no other is then: a repository may name itself as a submodule.
+func (c *checkingOut) repository(ctx context.Context, r *repository, v *version, at module) (when tree.Time, err error) {
+	subs, when, err := c.one(ctx, r, v, at)
+	if err != nil {
+		return when, err
+	}
+	for _, sub := range subs {
+		if err := c.submodule(ctx, r, at, sub); err != nil {
+			return when, err
+		}
+	}
+	return when, nil
+}
+
+// one checks one repository out and lists its submodules.
+func (c *checkingOut) one(ctx context.Context, r *repository, v *version, at module) (subs []listed, when tree.Time, err error) {
+	m, err := c.s.mirrored(ctx, r, v, c.g, c.log)
+	if err != nil {
+		return nil, when, err
+	}
+	defer m.unlock()
+	p, err := c.s.mirrorGit(ctx, m)
+	if err != nil {
+		return nil, when, err
+	}
+	p.log = c.log
+	work, err := c.place(at.path)
+	if err != nil {
+		return nil, when, err
+	}
+	if c.keep {
+		err = c.clone(ctx, p, r, v, m, work, at)
+	} else {
+		err = c.files(ctx, p, m, work)
+	}
+	if err != nil {
+		return nil, when, err
+	}
+	if r.commitTimes {
+		if when, err = commitTime(ctx, p, m.commit); err != nil {
+			return nil, when, err
+		}
+	}
+	if !r.noSubmodules {
+		subs, err = c.list(ctx, p, m)
+	}
+	return subs, when, err
+}
+
+// place gives the path of a directory of the work tree. There is no link on the way: git would follow it.
+func (c *checkingOut) place(rel string) (string, error) {
+	at, err := c.work.Sub(".")
+	if err != nil {
+		return "", err
+	}
+	defer func() { at.Close() }()
+	if rel != "" {
+		for name := range strings.SplitSeq(rel, "/") {
+			sub, err := at.Sub(name)
+			if err != nil {
+				return "", fault.Wrap(fault.Invalid, err, "the submodule %q has no place of its own", rel)
+			}
+			at.Close()
+			at = sub
+		}
+	}
+	return pathOf(at)
 }
 
 // pathOf gives the path of a draft, which is a plain directory because it lies on nothing: git wants a path of the file system.
@@ -114,62 +174,51 @@ func pathOf(root *tree.Dir) (string, error) {
 	return p, nil
 }
 
-// mirrorGit is a program on the mirror.
-func (c *checkingOut) mirrorGit() *program {
-	return &program{path: c.s.gitPath(), dir: c.s.cfg.Root, gitDir: c.m.repo, log: c.log, local: true}
-}
-
-// files writes the files of the commit, with an index that is thrown away.
-func (c *checkingOut) files(ctx context.Context) error {
-	p := c.mirrorGit()
-	p.tree, p.dir = c.work, c.work
-	p.index = filepath.Join(c.m.dir, "index-"+rand.Text())
-	defer os.Remove(p.index)
-	_, err := p.run(ctx, "read-tree", "--reset", "-u", c.m.commit)
+// files writes the files of the commit, with an index that is thrown away. The mirror cannot be written to meanwhile, and nothing else of the draft.
+func (c *checkingOut) files(ctx context.Context, p *program, m *mirror, work string) error {
+	scratch, err := os.MkdirTemp(m.dir, "index-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	q := *p
+	q.tree, q.dir, q.index = work, work, filepath.Join(scratch, "index")
+	q.writable = []string{scratch, work}
+	_, err = q.run(ctx, "read-tree", "--reset", "-u", m.commit)
 	return err
 }
 
-func (c *checkingOut) hasSubmodules(ctx context.Context) bool {
-	_, err := c.mirrorGit().quiet().run(ctx, "cat-file", "-e", c.m.commit+":.gitmodules")
-	return err == nil
-}
-
-// clone makes a repository of its own for the work tree, in it or beside it, and checks out there: for who wants to keep it, and for
-// submodules, which write into the repository's configuration.
-func (c *checkingOut) clone(ctx context.Context, keep, submodules bool) error {
-	gitDir := filepath.Join(c.work, ".git")
-	if !keep {
-		gitDir = filepath.Join(c.m.dir, "git-"+rand.Text())
-		defer os.RemoveAll(gitDir)
-	}
-	p := c.mirrorGit()
-	p.gitDir, p.tree, p.dir = gitDir, c.work, c.work
-	if _, err := p.quiet().run(ctx, initArgs(c.v)...); err != nil {
+// clone makes a repository in the work tree, or for a submodule in that of what it belongs to, and checks out there.
+func (c *checkingOut) clone(ctx context.Context, mirror *program, r *repository, v *version, m *mirror, work string, at module) error {
+	p := *mirror
+	gitDir, err := c.gitDir(at)
+	if err != nil {
 		return err
 	}
-	local := *p
-	local.remote = "file://" + c.m.repo // not the path: git then takes no short cuts through the file system
-	from := keptRefs + c.v.object
-	if to := c.localRef(); to != "" {
+	p.gitDir, p.tree, p.dir, p.writable = gitDir, work, work, []string{c.path}
+	if _, err := p.quiet().run(ctx, initArgs(v)...); err != nil {
+		return err
+	}
+	local := p
+	local.remote = "file://" + m.repo // not the path: git then takes no short cuts through the file system
+	from := keptRefs + v.object
+	if to := localRef(r, v); to != "" {
 		from = "+" + from + ":" + to
 	}
 	if _, err := local.run(ctx, "fetch", "--quiet", "--update-head-ok", "--no-tags", "--depth=1", "--", "origin", from); err != nil {
 		return err
 	}
-	p.config = advice(c.r)
+	p.config = advice(r)
 	if _, err := p.run(ctx, "checkout", "--no-progress", "FETCH_HEAD"); err != nil {
 		return err
 	}
-	if _, err := p.run(ctx, "remote", "add", "--", "origin", c.r.plainRemote()); err != nil {
+	if _, err := p.run(ctx, "remote", "add", "--", "origin", r.plainRemote()); err != nil {
 		return err
 	}
-	if submodules {
-		if err := c.submodules(ctx, p); err != nil {
+	if at.path != "" {
+		if err := c.link(ctx, &p, work, gitDir); err != nil {
 			return err
 		}
-	}
-	if !keep {
-		return removeGitFiles(c.work)
 	}
 	if _, err := p.run(ctx, "reflog", "expire", "--all", "--expire=now"); err != nil {
 		return err
@@ -182,10 +231,10 @@ func (c *checkingOut) clone(ctx context.Context, keep, submodules bool) error {
 
 // localRef is what the version is called in a repository that is kept: as BuildKit has it, a tag of the name that the build uses, unless that is
 // a full one.
-func (c *checkingOut) localRef() string {
-	name := c.r.ref
+func localRef(r *repository, v *version) string {
+	name := r.ref
 	if name == "" {
-		name = strings.TrimPrefix(c.v.ref, "refs/heads/")
+		name = strings.TrimPrefix(v.ref, "refs/heads/")
 	}
 	switch {
 	case gitutil.IsCommitSHA(name):
@@ -196,57 +245,22 @@ func (c *checkingOut) localRef() string {
 	return "refs/tags/" + name
 }
 
-// submodules brings the submodules, with the client's secrets for the remotes that they may be sent to.
-func (c *checkingOut) submodules(ctx context.Context, p *program) error {
-	q, done, err := c.s.connect(ctx, c.r, c.g, c.log)
-	if err != nil {
-		return err
-	}
-	defer done()
-	q.gitDir, q.tree, q.dir = p.gitDir, p.tree, p.dir
-	q.remote = "" // the repository knows it, without the password
-	args := []string{"submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"}
-	_, err = q.run(ctx, args...)
-	if noShallow(err) {
-		_, err = q.run(ctx, args[:len(args)-1]...)
-	}
-	if err != nil {
-		return fault.Wrap(fault.Unavailable, err, "failed to update submodules for %s", c.r.plainRemote())
-	}
-	return nil
-}
-
-// removeGitFiles removes the files called .git by which submodules find their repositories. Git keeps nothing else under that name.
-func removeGitFiles(root string) error {
-	d, err := tree.OpenDir(root)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return eachBelow(d, func(in *tree.Dir, e tree.Entry) error {
-		if e.Name == ".git" {
-			return in.RemoveAll(e.Name)
-		}
-		return nil
-	})
-}
-
 // raise moves what is in the wanted directory of the work tree to the root of the draft, and drops the rest.
-func (c *checkingOut) raise() error {
+func (c *checkingOut) raise(subdir string) error {
 	at, err := c.root.Sub(workName)
 	if err != nil {
 		return err
 	}
 	defer func() { at.Close() }()
 	done := ""
-	for name := range strings.SplitSeq(c.r.subdir, "/") {
+	for name := range strings.SplitSeq(subdir, "/") {
 		done = filepath.Join(done, name)
 		sub, err := at.Sub(name)
 		if tree.NotDir(err) || tree.Impossible(err) { // a link is no directory
-			return fault.New(fault.Invalid, "invalid subdir %s: git subpath %q contains non-directory %q", c.r.subdir, c.r.subdir, done)
+			return fault.New(fault.Invalid, "invalid subdir %s: git subpath %q contains non-directory %q", subdir, subdir, done)
 		}
 		if err != nil {
-			return fault.Wrap(fault.NotFound, err, "invalid subdir %s: failed to lstat %q", c.r.subdir, done)
+			return fault.Wrap(fault.NotFound, err, "invalid subdir %s: failed to lstat %q", subdir, done)
 		}
 		at.Close()
 		at = sub
@@ -257,7 +271,7 @@ func (c *checkingOut) raise() error {
 	}
 	for _, n := range names {
 		if n == workName { // a file of that very name
-			return fault.New(fault.Invalid, "subdir %s holds a file called %s", c.r.subdir, workName)
+			return fault.New(fault.Invalid, "subdir %s holds a file called %s", subdir, workName)
 		}
 		if err := at.Rename(n, c.root, n); err != nil {
 			return err
@@ -266,18 +280,19 @@ func (c *checkingOut) raise() error {
 	return c.root.RemoveAll(workName)
 }
 
-// stamp gives all files the time of the commit.
-func (c *checkingOut) stamp(ctx context.Context) error {
-	out, err := c.mirrorGit().quiet().run(ctx, "log", "-1", "--format=%ct", c.m.commit)
+// commitTime is when a commit was made.
+func commitTime(ctx context.Context, p *program, commit string) (tree.Time, error) {
+	out, err := p.quiet().run(ctx, "log", "-1", "--format=%ct", commit)
 	if err != nil {
-		return err
+		return tree.Time{}, err
 	}
 	sec, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "the commit's time")
-	}
-	t := tree.Time{Sec: sec}
-	err = eachBelow(c.root, func(in *tree.Dir, e tree.Entry) error { return in.Chtimes(e.Name, t, t) })
+	return tree.Time{Sec: sec}, fault.Wrap(fault.Invalid, err, "the commit's time")
+}
+
+// stamp gives all files a time.
+func (c *checkingOut) stamp(t tree.Time) error {
+	err := eachBelow(c.root, func(in *tree.Dir, e tree.Entry) error { return in.Chtimes(e.Name, t, t) })
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,14 @@
 // A mirror is a cache: one that git finds fault with is deleted and made anew. It is locked within the process while git works in it, and what
 // a git that was killed left locked is unlocked by the first one to use it.
 //
-// Git is the host's program, at least 2.31, and neither repositories nor remotes are trusted: it gets an environment of our own
-// without the host's configuration, runs no hooks, asks nobody for passwords, and speaks https, http, ssh and git only; submodules never
-// lead to the host's files. Passwords and tokens go to it through the environment, which other users cannot read, not as arguments.
+// A submodule is a repository as any other: from a mirror of its own, checked out by the same steps below what it belongs to (submodule.go says why
+// not by git's command).
+//
+// Git is the host's program, at least 2.31, and neither repositories nor remotes are trusted. It runs in a box (build/exec/host) that has the host's
+// programs, the one mirror or work tree that it works on, and a network only to fetch: with no capability, no process of others in sight, and no
+// file of the host's beside. That is for the day on which git has a hole. Its settings are the first wall: an environment of our
+// own without the host's configuration, no hooks, no helpers, no passwords asked for, https, http, ssh and git as the only protocols, and for
+// what is read here none at all. What is checked out is written with the mirror read-only. Passwords and tokens go to git through the
+// environment, which other users cannot read, not as arguments.
 // They come from the build's session and are taken out of everything that is logged.
 package git

@@ -33,6 +33,7 @@ type bed struct {
 	auth   string // what the server wants in the Authorization header; "" nothing
 	log    strings.Builder
 	asked  int
+	seen   []string // Authorization headers of requests
 }
 
 func open(t *testing.T, sessions ...Sessions) *bed {
@@ -64,6 +65,7 @@ func open(t *testing.T, sessions ...Sessions) *bed {
 	h := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + b.root, "GIT_HTTP_EXPORT_ALL=1"}, InheritEnv: []string{"PATH"}}
 	b.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.asked++
+		b.seen = append(b.seen, r.Header.Get("Authorization"))
 		if b.auth != "" && r.Header.Get("Authorization") != b.auth {
 			w.Header().Set("WWW-Authenticate", "Basic realm=x")
 			w.WriteHeader(http.StatusUnauthorized)

@@ -53,7 +53,10 @@ func (s *Source) objects(ctx context.Context, r *repository, v *version, g sessi
 		return nil, err
 	}
 	defer m.unlock()
-	p := &program{path: s.gitPath(), dir: s.cfg.Root, gitDir: m.repo, local: true}
+	p, err := s.mirrorGit(ctx, m)
+	if err != nil {
+		return nil, err
+	}
 	kind, err := p.run(ctx, "cat-file", "-t", v.object)
 	if err != nil {
 		return nil, err

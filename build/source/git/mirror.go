@@ -52,16 +52,37 @@ func (s *Source) mirrored(ctx context.Context, r *repository, v *version, g sess
 	}
 	defer done()
 	m = &mirror{dir: dir, repo: filepath.Join(dir, "repo"), unlock: unlock}
-	p.gitDir = m.repo
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return nil, err
+	}
+	p.gitDir, p.dir, p.writable = m.repo, m.dir, []string{m.dir}
 	err = s.update(ctx, p, m, r, v)
 	if broken(err) {
 		s.log.Info("build: a git mirror is begun anew", "remote", r.plainRemote(), "err", err)
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
+		if err := os.MkdirAll(m.dir, 0o700); err != nil {
+			return nil, err
+		}
 		err = s.update(ctx, p, m, r, v)
 	}
+	if ctx.Err() != nil { // git was killed
+		s.mu.Lock()
+		delete(s.swept, dir)
+		s.mu.Unlock()
+	}
 	return m, err
+}
+
+// mirrorGit is a program that reads a mirror, and can do nothing else.
+func (s *Source) mirrorGit(ctx context.Context, m *mirror) (*program, error) {
+	p, err := s.git(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.dir, p.gitDir, p.readable = m.repo, m.repo, []string{m.repo}
+	return p, nil
 }
 
 // update makes sure that the mirror is there and has the version.
@@ -101,6 +122,9 @@ func (s *Source) prepare(ctx context.Context, p *program, m *mirror, r *reposito
 		if err := os.RemoveAll(m.dir); err != nil {
 			return err
 		}
+		if err := os.MkdirAll(m.dir, 0o700); err != nil {
+			return err
+		}
 	}
 	if _, err := os.Stat(m.repo); err == nil {
 		s.mu.Lock()
@@ -112,9 +136,6 @@ func (s *Source) prepare(ctx context.Context, p *program, m *mirror, r *reposito
 		}
 		return sweep(m)
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
 	fresh := filepath.Join(m.dir, "new-"+rand.Text())

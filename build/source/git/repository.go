@@ -32,6 +32,8 @@ type repository struct {
 	signature    *signature
 	advice       bool
 	bundle       bool
+
+	of *repository // what this is a submodule of, however deep; nil: the build names it itself
 }
 
 // signature says how a version must be signed.

@@ -69,14 +69,13 @@ func (s *Source) ask(ctx context.Context, r *repository, g session.Group, log io
 
 // connect makes a program that reaches the remote, with the client's secrets. done is to be called when it is not used any more.
 func (s *Source) connect(ctx context.Context, r *repository, g session.Group, log io.Writer) (p *program, done func(), err error) {
-	path, err := s.git(ctx)
-	if err != nil {
+	if p, err = s.git(ctx); err != nil {
 		return nil, nil, err
 	}
 	if err := os.MkdirAll(s.cfg.Root, 0o700); err != nil {
 		return nil, nil, err
 	}
-	p = &program{path: path, dir: s.cfg.Root, remote: r.remote, log: log}
+	p.local, p.remote, p.log = false, r.remote, log
 	p.hide(r.remote)
 	p.config = append(insteadOf(r.remote), advice(r)...)
 	var cleanups []func()
@@ -137,8 +136,12 @@ func insteadOf(remote string) []string {
 	return []string{"url." + base.String() + ".insteadOf", redact(base.String())}
 }
 
-// authorize gives git the token or header that the client has for the remote.
+// authorize gives git the token or header that the client has for the remote. A submodule has none of its own: whoever wrote its address may
+// be anybody, and it gets what would have been sent there for the repository that the build names.
 func (s *Source) authorize(ctx context.Context, p *program, r *repository, g session.Group) error {
+	if r.of != nil {
+		r = r.of
+	}
 	u, err := url.Parse(r.remote)
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || s.cfg.Sessions == nil || len(session.IDs(g)) == 0 {
 		return nil

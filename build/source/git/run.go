@@ -8,20 +8,22 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
-	"time"
 
 	"berth/base/fault"
+	"berth/build/exec/host"
 )
 
 // program runs git for one remote and one build.
 type program struct {
+	boxes    *host.Runner
+	programs []string // where git is, if that is nowhere where programs are
+	writable []string // directories that git may change
+	readable []string // and others that it may read
+
 	path    string   // of git
 	dir     string   // working directory; "" is /
 	gitDir  string   // "" without a repository
@@ -31,15 +33,13 @@ type program struct {
 	config  []string // further settings, name and value in turn
 	sshSock string
 	known   string // file of known hosts
-	local   bool   // origin is a repository of ours: nothing else may be reached
+	local   bool   // origin is a repository of ours: there is no network
 	log     io.Writer
 	secrets []string // taken out of what git says
 }
 
-const (
-	patience = 10 * time.Second // between asking git to stop and making it
-	maxSaid  = 1 << 20          // bytes kept of what git says
-)
+// maxSaid bounds what is kept of what git says, in bytes.
+const maxSaid = 1 << 20
 
 // settings are what git must not decide by itself. It reads them from the environment (git-config(1), GIT_CONFIG_COUNT; git 2.31), where
 // they go before every file.
@@ -63,29 +63,45 @@ var settings = []string{
 	"safe.directory", "*", // the trees are ours, whoever runs us
 }
 
-// run runs git and gives what it printed. What it says on the way goes to the log.
+// run runs git in a box (build/exec/host) and gives what it printed. What it says on the way goes to the log.
 func (p *program) run(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.Command(p.path, args...)
-	cmd.Dir = p.dir
+	cmd := host.Command{
+		Args: append([]string{p.path}, args...), Env: p.env(), Dir: p.dir, Writable: p.writable, Readable: p.visible(), Programs: p.programs, Network: !p.local,
+	}
 	if cmd.Dir == "" {
 		cmd.Dir = "/"
 	}
-	cmd.Env = p.env()
 	var out, said bounded
-	cmd.Stdout = &out
 	logged := p.logger()
-	cmd.Stderr = io.MultiWriter(&said, logged)
-	// A group of its own, so that its helpers (git-remote-https, ssh) end with it; nothing survives us.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	err := runGroup(ctx, cmd)
+	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, logged)
+	err := p.boxes.Run(ctx, cmd)
 	logged.flush()
 	if ctx.Err() != nil {
 		return "", fault.In(context.Cause(ctx), "git %s", args[0])
 	}
-	if err != nil {
+	if _, failed := errors.AsType[*host.ExitError](err); failed {
 		return "", &failure{cmd: args[0], said: p.clean(strings.TrimSpace(said.String())), err: err}
 	}
+	if err != nil {
+		return "", fault.In(err, "git %s", args[0])
+	}
 	return out.String(), nil
+}
+
+// visible lists what git reads besides the host's programs and its repository.
+func (p *program) visible() []string {
+	list := slices.Clone(p.readable)
+	for _, f := range []string{p.sshSock, p.known} {
+		if f != "" {
+			list = append(list, f)
+		}
+	}
+	if cert := os.Getenv("SSL_CERT_FILE"); cert != "" && !p.local {
+		if _, err := os.Stat(cert); err == nil {
+			list = append(list, cert)
+		}
+	}
+	return list
 }
 
 // quiet is the same without a log.
@@ -126,41 +142,6 @@ func said(err error, texts ...string) bool {
 	return false
 }
 
-// runGroup runs a command that leads a process group, and ends the group with ctx.
-func runGroup(ctx context.Context, cmd *exec.Cmd) error {
-	// The thread that started it must stay for as long as it runs: the kernel sends the death signal when the thread ends, not the process
-	// (prctl(2), PR_SET_PDEATHSIG). So the caller's goroutine keeps a thread to itself.
-	errs := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := cmd.Start(); err != nil {
-			errs <- err
-			return
-		}
-		done := make(chan struct{})
-		var watch sync.WaitGroup
-		watch.Go(func() {
-			select {
-			case <-done:
-				return
-			case <-ctx.Done():
-			}
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-			select {
-			case <-done:
-			case <-time.After(patience):
-				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			}
-		})
-		err := cmd.Wait()
-		close(done)
-		watch.Wait()
-		errs <- err
-	}()
-	return <-errs
-}
-
 // env is all that git knows of the host.
 func (p *program) env() []string {
 	env := []string{
@@ -170,6 +151,7 @@ func (p *program) env() []string {
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1",
 		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "SSH_ASKPASS=/bin/false",
 		"GIT_CEILING_DIRECTORIES=" + filepath.Dir(p.dir), // no repository is looked for above the directory
+		"GIT_LITERAL_PATHSPECS=1",                        // a path is a path
 		"GIT_SSH_COMMAND=" + p.ssh(),
 	}
 	if p.local {

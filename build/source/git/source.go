@@ -4,14 +4,17 @@ import (
 	"context"
 	"log/slog"
 	"os/exec"
+	"path/filepath"
 	"sync"
 
 	"berth/base/fault"
+	"berth/build/exec/host"
 	"berth/build/graph"
 	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/build/solver"
 	"berth/build/source/pinned"
+	"berth/kernel/probe"
 )
 
 // Sessions asks the clients of builds. It is *session.Manager.
@@ -27,19 +30,23 @@ type Config struct {
 	Sessions  Sessions // nil: builds have no secrets and no agents
 	Root      string   // a directory of the package alone, for mirrors
 	Git       string   // the program; "" finds it on PATH when it is needed
+	InUserNS  bool     // the engine is root of a user namespace only
+	Facts     probe.Features
 	Log       *slog.Logger
 }
 
 // Source gives repositories to builds. It is safe for concurrent use. It is a cache.Other: its mirrors count as what builds keep.
 type Source struct {
-	cfg  Config
-	log  *slog.Logger
-	told *pinned.Memory[*version] // what builds were told
+	cfg   Config
+	log   *slog.Logger
+	told  *pinned.Memory[*version] // what builds were told
+	boxes *host.Runner             // where git runs
 
 	mu      sync.Mutex // guards what follows; held for memory only
 	locks   map[string]*keyLock
 	swept   map[string]bool // mirrors whose left-over locks were removed
 	program string          // git, once found and found new enough
+	beside  []string        // directories that it needs besides those of programs
 }
 
 // Open gives the source. It makes nothing before it is used.
@@ -55,8 +62,15 @@ func Open(cfg Config) (*Source, error) {
 	if cfg.Sessions != nil {
 		live = cfg.Sessions
 	}
-	return &Source{cfg: cfg, log: log, told: pinned.New[*version](live, nil), locks: map[string]*keyLock{}, swept: map[string]bool{}}, nil
+	boxes := host.New(host.Config{Root: filepath.Join(cfg.Root, "boxes"), InUserNS: cfg.InUserNS, Facts: cfg.Facts})
+	if err := boxes.Sweep(); err != nil {
+		log.Warn("build: what a git that was killed left cannot be removed", "err", err)
+	}
+	return &Source{cfg: cfg, log: log, told: pinned.New[*version](live, nil), boxes: boxes, locks: map[string]*keyLock{}, swept: map[string]bool{}}, nil
 }
+
+// Close ends what was made for running git.
+func (s *Source) Close() error { return s.boxes.Close() }
 
 // Source gives the source that a vertex asks for.
 func (s *Source) Source(v *graph.Vertex) (solver.Source, error) {
@@ -106,32 +120,39 @@ func subdirAttr(r *repository) map[string]string {
 	return map[string]string{"subdir": r.subdir}
 }
 
-// git finds the program, once.
-func (s *Source) git(ctx context.Context) (string, error) {
+// git gives a program that knows no repository yet. The host's git is looked for once.
+func (s *Source) git(ctx context.Context) (*program, error) {
 	s.mu.Lock()
-	known := s.program
+	p := &program{boxes: s.boxes, path: s.program, programs: s.beside, local: true}
 	s.mu.Unlock()
-	if known != "" {
-		return known, nil
+	if p.path != "" {
+		return p, nil
 	}
-	path := s.cfg.Git
-	if path == "" {
+	p.path = s.cfg.Git
+	if p.path == "" {
 		var err error
-		if path, err = exec.LookPath("git"); err != nil {
-			return "", fault.New(fault.Unavailable, "git is not installed on the engine's host: building from repositories needs it")
+		if p.path, err = exec.LookPath("git"); err != nil {
+			return nil, fault.New(fault.Unavailable, "git is not installed on the engine's host: building from repositories needs it")
 		}
 	}
-	out, err := (&program{path: path}).run(ctx, "version")
+	var err error
+	if p.path, err = filepath.Abs(p.path); err != nil {
+		return nil, err
+	}
+	if !host.Shows(p.path) {
+		p.programs = []string{filepath.Dir(filepath.Dir(p.path))} // …/bin/git has the rest of itself in …/libexec or …/lib
+	}
+	out, err := p.run(ctx, "version")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if !recent(out) {
-		return "", fault.New(fault.Unavailable, "%s is too old: building from repositories needs git 2.31", out)
+		return nil, fault.New(fault.Unavailable, "%s is too old: building from repositories needs git 2.31", out)
 	}
 	s.mu.Lock()
-	s.program = path
+	s.program, s.beside = p.path, p.programs
 	s.mu.Unlock()
-	return path, nil
+	return p, nil
 }
 
 // keyLock is a lock on one name; ref counts who has it or waits for it.
@@ -165,11 +186,4 @@ func (s *Source) lock(ctx context.Context, name string) (unlock func(), err erro
 		forget()
 		return nil, context.Cause(ctx)
 	}
-}
-
-// gitPath is the program that git found.
-func (s *Source) gitPath() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.program
 }

@@ -1,0 +1,186 @@
+package host
+
+import (
+	"context"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/kernel/probe"
+	"berth/kernel/process"
+	"berth/runtime/launch"
+	"berth/runtime/spec"
+)
+
+// Config says where and how.
+type Config struct {
+	Root     string         // a directory of the package alone, for the roots of boxes; made when it is needed
+	InUserNS bool           // the engine is root of a user namespace only
+	Facts    probe.Features // what the kernel can do; the zero value asks it
+}
+
+// Runner runs programs. It is safe for concurrent use.
+type Runner struct {
+	cfg      Config
+	profiles spec.Profiles
+
+	launching sync.Once // makes starter
+	starter   *launch.Launcher
+	startErr  error
+}
+
+// New gives a runner. It makes nothing before it is used.
+func New(cfg Config) *Runner {
+	if cfg.Facts == (probe.Features{}) {
+		cfg.Facts = probe.Host()
+	}
+	return &Runner{cfg: cfg}
+}
+
+// Close ends the runner's threads. Nothing can be run any more.
+func (r *Runner) Close() error {
+	r.launching.Do(func() { r.startErr = fault.New(fault.Unavailable, "the builder is shutting down") })
+	if r.starter != nil {
+		r.starter.Close()
+	}
+	return nil
+}
+
+// Command is a program with what it may reach.
+type Command struct {
+	Args     []string // the first is the program's path
+	Env      []string
+	Dir      string   // working directory: one of Writable or below
+	Writable []string // directories that it may change, by the path that they have on the host; they hold no programs for it
+	Readable []string // files, directories and sockets that it may read besides the host's programs
+	Programs []string // directories of programs of its own, besides the host's
+	Network  bool     // it has the engine's network, else none
+	Stdout   io.Writer
+	Stderr   io.Writer
+}
+
+// ExitError is a program that ended with something else than 0.
+type ExitError struct{ Code int }
+
+// Error is what os/exec says.
+func (e *ExitError) Error() string { return "exit status " + strconv.Itoa(e.Code) }
+
+// Run runs a command to its end. *ExitError: it ran, and failed. When ctx ends it is killed, and the error is ctx's.
+func (r *Runner) Run(ctx context.Context, c Command) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	s, err := r.describe(&c)
+	if err != nil {
+		return err
+	}
+	root, down, err := r.root(s)
+	if err != nil {
+		return err
+	}
+	defer down()
+	s.Root.Path = root
+	r.launching.Do(func() { r.starter, r.startErr = launch.NewLauncher(!r.cfg.InUserNS) })
+	if r.startErr != nil {
+		return r.startErr
+	}
+	filter, err := r.profiles.Get(spec.Builtin, nil)
+	if err != nil {
+		return fault.In(err, "the seccomp profile of programs on what builds fetch")
+	}
+	s.Linux.Seccomp = filter.Spec
+	program, err := launch.Compile(s, launch.Options{
+		Covered: !r.cfg.InUserNS, InUserNS: r.cfg.InUserNS, Seccomp: filter.Filter, NewKeyring: true, Facts: r.cfg.Facts, DieWithLauncher: !r.cfg.InUserNS,
+	})
+	if err != nil {
+		return fault.In(err, "run %s", c.Args[0])
+	}
+	return r.start(ctx, program, &c)
+}
+
+// start starts the program, copies its output, and waits.
+func (r *Runner) start(ctx context.Context, program *launch.Program, c *Command) error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	theirs := []*os.File{null}
+	closeTheirs := func() {
+		for _, f := range theirs {
+			f.Close()
+		}
+		theirs = nil
+	}
+	var pumps sync.WaitGroup
+	defer pumps.Wait()
+	defer closeTheirs()
+	stdio := launch.Stdio{In: int(null.Fd())}
+	for _, s := range []struct {
+		to io.Writer
+		fd *int
+	}{{c.Stdout, &stdio.Out}, {c.Stderr, &stdio.Err}} {
+		if s.fd == &stdio.Err && c.Stdout != nil && c.Stdout == c.Stderr {
+			stdio.Err = stdio.Out // one writer takes turns
+			break
+		}
+		w, err := pump(s.to, &pumps)
+		if err != nil {
+			return err
+		}
+		theirs = append(theirs, w)
+		*s.fd = int(w.Fd())
+	}
+	p, err := r.starter.Start(program, stdio)
+	if err != nil {
+		return fault.In(err, "run %s", c.Args[0])
+	}
+	defer unix.Close(p.PidFD)
+	closeTheirs()
+	over := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-over:
+		case <-ctx.Done():
+			_ = process.Signal(p.PidFD, int(unix.SIGKILL))
+		}
+	})
+	_, err = process.Ended(p.PidFD, -1)
+	close(over)
+	watch.Wait() // the descriptor is the process's until then
+	exit, werr := process.WaitBlocking(p.PidFD)
+	if err == nil {
+		err = werr
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return fault.Wrap(fault.Internal, err, "wait for %s", c.Args[0])
+	case exit.Status() != 0:
+		return &ExitError{exit.Status()}
+	}
+	return nil
+}
+
+// pump makes a pipe whose other end is copied to w until nobody writes to it any more.
+func pump(w io.Writer, running *sync.WaitGroup) (*os.File, error) {
+	if w == nil {
+		w = io.Discard
+	}
+	from, to, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	running.Go(func() {
+		defer from.Close()
+		if _, err := io.Copy(w, from); err != nil {
+			_, _ = io.Copy(io.Discard, from)
+		}
+	})
+	return to, nil
+}
