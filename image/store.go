@@ -39,7 +39,7 @@ type Config struct {
 
 // Event is something that happened to an image, in the words of docker events.
 type Event struct {
-	Action string // load, import, tag, untag, delete, save, prune, pull, push
+	Action string // create (by a build), load, import, tag, untag, delete, save, prune, pull, push
 	ID     string // the image, or a name where Docker gives one
 	Name   string // attribute "name"
 	Attrs  map[string]string

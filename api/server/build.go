@@ -2,7 +2,6 @@ package server
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -354,7 +353,7 @@ func findDockerfile(from *tarcontext.Context, name string, any bool) (text []byt
 			return nil, "", fault.Wrap(fault.Internal, err, "reading the Dockerfile")
 		case len(text) > maxDockerfile:
 			return nil, "", fault.New(fault.Invalid, "the Dockerfile (%s) is larger than %d bytes", n, maxDockerfile)
-		case len(bytes.TrimSpace(text)) == 0:
+		case len(text) == 0:
 			return nil, "", fault.New(fault.Invalid, "the Dockerfile (%s) cannot be empty", n)
 		}
 		return text, n, nil

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/platforms"
 	containertypes "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/registry"
 
@@ -57,7 +58,12 @@ func (s *Server) buildOptions(c *call) (*buildOptions, error) {
 		}
 	}
 	put("target", c.text("target"))
-	put("platform", c.text("platform"))
+	if p := c.text("platform"); p != "" {
+		if _, err := platforms.ParseAll(strings.Split(p, ",")); err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "")
+		}
+		attrs["platform"] = p
+	}
 	if c.flag("nocache") {
 		attrs["no-cache"] = ""
 	}

@@ -138,10 +138,10 @@ func TestBuildRefused(t *testing.T) {
 		code              int
 	}{
 		"no Dockerfile":   {"", contextOf(t, "x", "y"), "Cannot locate specified Dockerfile: Dockerfile", 400},
-		"empty":           {"", contextOf(t, "Dockerfile", " \n"), "the Dockerfile (Dockerfile) cannot be empty", 400},
+		"empty":           {"", contextOf(t, "Dockerfile", ""), "the Dockerfile (Dockerfile) cannot be empty", 400},
 		"another name":    {"dockerfile=a/b", contextOf(t, "Dockerfile", "FROM scratch\n"), "Cannot locate specified Dockerfile: a/b", 400},
 		"no tar":          {"", strings.Repeat("x", 2000), "must be a tar", 400},
-		"leads out":       {"", contextOf(t, "../Dockerfile", "FROM scratch\n"), "leads out of it", 400},
+		"platform":        {"platform=foobar", "", "unknown operating system or architecture", 400},
 		"tag":             {"t=A", "", "invalid tag", 400},
 		"version":         {"version=3", "", "invalid version 3", 400},
 		"isolation":       {"isolation=hyperv", "", "Windows", 400},

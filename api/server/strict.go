@@ -29,7 +29,7 @@ func wellFormed(r *http.Request) error {
 	}
 	for _, v := range r.Header.Values("Upgrade") {
 		if !slices.Contains([]string{"tcp", "h2c", "websocket"}, strings.ToLower(v)) {
-			return fault.New(fault.Invalid, "the connection cannot be upgraded to %q", v)
+			return fault.New(fault.Invalid, "the connection cannot be upgraded: protocol %q is not supported", v)
 		}
 	}
 	return nil

@@ -126,6 +126,7 @@ func (e *Exporter) register(ctx context.Context, m *made, names []ref.Ref) (ids 
 			return ids, err
 		}
 	}
+	e.cfg.Images.Emit(image.Event{Action: "create", ID: string(m.best()), Name: string(m.best())})
 	for _, n := range names {
 		_ = m.run.step("naming to "+n.String(), func() error { return nil })
 		e.cfg.Images.Emit(image.Event{Action: "tag", ID: string(m.best()), Name: n.Familiar()})

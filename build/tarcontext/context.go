@@ -45,8 +45,8 @@ type inode struct {
 	offset int64        // of a regular file's content in the spool
 }
 
-// Read spools a tar, compressed or not, into dir and indexes it. Anything that is no tar is Invalid; so are names that lead out of the
-// context, and links to what is not there. An empty body is an empty context.
+// Read spools a tar, compressed or not, into dir and indexes it. Anything that is no tar is Invalid; so are links
+// to what is not there. An empty body is an empty context.
 func Read(ctx context.Context, body io.Reader, dir string) (_ *Context, err error) {
 	file, err := os.CreateTemp(dir, "context-")
 	if err != nil {
@@ -239,13 +239,10 @@ func newDir(mode fs.FileMode) *node {
 	return &node{inode: &inode{stat: fstypes.Stat{Mode: uint32(fs.ModeDir | mode)}}, children: map[string]*node{}}
 }
 
-// clean gives a name relative to the context's root, "" for the root itself.
+// clean gives a name relative to the context's root, "" for the root itself. As in Docker, the root is its own parent: "../x" is "x".
 func clean(name string) (string, error) {
 	if strings.ContainsRune(name, 0) {
 		return "", fault.New(fault.Invalid, "a name in the build context has a NUL byte")
-	}
-	if slices.Contains(strings.Split(name, "/"), "..") {
-		return "", fault.New(fault.Invalid, "%s in the build context leads out of it", name)
 	}
 	return strings.TrimPrefix(path.Clean("/"+name), "/"), nil
 }
@@ -325,6 +322,9 @@ func (w *walker) below(name string, n *node) error {
 
 // Open opens a regular file.
 func (f files) Open(name string) (io.ReadCloser, error) {
+	if slices.Contains(strings.Split(name, "/"), "..") {
+		return nil, fault.New(fault.Invalid, "%s leads out of the build context", name)
+	}
 	clean, err := clean(name)
 	if err != nil {
 		return nil, err

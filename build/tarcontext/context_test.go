@@ -144,14 +144,33 @@ func TestSkip(t *testing.T) {
 	}
 }
 
+// TestUnclean: names mean what they mean to a file system whose root this is, as in Docker.
+func TestUnclean(t *testing.T) {
+	c, err := Read(context.Background(), bytes.NewReader(tarOf(t, file("../x", "1"), file("/y", "2"), file("a/../../../b/z", "3"), file("./..", ""),
+		entry{Header: tar.Header{Name: "b/l", Typeflag: tar.TypeLink, Linkname: "../../x"}})), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, want := range map[string]string{"x": "1", "y": "2", "b/z": "3", "b/l": "1"} {
+		f, err := c.FS().Open(name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if b, err := io.ReadAll(f); err != nil || string(b) != want {
+			t.Errorf("%s: %q %v", name, b, err)
+		}
+		f.Close()
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for what, b := range map[string][]byte{
-		"leads out":      tarOf(t, file("../x", "")),
-		"leads out late": tarOf(t, file("a/../../x", "")),
-		"no target":      tarOf(t, entry{Header: tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "nosuch"}}),
-		"no tar":         []byte("FROM busybox\n" + strings.Repeat("RUN true\n", 200)),
-		"torn":           tarOf(t, file("x", strings.Repeat("x", 5000)))[:3000],
-		"too deep":       tarOf(t, file(strings.Repeat("d/", maxDepth+1)+"x", "")),
+		"no target": tarOf(t, entry{Header: tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "nosuch"}}),
+		"no tar":    []byte("FROM busybox\n" + strings.Repeat("RUN true\n", 200)),
+		"torn":      tarOf(t, file("x", strings.Repeat("x", 5000)))[:3000],
+		"too deep":  tarOf(t, file(strings.Repeat("d/", maxDepth+1)+"x", "")),
 	} {
 		dir := t.TempDir()
 		c, err := Read(context.Background(), bytes.NewReader(b), dir)
