@@ -33,6 +33,7 @@ type Config struct {
 	// Networks and Devices are what exec.Config says of them.
 	Networks exec.Networks
 	Devices  exec.Devices
+	UserNS   exec.UserNS // likewise
 	// SeccompProfile is Docker's JSON, "" the built-in one, "unconfined" none; AppArmor a profile that is loaded, or "".
 	SeccompProfile, AppArmor string
 	NofileHard               uint64 // the hard limit of open files where a step sets none; 0: the engine's

@@ -95,6 +95,31 @@ func (e *Engine) giveUserns(r *container.Record) (warnings []string, err error) 
 	return nil, nil
 }
 
+// StepIDs gives a build step the mapping of its user namespace, and what gives it back: as with a container that says nothing about it. nil: the
+// engine's own.
+func (e *Engine) StepIDs(id string) (m *idmap.Pair, release func(), err error) {
+	c := e.cfg.Userns
+	if !c.Remaps() {
+		return nil, nil, nil
+	}
+	if err := e.mayMap(&container.Spec{}); err != nil {
+		if c.HostToo {
+			return nil, nil, nil
+		}
+		return nil, nil, err
+	}
+	if c.Default == userns.Default {
+		remap := c.Remap
+		return &remap, nil, nil
+	}
+	const step = "build step " // no container is called that
+	got, err := e.userns.pool.Take(step+id, userns.Wish{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return &got, func() { e.userns.pool.Release(step + id) }, nil
+}
+
 // mayMap refuses a user namespace for a container that cannot live in one. The words are Docker's.
 func (e *Engine) mayMap(s *container.Spec) error {
 	switch {

@@ -43,7 +43,11 @@ func (b *box) agentPlace(ctx context.Context, p *place) error {
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	p.undo = append(p.undo, a.close)
 	a.wait.Go(a.serve)
-	if err := os.Chown(sock, int(o.Uid), int(o.Gid)); err != nil {
+	uid, gid, err := b.host(o.Uid, o.Gid)
+	if err != nil {
+		return err
+	}
+	if err := os.Chown(sock, int(uid), int(gid)); err != nil {
 		return err
 	}
 	if err := os.Chmod(sock, os.FileMode(o.Mode&0o777)); err != nil {

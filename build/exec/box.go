@@ -14,6 +14,8 @@ import (
 	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/kernel/cgroup"
+	"berth/kernel/idmap"
+	"berth/kernel/overlay"
 	"berth/kernel/seccomp"
 )
 
@@ -51,6 +53,10 @@ type box struct {
 	held   map[string]*hold // cache mounts by key
 	ooms   uint64           // what the kernel's OOM killer had ended in the cgroup before
 
+	ids        *idmap.Pair      // of its user namespace; nil: it lives in the engine's
+	releaseIDs func()           // gives them back
+	mapping    *overlay.Mapping // by which its files are shown to it; nil without ids
+
 	insecure bool // it is not confined
 	closed   bool
 }
@@ -67,10 +73,13 @@ func (r *Runner) box(ctx context.Context, cfg boxConfig) (b *box, err error) {
 			b.drop()
 		}
 	}()
+	if err := b.takeIDs(); err != nil {
+		return b, err
+	}
 	// The network takes the longest and needs nothing of the rest.
 	var wait sync.WaitGroup
 	var neterr error
-	wait.Go(func() { b.net, neterr = r.join(ctx, cfg.id, cfg.network) })
+	wait.Go(func() { b.net, neterr = r.join(ctx, cfg.id, cfg.network, b.ids) })
 	err = b.prepare(ctx)
 	wait.Wait()
 	if err == nil {
@@ -79,7 +88,7 @@ func (r *Runner) box(ctx context.Context, cfg boxConfig) (b *box, err error) {
 	if err != nil {
 		return b, err
 	}
-	b.etc, err = r.etc(cfg, b.net)
+	b.etc, err = b.etcFiles()
 	return b, err
 }
 
@@ -155,6 +164,7 @@ func (b *box) close() {
 	if b.net.Leave != nil {
 		b.net.Leave()
 	}
+	b.dropIDs()
 	b.r.end(b)
 }
 

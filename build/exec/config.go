@@ -8,6 +8,7 @@ import (
 
 	"berth/build/session"
 	"berth/build/snapshot"
+	"berth/kernel/idmap"
 	"berth/kernel/probe"
 )
 
@@ -22,6 +23,8 @@ type Config struct {
 	CgroupParent string
 	// Networks gives steps their network; nil: only those without one, or with the host's, can run.
 	Networks Networks
+	// UserNS gives steps their user namespaces; nil: they live in the engine's.
+	UserNS UserNS
 	// Devices gives steps the devices they name; nil: none can be had.
 	Devices Devices
 	// SeccompProfile is Docker's JSON, "" the built-in one, "unconfined" none; AppArmor a profile that is loaded, or "".
@@ -46,8 +49,9 @@ const (
 
 // Networks joins steps to networks.
 type Networks interface {
-	// Join gives the network of the step called id. Whoever joined calls Leave once its processes are gone.
-	Join(ctx context.Context, id string, mode Mode) (Attached, error)
+	// Join gives the network of the step called id. With Bridge and a mapping it belongs to a user namespace that has it, which is made with it.
+	// Whoever joined calls Leave once its processes are gone.
+	Join(ctx context.Context, id string, mode Mode, ids *idmap.Pair) (Attached, error)
 }
 
 // Attached is the network of a step.

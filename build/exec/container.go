@@ -155,6 +155,9 @@ func (c *Container) View(ctx context.Context, i int, f func(root *tree.Dir) erro
 	return f(dir)
 }
 
+// Owner gives the ids that the owner of a file has inside the container. View shows those on the host.
+func (c *Container) Owner(uid, gid uint32) (uint32, uint32) { return c.b.inside(uid, gid) }
+
 // Release ends what runs in the container and takes it down. A second call does nothing.
 func (c *Container) Release() error {
 	c.cancel(errReleased)

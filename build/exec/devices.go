@@ -3,10 +3,24 @@ package exec
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// insecureDevices are what a box that is not confined gets. In a user namespace these are the ones that anybody on the host may use, as there: the nodes in a
+// mapped /dev belong to its root, who is somebody else on the host.
+func (b *box) insecureDevices() []specs.LinuxDevice {
+	list := insecureDevices()
+	if b.mapping == nil {
+		return list
+	}
+	return slices.DeleteFunc(list, func(d specs.LinuxDevice) bool {
+		fi, err := os.Stat(d.Path)
+		return err != nil || fi.Mode().Perm()&0o006 != 0o006
+	})
+}
 
 // insecureDevices are BuildKit's for security.insecure: what a container engine, a virtual machine or a file system in user space
 // needs, and loop devices.

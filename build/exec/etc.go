@@ -3,6 +3,7 @@ package exec
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,14 +12,16 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 
 	"berth/base/fault"
+	"berth/kernel/idmap"
 )
 
 // etcFiles are paths of the files that are bound into /etc. They are named by their content, so that steps share them.
 type etcFiles struct{ resolv, hosts string }
 
-// etc gives a step's files.
-func (r *Runner) etc(cfg boxConfig, net Attached) (f etcFiles, err error) {
-	resolv := net.Resolv
+// etcFiles gives a step's files.
+func (b *box) etcFiles() (f etcFiles, err error) {
+	r, cfg := b.r, b.cfg
+	resolv := b.net.Resolv
 	if resolv == nil {
 		if resolv, err = os.ReadFile("/etc/resolv.conf"); err != nil && !os.IsNotExist(err) {
 			return f, fault.Wrap(fault.Internal, err, "read the host's resolv.conf")
@@ -28,10 +31,10 @@ func (r *Runner) etc(cfg boxConfig, net Attached) (f etcFiles, err error) {
 	if err != nil {
 		return f, err
 	}
-	if f.resolv, err = r.etcFile(resolv); err != nil {
+	if f.resolv, err = r.etcFile(resolv, b.ids); err != nil {
 		return f, err
 	}
-	f.hosts, err = r.etcFile(append([]byte(hosts), net.Hosts...))
+	f.hosts, err = r.etcFile(append([]byte(hosts), b.net.Hosts...), b.ids)
 	return f, err
 }
 
@@ -55,10 +58,15 @@ func hostsText(hostname string, extra []*pb.HostIP) (string, error) {
 	return s.String(), nil
 }
 
-// etcFile gives the path of a file with that text.
-func (r *Runner) etcFile(text []byte) (string, error) {
+// etcFile gives the path of a file with that text, which is the root's of a mapping.
+func (r *Runner) etcFile(text []byte, ids *idmap.Pair) (string, error) {
 	sum := sha256.Sum256(text)
 	file := filepath.Join(r.cfg.ExecRoot, "etc", hex.EncodeToString(sum[:16]))
+	var uid, gid uint32
+	if ids != nil {
+		uid, gid, _ = ids.Root()
+		file += fmt.Sprintf("-%d-%d", uid, gid)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.etcs[file] {
@@ -67,6 +75,9 @@ func (r *Runner) etcFile(text []byte) (string, error) {
 	// Of this boot only: Open clears the directory.
 	tmp := file + ".new"
 	if err := os.WriteFile(tmp, text, 0o644); err != nil {
+		return "", fault.Wrap(fault.Internal, err, "write a step's /etc files")
+	}
+	if err := os.Chown(tmp, int(uid), int(gid)); ids != nil && err != nil {
 		return "", fault.Wrap(fault.Internal, err, "write a step's /etc files")
 	}
 	if err := os.Rename(tmp, file); err != nil {

@@ -6,10 +6,11 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 
 	"berth/base/fault"
+	"berth/kernel/idmap"
 )
 
 // join gives a step its network.
-func (r *Runner) join(ctx context.Context, id string, mode pb.NetMode) (Attached, error) {
+func (r *Runner) join(ctx context.Context, id string, mode pb.NetMode, ids *idmap.Pair) (Attached, error) {
 	m := Bridge
 	switch mode {
 	case pb.NetMode_UNSET:
@@ -21,7 +22,7 @@ func (r *Runner) join(ctx context.Context, id string, mode pb.NetMode) (Attached
 		return Attached{}, fault.New(fault.Invalid, "unknown network mode %s", mode)
 	}
 	if r.cfg.Networks != nil {
-		a, err := r.cfg.Networks.Join(ctx, id, m)
+		a, err := r.cfg.Networks.Join(ctx, id, m, ids)
 		return a, fault.In(err, "join the step to its network")
 	}
 	if m == Bridge {

@@ -132,13 +132,7 @@ func (b *box) showInput(ctx context.Context, p *place) error {
 		return err
 	}
 	if len(lower) > 1 {
-		s := overlay.Stack{Lower: lower, UserXattr: b.r.cfg.InUserNS}
-		scratch, done, err := b.r.scratch()
-		if err != nil {
-			return err
-		}
-		defer done()
-		p.fd, err = s.Mount(b.r.facts, scratch)
+		p.fd, err = b.mount(overlay.Stack{Lower: lower, UserXattr: b.r.cfg.InUserNS})
 		return err
 	}
 	dir, err := tree.OpenDir(lower[0])
@@ -157,17 +151,18 @@ func (b *box) mountDraft(ctx context.Context, d *snapshot.Draft, points ...snaps
 		return -1, err
 	}
 	// Without Volatile the kernel would write the whole file system out when the step is over. What is kept is synced later, with others.
-	s := overlay.Stack{Lower: m.Lower, Upper: m.Upper, Work: m.Work, UserXattr: m.UserXattr, Volatile: true}
-	scratch, done, err := b.r.scratch()
-	if err != nil {
-		return -1, err
-	}
-	defer done()
-	return s.Mount(b.r.facts, scratch)
+	return b.mount(overlay.Stack{Lower: m.Lower, Upper: m.Upper, Work: m.Work, UserXattr: m.UserXattr, Volatile: true})
 }
 
 // selectPart makes the tree that is attached: the part of the place's mount at the path sel, resolved inside it.
 func (b *box) selectPart(p *place, sel string) error {
+	if err := b.clonePart(p, sel); err != nil {
+		return err
+	}
+	return b.mapPlace(p)
+}
+
+func (b *box) clonePart(p *place, sel string) error {
 	sel = path.Join("/", sel)
 	if b.r.facts.Has(probe.MoveDetached) { // since then detached mounts can be cloned, too
 		return p.clone(b.r.facts, sel)

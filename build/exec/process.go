@@ -71,7 +71,7 @@ func (b *box) startSettled(cmd command, first bool, pid int) (*child, error) {
 	s.Process = p
 	o := launch.Options{
 		Cgroup: b.group.Attach(), Covered: !b.r.cfg.InUserNS, InUserNS: b.r.cfg.InUserNS, Seccomp: b.filter, NewKeyring: true, Facts: b.r.facts,
-		RootFD: b.root.fd, Trees: b.trees,
+		RootFD: b.root.fd, RootMapped: b.mapping != nil, OwnerNS: b.ownsNet(), Trees: b.trees,
 		// The kernel watches the thread that clones, and only those of Covered live as long as the engine. What enters dies with number 1.
 		DieWithLauncher: first && !b.r.cfg.InUserNS,
 	}
@@ -79,7 +79,7 @@ func (b *box) startSettled(cmd command, first bool, pid int) (*child, error) {
 	if first {
 		program, err = launch.Compile(&s, o)
 	} else {
-		o.RootFD, o.Trees = 0, nil
+		o.RootFD, o.RootMapped, o.Trees = 0, false, nil
 		if cmd.insecure && !b.insecure {
 			o.Seccomp, s.Linux = nil, withoutFilter(s.Linux)
 		}
@@ -115,8 +115,17 @@ func (b *box) process(cmd command) (*specs.Process, error) {
 	if cwd == "" {
 		cwd = "/"
 	}
-	if err := b.makeWorkingDir(cwd, u.UID, u.GID); err != nil {
+	uid, gid, err := b.host(u.UID, u.GID)
+	if err != nil {
 		return nil, err
+	}
+	if err := b.asRoot(func() error { return b.makeWorkingDir(cwd, uid, gid) }); err != nil {
+		return nil, err
+	}
+	for _, g := range u.Groups {
+		if _, _, err := b.host(u.UID, g); err != nil {
+			return nil, err
+		}
 	}
 	adj := 0
 	p := &specs.Process{

@@ -47,7 +47,11 @@ func (b *box) secretPlace(ctx context.Context, p *place) error {
 	if _, err := f.Write(value); err != nil {
 		return err
 	}
-	if err := f.Chown(int(o.Uid), int(o.Gid)); err != nil {
+	uid, gid, err := b.host(o.Uid, o.Gid)
+	if err != nil {
+		return err
+	}
+	if err := f.Chown(int(uid), int(gid)); err != nil {
 		return err
 	}
 	if err := f.Chmod(o.Mode & 0o777); err != nil {

@@ -77,12 +77,16 @@ func (b *box) namespaces() {
 	if b.r.layout.Mode == cgroup.V2 {
 		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
+	b.mapNamespaces()
 }
 
 // mounts lists the file systems every container has, the two files of the network, and the places. One on the same path as another takes
 // its turn.
 func (b *box) mounts() {
 	list := spec.Mounts(b.cfg.limits.ShmSize)
+	if b.mapping != nil && b.cfg.network == pb.NetMode_HOST {
+		lendSys(list)
+	}
 	tree := map[string]int{} // by destination
 	put := func(m specs.Mount, fd int) {
 		tree[m.Destination] = fd
@@ -124,7 +128,7 @@ func (b *box) unconfine() {
 		}
 	}
 	if !b.r.cfg.InUserNS {
-		l.Devices = append(l.Devices, insecureDevices()...)
+		l.Devices = append(l.Devices, b.insecureDevices()...)
 	}
 }
 

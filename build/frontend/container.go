@@ -169,6 +169,9 @@ func (k *container) StatFile(ctx context.Context, req gwclient.StatContainerRequ
 		st, err = statFile(root, req.Path)
 		return err
 	})
+	if err == nil {
+		st.Uid, st.Gid = k.box.Owner(st.Uid, st.Gid)
+	}
 	return st, err
 }
 
@@ -178,6 +181,9 @@ func (k *container) ReadDir(ctx context.Context, req gwclient.ReadDirContainerRe
 		list, err = readDir(root, req.Path, req.IncludePattern)
 		return err
 	})
+	for _, st := range list {
+		st.Uid, st.Gid = k.box.Owner(st.Uid, st.Gid)
+	}
 	return list, err
 }
 

@@ -21,6 +21,7 @@ import (
 	"berth/engine/cdi"
 	"berth/engine/container"
 	"berth/image/layer"
+	"berth/kernel/idmap"
 	"berth/kernel/probe"
 	"berth/network"
 )
@@ -42,7 +43,7 @@ func (r *rooms) openBuild(cfg config, ec engine.Config) (err error) {
 	}
 	r.builder, err = build.Open(build.Config{
 		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupParent: ec.CgroupParent,
-		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)}, SeccompProfile: ec.SeccompProfile,
+		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, UserNS: stepUsers{r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)}, SeccompProfile: ec.SeccompProfile,
 		Remote: r.remote, InUserNS: cfg.Rootless, NofileHard: files.Max, Retained: func() { r.unretain() },
 		Entitlements: cfg.Build.Entitlements, Policy: cfg.Build.Policy, NoGC: cfg.Build.NoGC, MaxRecords: cfg.Build.MaxRecords, MaxAge: cfg.Build.MaxAge,
 		Labels: hostGateway(r.networks), Version: version, Facts: probe.Host(), Log: r.log,
@@ -98,13 +99,13 @@ type stepNetworks struct {
 }
 
 // Join gives a step a place on the default network, where it does not want the engine's network or none.
-func (n stepNetworks) Join(ctx context.Context, step string, mode exec.Mode) (exec.Attached, error) {
+func (n stepNetworks) Join(ctx context.Context, step string, mode exec.Mode, ids *idmap.Pair) (exec.Attached, error) {
 	if mode != exec.Bridge {
 		return exec.Attached{Leave: func() {}}, nil
 	}
 	const bridge = "bridge"
 	cid := id.New() // what the room takes for a container: its next engine takes away what this one left
-	s, err := n.networks.Join(ctx, network.Want{ContainerID: cid, Name: "build-" + step, Hostname: "buildkitsandbox", Mode: bridge, Endpoints: []network.EndpointSpec{{Network: bridge}}})
+	s, err := n.networks.Join(ctx, network.Want{ContainerID: cid, Name: "build-" + step, Hostname: "buildkitsandbox", Mode: bridge, Endpoints: []network.EndpointSpec{{Network: bridge}}, IDMap: ids})
 	if err != nil {
 		return exec.Attached{}, fault.In(err, "giving a step a network")
 	}
@@ -113,6 +114,12 @@ func (n stepNetworks) Join(ctx context.Context, step string, mode exec.Mode) (ex
 		_ = n.networks.Leave(context.WithoutCancel(ctx), cid)
 	}}, nil
 }
+
+// stepUsers gives steps a user namespace as containers have one that say nothing about it.
+type stepUsers struct{ *engine.Engine }
+
+// Take gives a step's mapping.
+func (u stepUsers) Take(id string) (*idmap.Pair, func(), error) { return u.StepIDs(id) }
 
 // stepDevices gives steps the devices that containers can have.
 type stepDevices struct{ *cdi.Devices }

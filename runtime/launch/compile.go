@@ -41,6 +41,9 @@ type Options struct {
 	// them. A Program that names them can only be started by who has them open. 0: none.
 	RootFD int
 	Trees  map[int]int
+	// RootMapped says of the mount RootFD what Overlay.Mapped says of layers: its files are shown through the mapping of the container's user
+	// namespace.
+	RootMapped bool
 	// DieWithLauncher has the process killed when the launcher's process ends, in whatever way
 	// (PR_SET_PDEATHSIG); for a launcher whose threads live as long as itself, such as those of Covered. A
 	// process that executes a set-user-ID program is free of it.

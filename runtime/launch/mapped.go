@@ -24,7 +24,9 @@ import (
 func (c *compiler) launcherOwns() bool { return !c.o.InUserNS && !c.o.Unprivileged }
 
 // mapped says that the container's layers are shown through its mapping.
-func (c *compiler) mapped() bool { return c.o.Overlay != nil && c.o.Overlay.Mapped }
+func (c *compiler) mapped() bool {
+	return c.o.Overlay != nil && c.o.Overlay.Mapped || c.o.RootMapped && c.o.RootFD != 0
+}
 
 // mappedOverlay assembles layers that are each a clone with the mapping (Linux 6.15: descriptors of mounts that are
 // attached nowhere). Overlayfs works on them as who mounts it: that must be the mapping's root, since the host's has
@@ -164,6 +166,7 @@ func (c *compiler) mappedNode(dev Slot, d specs.LinuxDevice, made map[string]boo
 		mode = uint32(d.FileMode.Perm())
 	}
 	p.call(what, unix.SYS_MKNODAT, Of(dev), Str(name), Int(kind|mode), Int(unix.Mkdev(uint32(d.Major), uint32(d.Minor)))).expect(unix.EEXIST, 0)
+	p.call(what, unix.SYS_FCHMODAT, Of(dev), Str(name), Int(mode)) // whatever the launcher's umask
 	own(name, uid, gid)
 	return nil
 }
