@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,8 @@ type copier struct {
 	buf   []byte
 	path  []string // from the top
 	top   *tree.Dir
+
+	froms, tos tree.Descent
 }
 
 // linked is the copy of a file: its directory from the top, and its name.
@@ -96,19 +99,22 @@ func (c *copier) sub(from, to *tree.Dir, name string) error {
 	if err := to.Mkdir(name, 0o700); err != nil {
 		return err
 	}
-	a, err := from.Sub(name)
+	a, err := c.froms.Enter(from, name)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	b, err := to.Sub(name)
+	b, err := c.tos.Enter(to, name)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
 	c.path = append(c.path, name)
 	defer func() { c.path = c.path[:len(c.path)-1] }()
-	return c.dir(a, b)
+	if err := c.dir(a, b); err != nil {
+		return err
+	}
+	return errors.Join(c.froms.Leave(a), c.tos.Leave(b))
 }
 
 func (c *copier) file(from, to *tree.Dir, name string) error {

@@ -35,24 +35,34 @@ func (t *treeFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) err
 		return err
 	}
 	defer dir.Close()
-	return t.walk(ctx, dir, target, map[inode]string{}, fn)
+	w := &treeWalk{treeFS: t, ctx: ctx, seen: map[inode]string{}, fn: fn}
+	return w.walk(dir, target)
 }
 
-func (t *treeFS) walk(ctx context.Context, dir *tree.Dir, at string, seen map[inode]string, fn fs.WalkDirFunc) error {
+// treeWalk is one walk.
+type treeWalk struct {
+	*treeFS
+	ctx  context.Context
+	seen map[inode]string // files with several names, by the first
+	fn   fs.WalkDirFunc
+	down tree.Descent
+}
+
+func (t *treeWalk) walk(dir *tree.Dir, at string) error {
 	names, err := dir.Names()
 	if err != nil {
 		return err
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if err := ctx.Err(); err != nil {
+		if err := t.ctx.Err(); err != nil {
 			return err
 		}
-		st, err := t.stat(dir, name, path.Join(at, name), seen)
+		st, err := t.stat(dir, name, path.Join(at, name), t.seen)
 		if err != nil {
 			return err
 		}
-		err = fn(st.Path, &fsutil.DirEntryInfo{Stat: st}, nil)
+		err = t.fn(st.Path, &fsutil.DirEntryInfo{Stat: st}, nil)
 		if errors.Is(err, fs.SkipDir) {
 			if st.IsDir() {
 				continue
@@ -63,7 +73,7 @@ func (t *treeFS) walk(ctx context.Context, dir *tree.Dir, at string, seen map[in
 			return err
 		}
 		if st.IsDir() {
-			if err := t.below(ctx, dir, name, st.Path, seen, fn); err != nil {
+			if err := t.below(dir, name, st.Path); err != nil {
 				return err
 			}
 		}
@@ -71,13 +81,16 @@ func (t *treeFS) walk(ctx context.Context, dir *tree.Dir, at string, seen map[in
 	return nil
 }
 
-func (t *treeFS) below(ctx context.Context, dir *tree.Dir, name, at string, seen map[inode]string, fn fs.WalkDirFunc) error {
-	sub, err := dir.Sub(name)
+func (t *treeWalk) below(dir *tree.Dir, name, at string) error {
+	sub, err := t.down.Enter(dir, name)
 	if err != nil {
 		return err
 	}
 	defer sub.Close()
-	return t.walk(ctx, sub, at, seen, fn)
+	if err := t.walk(sub, at); err != nil {
+		return err
+	}
+	return t.down.Leave(sub)
 }
 
 // stat describes a file as the wire has it. A file that was told under another name is a link to that.

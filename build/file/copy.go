@@ -99,6 +99,8 @@ type copier struct {
 	replace  bool             // what stands at the destination is replaced, whatever it is
 	links    map[inode]string // first copies of files with several names: paths in dst
 	buf      []byte
+
+	srcs, dsts tree.Descent // below the directory that was named
 }
 
 type inode struct{ dev, ino uint64 }
@@ -309,7 +311,7 @@ func (c *copier) make(l *level) error {
 			err = unix.ENOENT
 		}
 		if err == nil {
-			if l.dst, err = l.up.dst.Sub(l.name); err != nil {
+			if l.dst, err = c.dsts.Enter(l.up.dst, l.name); err != nil {
 				return at(err, l.at)
 			}
 			l.copied = true
@@ -326,7 +328,7 @@ func (c *copier) make(l *level) error {
 		return at(err, l.at)
 	}
 	var err error
-	if l.dst, err = l.up.dst.Sub(l.name); err != nil {
+	if l.dst, err = c.dsts.Enter(l.up.dst, l.name); err != nil {
 		return at(err, l.at)
 	}
 	l.copied, l.fresh = true, true
@@ -397,7 +399,7 @@ func (c *copier) children(l *level, rel string, inc, exc patternmatcher.MatchInf
 
 // dir copies the directory called name in l, or what the patterns leave of it.
 func (c *copier) dir(up *level, name, rel string, v verdict) error {
-	src, err := up.src.Sub(name)
+	src, err := c.srcs.Enter(up.src, name)
 	if err != nil {
 		return at(err, rel)
 	}
@@ -415,9 +417,22 @@ func (c *copier) dir(up *level, name, rel string, v verdict) error {
 		return err
 	}
 	if v.copy || l.fresh {
-		return c.dress(l)
+		if err := c.dress(l); err != nil {
+			return err
+		}
 	}
-	return nil
+	return c.leave(l)
+}
+
+// leave goes back to the directory above, on both sides.
+func (c *copier) leave(l *level) error {
+	if err := c.srcs.Leave(l.src); err != nil {
+		return at(err, l.at)
+	}
+	if !l.copied {
+		return nil
+	}
+	return at(c.dsts.Leave(l.dst), l.at)
 }
 
 // verdict is what the patterns say about a path.

@@ -158,11 +158,11 @@ func glob(root *tree.Dir, pattern string, follow bool) ([]string, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	return globIn(dir, start, names[n:], nil)
+	return globIn(&tree.Descent{}, dir, start, names[n:], nil)
 }
 
 // globIn adds the matches of names below dir, whose path is at.
-func globIn(dir *tree.Dir, at string, names, matches []string) ([]string, error) {
+func globIn(down *tree.Descent, dir *tree.Dir, at string, names, matches []string) ([]string, error) {
 	entries, err := dir.Entries()
 	if err != nil {
 		return nil, err
@@ -176,16 +176,18 @@ func globIn(dir *tree.Dir, at string, names, matches []string) ([]string, error)
 			matches = append(matches, p)
 			continue
 		}
-		sub, err := dir.Sub(e.Name)
+		sub, err := down.Enter(dir, e.Name)
 		if tree.NotDir(err) || tree.Impossible(err) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		matches, err = globIn(sub, p, names[1:], matches)
-		sub.Close()
-		if err != nil {
+		if matches, err = globIn(down, sub, p, names[1:], matches); err != nil {
+			sub.Close()
+			return nil, err
+		}
+		if err := down.Leave(sub); err != nil {
 			return nil, err
 		}
 	}

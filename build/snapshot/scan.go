@@ -97,6 +97,7 @@ type scanner struct {
 	list Entries
 	hash hash.Hash
 	buf  []byte
+	down tree.Descent
 }
 
 func (s *scanner) dir(d *tree.Dir, name string) error {
@@ -121,17 +122,23 @@ func (s *scanner) dir(d *tree.Dir, name string) error {
 		if !st.IsDir() {
 			continue
 		}
-		sub, err := d.Sub(n)
-		if err != nil {
-			return err
-		}
-		err = s.dir(sub, e.Path)
-		sub.Close()
-		if err != nil {
+		if err := s.below(d, n, e.Path); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *scanner) below(d *tree.Dir, base, name string) error {
+	sub, err := s.down.Enter(d, base)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	if err := s.dir(sub, name); err != nil {
+		return err
+	}
+	return s.down.Leave(sub)
 }
 
 func (s *scanner) entry(d *tree.Dir, base string, st *tree.Stat) (Entry, error) {
