@@ -3,15 +3,14 @@ package build
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/docker/cli/cli/command"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/spf13/cobra"
@@ -33,10 +32,10 @@ type bakeOptions struct {
 func NewBake(d *command.DockerCli, _ Hooks) *cobra.Command {
 	o := &bakeOptions{}
 	c := &cobra.Command{
-		Use:     "bake [OPTIONS] [TARGET...]",
+		Use:     "bake [OPTIONS] [URL] [TARGET...]",
 		Aliases: []string{"f"},
 		Short:   "Build from a file",
-		Long:    "Build all targets that files describe, together: docker-bake.hcl, docker-bake.json,\nor the build sections of a compose file.",
+		Long:    "Build all targets that files describe, together: docker-bake.hcl, docker-bake.json,\nor the build sections of a compose file. They may be at a URL: a file, an archive or a git\nrepository, whose directories are then the contexts.",
 		Example: "  berth bake\n  berth bake --print\n  berth bake -f compose.yaml web db\n  berth bake --set '*.platform=linux/arm64' --push",
 		Annotations: map[string]string{
 			Docker:         "buildx",
@@ -76,13 +75,8 @@ func NewBake(d *command.DockerCli, _ Hooks) *cobra.Command {
 	return c
 }
 
-func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, names []string) error {
-	if len(names) > 0 && strings.Contains(names[0], "://") {
-		return errors.New("bake files at a URL are not supported: fetch the file, and name it with -f")
-	}
-	if len(names) == 0 {
-		names = []string{"default"}
-	}
+func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, words []string) error {
+	url, commandContext, names := bakeArguments(words)
 	call, err := request.ParseCall(o.call)
 	if err != nil {
 		return err
@@ -94,15 +88,19 @@ func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, names []
 	if o.print && o.listed() != "" {
 		return errors.New("--print and --list are mutually exclusive")
 	}
-	files, err := o.read(d)
-	if err != nil {
-		return err
-	}
 	given, err := givenVariables(o.vars)
 	if err != nil {
 		return err
 	}
-	given["BAKE_CMD_CONTEXT"], given["BAKE_LOCAL_PLATFORM"] = "cwd://", runtime.GOOS+"/"+runtime.GOARCH
+	files, from, err := o.read(ctx, d, url)
+	if err != nil {
+		return err
+	}
+	for name, v := range map[string]string{"BAKE_CMD_CONTEXT": commandContext, "BAKE_LOCAL_PLATFORM": platforms.Format(platforms.DefaultSpec())} {
+		if _, ok := given[name]; !ok {
+			given[name] = v
+		}
+	}
 	config, err := bake.Parse(files, given, environment())
 	if err != nil {
 		return err
@@ -114,16 +112,16 @@ func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, names []
 	if err != nil {
 		return err
 	}
+	for _, name := range slices.Sorted(maps.Keys(targets)) {
+		if err := targets[name].Settle(from); err != nil {
+			return fmt.Errorf("target %s: %w", name, err)
+		}
+	}
 	if o.print {
-		text, err := json.MarshalIndent(struct {
+		return printJSON(d.Out(), struct {
 			Group  map[string]*bake.Group  `json:"group,omitempty"`
 			Target map[string]*bake.Target `json:"target"`
-		}{groups, targets}, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(d.Out(), string(text))
-		return err
+		}{groups, targets})
 	}
 	if err := o.ask(d, access, targets); err != nil {
 		return err
@@ -161,19 +159,47 @@ func environment() map[string]string {
 	return env
 }
 
-func (o *bakeOptions) read(d *command.DockerCli) ([]bake.File, error) {
+// read reads the files: those at the URL, if there is one, and then those here.
+func (o *bakeOptions) read(ctx context.Context, d *command.DockerCli, url string) ([]bake.File, *bake.Remote, error) {
 	names := o.files
 	if list := os.Getenv("BUILDX_BAKE_FILE"); len(names) == 0 && list != "" {
 		sep := os.Getenv("BUILDX_BAKE_PATH_SEPARATOR")
 		if sep == "" {
 			sep = string(os.PathListSeparator)
 		}
-		names = strings.Split(list, sep)
+		for n := range strings.SplitSeq(list, sep) {
+			if n = strings.TrimSpace(n); n != "" {
+				names = append(names, n)
+			}
+		}
 	}
-	for i, n := range names {
-		names[i] = strings.TrimPrefix(n, "cwd://")
+	here, there := apart(names, url)
+	if url == "" {
+		files, err := bake.ReadFiles(here, d.In())
+		return files, nil, err
 	}
-	return bake.ReadFiles(names, d.In())
+	mode, err := displayMode(o.progress, &o.quiet)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := connect(ctx, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.Close()
+	show, err := openDisplay(screen(d), mode, builderName(d))
+	if err != nil {
+		return nil, nil, err
+	}
+	files, from, err := c.remoteFiles(ctx, url, there, show)
+	if shown := show.close(); err == nil {
+		err = shown
+	}
+	if err != nil || len(here) == 0 {
+		return files, from, err
+	}
+	more, err := bake.ReadFiles(here, d.In())
+	return append(files, more...), from, err
 }
 
 func (o *bakeOptions) listed() string {

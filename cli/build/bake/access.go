@@ -116,14 +116,22 @@ func (t *Target) reads() []string {
 			paths = append(paths, place)
 		}
 	}
-	add(value(t.Context))
-	if file := value(t.Dockerfile); file != "" && t.DockerfileInline == nil && isLocal(value(t.Context)) && isLocal(file) && file != "-" {
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(value(t.Context), file)
-		}
-		add(file)
+	local := t.state == nil && isLocal(value(t.Context)) && !request.IsRemote(value(t.Context))
+	if local {
+		add(value(t.Context))
 	}
-	for _, place := range t.Contexts {
+	if file := value(t.Dockerfile); file != "" && t.DockerfileInline == nil && isLocal(file) && file != "-" {
+		switch {
+		case filepath.IsAbs(file): // of this machine, wherever the context is
+			add(file)
+		case local:
+			add(filepath.Join(value(t.Context), file))
+		}
+	}
+	for name, place := range t.Contexts {
+		if _, ok := t.states[name]; ok || request.IsRemote(place) {
+			continue
+		}
 		layout, ok := strings.CutPrefix(place, "oci-layout://")
 		if ok {
 			place, _, _ = strings.Cut(layout, "@")

@@ -2,12 +2,17 @@ package bake
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/moby/buildkit/client/llb"
 	"golang.org/x/tools/txtar"
 
 	"berth/cli/build/goldentest"
+	"berth/cli/build/request"
 )
 
 // Each case is an archive: files to read in order, those below disk/ only where others lead to them, env, args (targets and --set texts), and want: what
@@ -59,6 +64,11 @@ func printed(files []File, env map[string]string, targets, sets []string) string
 	if err != nil {
 		return "error: " + err.Error() + "\n"
 	}
+	for _, name := range sortedKeys(ts) {
+		if err := ts[name].Settle(nil); err != nil {
+			return "error: " + err.Error() + "\n"
+		}
+	}
 	text, err := json.MarshalIndent(map[string]any{"group": gs, "target": ts}, "", "  ")
 	if err != nil {
 		return "error: " + err.Error() + "\n"
@@ -69,6 +79,50 @@ func printed(files []File, env map[string]string, targets, sets []string) string
 		}
 	}
 	return string(text) + "\n"
+}
+
+// Files of a repository speak of its directories, and reach this machine's only where they say so.
+func TestSettleRemote(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	state := llb.Git("https://example.com/a.git", "main")
+	from := &Remote{URL: "https://example.com/a.git#main:top", State: &state, Secrets: func(string) []request.Secret { return []request.Secret{{ID: "t", Env: "T"}} }}
+	text := func(s string) *string { return &s }
+	for name, c := range map[string]struct {
+		in            Target
+		context, file string
+		state, auth   bool
+		reads         []string
+	}{
+		"all":         {Target{Context: text("."), Dockerfile: text("Dockerfile")}, "https://example.com/a.git#main:top", "Dockerfile", false, true, nil},
+		"part":        {Target{Context: text("sub/"), Dockerfile: text("x")}, "https://example.com/a.git#main:top/sub", "x", true, true, nil},
+		"here":        {Target{Context: text("cwd://app"), Dockerfile: text("Dockerfile")}, "app", "app/Dockerfile", false, false, []string{"app", "app/Dockerfile"}},
+		"elsewhere":   {Target{Context: text("https://example.org/b.git"), Dockerfile: text("Dockerfile")}, "https://example.org/b.git", "Dockerfile", false, false, nil},
+		"file here":   {Target{Context: text("."), Dockerfile: text("cwd://own")}, "https://example.com/a.git#main:top", filepath.Join(dir, "own"), false, true, []string{filepath.Join(dir, "own")}},
+		"file stolen": {Target{Context: text("."), Dockerfile: text("/etc/shadow")}, "https://example.com/a.git#main:top", "/etc/shadow", false, true, []string{"/etc/shadow"}},
+	} {
+		target := c.in
+		if err := target.Settle(from); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		s, err := target.Spec()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Context != c.context || s.Dockerfile != c.file || (s.ContextState != nil) != c.state || (len(s.Secrets) > 0) != c.auth {
+			t.Errorf("%s: %q, %q, state %v, secrets %v", name, s.Context, s.Dockerfile, s.ContextState != nil, s.Secrets)
+		}
+		if got := target.reads(); !slices.Equal(got, c.reads) {
+			t.Errorf("%s reads %q, want %q", name, got, c.reads)
+		}
+	}
+	if err := os.WriteFile("Dockerfile", []byte("FROM scratch"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Target{Context: text("cwd://"), Dockerfile: text("Dockerfile")}).Settle(from); err == nil {
+		t.Error("a Dockerfile of this machine is taken for the repository's")
+	}
 }
 
 func FuzzParse(f *testing.F) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
+	"github.com/moby/buildkit/client/llb"
 
 	"berth/cli/build/request"
 )
@@ -47,7 +48,10 @@ type Target struct {
 	Entitlements     []string           `json:"entitlements,omitempty"`
 	ExtraHosts       map[string]*string `json:"extra-hosts,omitempty"`
 
-	files []string // that were read for it, and that the command line does not name
+	files  []string             // that were read for it, and that the command line does not name
+	state  *llb.State           // its context, where it is no place of its own
+	states map[string]llb.State // those of Contexts
+	auth   []request.Secret     // for the repository that its file came from
 }
 
 // A Group is several targets and groups by one name.
@@ -370,8 +374,9 @@ func (t *Target) Spec() (*request.Spec, error) {
 		Contexts: map[string]string{}, Args: plain(t.Args), Labels: plain(t.Labels), Tags: t.Tags, Platforms: t.Platforms, Annotations: t.Annotations,
 		NoCacheFilter: t.NoCacheFilter, Ulimits: t.Ulimits, Allow: t.Entitlements, Network: value(t.Network),
 		Pull: t.Pull != nil && *t.Pull, NoCache: t.NoCache != nil && *t.NoCache,
+		ContextState: t.state, ContextStates: t.states,
 	}
-	if s.Context != "-" && !strings.Contains(s.Context, "://") && s.Dockerfile != "" && s.Dockerfile != "-" && !path.IsAbs(s.Dockerfile) && !strings.Contains(s.Dockerfile, "://") && isLocal(s.Context) {
+	if t.state == nil && s.Context != "-" && !strings.Contains(s.Context, "://") && s.Dockerfile != "" && s.Dockerfile != "-" && !path.IsAbs(s.Dockerfile) && !strings.Contains(s.Dockerfile, "://") && isLocal(s.Context) {
 		s.Dockerfile = path.Join(s.Context, s.Dockerfile) // in a bake file it is relative to the context
 	}
 	for name, ip := range t.ExtraHosts {
@@ -399,12 +404,15 @@ func (t *Target) Spec() (*request.Spec, error) {
 	parse(func() (e error) { s.CacheFrom, e = request.ParseCaches(texts(t.CacheFrom)); return })
 	parse(func() (e error) { s.CacheTo, e = request.ParseCaches(texts(t.CacheTo)); return })
 	parse(func() (e error) { s.Secrets, e = request.ParseSecrets(texts(t.Secrets)); return })
+	s.Secrets = append(s.Secrets, t.auth...)
 	parse(func() (e error) { s.Outputs, e = request.ParseOutputs(texts(t.Outputs)); return })
 	parse(func() (e error) { s.Call, e = request.ParseCall(value(t.Call)); return })
 	parse(func() (e error) {
 		var pairs []string
 		for name, place := range t.Contexts {
-			pairs = append(pairs, name+"="+place)
+			if _, ok := t.states[name]; !ok {
+				pairs = append(pairs, name+"="+place)
+			}
 		}
 		s.Contexts, e = request.ParseContexts(pairs)
 		return
@@ -415,6 +423,7 @@ func (t *Target) Spec() (*request.Spec, error) {
 	return s, err
 }
 
+// isLocal reports whether a place is a path of this machine.
 func isLocal(place string) bool {
 	return !strings.HasPrefix(place, "git@") && !strings.HasPrefix(place, "github.com/") && !strings.Contains(place, "://")
 }

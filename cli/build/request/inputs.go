@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/ociindex"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/identity"
@@ -48,6 +49,16 @@ func (s *Spec) addInputs(ctx context.Context, r *Request, e Engine, in io.Reader
 	r.Name = s.Dockerfile
 	attrs := r.Solve.FrontendAttrs
 	switch {
+	case s.ContextState != nil:
+		r.input("context", *s.ContextState)
+		r.input("dockerfile", *s.ContextState)
+		if s.Dockerfile != "" {
+			d.name = s.Dockerfile
+		}
+		if filepath.IsAbs(s.Dockerfile) {
+			d.dir, d.name = filepath.Dir(s.Dockerfile), filepath.Base(s.Dockerfile)
+			delete(r.Solve.FrontendInputs, "dockerfile")
+		}
 	case s.Context == "-":
 		text, err := s.fromStdin(r, in)
 		if err != nil {
@@ -69,7 +80,7 @@ func (s *Spec) addInputs(ctx context.Context, r *Request, e Engine, in io.Reader
 		} else {
 			r.Name = filepath.Join(s.Context, "Dockerfile")
 		}
-	case isRemote(s.Context):
+	case IsRemote(s.Context):
 		attrs["context"] = s.Context
 		addGitCapability(attrs, s.Context, "")
 		if s.Dockerfile != "" {
@@ -114,7 +125,7 @@ func (s *Spec) fromStdin(r *Request, in io.Reader) ([]byte, error) {
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("failed to peek context header from STDIN: %w", err)
 	}
-	if isArchive(head) {
+	if IsArchive(head) {
 		up := uploadprovider.New()
 		r.Solve.FrontendAttrs["context"] = up.Add(io.NopCloser(buffered))
 		r.Solve.Session = append(r.Solve.Session, up)
@@ -135,8 +146,8 @@ func (s *Spec) fromStdin(r *Request, in io.Reader) ([]byte, error) {
 	return text, r.mount("context", empty)
 }
 
-// isArchive looks at a file's first bytes.
-func isArchive(head []byte) bool {
+// IsArchive looks at a file's first bytes.
+func IsArchive(head []byte) bool {
 	for _, magic := range []string{"BZh", "\x1f\x8b\x08", "\xfd7zXZ\x00"} {
 		if bytes.HasPrefix(head, []byte(magic)) {
 			return true
@@ -190,6 +201,7 @@ func (s *Spec) addDockerfile(r *Request, d dockerfile) error {
 			return err
 		}
 	}
+	delete(r.Solve.FrontendInputs, "dockerfile")
 	attrs["dockerfilekey"] = "dockerfile"
 	attrs["filename"], r.Sent = "Dockerfile", "Dockerfile"
 	return r.mount("dockerfile", dir)
@@ -247,10 +259,15 @@ func lowerCase(dir, name string) string {
 // addContexts adds the named contexts.
 func (s *Spec) addContexts(r *Request) error {
 	attrs := r.Solve.FrontendAttrs
+	for name, state := range s.ContextStates {
+		addCapability(attrs, "moby.buildkit.frontend.contexts+forward")
+		attrs["context:"+name] = "input:" + name
+		r.input(name, state)
+	}
 	for name, place := range s.Contexts {
 		addCapability(attrs, "moby.buildkit.frontend.contexts+forward")
 		switch {
-		case strings.HasPrefix(place, "docker-image://"), strings.HasPrefix(place, "target:"), isRemote(place):
+		case strings.HasPrefix(place, "docker-image://"), strings.HasPrefix(place, "target:"), IsRemote(place):
 			attrs["context:"+name] = place
 			addGitCapability(attrs, place, "+forward")
 		case strings.HasPrefix(place, "oci-layout://"):
@@ -332,6 +349,14 @@ func splitLayout(text string) (path, tag string, dgst digest.Digest) {
 	return path, tag, dgst
 }
 
+// input gives the frontend what steps make.
+func (r *Request) input(name string, state llb.State) {
+	if r.Solve.FrontendInputs == nil {
+		r.Solve.FrontendInputs = map[string]llb.State{}
+	}
+	r.Solve.FrontendInputs[name] = state
+}
+
 // mount offers a directory of ours to the engine.
 func (r *Request) mount(name, dir string) error {
 	fs, err := fsutil.NewFS(dir)
@@ -372,13 +397,25 @@ func isHTTP(url string) bool {
 	return strings.HasPrefix(url, "https://") || strings.HasPrefix(url, "http://")
 }
 
-// isRemote reports whether a context is the engine's to fetch.
-func isRemote(place string) bool {
+// IsRemote reports whether a context is the engine's to fetch.
+func IsRemote(place string) bool {
 	if isHTTP(place) {
 		return true
 	}
 	_, ok, _ := dfgitutil.ParseGitRef(place)
 	return ok
+}
+
+// GitHost is the host of a git repository; "" where place is none.
+func GitHost(place string) string {
+	if _, isGit, _ := dfgitutil.ParseGitRef(place); !isGit {
+		return ""
+	}
+	u, err := gitutil.ParseURL(place)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 func isGitSSH(place string) bool {

@@ -301,7 +301,7 @@ func TestExpanded(t *testing.T) {
 }
 
 func TestIsArchive(t *testing.T) {
-	if !isArchive([]byte("\x1f\x8b\x08rest")) || isArchive([]byte("FROM scratch\n")) || isArchive(nil) {
+	if !IsArchive([]byte("\x1f\x8b\x08rest")) || IsArchive([]byte("FROM scratch\n")) || IsArchive(nil) {
 		t.Error("wrong")
 	}
 }

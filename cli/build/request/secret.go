@@ -132,3 +132,27 @@ func sshProvider(all []SSH) (session.Attachable, error) {
 	}
 	return sshprovider.NewSSHAgentProvider(configs)
 }
+
+// GitSession gives a session's parts for a git repository: secrets, and where it is reached by ssh the agent, or the keys and sockets that paths has
+// between commas.
+func GitSession(url, paths string, secrets []Secret) (parts []session.Attachable, err error) {
+	if len(secrets) > 0 {
+		p, err := secretProvider(secrets)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, p)
+	}
+	if !isGitSSH(url) {
+		return parts, nil
+	}
+	agent := SSH{ID: "default"}
+	if paths != "" {
+		agent.Paths = strings.Split(paths, ",")
+	}
+	p, err := sshProvider([]SSH{agent})
+	if err != nil {
+		return nil, err
+	}
+	return append(parts, p), nil
+}

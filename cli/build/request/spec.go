@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/docker/cli/opts"
+	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/util/entitlements"
 )
 
@@ -23,6 +24,10 @@ type Spec struct {
 	Dockerfile       string            // its path, URL, or "-"; "" is Dockerfile in the context
 	DockerfileInline string            // its text, instead
 	Contexts         map[string]string // named contexts, by name
+
+	// Where contexts are what steps make, and not places. The Dockerfile is then of the context.
+	ContextState  *llb.State
+	ContextStates map[string]llb.State
 
 	Args          map[string]string
 	Labels        map[string]string
