@@ -44,7 +44,7 @@ func BenchmarkCopy(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.StartTimer()
-				if err := copyTo(b.Context(), from, to, copyOf("/", "/", dockerfile), nil); err != nil {
+				if err := copyTo(b.Context(), from, place{root: to}, copyOf("/", "/", dockerfile), nil); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -23,7 +24,8 @@ const dirMode = 0o755
 //
 // A destination that ends in a slash, or is a directory already, is a place to copy into; else it is the name of the copy. A directory
 // with DirCopyContents is what it contains.
-func copyTo(ctx context.Context, src, dst *tree.Dir, a *pb.FileActionCopy, own *owner) error {
+func copyTo(ctx context.Context, src *tree.Dir, to place, a *pb.FileActionCopy, own *owner) error {
+	dst := to.root
 	source, dest := clean(a.Src), clean(a.Dest)
 	if !a.CreateDestPath {
 		p, err := resolve(dst, a.Dest, true)
@@ -61,7 +63,7 @@ func copyTo(ctx context.Context, src, dst *tree.Dir, a *pb.FileActionCopy, own *
 				continue
 			}
 		}
-		c, err := newCopier(ctx, src, dst, a, own)
+		c, err := newCopier(ctx, src, to, a, own)
 		if err != nil {
 			return err
 		}
@@ -90,23 +92,36 @@ func present(src *tree.Dir, paths []string) error {
 type copier struct {
 	ctx      context.Context
 	src, dst *tree.Dir // the roots
+	upper    *tree.Dir // see place
 	own      *owner
 	t        when
 	mode     *uint32       // of everything that is copied; nil: as it was
 	change   *symbolic.Set // how to change it
 	include  *patternmatcher.PatternMatcher
 	exclude  *patternmatcher.PatternMatcher
-	replace  bool             // what stands at the destination is replaced, whatever it is
-	links    map[inode]string // first copies of files with several names: paths in dst
+	replace  bool            // what stands at the destination is replaced, whatever it is
+	links    map[inode]first // first copies of files with several names
 	buf      []byte
 
 	srcs, dsts tree.Descent // below the directory that was named
 }
 
+// place is where a copy goes.
+type place struct {
+	root  *tree.Dir
+	upper *tree.Dir // the directory that holds what is written to root, an overlay; nil: root itself, or nobody knows
+}
+
 type inode struct{ dev, ino uint64 }
 
-func newCopier(ctx context.Context, src, dst *tree.Dir, a *pb.FileActionCopy, own *owner) (*copier, error) {
-	c := &copier{ctx: ctx, src: src, dst: dst, own: own, t: whenOf(a.Timestamp), replace: a.AlwaysReplaceExistingDestPaths}
+// first is the first copy of a file.
+type first struct {
+	path   string // in dst
+	direct bool   // made in the upper directory
+}
+
+func newCopier(ctx context.Context, src *tree.Dir, to place, a *pb.FileActionCopy, own *owner) (*copier, error) {
+	c := &copier{ctx: ctx, src: src, dst: to.root, upper: to.upper, own: own, t: whenOf(a.Timestamp), replace: a.AlwaysReplaceExistingDestPaths}
 	if a.Mode != -1 {
 		m := uint32(a.Mode) & tree.PermMask
 		c.mode = &m
@@ -197,7 +212,7 @@ func (c *copier) match(s, dest string, contents, follow bool) (err error) {
 	if name == "" {
 		parent, name = parentOf(target)
 	}
-	return c.top(from, st, parent, name)
+	return c.top(from, st, parent, name, slices.Contains(ways, target))
 }
 
 // restamp gives the directories made on the way their time again, which making things in them changed.
@@ -219,8 +234,9 @@ func (c *copier) restamp(paths []string) error {
 	return nil
 }
 
-// top copies the file or directory at from to name in the directory at parent; name "" is the destination's root itself.
-func (c *copier) top(from string, st tree.Stat, parent, name string) error {
+// top copies the file or directory at from to name in the directory at parent; name "" is the destination's root itself. made: what is
+// there is a directory that was made for it a moment ago.
+func (c *copier) top(from string, st tree.Stat, parent, name string, made bool) error {
 	dst, _, err := c.dst.Open(parent)
 	if err != nil {
 		return at(err, parent)
@@ -234,13 +250,13 @@ func (c *copier) top(from string, st tree.Stat, parent, name string) error {
 	}
 	up.src = src
 	if st.IsDir() {
-		return c.topDir(up, fromName, st, name)
+		return c.topDir(up, fromName, st, name, made)
 	}
 	return c.file(up, fromName, name, st.Type())
 }
 
 // topDir copies a directory that was named. Where its copy is there already, it keeps its owner and mode and gets the times alone.
-func (c *copier) topDir(up *level, fromName string, st tree.Stat, name string) error {
+func (c *copier) topDir(up *level, fromName string, st tree.Stat, name string, made bool) error {
 	l := &level{up: up, st: st, at: path.Join(up.at, name), name: name, top: true}
 	var err error
 	if fromName == "" {
@@ -260,6 +276,10 @@ func (c *copier) topDir(up *level, fromName string, st tree.Stat, name string) e
 	} else if err := c.make(l); err != nil {
 		return err
 	}
+	if made && !l.empty {
+		l.empty = true
+		c.goBelow(l)
+	}
 	if err := c.children(l, "", patternmatcher.MatchInfo{}, patternmatcher.MatchInfo{}); err != nil {
 		return err
 	}
@@ -267,7 +287,7 @@ func (c *copier) topDir(up *level, fromName string, st tree.Stat, name string) e
 		return c.dress(l)
 	}
 	atime, mtime := c.times(st)
-	return at(l.dst.Chtimes("", atime, mtime), l.at)
+	return at(l.shown().Chtimes("", atime, mtime), l.at)
 }
 
 // level is a directory being copied.
@@ -279,16 +299,45 @@ type level struct {
 	name     string    // its last name
 	top      bool      // it was named
 	copied   bool      // dst is there
-	fresh    bool      // dst was made by this copy: nothing is in it that the copy did not make
+	fresh    bool      // dst was made by this copy: it is dressed in the end
+	empty    bool      // nothing is in dst that the copy did not make
+	direct   bool      // dst is the directory in upper
+	over     *tree.Dir // the topmost direct directory as the overlay shows it; else nil
 }
 
 func (l *level) close() {
-	if l.src != nil {
-		l.src.Close()
+	for _, d := range []*tree.Dir{l.src, l.dst, l.over} {
+		if d != nil {
+			d.Close()
+		}
 	}
-	if l.dst != nil {
-		l.dst.Close()
+}
+
+// shown is the directory as the overlay has it, where the overlay knows it.
+func (l *level) shown() *tree.Dir {
+	if l.over != nil {
+		return l.over
 	}
+	return l.dst
+}
+
+// goBelow has what is copied into an empty directory of the overlay made in the upper directory itself: making a file through
+// an overlay takes the kernel nearly twice as long as making it. overlayfs looks for a name in such a directory, in the
+// upper one alone, when it is first asked for it, and nobody asks while the copy is made, because nobody else has the mount; so it finds them
+// there as if it had made them. What it knows already, the directory itself, is changed through it only (shown).
+func (c *copier) goBelow(l *level) {
+	if c.upper == nil || l.direct {
+		return
+	}
+	d, linked, err := c.upper.Open(l.at)
+	if err != nil {
+		return // the overlay will do
+	}
+	if linked { // no copy goes through one
+		d.Close()
+		return
+	}
+	l.over, l.dst, l.direct = l.dst, d, true
 }
 
 // make makes the copy of a directory and of those above it that waited for something to be copied.
@@ -299,7 +348,7 @@ func (c *copier) make(l *level) error {
 	if err := c.make(l.up); err != nil {
 		return err
 	}
-	if !l.up.fresh {
+	if !l.up.empty {
 		there, err := l.up.dst.Stat(l.name)
 		if err == nil && !there.IsDir() {
 			if !c.replace {
@@ -331,24 +380,26 @@ func (c *copier) make(l *level) error {
 	if l.dst, err = c.dsts.Enter(l.up.dst, l.name); err != nil {
 		return at(err, l.at)
 	}
-	l.copied, l.fresh = true, true
+	l.copied, l.fresh, l.empty, l.direct = true, true, true, l.up.direct
+	c.goBelow(l)
 	return nil
 }
 
 // dress gives a copied directory its looks, when nothing is made in it any more.
 func (c *copier) dress(l *level) error {
 	uid, gid, mode := c.looks(l.st)
-	if err := l.dst.Chown("", uid, gid); err != nil {
+	dst := l.shown()
+	if err := dst.Chown("", uid, gid); err != nil {
 		return at(err, l.at)
 	}
-	if err := l.dst.Chmod("", mode); err != nil {
+	if err := dst.Chmod("", mode); err != nil {
 		return at(err, l.at)
 	}
-	if err := dirXattrs(l); err != nil {
+	if err := dirXattrs(l.src, dst); err != nil {
 		return at(err, l.at)
 	}
 	atime, mtime := c.times(l.st)
-	return at(l.dst.Chtimes("", atime, mtime), l.at)
+	return at(dst.Chtimes("", atime, mtime), l.at)
 }
 
 // children copies what is in a directory. rel is its path below the match, which the patterns are about.
@@ -432,7 +483,7 @@ func (c *copier) leave(l *level) error {
 	if !l.copied {
 		return nil
 	}
-	return at(c.dsts.Leave(l.dst), l.at)
+	return at(c.dsts.Leave(l.shown()), l.at)
 }
 
 // verdict is what the patterns say about a path.
@@ -463,7 +514,7 @@ func (c *copier) verdict(p string, inc, exc patternmatcher.MatchInfo) (v verdict
 
 // clear makes room for name in the copy.
 func (c *copier) clear(l *level, name string) error {
-	if l.fresh {
+	if l.empty {
 		return nil
 	}
 	there, err := l.dst.Stat(name)
@@ -497,11 +548,12 @@ func (c *copier) looks(st tree.Stat) (uid, gid int, mode uint32) {
 	return uid, gid, mode
 }
 
+// times gives a copy's times. A layer has no fractions of seconds: whoever seals the copy need not take them away again.
 func (c *copier) times(st tree.Stat) (atime, mtime tree.Time) {
 	if c.t.set {
 		return c.t.at, c.t.at
 	}
-	return st.Atime, st.Mtime
+	return st.Atime, tree.Time{Sec: st.Mtime.Sec}
 }
 
 // permBits is the inverse for permissions.

@@ -3,6 +3,7 @@ package file
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +49,8 @@ func (c *copier) regular(l *level, from, name string) error {
 			return err
 		}
 	}
-	dst, err := l.dst.Create(name, 0o600)
+	uid, gid, mode := c.looks(st)
+	dst, err := l.dst.Create(name, mode&0o777)
 	if err != nil {
 		return err
 	}
@@ -56,11 +58,7 @@ func (c *copier) regular(l *level, from, name string) error {
 	if err := c.content(dst, src, st); err != nil {
 		return err
 	}
-	uid, gid, mode := c.looks(st)
-	if err := dst.Chown(uid, gid); err != nil {
-		return err
-	}
-	if err := dst.Chmod(mode); err != nil {
+	if err := settle(dst, uid, gid, mode); err != nil {
 		return err
 	}
 	attrs, err := src.Xattrs()
@@ -83,26 +81,54 @@ func (c *copier) regular(l *level, from, name string) error {
 	return dst.Chtimes(atime, mtime)
 }
 
+// settle gives a new file its owner and permissions where it was not made with them: the umask, and a directory's set-group-ID
+// bit and default ACL have a say in that.
+func settle(f *tree.File, uid, gid int, mode uint32) error {
+	now, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if int(now.UID) != uid || int(now.GID) != gid {
+		if err := f.Chown(uid, gid); err != nil {
+			return err
+		}
+	}
+	if now.Mode&tree.PermMask == mode { // without the bits that a change of the owner takes away
+		return nil
+	}
+	return f.Chmod(mode)
+}
+
 // link makes name another name of the copy that an earlier name of the same file became.
 func (c *copier) link(l *level, name string, st tree.Stat) (done bool, err error) {
-	key := inode{st.Dev, st.Ino}
-	first, known := c.links[key]
+	key, here := inode{st.Dev, st.Ino}, first{path.Join(l.at, name), l.direct}
+	before, known := c.links[key]
 	if !known {
 		if c.links == nil {
-			c.links = map[inode]string{}
+			c.links = map[inode]first{}
 		}
-		c.links[key] = path.Join(l.at, name)
+		c.links[key] = here
 		return false, nil
 	}
-	parent, base := parentOf(first)
-	dir, _, err := c.dst.Open(parent)
+	root, to := c.dst, l.dst
+	switch {
+	case before.direct && l.direct:
+		root = c.upper
+	case l.direct: // the overlay knows the file, and has to know of its new name
+		if to, _, err = c.dst.Open(l.at); err != nil {
+			return false, err
+		}
+		defer to.Close()
+	}
+	parent, base := parentOf(before.path)
+	dir, _, err := root.Open(parent)
 	if err != nil {
 		return false, err
 	}
 	defer dir.Close()
-	err = l.dst.Link(dir, base, name)
+	err = to.Link(dir, base, name)
 	if errors.Is(err, unix.EMLINK) { // the file system's own bound
-		c.links[key] = path.Join(l.at, name)
+		c.links[key] = here
 		return false, nil
 	}
 	return err == nil, err
@@ -193,6 +219,9 @@ func (c *copier) node(l *level, from, name string) error {
 	if kind == tree.TypeSocket {
 		kind = tree.TypeRegular
 	}
+	if st.IsWhiteout() { // as overlayfs refuses it, which would take it for its own
+		return &fs.PathError{Op: "mknod", Path: name, Err: unix.EPERM}
+	}
 	if err := l.dst.Mknod(name, kind|0o600, st.Major, st.Minor); err != nil {
 		return err
 	}
@@ -231,20 +260,20 @@ func nameXattrs(l *level, from, name string) error {
 	return nil
 }
 
-func dirXattrs(l *level) error {
-	attrs, err := l.src.Xattrs("")
+func dirXattrs(src, dst *tree.Dir) error {
+	attrs, err := src.OwnXattrs()
 	if err != nil {
 		return err
 	}
 	for _, attr := range attrs {
-		v, found, err := l.src.Xattr("", attr)
+		v, found, err := src.OwnXattr(attr)
 		if err != nil {
 			return err
 		}
 		if !found || ownMark(attr) {
 			continue
 		}
-		if err := l.dst.SetXattr("", attr, v); err != nil && !tolerable(err) {
+		if err := dst.SetXattr("", attr, v); err != nil && !tolerable(err) {
 			return err
 		}
 	}

@@ -124,7 +124,7 @@ func TestDeepCopies(t *testing.T) {
 		}
 		a.Mode, a.CreateDestPath, a.Timestamp = -1, true, -1
 		few(t, 150)
-		if err := copyTo(t.Context(), src, dst, a, nil); err != nil {
+		if err := copyTo(t.Context(), src, place{root: dst}, a, nil); err != nil {
 			t.Errorf("%s: %.300v", name, err)
 		}
 		want, deepest := 2*depth+1, depth
@@ -143,4 +143,34 @@ func TestDeepCopies(t *testing.T) {
 		src.Close()
 		dst.Close()
 	}
+}
+
+// The same below an overlay, where the directories of both are open for a while.
+func TestDeepCopyBelowTheOverlay(t *testing.T) {
+	s := store(t)
+	base := snap(t, s, "there/mine 644")
+	const depth = 1500
+	from := t.TempDir()
+	nest(t, from, depth)
+	src, err := tree.OpenDir(from)
+	need(t, err)
+	defer src.Close()
+	d, err := s.Draft(t.Context(), base)
+	need(t, err)
+	defer d.Drop()
+	root, upper, err := d.OpenBoth(t.Context())
+	need(t, err)
+	few(t, 150)
+	a := copyOf("/", "/there/", dockerfile)
+	if err := copyTo(t.Context(), src, place{root, upper}, a, nil); err != nil {
+		t.Errorf("%.300v", err)
+	}
+	there, err := root.Sub("there")
+	need(t, err)
+	if n, deep := count(t, there, &tree.Descent{}); n != 2*depth+2 || deep != depth {
+		t.Errorf("%d entries and %d levels, want %d and %d", n, deep, 2*depth+2, depth)
+	}
+	there.Close()
+	upper.Close()
+	root.Close()
 }

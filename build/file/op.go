@@ -3,6 +3,7 @@ package file
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"path"
 	"slices"
 
@@ -37,18 +38,6 @@ func (o *Ops) Op(op *pb.FileOp, inputs int) (solver.Op, error) {
 	}
 	return &fileOp{ops: o, plan: p}, nil
 }
-
-// Failed is the error of an action: which one of its op it was, counted from 0.
-type Failed struct {
-	Action int
-	Err    error
-}
-
-// Error is the text of the cause.
-func (f *Failed) Error() string { return f.Err.Error() }
-
-// Unwrap gives the cause.
-func (f *Failed) Unwrap() error { return f.Err }
 
 type fileOp struct {
 	ops  *Ops
@@ -214,13 +203,17 @@ func (f *fileOp) Run(ctx context.Context, in []*snapshot.Snapshot, _ *solver.Run
 	for i, s := range in {
 		r.results[i].snap = s
 	}
-	defer r.end(len(in))
+	defer r.end()
 	outs := make([]*snapshot.Snapshot, 0, len(f.plan.outputs))
 	for _, n := range f.plan.outputs {
 		snap, err := r.sealed(ctx, n)
 		if err != nil {
 			for _, s := range outs {
 				s.Release()
+			}
+			var failed *Failed
+			if errors.As(err, &failed) && ctx.Err() == nil {
+				failed.keep(r)
 			}
 			return nil, err
 		}
@@ -240,16 +233,23 @@ type run struct {
 type result struct {
 	snap  *snapshot.Snapshot
 	draft *snapshot.Draft
-	root  *tree.Dir // of the draft, while it is open
+	to    place // of the draft, while it is open
+}
+
+func (d *result) close() {
+	for _, dir := range []*tree.Dir{d.to.root, d.to.upper} {
+		if dir != nil {
+			dir.Close()
+		}
+	}
+	d.to = place{}
 }
 
 // end gives up everything but the inputs.
 func (r *run) end(inputs int) {
 	for i := range r.results {
 		d := &r.results[i]
-		if d.root != nil {
-			d.root.Close()
-		}
+		d.close()
 		if d.draft != nil {
 			d.draft.Drop()
 		}
@@ -270,10 +270,7 @@ func (r *run) sealed(ctx context.Context, n int) (*snapshot.Snapshot, error) {
 			return nil, err
 		}
 	}
-	if d.root != nil {
-		d.root.Close()
-		d.root = nil
-	}
+	d.close()
 	snap, err := d.draft.Seal(ctx)
 	if err != nil {
 		return nil, r.failed(n, err)
@@ -285,11 +282,12 @@ func (r *run) sealed(ctx context.Context, n int) (*snapshot.Snapshot, error) {
 // act performs the action of a number: its draft is open afterwards.
 func (r *run) act(ctx context.Context, n int) (err error) {
 	a := r.actions[n-r.inputs]
-	draft, root, err := r.base(ctx, a)
+	draft, to, err := r.base(ctx, a)
 	if err != nil {
 		return r.failed(n, err) // an action before it that failed stays the one
 	}
-	r.results[n].draft, r.results[n].root = draft, root
+	r.results[n].draft, r.results[n].to = draft, to
+	root := to.root
 	own, err := ownerOf(ownerOpt(a), func(input int64, read func(*tree.Dir) error) error {
 		if input == a.Input { // the base, which is a draft by now
 			return read(root)
@@ -311,7 +309,7 @@ func (r *run) act(ctx context.Context, n int) (err error) {
 		case *pb.FileAction_Rm:
 			err = rm(root, k.Rm)
 		case *pb.FileAction_Copy:
-			err = r.copy(ctx, root, a, k.Copy, own)
+			err = r.copy(ctx, to, a, k.Copy, own)
 		default:
 			err = fault.New(fault.NotImplemented, "file action %T", a.Action)
 		}
@@ -320,7 +318,7 @@ func (r *run) act(ctx context.Context, n int) (err error) {
 }
 
 // base gives the draft that an action works on: the one of the action before it, if nobody else reads that, or a new one.
-func (r *run) base(ctx context.Context, a *pb.FileAction) (*snapshot.Draft, *tree.Dir, error) {
+func (r *run) base(ctx context.Context, a *pb.FileAction) (*snapshot.Draft, place, error) {
 	on := r.snapshots.Scratch()
 	if a.Input != none {
 		n := int(a.Input)
@@ -328,16 +326,16 @@ func (r *run) base(ctx context.Context, a *pb.FileAction) (*snapshot.Draft, *tre
 		if n >= r.inputs && r.readers[n] == r.ownReads(a, n) && !slices.Contains(r.outputs, n) && d.snap == nil {
 			if d.draft == nil {
 				if err := r.act(ctx, n); err != nil {
-					return nil, nil, err
+					return nil, place{}, err
 				}
 			}
-			draft, root := d.draft, d.root
-			d.draft, d.root = nil, nil
-			return draft, root, nil
+			draft, to := d.draft, d.to
+			d.draft, d.to = nil, place{}
+			return draft, to, nil
 		}
 		s, err := r.sealed(ctx, n)
 		if err != nil {
-			return nil, nil, err
+			return nil, place{}, err
 		}
 		on.Release()
 		on = s.Share()
@@ -345,14 +343,14 @@ func (r *run) base(ctx context.Context, a *pb.FileAction) (*snapshot.Draft, *tre
 	defer on.Release()
 	draft, err := r.snapshots.Draft(ctx, on)
 	if err != nil {
-		return nil, nil, err
+		return nil, place{}, err
 	}
-	root, err := draft.Open(ctx)
-	if err != nil {
+	var to place
+	if to.root, to.upper, err = draft.OpenBoth(ctx); err != nil {
 		draft.Drop()
-		return nil, nil, err
+		return nil, place{}, err
 	}
-	return draft, root, nil
+	return draft, to, nil
 }
 
 // ownReads counts how an action reads its base: as the base, and for names looked up in it. As a copy's source, it counts as
@@ -368,7 +366,7 @@ func (r *run) ownReads(a *pb.FileAction, n int) int {
 	return reads
 }
 
-func (r *run) copy(ctx context.Context, root *tree.Dir, a *pb.FileAction, k *pb.FileActionCopy, own *owner) error {
+func (r *run) copy(ctx context.Context, to place, a *pb.FileAction, k *pb.FileActionCopy, own *owner) error {
 	src := r.snapshots.Scratch()
 	if a.SecondaryInput != none {
 		s, err := r.sealed(ctx, int(a.SecondaryInput))
@@ -379,16 +377,5 @@ func (r *run) copy(ctx context.Context, root *tree.Dir, a *pb.FileAction, k *pb.
 		src = s.Share()
 	}
 	defer src.Release()
-	return src.View(ctx, func(from *tree.Dir) error { return copyTo(ctx, from, root, k, own) })
-}
-
-// failed says which action an error is of. The innermost action is the one.
-func (r *run) failed(n int, err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, known := err.(*Failed); known {
-		return err
-	}
-	return &Failed{Action: n - r.inputs, Err: err}
+	return src.View(ctx, func(from *tree.Dir) error { return copyTo(ctx, from, to, k, own) })
 }

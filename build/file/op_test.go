@@ -44,7 +44,7 @@ func snap(t *testing.T, s *snapshot.Store, lines ...string) *snapshot.Snapshot {
 	need(t, err)
 	defer d.Drop()
 	need(t, d.Do(t.Context(), func(to *tree.Dir) error {
-		return copyTo(t.Context(), src, to, copyOf("/", "/", dockerfile), nil)
+		return copyTo(t.Context(), src, place{root: to}, copyOf("/", "/", dockerfile), nil)
 	}))
 	out, err := d.Seal(t.Context())
 	need(t, err)

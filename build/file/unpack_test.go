@@ -81,7 +81,7 @@ func TestUnpack(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			src, dst := grow(t), grow(t, "etc/")
 			need(t, os.WriteFile(filepath.Join(real(t, src), "x.tar"), tt.file, 0o644))
-			need(t, copyTo(t.Context(), src, dst, copyOf("/*.tar", "/opt/", add), tt.own))
+			need(t, copyTo(t.Context(), src, place{root: dst}, copyOf("/*.tar", "/opt/", add), tt.own))
 			if got, want := dump(t, dst), "etc/ 755 0:0\n"+tt.want; got != want {
 				t.Errorf("got\n%q\nwant\n%q", got, want)
 			}
@@ -104,7 +104,7 @@ func TestUnpackHostile(t *testing.T) {
 			outside := filepath.Dir(real(t, dst))
 			need(t, os.WriteFile(filepath.Join(real(t, dst), "secret"), []byte("s"), 0o600))
 			need(t, os.WriteFile(filepath.Join(real(t, src), "x.tar"), tarOf(t, tt.entries...), 0o644))
-			_ = copyTo(t.Context(), src, dst, copyOf("/x.tar", "/in/", add), nil) // an error is fine, leaving is not
+			_ = copyTo(t.Context(), src, place{root: dst}, copyOf("/x.tar", "/in/", add), nil) // an error is fine, leaving is not
 			if _, err := os.Lstat(filepath.Join(real(t, dst), "up")); err == nil {
 				t.Error("something was unpacked outside the destination")
 			}

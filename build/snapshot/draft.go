@@ -66,6 +66,19 @@ func (d *Draft) Open(ctx context.Context) (*tree.Dir, error) {
 	return root, fault.In(err, "open draft")
 }
 
+// OpenBoth is Open, and gives the upper directory of the mount as well, nil where the root is it. While the draft is mounted, only
+// directories that the draft made and the mount has not been asked about may be changed there.
+func (d *Draft) OpenBoth(ctx context.Context) (root, upper *tree.Dir, err error) {
+	if root, err = d.Open(ctx); err != nil || d.base.IsScratch() {
+		return root, nil, err
+	}
+	if upper, err = tree.OpenDir(d.ld.Upper()); err != nil {
+		root.Close()
+		return nil, nil, fault.In(err, "open draft")
+	}
+	return root, upper, nil
+}
+
 // Do is Open around a function.
 func (d *Draft) Do(ctx context.Context, f func(root *tree.Dir) error) error {
 	root, err := d.Open(ctx)
