@@ -65,7 +65,7 @@ floor: ## the import rules of docs/house.md
 test: build ## all tests; as root on Debian it first installs what they need
 	@test/need $$(cat test/packages)
 	@mkdir -p .cache
-	$(REPORT) -json .cache/test.json -- -count=$(COUNT) -timeout 20m ./...
+	$(REPORT) -json .cache/test.json -- -count=$(COUNT) -timeout 40m ./...
 
 test-oci: build ## the runtime specification's own validation programs against berth-oci, and runc's tests where bats is installed
 	test/oci/run

@@ -244,11 +244,3 @@ func (s *Store) sharedSize(r *record, users map[digest.Digest]int) (size int64) 
 	}
 	return size
 }
-
-// LayersSize is the bytes of all layers together, each counted once: what docker system df shows.
-func (s *Store) LayersSize() (size int64) {
-	for _, i := range s.layers.List() {
-		size += i.Size
-	}
-	return size
-}

@@ -24,8 +24,9 @@ var builders = []builder{
 	{"buildx-current", others.Buildx},
 }
 
-// TestBuild runs the scripts of testdata/build with each program that builds, against one engine for each, which has a registry beside it
-// at 127.0.0.1:5000. Beyond the verbs of all scripts these have host and outside, and
+// TestBuild runs the scripts of testdata/build with each program that builds, against one engine for each; those of testdata/build/alone, which
+// forget or count all that was built, have an engine each. Beside each engine is a registry at 127.0.0.1:5000. Beyond the verbs of all scripts
+// these have host and outside, and
 //
 //	bx VERB ARGS…   buildx's verb by the program that is tried; the condition [NAME] tells which it is
 func TestBuild(t *testing.T) {
@@ -43,42 +44,52 @@ func TestBuild(t *testing.T) {
 				}
 				plugins = append(plugins, plugin)
 			}
-			e := start(t)
-			if err := registry(t, e, map[string]*exec.Cmd{}, t.TempDir(), []string{"start", "r", "127.0.0.1:5000"}); err != nil {
-				t.Fatal(err)
+			together, _ := filepath.Glob("testdata/build/*.txtar")
+			b.run(t, docker, plugins, together...)
+			alone, _ := filepath.Glob("testdata/build/alone/*.txtar")
+			for _, script := range alone {
+				b.run(t, docker, plugins, script)
 			}
-			dir := t.TempDir()
-			program := fmt.Sprintf("#!/bin/sh\nexec %s buildx \"$@\"\n", docker)
-			if b.plugin == nil {
-				program = fmt.Sprintf("#!/bin/sh\nexec %s buildx \"$@\"\n", filepath.Join(e.Bin, "berth"))
-			}
-			if err := os.WriteFile(filepath.Join(dir, "bx"), []byte(program), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			testscript.Run(t, testscript.Params{
-				Dir:           "testdata/build",
-				UpdateScripts: *update,
-				Condition: func(cond string) (bool, error) {
-					for _, other := range builders {
-						if cond == other.name {
-							return cond == b.name, nil
-						}
-					}
-					return conditions("docker")(cond)
-				},
-				ContinueOnError: true,
-				Cmds:            places(e.World),
-				Setup: func(env *testscript.Env) error {
-					prepare(env, "docker", docker, e.Host)
-					if err := others.Config(env.Getenv("DOCKER_CONFIG"), plugins...); err != nil {
-						return err
-					}
-					env.Setenv("BUILDKIT_PROGRESS", "plain")
-					env.Setenv("PATH", dir+string(os.PathListSeparator)+env.Getenv("PATH"))
-					env.Setenv("BERTH", filepath.Join(e.Bin, "berth"))
-					return nil
-				},
-			})
 		})
 	}
+}
+
+// run runs scripts against one engine.
+func (b builder) run(t *testing.T, docker string, plugins []string, scripts ...string) {
+	e := start(t)
+	if err := registry(t, e, map[string]*exec.Cmd{}, t.TempDir(), []string{"start", "r", "127.0.0.1:5000"}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	program := fmt.Sprintf("#!/bin/sh\nexec %s buildx \"$@\"\n", docker)
+	if b.plugin == nil {
+		program = fmt.Sprintf("#!/bin/sh\nexec %s buildx \"$@\"\n", filepath.Join(e.Bin, "berth"))
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bx"), []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Files:         scripts,
+		UpdateScripts: *update,
+		Condition: func(cond string) (bool, error) {
+			for _, other := range builders {
+				if cond == other.name {
+					return cond == b.name, nil
+				}
+			}
+			return conditions("docker")(cond)
+		},
+		ContinueOnError: true,
+		Cmds:            places(e.World),
+		Setup: func(env *testscript.Env) error {
+			prepare(env, "docker", docker, e.Host)
+			if err := others.Config(env.Getenv("DOCKER_CONFIG"), plugins...); err != nil {
+				return err
+			}
+			env.Setenv("BUILDKIT_PROGRESS", "plain")
+			env.Setenv("PATH", dir+string(os.PathListSeparator)+env.Getenv("PATH"))
+			env.Setenv("BERTH", filepath.Join(e.Bin, "berth"))
+			return nil
+		},
+	})
 }

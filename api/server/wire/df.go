@@ -50,7 +50,7 @@ func (u *Usage) DiskUsage(v Version, asked, verbose bool, now time.Time) any {
 					rows = append(rows, row)
 				}
 			}
-			size := d.TotalSize
+			size := u.Images.Layers.Size + u.Images.Kept.Size // Docker's word is of layers: no configurations, no manifests
 			r.LayersSize, r.Images = &size, &rows
 		} else if verbose {
 			for _, i := range all {
