@@ -30,14 +30,14 @@ type Config struct {
 	Transfer *transfer.Transfer // pulls bases
 	Remote   *remote.Client     // pushes results and caches, fetches caches
 
-	// Networks and Devices are what exec.Config says of them.
-	Networks exec.Networks
-	Devices  exec.Devices
-	UserNS   exec.UserNS // likewise
-	// SeccompProfile is Docker's JSON, "" the built-in one, "unconfined" none; AppArmor a profile that is loaded, or "".
-	SeccompProfile, AppArmor string
-	NofileHard               uint64 // the hard limit of open files where a step sets none; 0: the engine's
-	InUserNS                 bool   // the engine is root of a user namespace only
+	// Networks, Devices, UserNS and Security are what exec.Config says of them.
+	Networks       exec.Networks
+	Devices        exec.Devices
+	UserNS         exec.UserNS
+	Security       exec.Security
+	SeccompProfile string // Docker's JSON, "" the built-in one, "unconfined" none
+	NofileHard     uint64 // the hard limit of open files where a step sets none; 0: the engine's
+	InUserNS       bool   // the engine is root of a user namespace only
 
 	MaxRecords int           // of builds that are over, beyond those of MaxAge; 0: 50
 	MaxAge     time.Duration // 0: two days

@@ -199,6 +199,8 @@ func limitsOf(c *call, l *exec.Limits) error {
 			l.SeccompUnconfined = true
 		case "apparmor=unconfined", "apparmor:unconfined":
 			l.ApparmorUnconfined = true
+		case "label=disable", "label:disable":
+			l.LabelsDisabled = true
 		default:
 			return fault.New(fault.Invalid, "security option %q is not supported for builds", o)
 		}

@@ -34,9 +34,9 @@ func (b *box) agentPlace(ctx context.Context, p *place) error {
 	}
 	p.undo = append(p.undo, done)
 	sock := filepath.Join(dir, "agent")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: sock, Net: "unix"})
+	l, err := b.listen(sock)
 	if err != nil {
-		return fault.Wrap(fault.Internal, err, "make a socket for the ssh agent")
+		return err
 	}
 	// The agent serves as long as the step runs, whatever becomes of the call that prepared it.
 	a := &agent{caller: caller, id: o.ID, l: l}

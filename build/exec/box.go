@@ -57,7 +57,8 @@ type box struct {
 	releaseIDs func()           // gives them back
 	mapping    *overlay.Mapping // by which its files are shown to it; nil without ids
 
-	insecure bool // it is not confined
+	confined Confined // by the kernel's security modules; its processes are not where they are insecure
+	insecure bool     // it is not confined
 	closed   bool
 }
 
@@ -74,6 +75,9 @@ func (r *Runner) box(ctx context.Context, cfg boxConfig) (b *box, err error) {
 		}
 	}()
 	if err := b.takeIDs(); err != nil {
+		return b, err
+	}
+	if err := b.confine(ctx); err != nil {
 		return b, err
 	}
 	// The network takes the longest and needs nothing of the rest.
@@ -163,6 +167,9 @@ func (b *box) close() {
 	}
 	if b.net.Leave != nil {
 		b.net.Leave()
+	}
+	if b.confined.Free != nil {
+		b.confined.Free()
 	}
 	b.dropIDs()
 	b.r.end(b)

@@ -42,6 +42,9 @@ func (b *box) cachePlace(ctx context.Context, p *place) error {
 	if p.m.Readonly {
 		p.options = []string{"ro"}
 	}
+	if err := b.shareCache(h.dir()); err != nil {
+		return err
+	}
 	dir, err := tree.OpenDir(h.dir())
 	if err != nil {
 		return err

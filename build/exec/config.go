@@ -27,8 +27,9 @@ type Config struct {
 	UserNS UserNS
 	// Devices gives steps the devices they name; nil: none can be had.
 	Devices Devices
-	// SeccompProfile is Docker's JSON, "" the built-in one, "unconfined" none; AppArmor a profile that is loaded, or "".
-	SeccompProfile, AppArmor string
+	// SeccompProfile is Docker's JSON, "" the built-in one, "unconfined" none.
+	SeccompProfile string
+	Security       Security // nil: no security module confines steps
 	// NofileHard is the hard limit of open files where a step sets none, with a soft one of 1024; 0: the engine's.
 	NofileHard uint64
 	// InUserNS says that the engine is root of a user namespace only.
@@ -86,6 +87,7 @@ type Limits struct {
 	NoNewPrivileges    bool
 	SeccompUnconfined  bool
 	ApparmorUnconfined bool
+	LabelsDisabled     bool // SELinux does not confine the processes
 }
 
 // Ulimit is one resource limit of a step's processes (setrlimit(2)).

@@ -12,15 +12,15 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 
 	"berth/base/fault"
-	"berth/kernel/idmap"
+	"berth/kernel/lsm/selinux"
 )
 
 // etcFiles are paths of the files that are bound into /etc. They are named by their content, so that steps share them.
 type etcFiles struct{ resolv, hosts string }
 
-// etcFiles gives a step's files.
+// etcFiles gives a step's files, which steps of all labels may read.
 func (b *box) etcFiles() (f etcFiles, err error) {
-	r, cfg := b.r, b.cfg
+	cfg := b.cfg
 	resolv := b.net.Resolv
 	if resolv == nil {
 		if resolv, err = os.ReadFile("/etc/resolv.conf"); err != nil && !os.IsNotExist(err) {
@@ -31,10 +31,10 @@ func (b *box) etcFiles() (f etcFiles, err error) {
 	if err != nil {
 		return f, err
 	}
-	if f.resolv, err = r.etcFile(resolv, b.ids); err != nil {
+	if f.resolv, err = b.etcFile(resolv); err != nil {
 		return f, err
 	}
-	f.hosts, err = r.etcFile(append([]byte(hosts), b.net.Hosts...), b.ids)
+	f.hosts, err = b.etcFile(append([]byte(hosts), b.net.Hosts...))
 	return f, err
 }
 
@@ -58,8 +58,9 @@ func hostsText(hostname string, extra []*pb.HostIP) (string, error) {
 	return s.String(), nil
 }
 
-// etcFile gives the path of a file with that text, which is the root's of a mapping.
-func (r *Runner) etcFile(text []byte, ids *idmap.Pair) (string, error) {
+// etcFile gives the path of a file with that text, which is the root's of the box's mapping.
+func (b *box) etcFile(text []byte) (string, error) {
+	r, ids := b.r, b.ids
 	sum := sha256.Sum256(text)
 	file := filepath.Join(r.cfg.ExecRoot, "etc", hex.EncodeToString(sum[:16]))
 	var uid, gid uint32
@@ -79,6 +80,9 @@ func (r *Runner) etcFile(text []byte, ids *idmap.Pair) (string, error) {
 	}
 	if err := os.Chown(tmp, int(uid), int(gid)); ids != nil && err != nil {
 		return "", fault.Wrap(fault.Internal, err, "write a step's /etc files")
+	}
+	if err := selinux.Relabel(tmp, b.confined.MountLabel, true); err != nil {
+		return "", err
 	}
 	if err := os.Rename(tmp, file); err != nil {
 		return "", fault.Wrap(fault.Internal, err, "write a step's /etc files")

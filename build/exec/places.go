@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -125,11 +126,15 @@ func (b *box) bindPlace(ctx context.Context, p *place) error {
 	return b.selectPart(p, p.m.Selector)
 }
 
-// showInput opens what an input that nobody writes to looks like. A single layer is shown as it is.
+// showInput opens what an input that nobody writes to looks like. A single layer is shown as it is, unless
+// its files need a label.
 func (b *box) showInput(ctx context.Context, p *place) error {
 	lower, err := p.in.Lowers(ctx)
 	if err != nil {
 		return err
+	}
+	if b.confined.MountLabel != "" && len(lower) == 1 { // its files have labels of those who wrote them
+		lower = append(slices.Clip(lower), filepath.Join(b.r.cfg.ExecRoot, "empty"))
 	}
 	if len(lower) > 1 {
 		p.fd, err = b.mount(overlay.Stack{Lower: lower, UserXattr: b.r.cfg.InUserNS})

@@ -147,8 +147,8 @@ func (r *Runner) scratch() (dir string, done func(), err error) {
 	return dir, func() { _ = os.Remove(dir) }, nil
 }
 
-// dirs are the directories of ExecRoot: scratch, files that are bound into /etc, sockets of agents.
-var dirs = [...]string{"tmp", "etc", "agent"}
+// dirs are the directories of ExecRoot: scratch, files that are bound into /etc, sockets of agents, and one in which nothing ever is.
+var dirs = [...]string{"tmp", "etc", "agent", "empty"}
 
 // Sweep ends and removes what the steps of an engine that died have left. Open does it too; an engine that opens its builder late calls it
 // when it starts.

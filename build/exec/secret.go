@@ -32,7 +32,7 @@ func (b *box) secretPlace(ctx context.Context, p *place) error {
 	if o.Mode&0o111 == 0 {
 		options = append(options, "noexec")
 	}
-	fd, dir, err := b.r.memory(options)
+	fd, dir, err := b.memory(options)
 	if err != nil {
 		return err
 	}
@@ -62,8 +62,8 @@ func (b *box) secretPlace(ctx context.Context, p *place) error {
 }
 
 // memory makes a tmpfs that is attached nowhere. Its pages are not swapped out where the kernel can promise that (Linux 6.4).
-func (r *Runner) memory(options []string) (fd int, dir *tree.Dir, err error) {
-	m := mount.Mount{Type: "tmpfs", Source: "tmpfs", Options: append([]string{"mode=700", "size=1m", "noswap"}, options...)}
+func (b *box) memory(options []string) (fd int, dir *tree.Dir, err error) {
+	m := mount.Mount{Type: "tmpfs", Source: "tmpfs", Label: b.confined.MountLabel, Options: append([]string{"mode=700", "size=1m", "noswap"}, options...)}
 	if fd, err = mount.Make(m); err != nil {
 		m.Options = append([]string{"mode=700", "size=1m"}, options...)
 		if fd, err = mount.Make(m); err != nil {

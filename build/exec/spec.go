@@ -24,7 +24,8 @@ func (b *box) describe() error {
 		Version:  specs.Version,
 		Hostname: cfg.hostname,
 		Root:     &specs.Root{Readonly: b.root.m.Readonly},
-		Linux:    &specs.Linux{CgroupsPath: b.cgroupPath(), MaskedPaths: spec.MaskedPaths(), ReadonlyPaths: spec.ReadonlyPaths()},
+		Linux: &specs.Linux{CgroupsPath: b.cgroupPath(), MaskedPaths: spec.MaskedPaths(), ReadonlyPaths: spec.ReadonlyPaths(),
+			MountLabel: b.confined.MountLabel},
 	}
 	if s.Hostname == "" {
 		s.Hostname = defaultHostname

@@ -125,7 +125,7 @@ func (b *box) ownsNet() bool { return b.mapping != nil && b.net.NetNS != "" }
 
 // mount mounts a stack of layers as the box is to see it.
 func (b *box) mount(s overlay.Stack) (int, error) {
-	s.Map = b.mapping
+	s.Map, s.Label = b.mapping, b.confined.MountLabel
 	scratch, done, err := b.r.scratch()
 	if err != nil {
 		return -1, err

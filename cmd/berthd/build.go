@@ -43,7 +43,8 @@ func (r *rooms) openBuild(cfg config, ec engine.Config) (err error) {
 	}
 	r.builder, err = build.Open(build.Config{
 		DataRoot: cfg.DataRoot, ExecRoot: cfg.ExecRoot, CgroupParent: ec.CgroupParent,
-		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, UserNS: stepUsers{r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)}, SeccompProfile: ec.SeccompProfile,
+		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, UserNS: stepUsers{r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)},
+		Security: stepSecurity{r.engine}, SeccompProfile: ec.SeccompProfile,
 		Remote: r.remote, InUserNS: cfg.Rootless, NofileHard: files.Max, Retained: func() { r.unretain() },
 		Entitlements: cfg.Build.Entitlements, Policy: cfg.Build.Policy, NoGC: cfg.Build.NoGC, MaxRecords: cfg.Build.MaxRecords, MaxAge: cfg.Build.MaxAge,
 		Labels: hostGateway(r.networks), Version: version, Facts: probe.Host(), Log: r.log,
@@ -127,4 +128,13 @@ type stepDevices struct{ *cdi.Devices }
 // Inject edits a step's specification for devices by their names.
 func (d stepDevices) Inject(s *specs.Spec, names []string) error {
 	return d.Devices.Inject(s, []container.DeviceRequest{{Driver: "cdi", DeviceIDs: names}})
+}
+
+// stepSecurity confines steps as containers are that ask for nothing.
+type stepSecurity struct{ *engine.Engine }
+
+// Confine decides the profile and the labels of a step.
+func (s stepSecurity) Confine(ctx context.Context, shared bool) (exec.Confined, error) {
+	c, err := s.ConfineStep(ctx, shared)
+	return exec.Confined{AppArmor: c.AppArmor, ProcessLabel: c.ProcessLabel, MountLabel: c.MountLabel, Free: c.Free}, err
 }
