@@ -50,6 +50,8 @@ func checkExec(e *pb.ExecOp, inputs int64) error {
 		return invalid("invalid exec op with no args")
 	case len(e.Mounts) == 0:
 		return invalid("invalid exec op with no mounts")
+	case len(e.Mounts) > maxMounts:
+		return invalid("invalid exec op with %d mounts: more than %d", len(e.Mounts), maxMounts)
 	}
 	if err := pb.ValidateSecurityMode(e.Security); err != nil {
 		return invalid("%v", err)

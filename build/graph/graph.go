@@ -14,6 +14,7 @@ type Graph struct {
 	Vertices []*Vertex  // each after its inputs; only what the result needs
 	Result   Edge       // what was asked for
 	Sources  *pb.Source // where in which file a vertex was written; may be nil
+	Weight   int        // of all that was sent, in fields of messages: a measure of the memory that it takes
 
 	byDigest map[digest.Digest]*Vertex
 }

@@ -19,6 +19,8 @@ const (
 	maxOps    = 100_000
 	maxBytes  = 128 << 20
 	maxInputs = 10_000
+	maxMounts = 1_000  // of one exec operation
+	maxNotes  = 10_000 // descriptions, or ranges in files, of one operation
 )
 
 // Parse reads a definition. One that is nil or has no operations gives an empty graph, whose result is the empty tree.
@@ -34,10 +36,11 @@ func Parse(def *pb.Definition) (*Graph, error) {
 }
 
 func parse(def *pb.Definition) (*Graph, error) {
-	if err := checkLocations(def.Source); err != nil {
+	weight, err := checkNotes(def)
+	if err != nil {
 		return nil, err
 	}
-	ops, last, err := decode(def.Def)
+	ops, last, more, err := decode(def.Def)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +52,7 @@ func parse(def *pb.Definition) (*Graph, error) {
 		return nil, invalid("invalid LLB with no inputs on last vertex")
 	}
 	delete(ops, last)
-	p := &parser{ops: ops, def: def, g: &Graph{Sources: def.Source, byDigest: make(map[digest.Digest]*Vertex, len(ops))}}
+	p := &parser{ops: ops, def: def, g: &Graph{Sources: def.Source, Weight: weight + more, byDigest: make(map[digest.Digest]*Vertex, len(ops))}}
 	p.g.Result = edge(end.Inputs[0])
 	if err := p.visit(p.g.Result.Vertex); err != nil {
 		return nil, err
@@ -61,32 +64,35 @@ func parse(def *pb.Definition) (*Graph, error) {
 }
 
 // decode reads the operations and names each by the digest of its bytes.
-func decode(encoded [][]byte) (ops map[digest.Digest]*pb.Op, last digest.Digest, err error) {
+func decode(encoded [][]byte) (ops map[digest.Digest]*pb.Op, last digest.Digest, weight int, err error) {
 	if len(encoded) > maxOps {
-		return nil, "", invalid("invalid LLB with %d vertexes: more than %d", len(encoded), maxOps)
+		return nil, "", 0, invalid("invalid LLB with %d vertexes: more than %d", len(encoded), maxOps)
 	}
 	ops = make(map[digest.Digest]*pb.Op, len(encoded))
-	total := 0
+	total, s := 0, scale{left: MaxWeight}
 	for _, dt := range encoded {
 		if total += len(dt); total > maxBytes {
-			return nil, "", invalid("invalid LLB of more than %d bytes", maxBytes)
+			return nil, "", 0, invalid("invalid LLB of more than %d bytes", maxBytes)
+		}
+		if err := s.weigh(opType, dt, 0); err != nil {
+			return nil, "", 0, err
 		}
 		op := &pb.Op{}
 		if err := op.Unmarshal(dt); err != nil {
-			return nil, "", fault.Wrap(fault.Invalid, err, "failed to parse llb proto op")
+			return nil, "", 0, fault.Wrap(fault.Invalid, err, "failed to parse llb proto op")
 		}
 		if len(op.Inputs) > maxInputs {
-			return nil, "", invalid("invalid op with %d inputs", len(op.Inputs))
+			return nil, "", 0, invalid("invalid op with %d inputs", len(op.Inputs))
 		}
 		for i, in := range op.Inputs {
 			if in == nil || in.Index < 0 {
-				return nil, "", invalid("invalid input %d output index %d", i, in.GetIndex())
+				return nil, "", 0, invalid("invalid input %d output index %d", i, in.GetIndex())
 			}
 		}
 		last = digest.FromBytes(dt)
 		ops[last] = op
 	}
-	return ops, last, nil
+	return ops, last, MaxWeight - s.left, nil
 }
 
 type parser struct {
@@ -210,8 +216,9 @@ func (p *parser) nameOf(op *pb.Op) string {
 		return "build"
 	case *pb.Op_Merge:
 		var names []string
-		for _, in := range op.Inputs {
-			names = append(names, p.g.byDigest[digest.Digest(in.Digest)].Name)
+		for size, i := 0, 0; i < len(op.Inputs) && size <= longName; i++ {
+			name := p.g.byDigest[digest.Digest(op.Inputs[i].Digest)].Name
+			names, size = append(names, name), size+len(name)
 		}
 		return cut("merge (" + strings.Join(names, ", ") + ")")
 	case *pb.Op_Diff:
@@ -235,12 +242,14 @@ func redact(name string) string {
 
 // cut bounds names made of names, which would double with every merge of a merge with itself.
 func cut(s string) string {
-	const most = 4096
-	if len(s) <= most {
+	if len(s) <= longName {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
+	return strings.ToValidUTF8(s[:longName], "") + "…"
 }
+
+// longName bounds such names, in bytes.
+const longName = 4096
 
 func fileName(actions []*pb.FileAction) string {
 	var names []string
@@ -271,6 +280,30 @@ func platformOf(p *pb.Platform) ocispec.Platform {
 	return platforms.Normalize(ocispec.Platform{
 		OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OSVersion, OSFeatures: slices.Clone(p.OSFeatures),
 	})
+}
+
+// checkNotes checks what is told of operations beside them, and weighs it.
+func checkNotes(def *pb.Definition) (weight int, err error) {
+	if len(def.Metadata) > maxOps || len(def.Source.GetLocations()) > maxOps || len(def.Source.GetInfos()) > maxOps {
+		return 0, invalid("invalid LLB with metadata of more than %d vertexes", maxOps)
+	}
+	for d, md := range def.Metadata {
+		n := len(md.GetDescription()) + len(md.GetCaps())
+		if n > maxNotes {
+			return 0, invalid("invalid LLB with %d descriptions of vertex %.100s", n, d)
+		}
+		weight += n + 1
+	}
+	for d, locs := range def.Source.GetLocations() {
+		if n := len(locs.GetLocations()); n > maxNotes {
+			return 0, invalid("invalid LLB with %d locations of vertex %.100s", n, d)
+		}
+		for _, loc := range locs.GetLocations() {
+			weight += len(loc.GetRanges()) + 1
+		}
+		weight++
+	}
+	return weight, checkLocations(def.Source)
 }
 
 // checkLocations checks what error messages will index later.

@@ -42,6 +42,9 @@ type Build struct {
 	mu      sync.Mutex // guards what follows
 	remotes []cache.Remote
 	byKey   map[nodeKey]*node
+	nested  map[*node]*nesting // vertices that read definitions
+	refs    int                // how many there are
+	weight  int                // of all their definitions
 	owned   []*outcome
 	failed  []*failure
 	scratch *snapshot.Snapshot
@@ -127,7 +130,13 @@ func (b *Build) RefUnder(policies []*spb.Policy, def *pb.Definition) (*Ref, erro
 			return nil, fault.In(err, "error evaluating the source policy")
 		}
 	}
+	if err := b.room(0); err != nil {
+		return nil, err
+	}
 	g, err := graph.Parse(def)
+	if err == nil {
+		err = b.room(g.Weight)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +146,29 @@ func (b *Build) RefUnder(policies []*spb.Policy, def *pb.Definition) (*Ref, erro
 		}
 	}
 	return &Ref{b: b, def: given, g: g, n: b.adopt(g)}, nil
+}
+
+// Bounds on what one build asks to be solved, all of which is kept until it ends.
+const (
+	maxRefs   = 10_000
+	maxWeight = 2 * graph.MaxWeight
+)
+
+// room takes room for one more definition of this weight; 0 only asks whether there is any.
+func (b *Build) room(weight int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.refs >= maxRefs:
+		return fault.New(fault.Invalid, "the build has solved %d definitions, which is the most that one build may", maxRefs)
+	case b.weight+weight > maxWeight:
+		return fault.New(fault.Invalid, "the definitions of the build have more than %d fields together", maxWeight)
+	}
+	if weight > 0 {
+		b.refs++
+		b.weight += weight
+	}
+	return nil
 }
 
 // adopt makes the nodes of a graph and gives that of its result; nil for the empty graph.
