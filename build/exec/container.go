@@ -3,11 +3,13 @@ package exec
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/system"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
@@ -111,9 +113,12 @@ func (c *Container) command(ctx context.Context, p Process) (command, error) {
 	if hasNUL(&pb.ExecOp{Meta: &pb.Meta{Args: p.Args, Env: p.Env, Cwd: p.Cwd, User: p.User}}) {
 		return command{}, fault.New(fault.Invalid, "invalid process: a string with a NUL byte")
 	}
+	if err := pb.ValidateSecurityMode(p.Security); err != nil {
+		return command{}, fault.Wrap(fault.Invalid, err, "start a process")
+	}
 	cmd := command{
 		args: p.Args, user: p.User, cwd: p.Cwd, tty: p.Tty, rows: p.Rows, cols: p.Cols, stdout: p.Stdout, stderr: p.Stderr,
-		insecure: p.Security == pb.SecurityMode_INSECURE, env: addDefaultEnv(p.Env, "PATH", defaultPath),
+		insecure: p.Security == pb.SecurityMode_INSECURE, env: addDefaultEnv(p.Env, "PATH", system.DefaultPathEnv(c.b.cfg.platform.OS)),
 	}
 	if p.Stdin != nil {
 		cmd.stdin = p.Stdin
@@ -158,7 +163,8 @@ func (c *Container) View(ctx context.Context, i int, f func(root *tree.Dir) erro
 // Owner gives the ids that the owner of a file has inside the container. View shows those on the host.
 func (c *Container) Owner(uid, gid uint32) (uint32, uint32) { return c.b.inside(uid, gid) }
 
-// Release ends what runs in the container and takes it down. A second call does nothing.
+// Release ends what runs in the container and takes it down; where there was something, it says so with an error that is context.Canceled, as
+// BuildKit does. A second call does nothing.
 func (c *Container) Release() error {
 	c.cancel(errReleased)
 	c.mu.Lock()
@@ -167,7 +173,11 @@ func (c *Container) Release() error {
 		return nil
 	}
 	c.released = true
+	var ended error
 	for _, ch := range c.children {
+		if ch.runs() {
+			ended = errReleased
+		}
 		ch.kill()
 	}
 	late := time.After(outputPatience)
@@ -180,13 +190,13 @@ func (c *Container) Release() error {
 	}
 	c.b.close()
 	c.b.drop()
-	return nil
+	return ended
 }
 
 // outputPatience is how long Release waits for output to be taken of processes that are gone.
 const outputPatience = 5 * time.Second
 
-var errReleased = errors.New("the container was released")
+var errReleased = fmt.Errorf("the container was released: %w", context.Canceled)
 
 // Running is a process that was started.
 type Running struct {

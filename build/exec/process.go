@@ -307,6 +307,16 @@ func (c *child) while(f func(p *launch.Process)) bool {
 	return true
 }
 
+// runs tells whether the process has not ended yet.
+func (c *child) runs() bool {
+	select {
+	case <-c.gone:
+		return false
+	default:
+		return true
+	}
+}
+
 // closeInput lets who copies the input end.
 func (c *child) closeInput() {
 	if closer, ok := c.stdin.(io.Closer); ok {

@@ -246,17 +246,37 @@ func (d *result) close() {
 }
 
 // end gives up everything but the inputs.
-func (r *run) end(inputs int) {
+func (r *run) end() {
 	for i := range r.results {
-		d := &r.results[i]
-		d.close()
-		if d.draft != nil {
-			d.draft.Drop()
-		}
-		if d.snap != nil && i >= inputs {
-			d.snap.Release()
+		if i >= r.inputs {
+			r.results[i].end()
 		}
 	}
+}
+
+// end gives up what is there.
+func (d *result) end() {
+	d.close()
+	if d.draft != nil {
+		d.draft.Drop()
+	}
+	if d.snap != nil {
+		d.snap.Release()
+	}
+	*d = result{}
+}
+
+// seal gives the snapshot of what is there, which stays the result's; nil where there is nothing.
+func (d *result) seal(ctx context.Context) (*snapshot.Snapshot, error) {
+	d.close()
+	if d.draft != nil {
+		snap, err := d.draft.Seal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		d.draft, d.snap = nil, snap
+	}
+	return d.snap, nil
 }
 
 // sealed gives the snapshot of a number; it stays the run's.
@@ -270,13 +290,8 @@ func (r *run) sealed(ctx context.Context, n int) (*snapshot.Snapshot, error) {
 			return nil, err
 		}
 	}
-	d.close()
-	snap, err := d.draft.Seal(ctx)
-	if err != nil {
-		return nil, r.failed(n, err)
-	}
-	d.draft, d.snap = nil, snap
-	return snap, nil
+	snap, err := d.seal(ctx)
+	return snap, r.failed(n, err)
 }
 
 // act performs the action of a number: its draft is open afterwards.

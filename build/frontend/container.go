@@ -203,9 +203,16 @@ func (p process) Signal(_ context.Context, sig syscall.Signal) error {
 	return p.running.Signal(int(sig))
 }
 
-// held is a file tree of a failed step: what a mount of it showed, or what the step left there.
+// trees are the file trees that a failed step keeps. *exec.Failed and *file.Failed are.
+type trees interface {
+	Input(i int) *snapshot.Snapshot
+	Mount(ctx context.Context, i int) (*snapshot.Snapshot, error)
+}
+
+// held is a file tree of a failed step: what a mount of it showed, or what the step left there. Of a file operation, it is that of an
+// input, or of an action.
 type held struct {
-	failed *exec.Failed
+	failed trees
 	mount  int
 	before bool
 }
@@ -230,42 +237,55 @@ func (h *Host) hold(ref *solver.Ref, err error) error {
 		inputs, mounts := h.keepFailed(failed)
 		return errdefs.WithSolveError(err, nil, inputs, mounts)
 	case errors.As(err, &action):
-		return errdefs.WithSolveError(err, &errdefs.Solve_File{File: &errdefs.FileAction{Index: int64(action.Action)}}, nil, nil)
+		inputs, actions := h.keepAction(action)
+		return errdefs.WithSolveError(err, &errdefs.Solve_File{File: &errdefs.FileAction{Index: int64(action.Action)}}, inputs, actions)
 	}
 	return errdefs.WithSolveError(err, nil, nil, nil)
 }
 
-// keepFailed gives the trees of a failed step ids: by input what it was given, by mount what it left.
+// keepFailed gives the trees of a failed step ids, by mount: what it was given, and what it left.
 func (h *Host) keepFailed(failed *exec.Failed) (inputs, mounts []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	inputs, mounts = make([]string, len(failed.Op.Mounts)), make([]string, len(failed.Op.Mounts))
+	for i, m := range failed.Op.Mounts {
+		if m.MountType == pb.MountType_BIND || m.MountType == pb.MountType_CACHE {
+			mounts[i] = h.keep(held{failed: failed, mount: i})
+		}
+		if m.Input >= 0 {
+			inputs[i] = h.keep(held{failed: failed, mount: i, before: true})
+		}
+	}
+	return inputs, mounts
+}
+
+// keepAction gives the trees of a failed file operation ids, by input and by action.
+func (h *Host) keepAction(failed *file.Failed) (inputs, actions []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	in, acts := failed.Trees()
+	for i := range in {
+		inputs = append(inputs, h.keep(held{failed: failed, mount: i, before: true}))
+	}
+	for i := range acts {
+		actions = append(actions, h.keep(held{failed: failed, mount: i}))
+	}
+	return inputs, actions
+}
+
+// keep gives a tree an id, the same each time. mu is held.
+func (h *Host) keep(s held) string {
+	for name, other := range h.held {
+		if other == s {
+			return name
+		}
+	}
 	if h.held == nil {
 		h.held = map[string]held{}
 	}
-	keep := func(s held) string {
-		for name, other := range h.held {
-			if other == s {
-				return name
-			}
-		}
-		name := id.New()
-		h.held[name] = s
-		return name
-	}
-	mounts = make([]string, len(failed.Op.Mounts))
-	for i, m := range failed.Op.Mounts {
-		if m.MountType == pb.MountType_BIND || m.MountType == pb.MountType_CACHE {
-			mounts[i] = keep(held{failed: failed, mount: i})
-		}
-		if m.Input < 0 {
-			continue
-		}
-		for int(m.Input) >= len(inputs) {
-			inputs = append(inputs, "")
-		}
-		inputs[m.Input] = keep(held{failed: failed, mount: i, before: true})
-	}
-	return inputs, mounts
+	name := id.New()
+	h.held[name] = s
+	return name
 }
 
 // state gives a tree of a failed step by its id; it is the caller's.

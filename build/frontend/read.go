@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -31,6 +32,9 @@ func readFile(root *tree.Dir, name string, part *gwclient.FileRange) ([]byte, er
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	f, err := root.OpenFile(rel)
+	if errors.Is(err, unix.EINVAL) {
+		err = errNotRegular
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: cause(err)}
 	}
@@ -55,6 +59,9 @@ func readFile(root *tree.Dir, name string, part *gwclient.FileRange) ([]byte, er
 	}
 	return data, nil
 }
+
+// errNotRegular is why a device or a fifo is not read.
+var errNotRegular = errors.New("not a regular file")
 
 // statFile describes a file of a result; links are followed.
 func statFile(root *tree.Dir, name string) (*fstypes.Stat, error) {
