@@ -36,6 +36,7 @@ type Config struct {
 	UserNS         exec.UserNS
 	Security       exec.Security
 	SeccompProfile string // Docker's JSON, "" the built-in one, "unconfined" none
+	CgroupNS       string // the cgroup namespace of steps: "private", "host"; "" private on cgroup v2, host on v1
 	NofileHard     uint64 // the hard limit of open files where a step sets none; 0: the engine's
 	InUserNS       bool   // the engine is root of a user namespace only
 

@@ -62,7 +62,7 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	p.exec, err = exec.Open(exec.Config{
 		Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("mounts"), ExecRoot: filepath.Join(b.cfg.ExecRoot, "build"),
 		CgroupParent: b.cfg.CgroupParent, Networks: b.cfg.Networks, UserNS: b.cfg.UserNS, Devices: b.cfg.Devices, Security: b.cfg.Security,
-		SeccompProfile: b.cfg.SeccompProfile, NofileHard: b.cfg.NofileHard, InUserNS: b.cfg.InUserNS, Facts: b.cfg.Facts, Log: b.log,
+		SeccompProfile: b.cfg.SeccompProfile, CgroupNS: b.cfg.CgroupNS, NofileHard: b.cfg.NofileHard, InUserNS: b.cfg.InUserNS, Facts: b.cfg.Facts, Log: b.log,
 	})
 	if err != nil {
 		return nil, err

@@ -30,6 +30,8 @@ type Config struct {
 	// SeccompProfile is Docker's JSON, "" the built-in one, "unconfined" none.
 	SeccompProfile string
 	Security       Security // nil: no security module confines steps
+	// CgroupNS is the cgroup namespace of steps: "private", "host"; "" private on cgroup v2, host on v1.
+	CgroupNS string
 	// NofileHard is the hard limit of open files where a step sets none, with a soft one of 1024; 0: the engine's.
 	NofileHard uint64
 	// InUserNS says that the engine is root of a user namespace only.

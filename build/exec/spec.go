@@ -75,10 +75,18 @@ func (b *box) namespaces() {
 	if b.cfg.network != pb.NetMode_HOST {
 		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: b.net.NetNS})
 	}
-	if b.r.layout.Mode == cgroup.V2 {
+	if b.privateCgroups() {
 		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	b.mapNamespaces()
+}
+
+// privateCgroups reports whether the step sees its own cgroup as the root of all.
+func (b *box) privateCgroups() bool {
+	if ns := b.r.cfg.CgroupNS; ns != "" {
+		return ns == "private"
+	}
+	return b.r.layout.Mode == cgroup.V2
 }
 
 // mounts lists the file systems every container has, the two files of the network, and the places. One on the same path as another takes
