@@ -9,9 +9,27 @@ import (
 // around is how many lines before and after its place an excerpt has. Clients print up to four.
 const around = 5
 
+// index has the places where the lines of a file begin. Most warnings of a build are about one file, which is looked through once.
+type index struct {
+	data   []byte
+	starts []int
+}
+
+func (x *index) of(data []byte) []int {
+	if x.starts == nil || len(data) != len(x.data) || len(data) > 0 && &data[0] != &x.data[0] {
+		x.data, x.starts = data, []int{0}
+		for i, b := range data {
+			if b == '\n' {
+				x.starts = append(x.starts, i+1)
+			}
+		}
+	}
+	return x.starts
+}
+
 // excerpt gives a file of which only the lines of the ranges, and some around them, are left. Those before are empty, so that each line
 // keeps its number; those after are gone. Without a place in the file nothing of it is left.
-func excerpt(info *pb.SourceInfo, ranges []*pb.Range) *pb.SourceInfo {
+func (x *index) excerpt(info *pb.SourceInfo, ranges []*pb.Range) *pb.SourceInfo {
 	short := &pb.SourceInfo{Filename: info.Filename, Language: info.Language, Definition: info.Definition}
 	first, last := -1, -1 // counted from 0
 	for _, r := range ranges {
@@ -24,19 +42,12 @@ func excerpt(info *pb.SourceInfo, ranges []*pb.Range) *pb.SourceInfo {
 	if first < 0 {
 		return short
 	}
-	// Without a copy of what is left out: there may be a thousand excerpts.
-	begin, end, line := 0, 0, 0
-	for ; end < len(info.Data) && line <= last+around; line++ {
-		if line <= first-around {
-			begin = end
-		}
-		n := bytes.IndexByte(info.Data[end:], '\n')
-		if n < 0 {
-			n = len(info.Data) - end - 1
-		}
-		end += n + 1
+	starts := x.of(info.Data)
+	begin := min(max(0, first-around), len(starts)-1)
+	end := len(info.Data)
+	if last+around+1 < len(starts) {
+		end = starts[last+around+1]
 	}
-	empty := bytes.Repeat([]byte("\n"), max(0, min(first-around, line-1)))
-	short.Data = append(empty, info.Data[begin:end]...)
+	short.Data = append(bytes.Repeat([]byte("\n"), begin), info.Data[starts[begin]:end]...)
 	return short
 }

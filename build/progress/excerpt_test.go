@@ -30,7 +30,7 @@ func TestExcerptsPrintAlike(t *testing.T) {
 		if err := (&errdefs.Source{Info: whole, Ranges: ranges}).Print(&want); err != nil {
 			t.Fatal(err)
 		}
-		short := excerpt(whole, ranges)
+		short := new(index).excerpt(whole, ranges)
 		if err := (&errdefs.Source{Info: short, Ranges: ranges}).Print(&got); err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +50,7 @@ func TestExcerptsOfNowhere(t *testing.T) {
 		{place(0, 0)}, {place(-7, -9)}, {place(1, 1), place(-7, 2)}, {place(-7, 2), place(2, 2)}, {place(math.MinInt32, math.MaxInt32)},
 		{place(math.MaxInt32, math.MaxInt32)}, {{}}, {nil},
 	} {
-		if got := excerpt(info, ranges); len(got.Data) > len(info.Data) {
+		if got := new(index).excerpt(info, ranges); len(got.Data) > len(info.Data) {
 			t.Errorf("%v: an excerpt of %d bytes of %d", ranges, len(got.Data), len(info.Data))
 		}
 	}

@@ -43,6 +43,7 @@ type Hub struct {
 	cut      map[digest.Digest]bool // a line says that more was printed
 	warnings []Warning
 	sources  int // bytes of files that the warnings carry
+	lines    index
 	readers  map[*reader]bool
 	closed   bool
 
@@ -139,7 +140,7 @@ func (h *Hub) Warning(w Warning) {
 	}
 	if w.Info != nil {
 		if h.sources+len(w.Info.Data) > maxSources {
-			w.Info = excerpt(w.Info, w.Range)
+			w.Info = h.lines.excerpt(w.Info, w.Range)
 		}
 		h.sources += len(w.Info.Data)
 	}
