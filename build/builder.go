@@ -40,7 +40,7 @@ type Config struct {
 	NofileHard     uint64 // the hard limit of open files where a step sets none; 0: the engine's
 	InUserNS       bool   // the engine is root of a user namespace only
 
-	MaxRecords int           // of builds that are over, beyond those of MaxAge; 0: 50
+	MaxRecords int           // of builds that are over, beyond those of MaxAge; 0: 50; NoRecords: none
 	MaxAge     time.Duration // 0: two days
 
 	// Entitlements are what requests may ask for; nil: network.host and device, as dockerd has it.
@@ -58,6 +58,9 @@ type Config struct {
 	Facts   probe.Features
 	Log     *slog.Logger
 }
+
+// NoRecords is a Config.MaxRecords: builds leave no records. Those of before stay, until they are too old.
+const NoRecords = -1
 
 // Builder is the open room. It is safe for concurrent use.
 type Builder struct {
@@ -95,7 +98,7 @@ func Open(cfg Config) (*Builder, error) {
 	}
 	return &Builder{
 		cfg: cfg, log: log, sessions: session.NewManager(log),
-		history: history.Open(history.Config{Root: filepath.Join(cfg.DataRoot, "build", "history"), Max: cfg.MaxRecords, MaxAge: cfg.MaxAge, Log: log}),
+		history: history.Open(history.Config{Root: filepath.Join(cfg.DataRoot, "build", "history"), Max: max(0, cfg.MaxRecords), MaxAge: cfg.MaxAge, Log: log}),
 		builds:  map[string]*running{}, came: make(chan struct{}),
 	}, nil
 }

@@ -19,10 +19,10 @@ import (
 // errorMediaType is that of an error with all its details, spelled as BuildKit spells it.
 const errorMediaType = "application/vnd.googeapis.google.rpc.status+proto"
 
-// record announces the build to who follows the history, and gives the function that completes its record. What goes
+// record announces the build to who follows the history, and gives the function that completes its record, where records are made. What goes
 // wrong with the record is logged: the build is what it is.
 func (j *job) record(ctx context.Context) (finish func(error)) {
-	if j.req.Internal {
+	if j.req.Internal || j.b.cfg.MaxRecords == NoRecords {
 		return func(error) {}
 	}
 	rec := history.Record{ID: j.req.ID, Frontend: j.req.Frontend, FrontendAttrs: map[string]string{}, Created: j.started}
@@ -46,7 +46,7 @@ func (j *job) record(ctx context.Context) (finish func(error)) {
 // that they say of a cache into cache-imports, the keys of its bucket too.
 func recordable(name, value string) string {
 	if name != "cache-imports" {
-		return attest.Redact(value)
+		return graph.Redact(value)
 	}
 	var list []struct {
 		Type  string
@@ -57,7 +57,7 @@ func recordable(name, value string) string {
 	}
 	for _, e := range list {
 		for k, v := range e.Attrs {
-			e.Attrs[k] = attest.Redact(v)
+			e.Attrs[k] = graph.Redact(v)
 			if !slices.Contains(openCacheAttrs, k) {
 				e.Attrs[k] = masked
 			}

@@ -2,9 +2,11 @@ package buildkit_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +24,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
+
+	"berth/build"
 )
 
 // A client may run the frontend itself (buildx does), read files of results and start containers in them.
@@ -292,3 +296,22 @@ func TestServeConn(t *testing.T) {
 type nopWriter struct{ io.Writer }
 
 func (nopWriter) Close() error { return nil }
+
+// An engine that is to keep no history tells of no build, whether it went well or not.
+func TestNoRecords(t *testing.T) {
+	b := newBench(t, func(c *build.Config) { c.MaxRecords = build.NoRecords })
+	dir := b.context("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n", "bad/Dockerfile", "FROM scratch\nCOPY none /\n")
+	if o := b.build(dir, nil); o.err != nil {
+		t.Fatal(o.err)
+	}
+	if o := b.build(filepath.Join(dir, "bad"), nil); o.err == nil {
+		t.Fatal("a file that is not there was copied")
+	}
+	events, err := b.client.ControlClient().ListenBuildHistory(t.Context(), &controlapi.BuildHistoryRequest{EarlyExit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := events.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("%v, %v", e, err)
+	}
+}

@@ -29,8 +29,8 @@ type bench struct {
 	door    *buildkit.Server
 }
 
-// newBench opens a builder on empty directories.
-func newBench(t *testing.T) *bench {
+// newBench opens a builder on empty directories. change, if there is one, changes its configuration.
+func newBench(t *testing.T, change ...func(*build.Config)) *bench {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: builds mount overlay file systems")
@@ -42,11 +42,14 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.images.Close() })
-	b.builder, err = build.Open(build.Config{
+	cfg := build.Config{
 		DataRoot: filepath.Join(b.dir, "data"), ExecRoot: filepath.Join(b.dir, "exec"), CgroupParent: fmt.Sprintf("/berth-test-%d", os.Getpid()),
 		Images: b.images, Version: "test", Log: log, Entitlements: []string{"network.host", "security.insecure", "device"},
-	})
-	if err != nil {
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	if b.builder, err = build.Open(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

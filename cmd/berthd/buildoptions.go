@@ -9,6 +9,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"berth/build"
 	"berth/build/cache"
 )
 
@@ -17,7 +18,7 @@ type buildConfig struct {
 	Entitlements []string             // what builds may ask for; nil: the builder's default
 	Policy       []cache.PruneOptions // what is removed from the cache by itself; nil: the builder's default
 	NoGC         bool                 // nothing is
-	MaxRecords   int                  // of builds that are over; 0: the default
+	MaxRecords   int                  // of builds that are over; 0: the default; build.NoRecords: none are made
 	MaxAge       time.Duration        // likewise
 }
 
@@ -51,7 +52,7 @@ func (v *builderValue) setJSON(raw json.RawMessage) error {
 		}
 		History struct {
 			MaxAge     string
-			MaxEntries int
+			MaxEntries *int
 		}
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
@@ -93,7 +94,14 @@ func (v *builderValue) setJSON(raw json.RawMessage) error {
 		}
 		v.to.Policy = append(v.to.Policy, o)
 	}
-	v.to.MaxRecords = c.History.MaxEntries
+	if n := c.History.MaxEntries; n != nil {
+		if *n < 0 {
+			return fmt.Errorf("history: maxEntries: %d is less than none", *n)
+		}
+		if v.to.MaxRecords = *n; *n == 0 {
+			v.to.MaxRecords = build.NoRecords
+		}
+	}
 	if c.History.MaxAge != "" {
 		age, err := time.ParseDuration(c.History.MaxAge)
 		if err != nil {
