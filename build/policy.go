@@ -28,8 +28,34 @@ type policy struct {
 	sources  *resolver
 }
 
-// ask gives the source that is to be used: the one that is asked about, or what the client puts in its place. Forbidden: none.
+// ask gives the source that is to be used: the one that is asked about, or what the client puts in its place. Forbidden: none. What a source
+// is fetched from is a source too.
 func (p *policy) ask(ctx context.Context, op *pb.SourceOp, platform *ocispec.Platform) (*pb.SourceOp, error) {
+	op, err := p.askOne(ctx, op, platform)
+	if err != nil {
+		return nil, err
+	}
+	inner, with, err := nested(op)
+	if inner == nil || err != nil {
+		return op, err
+	}
+	other, err := p.askOne(ctx, inner, platform)
+	if err != nil {
+		return nil, fault.In(err, "error evaluating git bundle source policy")
+	}
+	if other == inner {
+		return op, nil
+	}
+	return with(other), nil
+}
+
+// nested gives the blob that a git source is fetched from.
+func nested(op *pb.SourceOp) (inner *pb.SourceOp, with func(*pb.SourceOp) *pb.SourceOp, err error) {
+	inner, err = git.Bundle(op)
+	return inner, func(other *pb.SourceOp) *pb.SourceOp { return git.WithBundle(op, other) }, err
+}
+
+func (p *policy) askOne(ctx context.Context, op *pb.SourceOp, platform *ocispec.Platform) (*pb.SourceOp, error) {
 	caller, err := p.sessions.Get(ctx, p.session)
 	if err != nil {
 		return nil, fault.In(err, "ask the client for its policy")

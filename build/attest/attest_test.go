@@ -14,6 +14,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/protobuf/proto"
 
 	"berth/base/ref"
 	"berth/build/graph"
@@ -45,7 +46,7 @@ func TestParse(t *testing.T) {
 
 func op(t *testing.T, o *pb.Op) []byte {
 	t.Helper()
-	raw, err := o.MarshalVT()
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +117,43 @@ func TestProvenance(t *testing.T) {
 	_, again, err := facts(t).Predicate(ProvenanceOptions{Version: "v1", BuilderID: "https://x"})
 	if err != nil || string(again) != string(raw) {
 		t.Error("the same facts give another document")
+	}
+}
+
+// TestBundleProvenance tells of a bundle beside the repository that it stands in for.
+func TestBundleProvenance(t *testing.T) {
+	f := &Facts{}
+	d, commit := digest.FromString("bundle"), strings.Repeat("c", 40)
+	f.Add(solver.Provenance{
+		Materials: []solver.Material{
+			{Kind: "git", URI: "https://example.com/repo.git#main", Digest: digest.Digest("sha1:" + commit), Attrs: map[string]string{"bundle": "docker-image+blob://example.com/bundles@" + string(d)}},
+			{Kind: "git", URI: "https://example.com/repo.git#main", Digest: digest.Digest("sha1:" + commit)},
+		},
+		Steps: []solver.Outcome{{Vertex: &graph.Vertex{Op: &pb.Op{Op: &pb.Op_Source{Source: &pb.SourceOp{
+			Identifier: "git://example.com/repo.git#main", Attrs: map[string]string{pb.AttrAuthTokenSecret: "GIT_AUTH_TOKEN", pb.AttrMountSSHSock: "default"},
+		}}}}}},
+	})
+	_, raw, err := f.Predicate(ProvenanceOptions{Version: "v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p types.ProvenancePredicateSLSA1
+	if err := json.Unmarshal(raw, &p); err != nil {
+		t.Fatal(err)
+	}
+	deps := p.BuildDefinition.ResolvedDependencies
+	if len(deps) != 3 || deps[0].Digest["sha1"] != commit {
+		t.Fatalf("%+v", deps)
+	}
+	found := false
+	for _, d2 := range deps {
+		if d2.URI == "pkg:docker/example.com/bundles@latest?ref_type=bundle&vcs_url=https:%2F%2Fexample.com%2Frepo.git%23main" {
+			found = d2.Digest["sha256"] == d.Encoded()
+		}
+	}
+	req := p.BuildDefinition.ExternalParameters.Request
+	if !found || len(req.Secrets) != 1 || !req.Secrets[0].Optional || len(req.SSH) != 1 {
+		t.Errorf("%+v, %+v", deps, req)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 
+	"berth/build/graph"
 	"berth/build/solver"
 )
 
@@ -28,6 +29,9 @@ func (f *Facts) Add(p solver.Provenance) {
 		if e := s.Vertex.Op.GetExec(); e != nil {
 			f.addExec(e)
 		}
+		if src := s.Vertex.Op.GetSource(); strings.HasPrefix(src.GetIdentifier(), "git://") {
+			f.addGitAttrs(src.Attrs)
+		}
 		if s.Vertex.Op.GetBuild() != nil {
 			f.Incomplete = true
 		}
@@ -45,7 +49,11 @@ func (f *Facts) addMaterial(m solver.Material) {
 		if !found {
 			commit = string(m.Digest)
 		}
-		f.Sources.Git = append(f.Sources.Git, types.GitSource{URL: withoutUser(m.URI), Commit: commit})
+		src := types.GitSource{URL: withoutUser(m.URI), Commit: commit}
+		if b := m.Attrs["bundle"]; b != "" {
+			src.Bundle = &types.GitBundle{URL: b}
+		}
+		f.Sources.Git = append(f.Sources.Git, src)
 	case "http":
 		f.Sources.HTTP = append(f.Sources.HTTP, types.HTTPSource{URL: withoutUser(m.URI), Digest: m.Digest})
 	case "local":
@@ -58,9 +66,21 @@ func (f *Facts) addMaterial(m solver.Material) {
 // withoutUser takes credentials out of a URL. What is compared with what the client sent keeps its form.
 func withoutUser(s string) string {
 	if u, err := url.Parse(s); err == nil && u.User != nil {
-		return Redact(s)
+		return graph.Redact(s)
 	}
 	return s
+}
+
+// addGitAttrs adds what a client was asked for to open a repository. It need not have it.
+func (f *Facts) addGitAttrs(attrs map[string]string) {
+	for _, k := range []string{pb.AttrAuthTokenSecret, pb.AttrAuthHeaderSecret} {
+		if id := attrs[k]; id != "" {
+			f.Secrets = append(f.Secrets, types.Secret{ID: id, Optional: true})
+		}
+	}
+	if id := attrs[pb.AttrMountSSHSock]; id != "" {
+		f.SSH = append(f.SSH, types.SSH{ID: id, Optional: true})
+	}
 }
 
 func (f *Facts) addExec(e *pb.ExecOp) {

@@ -2,7 +2,6 @@ package attest
 
 import (
 	"encoding/json"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +19,7 @@ import (
 
 	"berth/base/fault"
 	"berth/base/ref"
+	"berth/build/graph"
 )
 
 // Facts are what a build knows of how a result came about.
@@ -129,7 +129,9 @@ func (f *Facts) tidy() {
 	slices.SortStableFunc(f.SSH, func(a, b types.SSH) int { return by(a.ID, b.ID) })
 	f.Sources.Local = slices.Compact(f.Sources.Local)
 	f.Sources.HTTP = slices.Compact(f.Sources.HTTP)
-	f.Sources.Git = slices.CompactFunc(f.Sources.Git, func(a, b types.GitSource) bool { return a.URL == b.URL && a.Commit == b.Commit })
+	f.Sources.Git = slices.CompactFunc(f.Sources.Git, func(a, b types.GitSource) bool {
+		return a.URL == b.URL && a.Commit == b.Commit && bundleOf(a) == bundleOf(b)
+	})
 	f.Sources.Images = slices.CompactFunc(f.Sources.Images, func(a, b types.ImageSource) bool {
 		return a.Ref == b.Ref && a.Local == b.Local && samePlatform(a.Platform, b.Platform)
 	})
@@ -212,12 +214,47 @@ func (f *Facts) materials() (out []material, err error) {
 		out = append(out, material{uri + "&ref_type=blob", digestSet(s.Digest)}) // a name with a digest has a qualifier before this one
 	}
 	for _, s := range f.Sources.Git {
-		out = append(out, material{Redact(s.URL), commitSet(s.Commit)})
+		out = append(out, material{graph.Redact(s.URL), commitSet(s.Commit)})
+		if s.Bundle == nil {
+			continue
+		}
+		m, err := bundleMaterial(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
 	}
 	for _, s := range f.Sources.HTTP {
-		out = append(out, material{Redact(s.URL), digestSet(s.Digest)})
+		out = append(out, material{graph.Redact(s.URL), digestSet(s.Digest)})
 	}
 	return out, nil
+}
+
+func bundleOf(s types.GitSource) string {
+	if s.Bundle == nil {
+		return ""
+	}
+	return s.Bundle.URL
+}
+
+// bundleMaterial is the blob that a repository's objects came from.
+func bundleMaterial(s types.GitSource) (m material, err error) {
+	scheme, name, _ := strings.Cut(s.Bundle.URL, "://")
+	name, d, _ := strings.Cut(name, "@")
+	kind := packageurl.TypeDocker
+	if strings.HasPrefix(scheme, "oci-layout") {
+		kind = packageurl.TypeOCI
+	}
+	uri, err := PackageURL(kind, name, nil)
+	if err != nil {
+		return m, err
+	}
+	p, err := packageurl.FromString(uri)
+	if err != nil {
+		return m, err
+	}
+	p.Qualifiers = append(p.Qualifiers, packageurl.Qualifier{Key: "ref_type", Value: "bundle"}, packageurl.Qualifier{Key: "vcs_url", Value: graph.Redact(s.URL)})
+	return material{p.ToString(), digestSet(digest.Digest(d))}, nil
 }
 
 func digestSet(d digest.Digest) slsa.DigestSet {
@@ -265,7 +302,7 @@ func Request(frontend string, attrs map[string]string, sources types.Sources) *t
 	args := map[string]string{}
 	for k, v := range attrs {
 		if !hostArgs[k] && !strings.HasPrefix(k, attrPrefix) && !strings.HasPrefix(k, "vcs:") {
-			args[k] = Redact(v)
+			args[k] = graph.Redact(v)
 		}
 	}
 	r := &types.RequestProvenance{ConfigSource: configSource(args, attrs, sources), Request: &types.Parameters{Frontend: frontend}}
@@ -307,7 +344,7 @@ func configSource(args, attrs map[string]string, sources types.Sources) (c types
 		key = "input:context"
 	}
 	if v := attrs[key]; v != "" {
-		c.URI = Redact(v)
+		c.URI = graph.Redact(v)
 		uri, fragment := v, v
 		if s, ok := dfgitutil.FragmentFormat(v, true); ok {
 			fragment = s
@@ -317,7 +354,7 @@ func configSource(args, attrs map[string]string, sources types.Sources) (c types
 		}
 		for _, s := range sources.Git {
 			if s.URL == uri {
-				c.URI, c.Digest = Redact(fragment), commitSet(s.Commit)
+				c.URI, c.Digest = graph.Redact(fragment), commitSet(s.Commit)
 			}
 		}
 		for _, s := range sources.HTTP {
@@ -337,7 +374,7 @@ func (f *Facts) vcs() map[string]string {
 	out := map[string]string{}
 	for k, v := range f.Args {
 		if name, ok := strings.CutPrefix(k, "vcs:"); ok && v != "" {
-			out[name] = Redact(v)
+			out[name] = graph.Redact(v)
 		}
 	}
 	if len(out) == 0 {
@@ -358,19 +395,5 @@ func (f *Facts) incomplete() error {
 	return fault.New(fault.Invalid, "%s", text)
 }
 
-// Redact takes user and password out of a URL, and leaves other texts alone.
-func Redact(s string) string {
-	const mask = "xxxxx"
-	u, err := url.Parse(s)
-	if err != nil || u.User == nil || u.Host == "" {
-		return s
-	}
-	_, password := u.User.Password()
-	switch {
-	case password:
-		u.User = url.UserPassword(mask, mask)
-	default:
-		u.User = url.User(mask)
-	}
-	return u.String()
-}
+// Redact takes credentials out of an address, as provenance and records tell of it.
+func Redact(s string) string { return graph.Redact(s) }

@@ -110,6 +110,34 @@ func TestPermit(t *testing.T) {
 }
 
 // However a source is written, policies see the one way to write it.
+// TestPermitNested asks policies of what a source is fetched from, too.
+func TestPermitNested(t *testing.T) {
+	nested := func(op *pb.SourceOp) (*pb.SourceOp, func(*pb.SourceOp) *pb.SourceOp, error) {
+		if op.Identifier != "git://h/r" {
+			return nil, nil, nil
+		}
+		return &pb.SourceOp{Identifier: "docker-image+blob://h/bundle"}, func(o *pb.SourceOp) *pb.SourceOp {
+			return &pb.SourceOp{Identifier: op.Identifier, Attrs: map[string]string{"from": o.Identifier}}
+		}, nil
+	}
+	blob := &spb.Selector{Identifier: "docker-image+blob://*"}
+	for _, c := range []struct {
+		rule *spb.Rule
+		from string
+		ok   bool
+	}{
+		{&spb.Rule{Action: spb.PolicyAction_DENY, Selector: blob}, "", false},
+		{&spb.Rule{Action: spb.PolicyAction_CONVERT, Selector: blob, Updates: &spb.Update{Identifier: "docker-image+blob://mirror/bundle"}}, "docker-image+blob://mirror/bundle", true},
+		{&spb.Rule{Action: spb.PolicyAction_DENY, Selector: &spb.Selector{Identifier: "docker-image://*"}}, "", true},
+	} {
+		b := &Build{s: &Solver{cfg: Config{Nested: nested}}, cfg: BuildConfig{Policies: []*spb.Policy{{Rules: []*spb.Rule{c.rule}}}}}
+		got, err := b.Permit(&pb.SourceOp{Identifier: "git://h/r"})
+		if (err == nil) != c.ok || got.GetAttrs()["from"] != c.from {
+			t.Errorf("%v: %v %v", c.rule, got, err)
+		}
+	}
+}
+
 func TestPermitCanonical(t *testing.T) {
 	deny := &spb.Policy{Rules: []*spb.Rule{{Action: spb.PolicyAction_DENY, Selector: &spb.Selector{Identifier: "git://h/r.git", MatchType: spb.MatchType_EXACT}}}}
 	canonical := func(id string) string {

@@ -56,9 +56,25 @@ func CheckPolicies(list ...*spb.Policy) error {
 }
 
 // Permit applies the build's policies to a source, and more if there are any: it gives the source itself, another one that a policy puts in its
-// place, or Forbidden.
+// place, or Forbidden. So it does with what the source is fetched from.
 func (b *Build) Permit(op *pb.SourceOp, more ...*spb.Policy) (*pb.SourceOp, error) {
 	policies := append(slices.Clip(b.cfg.Policies), more...)
+	op, err := b.permit(policies, op)
+	if err != nil || b.s == nil || b.s.cfg.Nested == nil {
+		return op, err
+	}
+	inner, with, err := b.s.cfg.Nested(op)
+	if inner == nil || err != nil {
+		return op, err
+	}
+	other, err := b.permit(policies, inner)
+	if err != nil || other == inner {
+		return op, err
+	}
+	return with(other), nil
+}
+
+func (b *Build) permit(policies []*spb.Policy, op *pb.SourceOp) (*pb.SourceOp, error) {
 	canonical := func(id string) string { return id }
 	if b.s != nil && b.s.cfg.Canonical != nil {
 		canonical = b.s.cfg.Canonical

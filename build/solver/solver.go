@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 
 	"berth/build/cache"
@@ -26,6 +27,10 @@ type Config struct {
 	Source func(v *graph.Vertex) (Source, error)
 	// Canonical gives the one way to write a source's identifier, by which policies know it; nil: as it is.
 	Canonical func(identifier string) string
+	// Nested gives what a source is fetched from, where policies are to be asked of that too, and how to put another one in its place; nil: nothing.
+	Nested func(op *pb.SourceOp) (inner *pb.SourceOp, with func(*pb.SourceOp) *pb.SourceOp, err error)
+	// Devices finds the devices that a step's word for them means, and tells of each whether every build may have it; nil: words are names, and none is free.
+	Devices func(word string) map[string]bool
 	// Parallel bounds the exec steps that run at once, over all builds; 0 does not bound them.
 	Parallel int
 	Log      *slog.Logger // nil: nothing is logged

@@ -64,6 +64,9 @@ func (c *checkingOut) all(ctx context.Context, r *repository, v *version) (err e
 		}
 		defer c.work.Close()
 	}
+	if r.asBundle {
+		return c.writeBundle(ctx, r, v)
+	}
 	at, err := c.repository(ctx, r, v, module{})
 	if err != nil {
 		return err

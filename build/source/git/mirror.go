@@ -56,7 +56,7 @@ func (s *Source) mirrored(ctx context.Context, r *repository, v *version, g sess
 		return nil, err
 	}
 	p.gitDir, p.dir, p.writable = m.repo, m.dir, []string{m.dir}
-	err = s.update(ctx, p, m, r, v)
+	err = s.update(ctx, p, m, r, v, g)
 	if broken(err) {
 		s.log.Info("build: a git mirror is begun anew", "remote", r.plainRemote(), "err", err)
 		if err := os.RemoveAll(dir); err != nil {
@@ -65,7 +65,7 @@ func (s *Source) mirrored(ctx context.Context, r *repository, v *version, g sess
 		if err := os.MkdirAll(m.dir, 0o700); err != nil {
 			return nil, err
 		}
-		err = s.update(ctx, p, m, r, v)
+		err = s.update(ctx, p, m, r, v, g)
 	}
 	if ctx.Err() != nil { // git was killed
 		s.mu.Lock()
@@ -86,7 +86,7 @@ func (s *Source) mirrorGit(ctx context.Context, m *mirror) (*program, error) {
 }
 
 // update makes sure that the mirror is there and has the version.
-func (s *Source) update(ctx context.Context, p *program, m *mirror, r *repository, v *version) error {
+func (s *Source) update(ctx context.Context, p *program, m *mirror, r *repository, v *version, g session.Group) error {
 	if err := s.prepare(ctx, p, m, r, v); err != nil {
 		return err
 	}
@@ -99,8 +99,13 @@ func (s *Source) update(ctx context.Context, p *program, m *mirror, r *repositor
 	if ctx.Err() != nil {
 		return err
 	}
-	if err := fetch(ctx, p, r, v); err != nil {
-		return fault.Wrap(fault.Unavailable, err, "failed to fetch remote %s", r.plainRemote())
+	if r.bundle != nil {
+		err = s.fetchBundle(ctx, p, r, v, g)
+	} else {
+		err = fault.Wrap(fault.Unavailable, fetch(ctx, p, r, v), "failed to fetch remote %s", r.plainRemote())
+	}
+	if err != nil {
+		return err
 	}
 	if _, err := p.run(ctx, "update-ref", "--no-deref", kept, v.object); err != nil {
 		return err
@@ -195,7 +200,7 @@ func fetch(ctx context.Context, p *program, r *repository, v *version) error {
 		}
 	}
 	err := shallow(ctx, p, v.object)
-	if err == nil || r.byCommit || !said(err, "not our ref", "unadvertised object", "couldn't find remote ref", "Server does not allow request") {
+	if r.byCommit || !refusesObjects(err) {
 		return err
 	}
 	args := []string{"fetch", "--no-tags", "--force"}
@@ -210,6 +215,11 @@ func fetch(ctx context.Context, p *program, r *repository, v *version) error {
 		return fault.New(fault.NotFound, "fetched ref %s does not match expected commit %s and commit can not be found in the repository", v.ref, v.object)
 	}
 	return nil
+}
+
+// refusesObjects reports that a server gives what its refs lead to and nothing by the name of an object.
+func refusesObjects(err error) bool {
+	return said(err, "not our ref", "unadvertised object", "couldn't find remote ref", "Server does not allow request")
 }
 
 // shallow fetches one ref or object without its history, or with it from a server that cannot without.

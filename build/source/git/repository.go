@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"berth/base/fault"
+	"berth/build/graph"
 )
 
 // repository is what a vertex asks for.
@@ -31,7 +32,10 @@ type repository struct {
 	knownHosts   string
 	signature    *signature
 	advice       bool
-	bundle       bool
+	bundle       *bundle // where its objects come from; nil: the remote
+	asBundle     bool    // the checkout is a bundle
+
+	have *unpacked // the bundle, where somebody has it at hand
 
 	of *repository // what this is a submodule of, however deep; nil: the build names it itself
 }
@@ -57,10 +61,10 @@ func parse(identifier string, attrs map[string]string) (*repository, error) {
 	}
 	u, err := parseURL(rest)
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "git source %q", redact(rest))
+		return nil, fault.Wrap(fault.Invalid, err, "git source %q", graph.Redact(rest))
 	}
 	if u.Host == "" {
-		return nil, fault.New(fault.Invalid, "git source %q names no host", redact(rest))
+		return nil, fault.New(fault.Invalid, "git source %q names no host", graph.Redact(rest))
 	}
 	r := &repository{remote: u.Remote}
 	if u.Opts != nil {
@@ -109,11 +113,12 @@ func parse(identifier string, attrs map[string]string) (*repository, error) {
 			r.sign().requireTag = is
 		case pb.AttrGitSignatureVerifyIgnoreSignedTag:
 			r.sign().ignoreTag = is
-		case pb.AttrGitBundle, pb.AttrGitCheckoutBundle:
-			if v != "" && v != "false" {
-				r.bundle = true // refused when it is asked for: a policy may have forbidden it before
-			}
+		case pb.AttrGitCheckoutBundle:
+			r.asBundle = is
 		}
+	}
+	if r.bundle, err = parseBundle(attrs); err != nil {
+		return nil, err
 	}
 	return r, r.check()
 }
@@ -153,7 +158,7 @@ func (r *repository) check() error {
 		return err
 	}
 	if strings.HasPrefix(r.remote, "-") || strings.ContainsAny(r.remote, "\n\r\x00") {
-		return fault.New(fault.Invalid, "invalid git remote %q", redact(r.remote))
+		return fault.New(fault.Invalid, "invalid git remote %q", graph.Redact(r.remote))
 	}
 	if strings.ContainsRune(r.subdir, 0) {
 		return fault.New(fault.Invalid, "invalid subdir %q", r.subdir)
@@ -163,6 +168,16 @@ func (r *repository) check() error {
 	}
 	if gitutil.IsCommitSHA(r.ref) && !strings.HasPrefix(r.ref, r.checksum) {
 		return fault.New(fault.Invalid, "expected checksum to match %s, got %s", r.checksum, r.ref)
+	}
+	switch {
+	case r.bundle != nil && r.checksum == "":
+		return fault.New(fault.Invalid, "git.bundle requires git.checksum to be set")
+	case r.bundle != nil && !gitutil.IsCommitSHA(r.checksum):
+		return fault.New(fault.Invalid, "git.bundle requires a full commit SHA checksum, got %q", r.checksum)
+	case r.asBundle && r.keepDir:
+		return fault.New(fault.Invalid, "git.checkoutbundle is incompatible with git.keepgitdir")
+	case r.asBundle && r.subdir != "":
+		return fault.New(fault.Invalid, "git.checkoutbundle is incompatible with git.subdir")
 	}
 	if r.byCommit && !gitutil.IsCommitSHA(r.ref) {
 		if r.checksum == "" {
@@ -220,14 +235,25 @@ func (r *repository) key(commit, ref string) digest.Digest {
 	if r.commitTimes {
 		parts = append(parts, "commit times")
 	}
+	if r.asBundle {
+		parts = append(parts, "bundle", bundleRef(r.ref))
+	}
 	if s := r.signature; s != nil {
 		parts = append(parts, "signed", string(s.key))
 	}
 	return digest.FromString(strings.Join(parts, "\x00"))
 }
 
+// bundleKey tells what a ref means in a bundle from what it means at the remote.
+func (r *repository) bundleKey() string {
+	if r.bundle == nil {
+		return ""
+	}
+	return r.bundle.locator + " " + r.checksum
+}
+
 // plainRemote is the remote without names and passwords.
-func (r *repository) plainRemote() string { return redact(r.remote) }
+func (r *repository) plainRemote() string { return graph.Redact(r.remote) }
 
 // uri is the source as provenance tells it.
 func (r *repository) uri() string {
@@ -235,18 +261,4 @@ func (r *repository) uri() string {
 		return r.plainRemote()
 	}
 	return r.plainRemote() + "#" + r.ref
-}
-
-// redact takes names and passwords out of an address, for people to read. user@host:path has no password.
-func redact(s string) string {
-	u, err := url.Parse(s)
-	if err != nil || u.User == nil {
-		return s
-	}
-	if _, has := u.User.Password(); has {
-		u.User = url.UserPassword("xxxxx", "xxxxx")
-	} else {
-		u.User = url.User("xxxxx")
-	}
-	return u.String()
 }

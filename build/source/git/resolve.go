@@ -17,19 +17,17 @@ import (
 	"google.golang.org/grpc/status"
 
 	"berth/base/fault"
+	"berth/build/graph"
 	"berth/build/session"
 )
 
 // resolve tells what the ref means: to a build that was told before, the same.
 func (s *Source) resolve(ctx context.Context, r *repository, g session.Group, log io.Writer) (*version, error) {
-	if r.bundle {
-		return nil, fault.New(fault.NotImplemented, "git bundles are not supported")
-	}
 	byCommit := ""
 	if r.byCommit {
 		byCommit = r.checksum
 	}
-	v, _, err := s.told.Get(ctx, session.IDs(g), strings.Join([]string{r.remote, r.ref, byCommit}, "\x00"), func() (*version, error) { return s.ask(ctx, r, g, log) })
+	v, _, err := s.told.Get(ctx, session.IDs(g), strings.Join([]string{r.remote, r.ref, byCommit, r.bundleKey()}, "\x00"), func() (*version, error) { return s.ask(ctx, r, g, log) })
 	if err == nil && r.checksum != "" && !r.byCommit {
 		err = v.insist(r.checksum)
 	}
@@ -38,6 +36,9 @@ func (s *Source) resolve(ctx context.Context, r *repository, g session.Group, lo
 
 // ask finds what the ref means now.
 func (s *Source) ask(ctx context.Context, r *repository, g session.Group, log io.Writer) (*version, error) {
+	if r.bundle != nil {
+		return s.askBundle(ctx, r, g, log)
+	}
 	if gitutil.IsCommitSHA(r.ref) {
 		return &version{ref: r.ref, object: r.ref}, nil
 	}
@@ -133,7 +134,7 @@ func insteadOf(remote string) []string {
 		return nil
 	}
 	base := url.URL{Scheme: u.Scheme, User: u.User, Host: u.Host, Path: "/"}
-	return []string{"url." + base.String() + ".insteadOf", redact(base.String())}
+	return []string{"url." + base.String() + ".insteadOf", graph.Redact(base.String())}
 }
 
 // authorize gives git the token or header that the client has for the remote. A submodule has none of its own: whoever wrote its address may

@@ -30,6 +30,7 @@ type Config struct {
 	Sessions  Sessions // nil: builds have no secrets and no agents
 	Root      string   // a directory of the package alone, for mirrors
 	Git       string   // the program; "" finds it on PATH when it is needed
+	Blobs     Blobs    // where bundles come from; nil: there are none
 	InUserNS  bool     // the engine is root of a user namespace only
 	Facts     probe.Features
 	Log       *slog.Logger
@@ -106,18 +107,23 @@ func (p *pinner) Pin(ctx context.Context, r *solver.Run) (solver.Pinned, error) 
 			snap, err := p.s.checkout(ctx, p.r, v, r.Sessions, r.Stderr)
 			return snap, fault.In(err, "failed to check out %s", p.r.uri())
 		},
-		Material: solver.Material{Kind: "git", URI: p.r.uri(), Digest: commitDigest(v.object), Attrs: subdirAttr(p.r)},
+		Material: solver.Material{Kind: "git", URI: p.r.uri(), Digest: commitDigest(v.object), Attrs: p.r.told()},
 	}, nil
 }
 
 // recordType is the type of a checkout among the cache's records, as BuildKit's clients filter by it.
 const recordType = "source.git.checkout"
 
-func subdirAttr(r *repository) map[string]string {
-	if r.subdir == "" {
-		return nil
+// told is what else provenance tells of the source.
+func (r *repository) told() map[string]string {
+	attrs := map[string]string{}
+	if r.subdir != "" {
+		attrs["subdir"] = r.subdir
 	}
-	return map[string]string{"subdir": r.subdir}
+	if r.bundle != nil {
+		attrs["bundle"] = r.bundle.locator
+	}
+	return attrs
 }
 
 // git gives a program that knows no repository yet. The host's git is looked for once.

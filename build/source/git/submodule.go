@@ -11,6 +11,7 @@ import (
 	"github.com/moby/buildkit/util/gitutil"
 
 	"berth/base/fault"
+	"berth/build/graph"
 )
 
 // Submodules are checked out from mirrors of their own, by the same steps as what they belong to: git's own command would fetch each anew
@@ -183,7 +184,7 @@ func submoduleRemote(owner, address string) (string, error) {
 	if !strings.HasPrefix(address, "./") && !strings.HasPrefix(address, "../") {
 		u, err := gitutil.ParseURL(address) // https, http, ssh, git, user@host:path
 		if err != nil || u.Host == "" || strings.HasPrefix(address, "-") || strings.HasPrefix(u.Host, "-") || strings.ContainsAny(address, "\n\r\x00") {
-			return "", fault.New(fault.Invalid, "the address of a submodule is none: %q", redact(address))
+			return "", fault.New(fault.Invalid, "the address of a submodule is none: %q", graph.Redact(address))
 		}
 		return u.Remote, nil
 	}

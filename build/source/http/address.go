@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"berth/base/fault"
+	"berth/build/graph"
 )
 
 // address is what a vertex asks for.
@@ -44,7 +45,7 @@ func parse(identifier string, attrs map[string]string) (*address, error) {
 	a := &address{url: identifier}
 	u, err := url.Parse(identifier)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fault.New(fault.Invalid, "invalid address %q", redact(identifier))
+		return nil, fault.New(fault.Invalid, "invalid address %q", graph.Redact(identifier))
 	}
 	number := func(key, v string) (n int64) {
 		if err == nil {
@@ -164,18 +165,4 @@ func safeName(s string) string {
 		return "download"
 	}
 	return name
-}
-
-// redact takes names and passwords out of an address, for people to read.
-func redact(s string) string {
-	u, err := url.Parse(s)
-	if err != nil || u.User == nil {
-		return s
-	}
-	if _, has := u.User.Password(); has {
-		u.User = url.UserPassword("xxxxx", "xxxxx")
-	} else {
-		u.User = url.User("xxxxx")
-	}
-	return u.String()
 }

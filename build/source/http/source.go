@@ -97,9 +97,9 @@ func (p *pinner) Pin(ctx context.Context, r *solver.Run) (solver.Pinned, error) 
 		Cache: p.a.fileKey(f.name, f.digest, f.modified),
 		Snapshot: func(ctx context.Context) (*snapshot.Snapshot, error) {
 			snap, err := f.seal(ctx, r.Sessions, r.Status)
-			return snap, fault.In(err, "fetch %s", redact(p.a.url))
+			return snap, fault.In(err, "fetch %s", graph.Redact(p.a.url))
 		},
-		Material: solver.Material{Kind: "http", URI: redact(p.a.url), Digest: f.digest, Attrs: map[string]string{"filename": f.name}},
+		Material: solver.Material{Kind: "http", URI: graph.Redact(p.a.url), Digest: f.digest, Attrs: map[string]string{"filename": f.name}},
 	}
 	if !kept {
 		pin.Release = f.close
@@ -119,7 +119,7 @@ func (s *Source) pin(ctx context.Context, a *address, g session.Group, st status
 			f.close()
 		}
 	}
-	return f, kept, fault.In(err, "fetch %s", redact(a.url))
+	return f, kept, fault.In(err, "fetch %s", graph.Redact(a.url))
 }
 
 // found is what is known of the file at an address. Who has turn may change it.
@@ -216,7 +216,7 @@ func (f *found) fetch(ctx context.Context, g session.Group, st status) (err erro
 		want = f.a.checksum
 	}
 	if got := d.digestFor(want); want != "" && got != want {
-		return fault.New(fault.Invalid, "digest mismatch for %s: %s (expected: %s)", redact(f.a.url), got, want)
+		return fault.New(fault.Invalid, "digest mismatch for %s: %s (expected: %s)", graph.Redact(f.a.url), got, want)
 	}
 	if f.digest == "" {
 		f.digest = d.sum

@@ -1,0 +1,19 @@
+package graph
+
+import "net/url"
+
+// Redact takes user and password out of an address, as far as it has them, for people, records and provenance to read. Other texts stay as they are,
+// user@host:path too: there is no password in it.
+func Redact(address string) string {
+	const mask = "xxxxx"
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil || u.Host == "" {
+		return address
+	}
+	if _, has := u.User.Password(); has {
+		u.User = url.UserPassword(mask, mask)
+	} else {
+		u.User = url.User(mask)
+	}
+	return u.String()
+}
