@@ -52,7 +52,7 @@ func (e *Engine) view(ctx context.Context, c *entry) (*view, error) {
 	for range 3 {
 		if s := c.snapshot().State; s.Running && s.Pid > 0 {
 			root, err := tree.OpenDir("/proc/" + strconv.Itoa(s.Pid) + "/root")
-			if now := c.snapshot().State; err == nil && now.Running && now.Pid == s.Pid {
+			if now := c.snapshot().State; err == nil && now.Running && now.Pid == s.Pid && e.keeper.Holds(c.id, s.Pid) {
 				return &view{root, true, func() {}}, nil
 			}
 			if err == nil {

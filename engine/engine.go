@@ -124,6 +124,7 @@ type Keeper interface {
 	Signal(ctx context.Context, id, proc string, sig int) error
 	Resize(ctx context.Context, id, proc string, rows, cols uint16) error
 	List(ctx context.Context) ([]keeper.ProcState, error)
+	Holds(id string, pid int) bool
 	Exits() <-chan keeper.Exit
 	Ack(ctx context.Context, id, proc string) error
 	Forget(ctx context.Context, id string) error

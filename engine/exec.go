@@ -202,7 +202,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 		return nil, err
 	}
 	l := keeper.Launch{
-		ID: c.id, Proc: x.id, Program: program.Encode(), Terminal: x.spec.TTY, Rows: o.Rows, Cols: o.Cols,
+		ID: c.id, Proc: x.id, Program: program.Encode(), Enters: entered(program, c.id, state.Pid), Terminal: x.spec.TTY, Rows: o.Rows, Cols: o.Cols,
 		Stdin: x.spec.AttachStdin, NoOutput: !x.spec.TTY && (o.Detach || !x.spec.AttachStdout && !x.spec.AttachStderr),
 	}
 	if l.Rows == 0 && l.Cols == 0 {
@@ -225,7 +225,7 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 		e.killCutExecs(ctx, c)
 	}
 	if err != nil {
-		return nil, err
+		return nil, left(err, "container %s is not running", c.id)
 	}
 	x.change(func() bool { x.pid = started.PID; return x.running }) // it may have ended by now
 	if len(started.Attached) > 0 {
@@ -235,6 +235,14 @@ func (e *Engine) execStart(ctx context.Context, x *execution, o ExecStartOptions
 		}), nil
 	}
 	return nil, nil
+}
+
+// left puts the end of a container whose namespaces were to be entered, of which the keeper knew before us, into Docker's words.
+func left(err error, format string, args ...any) error {
+	if fault.Is(err, fault.Gone) {
+		return fault.New(fault.Conflict, format, args...)
+	}
+	return err
 }
 
 // execFailed notes why an exec could not be started.

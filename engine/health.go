@@ -229,9 +229,7 @@ func (e *Engine) waitForEnd(ended <-chan struct{}, patience time.Duration) bool 
 	return true
 }
 
-// dialerOf connects to addresses as seen in a container's network. Between the look at the process and the descriptor of its namespace
-// the process may end; that its number has another owner by then takes a whole round of process numbers, and the answer would be dropped,
-// because the run is over.
+// dialerOf connects to addresses as seen in a container's network.
 func (e *Engine) dialerOf(c *entry, i *container.Info) health.Dial {
 	return func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 		if i.Spec.Network.Name() == "host" {
@@ -242,7 +240,7 @@ func (e *Engine) dialerOf(c *entry, i *container.Info) health.Dial {
 			return nil, err
 		}
 		defer ns.Close()
-		if s := c.snapshot().State; s.Pid != i.State.Pid {
+		if !e.keeper.Holds(c.id, i.State.Pid) { // the number may have another owner, whose network this is
 			return nil, fault.New(fault.Conflict, "container %s is not running", c.id)
 		}
 		return netns.Dial(ctx, ns, to)
@@ -331,7 +329,7 @@ func (e *Engine) launchProbe(ctx context.Context, c *entry, args []string) (*exe
 		if !fault.Is(err, fault.Deadline) { // else the keeper may yet make it: the next probe looks after it
 			defer e.forgetProbe(x)
 		}
-		return nil, nil, e.execFailed(x, err)
+		return nil, nil, e.execFailed(x, left(err, "container %s is not running", c.id))
 	}
 	x.change(func() bool { x.pid = started.PID; return x.running })
 	return x, started.Attached[0], nil
@@ -359,7 +357,7 @@ func (e *Engine) planProbe(ctx context.Context, c *entry, x *execution) (l keepe
 		return l, err
 	}
 	return keeper.Launch{
-		ID: c.id, Proc: x.id, Program: program.Encode(), Attach: []keeper.AttachRequest{{Stdout: true, Stderr: true, Framed: true}},
+		ID: c.id, Proc: x.id, Program: program.Encode(), Enters: entered(program, c.id, state.Pid), Attach: []keeper.AttachRequest{{Stdout: true, Stderr: true, Framed: true}},
 	}, nil
 }
 

@@ -212,14 +212,20 @@ func (e *Engine) joinNetworks(ctx context.Context, r *container.Record) (network
 	if err != nil {
 		return network.Sandbox{}, err
 	}
+	still := func() bool { return true }
 	if r.UsernsOf != "" {
 		donor, err := e.donor(r.UsernsOf, "user")
 		if err != nil {
 			return network.Sandbox{}, err
 		}
-		w.UserNS = nsPath(donor.snapshot().State.Pid, "user")
+		pid := donor.snapshot().State.Pid
+		w.UserNS = nsPath(pid, "user")
+		still = func() bool { return e.keeper.Holds(donor.id, pid) }
 	}
 	s, err := e.networks.Join(ctx, w)
+	if err == nil && !still() { // the namespace may be that of whoever has the number now
+		return network.Sandbox{}, errors.Join(fault.New(fault.Conflict, "failed to join user namespace: container %s is not running", r.UsernsOf), e.leaveNetworks(r))
+	}
 	if fault.Is(err, fault.Conflict) { // a port or an address that somebody has: Docker calls that an error of the server
 		err = fault.Wrap(fault.Internal, err, "")
 	}

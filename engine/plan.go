@@ -47,7 +47,7 @@ func (e *Engine) plan(c *entry, sandbox network.Sandbox, paths sources) (*startP
 		return nil, err
 	}
 	r = c.record() // layerOf may have changed it
-	built, err := e.buildSpec(r, layer, sandbox, paths)
+	built, enters, err := e.buildSpec(r, layer, sandbox, paths)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (e *Engine) plan(c *entry, sandbox network.Sandbox, paths sources) (*startP
 	s := r.Spec
 	return &startPlan{e: e, rec: r, layer: layer, Built: built, sandbox: sandbox, paths: paths, cgroup: setup, launch: keeper.Launch{
 		ID: c.id, Terminal: s.Process.TTY, Rows: uint16(s.ConsoleSize[0]), Cols: uint16(s.ConsoleSize[1]),
-		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Log: log,
+		Stdin: s.OpenStdin, StdinOnce: s.StdinOnce, Log: log, Enters: enters,
 	}}, nil
 }
 
@@ -97,14 +97,14 @@ func (e *Engine) layerOf(c *entry) (Layer, error) {
 }
 
 // buildSpec gathers the facts about a container that is to be started and has its OCI specification built.
-func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.Sandbox, paths sources) (b bundle.Built, err error) {
+func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.Sandbox, paths sources) (b bundle.Built, enters []keeper.Entered, err error) {
 	in := e.input(r)
 	in.Devices, in.NetPath, in.Sources, in.Inject = bundle.Host{}, sandbox.Key, paths, e.cdi.Inject
 	if in.User, err = e.lookupIn(layer, r.ImageID, r.Spec.Process.User, r.Spec.Process.GroupAdd); err != nil {
-		return b, err
+		return b, nil, err
 	}
 	if err := checkMapped(r, in.User); err != nil {
-		return b, err
+		return b, nil, err
 	}
 	if ownsUserns(r) {
 		in.UserPath = sandbox.Key // the user namespace that owns the network's; see compile
@@ -114,9 +114,11 @@ func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.San
 	for _, j := range joins(&in) {
 		donor, err := e.donor(j.ref, j.what)
 		if err != nil {
-			return b, err
+			return b, nil, err
 		}
-		*j.path = nsPath(donor.snapshot().State.Pid, j.kind)
+		pid := donor.snapshot().State.Pid
+		*j.path = nsPath(pid, j.kind)
+		enters = append(enters, keeper.Entered{ID: donor.id, PID: pid})
 		switch j.what {
 		case "IPC":
 			in.Shm = e.shmPath(donor.id)
@@ -125,7 +127,8 @@ func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.San
 		}
 	}
 	in.Hostname, in.Hosts, in.ResolvConf = etc.Hostname, etc.Hosts, etc.ResolvConf
-	return e.rules.Build(in)
+	b, err = e.rules.Build(in)
+	return b, enters, err
 }
 
 // builtOf gives the OCI specification of a container that runs, for a further process in it. It is not kept from the start, nor asks it
@@ -276,6 +279,14 @@ func (e *Engine) compileExec(x *execution, process *specs.Process, b bundle.Buil
 		return e.foreignExec(rt, x.c.id, x.id, process)
 	}
 	return launch.CompileExec(process, b.Spec, launch.Target{PID: pid}, launch.Options{Cgroup: cg.Attach(), InUserNS: e.cfg.UserXattr, NewKeyring: true, Seccomp: b.Filter, Facts: e.facts})
+}
+
+// entered is what an exec's program enters by number: another runtime knows its container itself.
+func entered(program encoder, cid string, pid int) []keeper.Entered {
+	if _, ours := program.(*launch.Program); !ours {
+		return nil
+	}
+	return []keeper.Entered{{ID: cid, PID: pid}}
 }
 
 // lookupUser finds whom a process in c runs as.

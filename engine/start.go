@@ -139,7 +139,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 				e.tellVolumes(c.record(), "mount")
 			}
 			why = late(err)
-			return why
+			return left(why, "failed to join a namespace: %v", err)
 		}},
 	)
 	closeSockets(attached) // the keeper has its own descriptors; after a failure the clients see the end

@@ -61,7 +61,7 @@ func (s starter) Start(program []byte, io server.Stdio) (*server.Process, error)
 	if err != nil {
 		return nil, err
 	}
-	proc, err := s.l.Start(p, launch.Stdio{In: io.In, Out: io.Out, Err: io.Err, Rows: io.Rows, Cols: io.Cols})
+	proc, err := s.l.Start(p, launch.Stdio{In: io.In, Out: io.Out, Err: io.Err, Rows: io.Rows, Cols: io.Cols, Within: io.Within})
 	if proc == nil || !proc.Waits() { // else the program is needed until it is released
 		s.decoders.Put(d)
 	}

@@ -19,6 +19,7 @@ import (
 // What is said to the keeper and what comes back; the wire package describes every field.
 type (
 	Launch        = wire.Launch
+	Entered       = wire.Entered
 	LogConfig     = wire.LogConfig
 	Attr          = wire.Attr
 	AttachRequest = wire.AttachRequest

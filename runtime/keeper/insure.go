@@ -123,6 +123,23 @@ func (c *Client) keepLaunched(cn *conn, r *reply) []int {
 	return socks
 }
 
+// Holds tells whether the container's first process is still the one of that number. Then what was opened by the number before the call is
+// that process's: the number belongs to nobody else until the process is reaped.
+func (c *Client) Holds(id string, pid int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x := c.held[target{id, ""}]
+	if x == nil || x.desc.PID != pid {
+		return false
+	}
+	for i, role := range x.roles {
+		if role == wire.RolePidfd {
+			return unix.PidfdSendSignal(x.fds[i], 0, nil, 0) != unix.ESRCH
+		}
+	}
+	return false
+}
+
 // drop lets go of a process's insurance. mu is held.
 func (c *Client) drop(t target) {
 	if x := c.held[t]; x != nil {

@@ -35,14 +35,10 @@ func (s *start) clone() error {
 		}
 	}
 	run := cloneRun
-	// A child that shares our memory stays in our time namespace (time_namespaces(7)); one that has to wait
-	// for its maps would hold this thread.
-	if c.TimeNS == "" && c.Maps == nil {
+	// A child that has to wait for its maps would hold this thread.
+	if c.Maps == nil {
 		args.flags |= unix.CLONE_VM | unix.CLONE_VFORK
 		run = cloneBlocking
-	}
-	if c.TimeNS != "" {
-		s.high = 0 // nothing tells when a child that is not waited for has a table of its own
 	}
 	if s.high > 0 {
 		args.flags |= unix.CLONE_FILES // until the birth table's first call

@@ -58,7 +58,9 @@ func (m *Decoder) Decode(b []byte) (*Program, error) {
 	default:
 		d.fail(errors.New("a mount namespace is unknown"))
 	}
-	c.GateStops, c.TimeNS = d.bool(), d.str()
+	if c.GateStops = d.bool(); d.str() != "" {
+		d.fail(errors.New("it wants a time namespace from the launcher, which makes none any more"))
+	}
 	if d.bool() {
 		c.Maps = &Maps{UID: d.str(), GID: d.str(), DenySetgroups: d.bool()}
 	}

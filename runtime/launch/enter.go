@@ -10,7 +10,8 @@ import (
 	"berth/base/fault"
 )
 
-// Target is a running container, by its first process.
+// Target is a running container, by its first process. Who starts the Program makes sure that the number is still that process's
+// (Stdio.Within).
 type Target struct {
 	PID int
 	// Namespaces are the kinds to enter; nil means those of the spec.

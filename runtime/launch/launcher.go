@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
 )
 
 // Launcher makes processes out of Programs. It may be used by several goroutines at once.
@@ -32,7 +34,13 @@ type Launcher struct {
 type Stdio struct {
 	In, Out, Err int
 	Rows, Cols   uint16
+	// Within are pidfds of the processes by whose numbers the Program opens namespaces and files (Target, paths below /proc/PID). A number
+	// may be another's by then: unless all of these are still there once everything is open, the start fails with ErrEnded.
+	Within []int
 }
+
+// ErrEnded is the error of a start whose Program names a process that has ended.
+var ErrEnded = fault.New(fault.Gone, "the container is not running")
 
 // Hooks are called on the launching side while the child waits at the points that
 // Options.HookGates asked for. An error ends the child, and Start returns it.
@@ -173,6 +181,9 @@ func (s *start) run(l *Launcher) (*Process, error) {
 	if i, err := prepare(s.p.Prepare, s.slots); err != nil {
 		return nil, s.stepError(&s.p.Prepare[i], err)
 	}
+	if err := s.stillThere(); err != nil {
+		return nil, err
+	}
 	if err := s.terminalSize(); err != nil {
 		return nil, err
 	}
@@ -235,6 +246,17 @@ func (s *start) fillStdio() {
 func isTerminal(st unix.Stat_t) bool {
 	major := unix.Major(st.Rdev)
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && major >= 136 && major <= 143
+}
+
+// stillThere makes sure that what was opened by the numbers of processes is theirs: a number has no other owner as long as its process can be sent
+// a signal, be it a zombie.
+func (s *start) stillThere() error {
+	for _, fd := range s.io.Within {
+		if err := unix.PidfdSendSignal(fd, 0, nil, 0); err == unix.ESRCH {
+			return ErrEnded
+		}
+	}
+	return nil
 }
 
 func (s *start) terminalSize() error {

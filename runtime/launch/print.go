@@ -58,9 +58,6 @@ func (p *Program) cloneLine() string {
 	if c.PidNS != NoSlot {
 		notes = append(notes, "pidns="+p.slot(c.PidNS))
 	}
-	if c.TimeNS != "" {
-		notes = append(notes, "timens="+strconv.Quote(c.TimeNS))
-	}
 	if c.Maps != nil {
 		notes = append(notes, "uid_map="+strconv.Quote(c.Maps.UID), "gid_map="+strconv.Quote(c.Maps.GID))
 		if c.Maps.DenySetgroups {

@@ -34,7 +34,6 @@ type Clone struct {
 	Covered   bool   // clone from the launcher's empty mount namespace
 	Views     bool   // clone from that of its mount namespaces which has nothing but proc and sysfs
 	PidNS     Slot   // pid namespace to enter before the clone (children only), or NoSlot
-	TimeNS    string // offsets for a new time namespace ("monotonic 10 0\n"), or ""
 	GateStops bool   // the gate is Process.Release, not a fifo
 }
 

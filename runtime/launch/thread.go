@@ -2,9 +2,7 @@ package launch
 
 import (
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -12,14 +10,9 @@ import (
 )
 
 // on calls clone on the kind of thread that the Program needs and waits for it.
-//
-// A pid namespace to be joined, and a time namespace with offsets, are properties of the thread
-// that clones: it takes them on before and puts them off after. A thread that cannot is ended.
 func (l *Launcher) on(p *Program, clone func() error) error {
 	done := make(chan error, 1)
 	switch c := &p.Clone; {
-	case c.TimeNS != "":
-		process.Aside(func() { done <- withTimeNS(c.TimeNS, clone) })
 	case c.Covered:
 		if l.covered == nil {
 			return fmt.Errorf("the program wants a covered root, but this launcher keeps no empty mount namespace")
@@ -34,19 +27,6 @@ func (l *Launcher) on(p *Program, clone func() error) error {
 		return err
 	}
 	return <-done
-}
-
-// withTimeNS clones from a thread whose children get a new time namespace with the offsets
-// (time_namespaces(7)): offsets can only be written while the namespace has no member.
-func withTimeNS(offsets string, clone func() error) error {
-	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
-		return fmt.Errorf("make a time namespace: %w", err)
-	}
-	file := "/proc/" + strconv.Itoa(unix.Gettid()) + "/timens_offsets"
-	if err := os.WriteFile(file, []byte(offsets), 0); err != nil {
-		return fmt.Errorf("set the time namespace's offsets %q: %w", offsets, err)
-	}
-	return clone()
 }
 
 // hasViews says whether there are threads that see proc and sysfs alone, and makes them when it is first asked. Where they

@@ -86,11 +86,9 @@ func (t *tool) compileExec(c *container, cfg *configuration, p *specs.Process, f
 	if o.Cgroup, err = c.attachBelow(f.list("cgroup")); err != nil {
 		return nil, err
 	}
-	fd, err := c.openPIDFD() // the process that state.json names must be the one whose namespaces are entered
-	if err != nil {
-		return nil, err
+	if !c.alive() {
+		return nil, errNotRunning
 	}
-	unix.Close(fd)
 	p.Env = completeEnv(p.Env, p.User.UID, c.rootNow(), nil)
 	return launch.CompileExec(p, cfg.Spec, launch.Target{PID: c.rec.PID}, o)
 }
@@ -210,7 +208,12 @@ func (t *tool) startExec(c *container, cfg *configuration, p *specs.Process, f *
 	if err != nil {
 		return 0, err
 	}
-	proc, err := l.StartHooked(program, launch.Stdio{In: 0, Out: 1, Err: 2, Rows: rows(p), Cols: columns(p)}, launch.Hooks{
+	in, err := c.openPIDFD() // the process that state.json names must be the one whose namespaces are entered
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(in)
+	proc, err := l.StartHooked(program, launch.Stdio{In: 0, Out: 1, Err: 2, Rows: rows(p), Cols: columns(p), Within: []int{in}}, launch.Hooks{
 		Listener: func(pid, fd int) error { return sendListener(c, cfg, running, pid, fd) },
 	})
 	if err != nil {

@@ -23,6 +23,7 @@ type launch struct {
 	program []byte
 	from    *peer
 	seq     uint32
+	within  []int // pidfds of what the program enters by number
 	socks   []int // for each attachment with a socket of its own, in order
 
 	// What the goroutine made.
@@ -63,11 +64,14 @@ func (s *Server) begin(l *launch) error {
 		return fault.New(fault.Conflict, "launch: %s is held already", name(k))
 	}
 	if main := s.procs[key{l.req.ID, ""}]; l.req.Proc != "" && main != nil && main.reaped {
-		// Its process id may be another's by now, perhaps of the host: the program would enter that one's namespaces.
 		return fault.New(fault.Conflict, "container %s is not running", l.req.ID)
+	}
+	if err := s.findEntered(l); err != nil {
+		return err
 	}
 	slot, err := s.slate.Alloc()
 	if err != nil {
+		closeAll(l.within)
 		return fault.Wrap(fault.Unavailable, err, "launch %s", name(k))
 	}
 	if !written(&l.req.Log) {
@@ -82,6 +86,25 @@ func (s *Server) begin(l *launch) error {
 	s.procs[k] = l.p
 	s.waiting = append(s.waiting, l)
 	s.nextLaunch()
+	return nil
+}
+
+// findEntered takes the descriptors of the processes whose namespaces the program is to enter. A process that has ended may have left its number to
+// another, perhaps of the host.
+func (s *Server) findEntered(l *launch) error {
+	for _, x := range l.req.Enters {
+		p := s.procs[key{x.ID, ""}]
+		fd := -1
+		if p != nil && !p.reaped && !p.launching && p.d.PID == x.PID && p.pidfd >= 0 {
+			fd, _ = unix.FcntlInt(uintptr(p.pidfd), unix.F_DUPFD_CLOEXEC, HighFD)
+		}
+		if fd < 0 {
+			closeAll(l.within)
+			l.within = nil
+			return fault.New(fault.Gone, "container %s is not running", x.ID)
+		}
+		l.within = append(l.within, fd)
+	}
 	return nil
 }
 
@@ -106,7 +129,8 @@ func (s *Server) nextLaunch() {
 // run is the part that may block: files, clone, execve. It touches nothing of the server's.
 func (l *launch) run(starter Starter, devNull int) {
 	l.in, l.out, l.err, l.logFD = -1, -1, -1, -1
-	io := Stdio{In: devNull, Out: devNull, Err: devNull, Rows: l.req.Rows, Cols: l.req.Cols}
+	io := Stdio{In: devNull, Out: devNull, Err: devNull, Rows: l.req.Rows, Cols: l.req.Cols, Within: l.within}
+	defer closeAll(l.within)
 	if written(&l.req.Log) {
 		if l.logFD, l.failed = openLogFile(l.req.Log.Path); l.failed != nil {
 			return

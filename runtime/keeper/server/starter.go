@@ -15,6 +15,7 @@ type Starter interface {
 type Stdio struct {
 	In, Out, Err int
 	Rows, Cols   uint16
+	Within       []int // pidfds of processes that must be there when the program has opened what it opens by their numbers
 }
 
 // Process is a process that runs, or waits at its gate. The descriptors are the receiver's.

@@ -22,9 +22,37 @@ type Launch struct {
 	Log  LogConfig
 	Gate bool // the process waits before execve until Release
 
+	// Enters names the processes by whose numbers the program opens namespaces: the first processes of containers. If one has ended by the time
+	// that they are open, the launch fails with fault.Gone.
+	Enters []Entered
+
 	// Attach makes attachments before the first byte of output can be missed. Their sockets come
 	// back in Started.Attached in this order. ID and Proc in them are ignored.
 	Attach []AttachRequest
+}
+
+// Entered is the first process of a container.
+type Entered struct {
+	ID  string
+	PID int
+}
+
+// Encode writes the message's fields.
+func (m *Entered) Encode(e *Enc) {
+	e.Str(1, m.ID)
+	e.Uint(2, uint64(m.PID))
+}
+
+// Decode reads the message's fields.
+func (m *Entered) Decode(d *Dec) {
+	for d.Next() {
+		switch d.Tag {
+		case 1:
+			m.ID = d.Str()
+		case 2:
+			m.PID = int(d.Uint())
+		}
+	}
 }
 
 // LogConfig says where the output of a process goes beside its attachments.
@@ -140,6 +168,9 @@ func (m *Launch) Encode(e *Enc) {
 	for i := range m.Attach {
 		e.Msg(12, &m.Attach[i])
 	}
+	for i := range m.Enters {
+		e.Msg(13, &m.Enters[i])
+	}
 }
 
 // Decode reads the message's fields. Program points into the packet.
@@ -172,6 +203,10 @@ func (m *Launch) Decode(d *Dec) {
 			var a AttachRequest
 			d.Msg(&a)
 			m.Attach = append(m.Attach, a)
+		case 13:
+			var x Entered
+			d.Msg(&x)
+			m.Enters = append(m.Enters, x)
 		}
 	}
 }

@@ -18,7 +18,7 @@ func messages() []Message {
 	desc := Desc{ID: "i", Proc: "p", PID: 9, StartTime: at, Terminal: true, StdinOnce: true, Log: log, Slot: 8, Gated: true, Adopted: true,
 		PidfdInode: 1 << 40, StartTicks: 77, PipeInodes: [3]uint64{1, 2, 3}}
 	return []Message{
-		&Launch{ID: "i", Proc: "p", Program: []byte{0, 1}, Terminal: true, Rows: 24, Cols: 80, Stdin: true, StdinOnce: true, NoOutput: true, Log: log, Gate: true, Attach: []AttachRequest{att, {}}},
+		&Launch{ID: "i", Proc: "p", Program: []byte{0, 1}, Terminal: true, Rows: 24, Cols: 80, Stdin: true, StdinOnce: true, NoOutput: true, Log: log, Gate: true, Attach: []AttachRequest{att, {}}, Enters: []Entered{{ID: "i", PID: 9}, {}}},
 		&Started{PID: 5, StartTime: at}, &exit, &att, &log, &desc,
 		&ProcState{ID: "i", Proc: "p", PID: 1, StartTime: at, Running: true, Gated: true, Terminal: true, StdinOpen: true, Adopted: true, Exit: &exit, LogPath: "/l", LogFaults: 1, LogLost: 2, Attached: 3},
 		&Info{Version: "v", Protocol: 1, PID: 2, Started: at, Upgrades: 3, Procs: 4, Running: 5, Parked: 6, Clients: 7, RSS: 8, OOMScoreAdj: -999, OOMError: "e", LogFaults: 9, LogLost: 10, Orphans: 11, Launching: 12},
