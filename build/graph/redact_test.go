@@ -1,6 +1,39 @@
 package graph
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/moby/buildkit/client/llb"
+)
+
+// Names are shown and kept where the client's credentials must not be. What a command says is the Dockerfile's own.
+func TestNamesHoldNoCredentials(t *testing.T) {
+	group := llb.ProgressGroup("g", "ADD https://me:word@host/x", false)
+	named := llb.Scratch().File(llb.Copy(llb.HTTP("https://me:word@host/x", llb.WithCustomName("[1/2] ADD https://word@host/x")), "/", "/"), group)
+	for name, st := range map[string]llb.State{
+		"(https://xxxxx@host/x)":                                  llb.Merge([]llb.State{llb.HTTP("https://me:word@host/x"), llb.Local("a")}),
+		"[1/2] ADD https://xxxxx@host/x":                          named,
+		"[internal] load git source http://xxxxx@host/x.git#main": llb.Local("x", llb.WithCustomName("[internal] load git source http://me:word@host/x.git#main")),
+		"mkdir /a@b": llb.Scratch().File(llb.Mkdir("a@b", 0o755)),
+	} {
+		g, err := Parse(marshal(t, st))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := ""
+		for _, v := range g.Vertices {
+			all += v.Name + "\n" + v.ProgressGroup.GetName() + "\n"
+		}
+		if strings.Contains(all, "word") || !strings.Contains(all, strings.Trim(name, "()")) {
+			t.Errorf("%s: %s", name, all)
+		}
+	}
+	g, err := Parse(marshal(t, llb.Image("x").Run(llb.Args([]string{"get", "https://me:word@host"})).Root()))
+	if err != nil || !strings.Contains(g.Vertices[len(g.Vertices)-1].Name, "word") {
+		t.Errorf("%v", err)
+	}
+}
 
 func TestRedact(t *testing.T) {
 	for in, want := range map[string]string{
