@@ -2,13 +2,16 @@ package build
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"berth/base/fault"
 	"berth/build/frontend"
 	"berth/build/progress"
 	"berth/build/remotecache"
@@ -18,23 +21,27 @@ import (
 type importer struct {
 	j    *job
 	mu   sync.Mutex
-	done map[string]*sync.Once // by what the cache is called
+	done map[string]*sync.Once // by keyOf
 }
 
 // add lets the solver look into a cache. One that cannot be had shows as a failed step, and the build goes on
 // without it: it may not have been exported yet.
 func (i *importer) add(ctx context.Context, e gateway.CacheOptionsEntry) error {
 	req := remotecache.Request{Type: e.Type, Attrs: e.Attrs}
-	name := i.j.p.remote.ImportName(req)
+	name, key := i.j.p.remote.ImportName(req), keyOf(req)
 	i.mu.Lock()
-	once := i.done[name]
+	once := i.done[key]
+	if once == nil && len(i.done) >= maxCaches {
+		i.mu.Unlock()
+		return fault.New(fault.Invalid, "the build imports %d caches already, which is the most", maxCaches)
+	}
 	if once == nil {
 		once = &sync.Once{}
-		i.done[name] = once
+		i.done[key] = once
 	}
 	i.mu.Unlock()
 	once.Do(func() {
-		vertex := digest.FromString(i.j.req.ID + "/" + name)
+		vertex := digest.FromString(i.j.req.ID + "/" + key)
 		err := frontend.Step(i.j.run.hub, vertex, name, func() error {
 			r, err := i.j.p.remote.Import(ctx, req, i.j.req.Session)
 			if err == nil {
@@ -47,6 +54,15 @@ func (i *importer) add(ctx context.Context, e gateway.CacheOptionsEntry) error {
 		}
 	})
 	return nil
+}
+
+// keyOf tells caches apart.
+func keyOf(req remotecache.Request) string {
+	key := fmt.Sprintf("%q", req.Type)
+	for _, k := range slices.Sorted(maps.Keys(req.Attrs)) {
+		key += fmt.Sprintf(" %q=%q", k, req.Attrs[k])
+	}
+	return key
 }
 
 // prepareCaches checks the caches to be written.

@@ -42,6 +42,9 @@ func (b *Builder) enter(ctx context.Context, name string) (*running, context.Con
 	case b.leaving:
 		cancel(nil)
 		return nil, nil, fault.New(fault.Unavailable, "the engine is being stopped")
+	case len(b.builds) >= maxBuilds:
+		cancel(nil)
+		return nil, nil, fault.New(fault.Unavailable, "there are %d builds under way already", maxBuilds)
 	case b.builds[name] != nil:
 		cancel(nil)
 		return nil, nil, fault.New(fault.Conflict, "job ID %s exists", name)

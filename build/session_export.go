@@ -40,7 +40,14 @@ func (j *job) findOutputs(ctx context.Context) error {
 	if err != nil {
 		return fault.In(err, "ask the client for exporters")
 	}
+	if n := len(j.outputs) + len(found.Exporters); n > maxExporters {
+		return fault.New(fault.Invalid, "the build has %d outputs: more than %d", n, maxExporters)
+	}
+	text := 0
 	for _, e := range found.Exporters {
+		if err := checkAttributes(e.Attrs, &text); err != nil {
+			return err
+		}
 		out, err := j.p.export.Resolve(export.Request{Type: e.Type, Attrs: e.Attrs, ID: len(j.outputs)})
 		if err != nil {
 			return err

@@ -49,6 +49,9 @@ type job struct {
 // Solve builds what is requested and returns when the result is where it shall go. A build is cancelled by
 // its ctx or by Cancel; work that other builds wait for goes on.
 func (b *Builder) Solve(ctx context.Context, req Request) (*Response, error) {
+	if err := req.check(); err != nil {
+		return nil, err
+	}
 	p, err := b.parts()
 	if err != nil {
 		return nil, err

@@ -32,6 +32,8 @@ func miniFrontend(ctx context.Context, c gateway.Client) (*gateway.Result, error
 	switch opts["do"] {
 	case "fail":
 		return nil, errors.New("the frontend does not want to")
+	case "again":
+		return c.Solve(ctx, gateway.SolveRequest{Frontend: "gateway.v0", FrontendOpt: opts})
 	case "die":
 		fmt.Fprintln(os.Stderr, "the frontend dies")
 		os.Exit(4)
@@ -82,7 +84,7 @@ func TestFrontendByImage(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(out, "made")); err != nil || string(data) != "something on linux" {
 		t.Errorf("the frontend made %q, %v", data, err)
 	}
-	for do, want := range map[string]string{"fail": "the frontend does not want to", "die": "the frontend dies"} {
+	for do, want := range map[string]string{"fail": "the frontend does not want to", "again": "frontends call each other more than 16 deep", "die": "the frontend dies"} {
 		if o := ask(do, ""); o.err == nil || !strings.Contains(o.err.Error(), want) {
 			t.Errorf("%s: error is %v, want %q in it", do, o.err, want)
 		}

@@ -79,6 +79,9 @@ func (b *Bridge) Solve(ctx context.Context, req *gwpb.SolveRequest) (*gwpb.Solve
 	if err != nil {
 		return nil, err
 	}
+	if err := b.room(res); err != nil {
+		return nil, err
+	}
 	if len(res.Refs) > 0 && !req.AllowResultReturn {
 		return nil, status.Error(codes.InvalidArgument, "solve did not return default result")
 	}
@@ -116,6 +119,20 @@ func (b *Bridge) final(res *gwclient.Result, attrs []byte) error {
 	defer b.mu.Unlock()
 	if !b.returned {
 		b.result = &gwclient.Result{Ref: res.Ref, Metadata: meta}
+	}
+	return nil
+}
+
+// room refuses a result whose references are too many, by themselves or with those that were given before.
+func (b *Bridge) room(res *gwclient.Result) error {
+	n := len(res.Refs) + 1
+	for _, list := range res.Attestations {
+		n += len(list)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.refs)+n > maxReferences {
+		return status.Errorf(codes.ResourceExhausted, "the frontend has %d references, and is given no more than %d", len(b.refs), maxReferences)
 	}
 	return nil
 }
@@ -227,6 +244,9 @@ func (b *Bridge) giveRef(res *gwclient.Result, name string) error {
 }
 
 func (b *Bridge) giveRefs(res *gwclient.Result, ids map[string]string) error {
+	if len(ids) > maxPlatforms {
+		return status.Errorf(codes.InvalidArgument, "a result of %d references: more than %d", len(ids), maxPlatforms)
+	}
 	res.Refs = map[string]gwclient.Reference{}
 	for k, name := range ids {
 		ref, err := b.reference(name)
@@ -244,6 +264,9 @@ func (b *Bridge) giveRefs(res *gwclient.Result, ids map[string]string) error {
 
 func (b *Bridge) giveAttestations(res *gwclient.Result, given map[string]*gwpb.Attestations) error {
 	for k, list := range given {
+		if n := len(list.GetAttestation()); n > maxPlatforms || len(given) > maxPlatforms {
+			return status.Errorf(codes.InvalidArgument, "a result with %d attestations of %d references: more than %d", n, len(given), maxPlatforms)
+		}
 		for _, a := range list.GetAttestation() {
 			att, err := gwclient.AttestationFromPB[gwclient.Reference](a)
 			if err != nil {

@@ -37,6 +37,10 @@ func (b *Bridge) NewContainer(ctx context.Context, req *gwpb.NewContainerRequest
 	}
 	b.mu.Lock()
 	_, taken := b.containers[req.ContainerID]
+	if !taken && len(b.containers) >= maxContainers {
+		b.mu.Unlock()
+		return nil, status.Errorf(codes.ResourceExhausted, "the frontend has %d containers already: release some", maxContainers)
+	}
 	if !taken {
 		b.containers[req.ContainerID] = nil // reserved
 	}
@@ -205,6 +209,9 @@ func (s *execStream) start(name string, init *gwpb.InitMessage) error {
 	c, err := s.bridge.container(init.ContainerID)
 	if err != nil {
 		return err
+	}
+	if len(s.procs) >= maxProcesses {
+		return status.Errorf(codes.ResourceExhausted, "the stream has started %d processes already", maxProcesses)
 	}
 	p := &execProc{id: name}
 	req := gwclient.StartRequest{

@@ -43,6 +43,9 @@ func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 		return nil, err
 	}
 	opt.SourcePolicies = policies
+	if err := c.host.admit(op.SizeVT() + len(opt.LogName)); err != nil {
+		return nil, err
+	}
 	name := opt.LogName
 	if name == "" {
 		name = "resolve image config for " + attest.Redact(op.Identifier)

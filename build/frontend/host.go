@@ -50,6 +50,9 @@ type Host struct {
 	forget  []func()        // takes what this build gave out of Producers
 	held    map[string]held // file trees of failed steps, by id
 	closed  bool
+	calls   int // that frontends have made
+	kept    int // bytes of what they said
+	running int // frontends at work
 }
 
 // Call is one use of a frontend: what provenance tells of it.
@@ -59,6 +62,8 @@ type Call struct {
 	Inputs   map[string]*pb.Definition
 
 	policies []*spb.Policy // that hold for all that the call does, beside the build's
+
+	depth int // of the frontends that it came through
 
 	mu     sync.Mutex
 	images []Image
@@ -127,6 +132,9 @@ func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (
 	if err != nil {
 		return nil, err
 	}
+	if err := h.admit(sizeOf(&req)); err != nil {
+		return nil, err
+	}
 	if err := h.imports(ctx, req.CacheImports); err != nil {
 		return nil, err
 	}
@@ -139,7 +147,7 @@ func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (
 		}
 		res.SetRef(&Reference{host: h, ref: ref, call: by})
 	case req.Frontend != "":
-		if res, err = h.call(ctx, req, policies); err != nil {
+		if res, err = h.call(ctx, req, policies, by.depth); err != nil {
 			return nil, (&errdefs.Frontend{Name: req.Frontend, Source: req.FrontendOpt[keySource]}).WrapError(err)
 		}
 	default:
@@ -154,7 +162,13 @@ func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (
 }
 
 // call runs the frontend of a request. The policies hold for all that it does: one that asks another to do its work is not to escape its own.
-func (h *Host) call(ctx context.Context, req gwclient.SolveRequest, policies []*spb.Policy) (*gwclient.Result, error) {
+// It came through as many frontends as depth says.
+func (h *Host) call(ctx context.Context, req gwclient.SolveRequest, policies []*spb.Policy, depth int) (*gwclient.Result, error) {
+	end, err := h.begin(depth)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	name, opts := req.Frontend, req.FrontendOpt
 	if name == gatewayName && builtIn(opts) {
 		name, opts = dockerfileName, maps.Clone(opts)
@@ -164,7 +178,7 @@ func (h *Host) call(ctx context.Context, req gwclient.SolveRequest, policies []*
 	if err != nil {
 		return nil, err
 	}
-	c := h.client(&Call{Frontend: name, Options: wanted.Frontend(opts), Inputs: req.FrontendInputs, policies: policies})
+	c := h.client(&Call{Frontend: name, Options: wanted.Frontend(opts), Inputs: req.FrontendInputs, policies: policies, depth: depth + 1})
 	var res *gwclient.Result
 	switch name {
 	case dockerfileName:
