@@ -105,9 +105,10 @@ func TestBuildOptions(t *testing.T) {
 			r.CacheImports = []build.Cache{{Type: "registry", Attrs: map[string]string{"ref": "a"}}, {Type: "registry", Attrs: map[string]string{"ref": "b"}}}
 		}},
 		"limits": {url.Values{"memory": {"64"}, "memswap": {"-1"}, "cpushares": {"2"}, "cpuperiod": {"3"}, "cpuquota": {"4"}, "cpusetcpus": {"0"}, "cpusetmems": {"0"}, "shmsize": {"5"}, "cgroupparent": {"/p"},
-			"ulimits": {`[{"Name":"nofile","Soft":1,"Hard":2}]`}, "securityopt": {"seccomp=unconfined"}}, func(r *build.Request) {
+			"ulimits": {`[{"Name":"nofile","Soft":1,"Hard":2}]`}, "securityopt": {"seccomp=unconfined", "apparmor=unconfined", "label=disable"}}, func(r *build.Request) {
 			r.Limits = exec.Limits{Memory: 64, MemorySwap: -1, CPUShares: 2, CPUPeriod: 3, CPUQuota: 4, CpusetCpus: "0", CpusetMems: "0", ShmSize: 5, CgroupParent: "/p",
-				Ulimits: []exec.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}, SeccompUnconfined: true}
+				Ulimits: []exec.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}, SeccompUnconfined: true, ApparmorUnconfined: true,
+				LabelsDisabled: true}
 		}},
 	} {
 		f := &fakeBuilds{sessions: session.NewManager(nil), spool: t.TempDir()}
