@@ -97,7 +97,7 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	}
 	p.solver = solver.New(solver.Config{
 		Snapshots: p.snapshots, Content: p.content, Cache: p.cache, Sessions: b.sessions,
-		Op: p.op, Source: b.policed(p.sources), Canonical: git.Canonical, Nested: nested, Parallel: b.cfg.Parallel, Log: b.log,
+		Op: p.op, Source: b.policed(p.sources), Canonical: git.Canonical, Nested: nested, Devices: p.devices, Parallel: b.cfg.Parallel, Log: b.log,
 	})
 	p.export = export.New(export.Config{
 		Root: b.dir("export"), Images: b.cfg.Images, Remote: b.cfg.Remote, Snapshots: p.snapshots, Sessions: b.sessions, Log: b.log,
@@ -116,6 +116,15 @@ func (p *parts) close() error {
 		errs = append(errs, p.closers[i]())
 	}
 	return errors.Join(errs...)
+}
+
+// devices tells the devices that a step's word means, and whether each is free.
+func (p *parts) devices(word string) map[string]bool {
+	free := map[string]bool{}
+	for _, d := range p.exec.MeantDevices(word) {
+		free[d.Name] = d.Free()
+	}
+	return free
 }
 
 // op gives the operation of a vertex that runs something or works on files.

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/build/cache"
+	"berth/build/exec"
 )
 
 // Labels of the worker, in BuildKit's words. Clients take the snapshotter's for the sign that the builder has an image
@@ -46,6 +47,14 @@ func (b *Builder) Worker() Worker {
 	}
 	maps.Copy(w.Labels, b.cfg.Labels)
 	return w
+}
+
+// Devices gives the devices that steps can have, by name.
+func (b *Builder) Devices() []exec.Device {
+	if b.cfg.Devices == nil {
+		return nil
+	}
+	return b.cfg.Devices.List()
 }
 
 func (b *Builder) workerInfo() gateway.WorkerInfo {

@@ -91,6 +91,9 @@ func (c *control) ListWorkers(ctx context.Context, req *controlapi.ListWorkersRe
 			MaxUsedSpace: p.MaxUsedSpace, MinFreeSpace: p.MinFreeSpace,
 		})
 	}
+	for _, d := range c.builder.Devices() {
+		rec.CDIDevices = append(rec.CDIDevices, &apitypes.CDIDevice{Name: d.Name, AutoAllow: d.Free(), Annotations: d.Annotations})
+	}
 	return &controlapi.ListWorkersResponse{Record: []*apitypes.WorkerRecord{rec}}, nil
 }
 

@@ -70,6 +70,8 @@ type Attached struct {
 
 // Devices gives a specification what devices are made of; engine/cdi does.
 type Devices interface {
+	// List gives all devices that are described, by name. It reads what is described now.
+	List() []Device
 	// Inject edits the specification for devices by their qualified names ("vendor.com/class=name"). NotFound: there is none of a name.
 	Inject(s *specs.Spec, names []string) error
 }

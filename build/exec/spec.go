@@ -141,35 +141,6 @@ func (b *box) unconfine() {
 	}
 }
 
-// inject adds the devices that the step names.
-func (b *box) inject() error {
-	var need, may []string
-	for _, d := range b.cfg.devices {
-		if d.Optional {
-			may = append(may, d.Name)
-		} else {
-			need = append(need, d.Name)
-		}
-	}
-	if len(need) > 0 && b.r.cfg.Devices == nil {
-		return fault.New(fault.NotFound, "no CDI device %s: this engine has no directories of device specifications", strings.Join(need, ", "))
-	}
-	if b.r.cfg.Devices == nil {
-		return nil
-	}
-	if len(need) > 0 {
-		if err := b.r.cfg.Devices.Inject(b.spec, need); err != nil {
-			return err
-		}
-	}
-	for _, name := range may {
-		if err := b.r.cfg.Devices.Inject(b.spec, []string{name}); err != nil && !fault.Is(err, fault.NotFound) {
-			return err
-		}
-	}
-	return nil
-}
-
 // cgroupPath is where the box's processes are.
 func (b *box) cgroupPath() string {
 	parent := b.r.cfg.CgroupParent

@@ -3,7 +3,9 @@ package solver
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/moby/buildkit/solver/errdefs"
@@ -344,10 +346,37 @@ func (b *Build) entitled(v *graph.Vertex) error {
 	if e.Security == pb.SecurityMode_INSECURE && !allowed("security.insecure") {
 		return fault.New(fault.Forbidden, "security.insecure is not allowed")
 	}
+	if allowed("device") {
+		return nil
+	}
 	for _, d := range e.CdiDevices {
-		// One that is optional, too: whether the host has it is not to decide whether the build may have it.
-		if !allowed("device") && !allowed("device="+d.Name) {
-			return fault.New(fault.Forbidden, "device %s is requested by the build but not allowed", d.Name)
+		if !allowed("device=" + d.Name) {
+			if err := b.deviceAllowed(d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// deviceAllowed refuses devices that are neither free nor what one of the words means that the client has allowed.
+func (b *Build) deviceAllowed(d *pb.CDIDevice) error {
+	if b.s.cfg.Devices == nil {
+		return fault.New(fault.Forbidden, "device %s is requested by the build but not allowed", d.Name)
+	}
+	found := b.s.cfg.Devices(d.Name)
+	if len(found) == 0 && !d.Optional {
+		return fault.New(fault.NotFound, "required device %q is not registered", d.Name)
+	}
+	granted := map[string]bool{}
+	for _, e := range b.cfg.Entitlements {
+		if word, ok := strings.CutPrefix(e, "device="); ok {
+			maps.Copy(granted, b.s.cfg.Devices(word))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if _, ok := granted[name]; !ok && !found[name] {
+			return fault.New(fault.Forbidden, "device %s is requested by the build but not allowed", name)
 		}
 	}
 	return nil

@@ -590,6 +590,44 @@ func TestEntitlements(t *testing.T) {
 	}
 }
 
+// A build may have the devices that are free, and those that a word which it was allowed means.
+func TestDevices(t *testing.T) {
+	w := newStores(t).open()
+	defer w.shut()
+	w.Solver.cfg.Devices = func(word string) map[string]bool {
+		return map[string]map[string]bool{
+			"a.com/x": {"a.com/x=0": false}, "a.com/x=*": {"a.com/x=0": false, "a.com/x=1": false}, "a.com/x=1": {"a.com/x=1": false}, "free": {"a.com/y=0": true},
+		}[word]
+	}
+	for _, c := range []struct {
+		device   string
+		optional bool
+		allowed  []string
+		says     string
+	}{
+		{"free", false, nil, ""},
+		{"a.com/x", false, nil, "device a.com/x=0 is requested by the build but not allowed"},
+		{"a.com/x", false, []string{"device"}, ""},
+		{"a.com/x", false, []string{"device=a.com/x"}, ""},
+		{"a.com/x=1", false, []string{"device=a.com/x"}, "device a.com/x=1 is requested by the build but not allowed"},
+		{"a.com/x=1", false, []string{"device=a.com/x=*"}, ""},
+		{"a.com/x=*", false, []string{"device=a.com/x"}, "device a.com/x=1 is requested by the build but not allowed"},
+		{"none", false, nil, `required device "none" is not registered`},
+		{"none", true, nil, ""},
+		{"none", true, []string{"device=a.com/x"}, ""},
+	} {
+		e := &pb.ExecOp{Meta: &pb.Meta{Args: []string{"x"}}, Mounts: []*pb.Mount{{Dest: "/", Input: -1}}, CdiDevices: []*pb.CDIDevice{{Name: c.device, Optional: c.optional}}}
+		data, _ := (&pb.Op{Op: &pb.Op_Exec{Exec: e}}).Marshal()
+		end, _ := (&pb.Op{Inputs: []*pb.Input{{Digest: string(digest.FromBytes(data))}}}).Marshal()
+		b := w.Begin(BuildConfig{Entitlements: c.allowed})
+		_, err := b.Ref(&pb.Definition{Def: [][]byte{data, end}})
+		if (err == nil) != (c.says == "") || err != nil && err.Error() != c.says {
+			t.Errorf("%s with %v: %v, want %q", c.device, c.allowed, err, c.says)
+		}
+		b.Close()
+	}
+}
+
 func TestEmptyDefinition(t *testing.T) {
 	w := newStores(t).open()
 	defer w.shut()

@@ -125,6 +125,14 @@ func (u stepUsers) Take(id string) (*idmap.Pair, func(), error) { return u.StepI
 // stepDevices gives steps the devices that containers can have.
 type stepDevices struct{ *cdi.Devices }
 
+// List gives all devices.
+func (d stepDevices) List() (list []exec.Device) {
+	for _, one := range d.Described() {
+		list = append(list, exec.Device{Name: one.Name, Annotations: one.Annotations})
+	}
+	return list
+}
+
 // Inject edits a step's specification for devices by their names.
 func (d stepDevices) Inject(s *specs.Spec, names []string) error {
 	return d.Devices.Inject(s, []container.DeviceRequest{{Driver: "cdi", DeviceIDs: names}})

@@ -3,6 +3,7 @@ package cdi
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,29 @@ func (d *Devices) List() (names []string, problems []error) {
 	}
 	c, problems := d.read()
 	return c.ListDevices(), problems
+}
+
+// Device is one that is described.
+type Device struct {
+	Name        string            // qualified: vendor.com/class=name
+	Annotations map[string]string // those of its specification, and its own over them
+}
+
+// Described gives all devices with what is said of them, by name.
+func (d *Devices) Described() (list []Device) {
+	if len(d.dirs) == 0 {
+		return nil
+	}
+	c, _ := d.read()
+	for _, name := range c.ListDevices() {
+		one := Device{Name: name, Annotations: map[string]string{}}
+		if dev := c.GetDevice(name); dev != nil {
+			maps.Copy(one.Annotations, dev.GetSpec().Annotations)
+			maps.Copy(one.Annotations, dev.Annotations)
+		}
+		list = append(list, one)
+	}
+	return list
 }
 
 // read reads all specifications as they are now.
