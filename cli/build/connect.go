@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/docker/cli/cli/command"
@@ -32,6 +34,11 @@ type conn struct {
 
 // connect reaches the builder of the engine that d speaks to.
 func connect(ctx context.Context, d *command.DockerCli) (*conn, error) {
+	// Walking and sending a context makes short-lived garbage: beginning with the 4 MB that the collector starts with, it would run
+	// every few hundred files. This costs a build of 100,000 files 30 MB.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 	api := d.Client()
 	c, err := client.New(ctx, "",
 		client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {

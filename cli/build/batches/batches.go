@@ -14,6 +14,7 @@ import (
 	"errors"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -107,6 +108,7 @@ type stream struct {
 	mu     sync.Mutex // guards what follows
 	room   *sync.Cond // signalled when out was taken
 	out    []byte
+	spare  []byte // what out may grow in next: a context is sent in two buffers, not in a new one for each message
 	urgent bool
 	err    error
 	closed bool
@@ -141,7 +143,7 @@ func (s *stream) SendMsg(m any) error {
 	n := p.SizeVT()
 	s.out = binary.AppendUvarint(s.out, uint64(n))
 	at := len(s.out)
-	s.out = append(s.out, make([]byte, n)...)
+	s.out = slices.Grow(s.out, n)[:at+n]
 	if _, err := p.MarshalToSizedBufferVT(s.out[at:]); err != nil {
 		return err
 	}
@@ -179,17 +181,19 @@ func (s *stream) send() {
 		}
 		s.mu.Lock()
 		out, closed := s.out, s.closed
-		s.out, s.urgent = nil, false
+		s.out, s.spare, s.urgent = s.spare, nil, false
 		s.room.Broadcast()
 		s.mu.Unlock()
 		if len(out) > 0 {
-			if err := s.ServerStream.SendMsg(&filesync.BytesMessage{Data: out}); err != nil {
-				s.mu.Lock()
+			err := s.ServerStream.SendMsg(&filesync.BytesMessage{Data: out}) // encoded when it returns
+			s.mu.Lock()
+			if s.spare = out[:0]; err != nil {
 				s.err = err
 				s.room.Broadcast()
 				s.mu.Unlock()
 				return
 			}
+			s.mu.Unlock()
 		}
 		if closed {
 			return
