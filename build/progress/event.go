@@ -72,6 +72,15 @@ type Warning struct {
 	Range  []*pb.Range
 }
 
+// size is about the bytes that it takes.
+func (w *Warning) size() int {
+	n := len(w.Short) + len(w.URL) + w.Info.SizeVT() + 64*len(w.Range)
+	for _, d := range w.Detail {
+		n += len(d) + 24
+	}
+	return n
+}
+
 // Discard is a sink that drops everything.
 var Discard Sink = discard{}
 

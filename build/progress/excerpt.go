@@ -9,6 +9,9 @@ import (
 // around is how many lines before and after its place an excerpt has. Clients print up to four.
 const around = 5
 
+// longest is the file, in bytes, that an excerpt is made of.
+const longest = 4 << 20
+
 // index has the places where the lines of a file begin. Most warnings of a build are about one file, which is looked through once.
 type index struct {
 	data   []byte
@@ -39,7 +42,7 @@ func (x *index) excerpt(info *pb.SourceInfo, ranges []*pb.Range) *pb.SourceInfo 
 		}
 		last = max(last, end)
 	}
-	if first < 0 {
+	if first < 0 || len(info.Data) > longest {
 		return short
 	}
 	starts := x.of(info.Data)

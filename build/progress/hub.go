@@ -8,6 +8,8 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"berth/base/fault"
 )
 
 // Bounds of what a hub keeps for readers that come late.
@@ -16,6 +18,9 @@ const (
 	maxLog       = 16 << 20 // bytes of what all printed
 	maxWarnings  = 1000
 	maxSources   = 256 << 10 // bytes of the files that warnings carry whole
+	maxWarned    = 4 << 20   // bytes of all warnings; one that is too much is left out
+	maxReaders   = 1000
+	maxBehind    = 4096 // statuses that a reader has not taken, before those that are superseded are left out
 )
 
 // Batch is a run of events, each kind in the order in which they happened.
@@ -44,6 +49,7 @@ type Hub struct {
 	warnings []Warning
 	sources  int // bytes of files that the warnings carry
 	lines    index
+	warned   int // bytes of the warnings
 	readers  map[*reader]bool
 	closed   bool
 
@@ -60,6 +66,7 @@ type statusKey struct {
 type reader struct {
 	next Batch
 	wake chan struct{} // holds one
+	full int           // how many statuses make it worth while to look for those that are superseded again
 }
 
 // NewHub gives an empty hub.
@@ -88,7 +95,7 @@ func (h *Hub) Vertex(v Vertex) {
 		list = append(list, v)
 	}
 	h.state[v.Digest] = list
-	h.each(func(b *Batch) { b.Vertices = append(b.Vertices, v) })
+	h.each(func(r *reader) { r.next.Vertices = append(r.next.Vertices, v) })
 }
 
 // Status keeps and passes on how far a part of a step is.
@@ -103,14 +110,36 @@ func (h *Hub) Status(s Status) {
 		h.order = append(h.order, key)
 	}
 	h.status[key] = s
-	h.each(func(b *Batch) {
+	h.each(func(r *reader) {
 		// The numbers that the reader has not seen yet are of no use any more.
+		b := &r.next
 		if n := len(b.Statuses); n > 0 && b.Statuses[n-1].ID == s.ID && b.Statuses[n-1].Vertex == s.Vertex {
 			b.Statuses[n-1] = s
 			return
 		}
 		b.Statuses = append(b.Statuses, s)
+		r.compact()
 	})
+}
+
+// compact leaves out statuses that newer ones of the same part supersede, for a reader that does not read while parts take turns.
+func (r *reader) compact() {
+	list := r.next.Statuses
+	if len(list) < max(r.full, maxBehind) {
+		return
+	}
+	last := make(map[statusKey]int, len(list))
+	for i, s := range list {
+		last[statusKey{s.Vertex, s.ID}] = i
+	}
+	kept := list[:0]
+	for i, s := range list {
+		if last[statusKey{s.Vertex, s.ID}] == i {
+			kept = append(kept, s)
+		}
+	}
+	clear(list[len(kept):])
+	r.next.Statuses, r.full = kept, 2*len(kept)
 }
 
 // Log keeps and passes on what a step printed. Beyond the bounds it is dropped, and a line says so.
@@ -127,7 +156,7 @@ func (h *Hub) Log(l Log) {
 	h.perLog[l.Vertex] += len(l.Data)
 	h.bytes += len(l.Data)
 	h.logs = append(h.logs, l)
-	h.each(func(b *Batch) { b.Logs = append(b.Logs, l) })
+	h.each(func(r *reader) { r.next.Logs = append(r.next.Logs, l) })
 }
 
 // Warning keeps and passes on a warning. Each carries the file that it is about: when there are many, the later ones have only the lines around
@@ -144,14 +173,18 @@ func (h *Hub) Warning(w Warning) {
 		}
 		h.sources += len(w.Info.Data)
 	}
+	if h.warned += w.size(); h.warned > maxWarned {
+		h.warned -= w.size()
+		return
+	}
 	h.warnings = append(h.warnings, w)
-	h.each(func(b *Batch) { b.Warnings = append(b.Warnings, w) })
+	h.each(func(r *reader) { r.next.Warnings = append(r.next.Warnings, w) })
 }
 
 // each adds to what the readers get next. Its caller holds mu.
-func (h *Hub) each(add func(*Batch)) {
+func (h *Hub) each(add func(*reader)) {
 	for r := range h.readers {
-		add(&r.next)
+		add(r)
 		select {
 		case r.wake <- struct{}{}:
 		default:
@@ -163,10 +196,15 @@ func (h *Hub) each(add func(*Batch)) {
 // a message.
 const gather = 20 * time.Millisecond
 
-// Follow calls f with everything kept so far and then with what comes, until the hub is closed, f fails or ctx ends.
+// Follow calls f with everything kept so far and then with what comes, until the hub is closed, f fails or ctx ends. Unavailable: too many
+// follow already.
 func (h *Hub) Follow(ctx context.Context, f func(Batch) error) error {
 	r := &reader{wake: make(chan struct{}, 1)}
 	h.mu.Lock()
+	if len(h.readers) >= maxReaders {
+		h.mu.Unlock()
+		return fault.New(fault.Unavailable, "the build is followed by %d already", maxReaders)
+	}
 	r.next = h.snapshot()
 	h.readers[r] = true
 	h.mu.Unlock()
