@@ -31,8 +31,6 @@ type Config struct {
 	Nested func(op *pb.SourceOp) (inner *pb.SourceOp, with func(*pb.SourceOp) *pb.SourceOp, err error)
 	// Devices finds the devices that a step's word for them means, and tells of each whether every build may have it; nil: words are names, and none is free.
 	Devices func(word string) map[string]bool
-	// Devices finds the devices that a step's word for them means, and tells of each whether every build may have it; nil: words are names, and none is free.
-	Devices func(word string) map[string]bool
 	// Parallel bounds the exec steps that run at once, over all builds; 0 does not bound them.
 	Parallel int
 	Log      *slog.Logger // nil: nothing is logged
