@@ -107,7 +107,13 @@ func (s *Source) update(ctx context.Context, p *program, m *mirror, r *repositor
 	if err != nil {
 		return err
 	}
-	if _, err := p.run(ctx, "update-ref", "--no-deref", kept, v.object); err != nil {
+	object := v.object
+	if v.commit != "" && !r.keepDir && r.signature == nil {
+		if _, err := p.quiet().run(ctx, "cat-file", "-e", object); err != nil {
+			object = v.commit // the tag itself is gone, and only its files are wanted
+		}
+	}
+	if _, err := p.run(ctx, "update-ref", "--no-deref", kept, object); err != nil {
 		return err
 	}
 	commit, err = p.run(ctx, "rev-parse", "--verify", kept+"^{commit}")
@@ -211,15 +217,20 @@ func fetch(ctx context.Context, p *program, r *repository, v *version) error {
 	if _, err := p.run(ctx, args...); err != nil {
 		return err
 	}
-	if _, err := p.quiet().run(ctx, "cat-file", "-e", v.object+"^{commit}"); err != nil {
-		return fault.New(fault.NotFound, "fetched ref %s does not match expected commit %s and commit can not be found in the repository", v.ref, v.object)
+	for _, object := range []string{v.object, v.commit} {
+		if object == "" {
+			continue
+		}
+		if _, err := p.quiet().run(ctx, "cat-file", "-e", object+"^{commit}"); err == nil {
+			return nil
+		}
 	}
-	return nil
+	return fault.New(fault.NotFound, "fetched ref %s does not match expected commit %s and commit can not be found in the repository", v.ref, v.object)
 }
 
 // refusesObjects reports that a server gives what its refs lead to and nothing by the name of an object.
 func refusesObjects(err error) bool {
-	return said(err, "not our ref", "unadvertised object", "couldn't find remote ref", "Server does not allow request")
+	return said(err, "not our ref", "unadvertised object", "couldn't find remote ref", "Server does not allow request", "Cannot obtain needed object")
 }
 
 // shallow fetches one ref or object without its history, or with it from a server that cannot without.

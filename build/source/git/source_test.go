@@ -179,6 +179,25 @@ func TestMovedMeanwhile(t *testing.T) {
 	}
 }
 
+// A tag is moved in between, at a server that gives nothing but what its refs lead to. The commit that it stood for is still to be had.
+func TestTagMovedMeanwhile(t *testing.T) {
+	b := open(t)
+	b.repo("r")
+	b.commit("r", "a=1")
+	b.git("r", "tag", "-a", "-m", "msg", "v1")
+	b.commit("r", "b=2")
+	b.git("r", "update-server-info")
+	b.server.Config.Handler = http.FileServer(http.Dir(b.root))
+	p, err := b.pin("r/.git", "#v1")
+	need(t, err)
+	b.git("r", "tag", "-f", "v1")
+	b.git("r", "gc", "-q", "--prune=now")
+	b.git("r", "update-server-info")
+	if got, err := b.files(p); err != nil || got != "a 1" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // A server that only has files gives all of the history, also of submodules; the advice about a detached HEAD is for who asked for it.
 func TestDumbServer(t *testing.T) {
 	b := open(t)

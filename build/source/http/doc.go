@@ -12,7 +12,7 @@
 // under the pinned key, and only if there is none asks for the snapshot, which is the download sealed.
 //
 // Answers are kept in ROOT, one small file for each address; losing one costs a download. Downloads are bounded in size, and what does not
-// have the digest that it was pinned to is never sealed. Secrets for a server come from the build's session, go into the request's header and
+// have the digest that it was pinned to is never sealed. One that breaks is taken up where it broke (resume.go). Secrets for a server come from the build's session, go into the request's header and
 // nowhere else.
 //
 // The host "buildkit-session" is no server: the build's client sends the file over its session.

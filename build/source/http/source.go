@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	nethttp "net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -193,7 +194,7 @@ func (f *found) fetch(ctx context.Context, g session.Group, st status) (err erro
 	if err != nil {
 		return fault.Wrap(fault.Unavailable, err, "GET")
 	}
-	defer resp.Body.Close()
+	defer func() { resp.Body.Close() }()
 	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
 		return fault.New(kindOf(resp.StatusCode), "invalid response status %d", resp.StatusCode)
 	}
@@ -202,6 +203,7 @@ func (f *found) fetch(ctx context.Context, g session.Group, st status) (err erro
 	if t, err := nethttp.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		modified = &t
 	}
+	resp.Body = f.s.resumable(ctx, f.a, g, resp)
 	d, err := f.s.save(ctx, f.a, resp, name, modified, st)
 	if err != nil {
 		return err
@@ -374,7 +376,26 @@ func (s *Source) request(ctx context.Context, a *address, g session.Group, metho
 const sessionHost = "buildkit-session"
 
 func (s *Source) client(g session.Group) *nethttp.Client {
-	return &nethttp.Client{Transport: &transport{s: s, g: g}}
+	return &nethttp.Client{Transport: &transport{s: s, g: g}, CheckRedirect: follow}
+}
+
+// redirectsMax is how often a server may point elsewhere; net/http's.
+const redirectsMax = 10
+
+// follow lets a secret follow a redirect within its host, by the protocol that it was for or a better one. net/http takes it to subdomains, too,
+// and from https to http.
+func follow(req *nethttp.Request, via []*nethttp.Request) error {
+	if len(via) >= redirectsMax {
+		return fault.New(fault.Invalid, "stopped after %d redirects", redirectsMax)
+	}
+	if req.URL.Host == sessionHost {
+		return fault.New(fault.Forbidden, "a server pointed to the client's upload")
+	}
+	first := via[0].URL
+	if !strings.EqualFold(req.URL.Hostname(), first.Hostname()) || req.URL.Scheme != "https" && (first.Scheme != req.URL.Scheme || first.Host != req.URL.Host) {
+		req.Header.Del("Authorization")
+	}
+	return nil
 }
 
 // transport sends requests where they belong.
