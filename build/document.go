@@ -6,8 +6,10 @@ import (
 	"io"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
+	"berth/build/history"
 )
 
 // maxDocument bounds a document of the image store that is given to a client in whole.
@@ -47,4 +49,23 @@ func (b *Builder) OpenDocument(ctx context.Context, d digest.Digest) (*Document,
 		return nil, fault.Wrap(fault.NotFound, err, "content %s: not found", d)
 	}
 	return &Document{ReaderAt: bytes.NewReader(data), Size: int64(len(data))}, nil
+}
+
+// keepDocument copies what describes a build's image to its record, which may outlive the image. It is false where the image store has no such
+// document, as of an image that went to the client: clients that export a record want all that it names.
+func (b *Builder) keepDocument(build string, d ocispec.Descriptor) (history.Blob, bool) {
+	if b.cfg.Images == nil {
+		return history.Blob{}, false
+	}
+	data, err := b.cfg.Images.Blobs().Read(d.Digest, maxDocument)
+	if err != nil {
+		return history.Blob{}, false
+	}
+	kept, err := b.history.PutBlob(build, d.MediaType, data)
+	if err != nil {
+		b.log.Warn("a part of a build's record is not kept", "id", build, "part", "document", "err", err)
+		return history.Blob{}, false
+	}
+	kept.Annotations = d.Annotations
+	return kept, true
 }

@@ -46,7 +46,7 @@ func (j *job) record(ctx context.Context) (finish func(error)) {
 // that they say of a cache into cache-imports, the keys of its bucket too.
 func recordable(name, value string) string {
 	if name != "cache-imports" {
-		return graph.Redact(value)
+		return attest.Redact(value)
 	}
 	var list []struct {
 		Type  string
@@ -57,7 +57,7 @@ func recordable(name, value string) string {
 	}
 	for _, e := range list {
 		for k, v := range e.Attrs {
-			e.Attrs[k] = graph.Redact(v)
+			e.Attrs[k] = attest.Redact(v)
 			if !slices.Contains(openCacheAttrs, k) {
 				e.Attrs[k] = masked
 			}
@@ -107,11 +107,14 @@ func (j *job) complete(ctx context.Context, rec *history.Record, err error) {
 		if done == nil || done.Descriptor == nil {
 			continue
 		}
+		d, ok := j.b.keepDocument(j.req.ID, *done.Descriptor)
+		if !ok {
+			continue
+		}
 		if rec.Result == nil {
 			rec.Result = &history.Result{Documents: map[int64]history.Blob{}}
 		}
-		d := done.Descriptor
-		rec.Result.Documents[int64(i)] = history.Blob{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations}
+		rec.Result.Documents[int64(i)] = d
 	}
 	defer func() {
 		data, err := traceOf(rec, batch)

@@ -40,7 +40,7 @@ type Exporter struct {
 
 // Result is what was made: the documents that stand for it, by exporter, and what is attested of it.
 type Result struct {
-	Documents    map[int64]Blob `json:",omitempty"` // in the image store where it has them
+	Documents    map[int64]Blob `json:",omitempty"` // of images, by exporter
 	Attestations []Blob         `json:",omitempty"`
 }
 
@@ -105,6 +105,9 @@ func (r *Record) documents() (sum int64) {
 	for _, res := range results {
 		for _, a := range res.Attestations {
 			sum += a.Size
+		}
+		for _, d := range res.Documents {
+			sum += d.Size
 		}
 	}
 	return sum
