@@ -25,6 +25,10 @@ type Request struct {
 	CacheImports    []Cache
 	CacheExports    []Cache
 
+	// Written hears the texts that a frontend's definitions were made of, Dockerfiles for one, before steps of them begin; nil: nobody
+	// listens. It may be called more than once, and from several goroutines.
+	Written func(*pb.Source)
+
 	Entitlements  []string // network.host, security.insecure, device
 	SourcePolicy  *spb.Policy
 	PolicySession string      // the session that is asked about each source

@@ -194,7 +194,7 @@ func (j *job) prepare() error {
 	j.host = &frontend.Host{
 		Build: j.build, Session: j.req.Session, Sources: sources, Runner: j.p.exec,
 		Entitlements: j.req.Entitlements, Progress: j.run.hub, Worker: j.b.workerInfo(),
-		Producers: &j.b.producers, Import: (&importer{j: j, done: map[string]*sync.Once{}}).add,
+		Producers: &j.b.producers, Written: j.req.Written, Import: (&importer{j: j, done: map[string]*sync.Once{}}).add,
 	}
 	if j.forwarded() {
 		j.run.bridge = j.host.NewBridge(&frontend.Call{Options: j.req.FrontendAttrs, Inputs: j.req.FrontendInputs})

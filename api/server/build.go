@@ -13,6 +13,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
 
 	"berth/api/server/classic"
 	"berth/api/server/wire"
@@ -170,7 +171,8 @@ func (s *Server) buildClassic(ctx context.Context, c *call, o *buildOptions, out
 			out.write(wire.StreamLine(text))
 		}
 	}
-	told := classic.New(dockerfile, o.request.FrontendAttrs["target"], say)
+	told := classic.New(classic.Config{Dockerfile: dockerfile, Target: o.request.FrontendAttrs["target"], Args: o.args, Print: say})
+	o.request.Written = func(src *pb.Source) { told.Learn(src.Infos[0].Data) }
 	done, err := s.buildWith(ctx, o, func(status *client.SolveStatus) error {
 		told.Hear(status)
 		for _, w := range status.Warnings {
@@ -206,6 +208,9 @@ func (s *Server) classicError(err error, told *classic.Transcript, out *lines) e
 	var at *parser.LocationError
 	if errors.As(err, &at) && fault.KindOf(err) == fault.Internal {
 		return fault.Wrap(fault.Invalid, err, "") // the Dockerfile's mistake
+	}
+	if text := told.Missing(); text != "" {
+		return fault.New(fault.Invalid, "%s", text)
 	}
 	var exit *gatewaypb.ExitError
 	if !errors.As(err, &exit) {

@@ -25,13 +25,14 @@ type buildOptions struct {
 	remote     string // where the context is; "": in the request's body
 	dockerfile string
 	quiet      bool
+	args       map[string]bool // names of the build arguments
 	request    build.Request
 	auth       map[string]registry.AuthConfig
 }
 
 // buildOptions reads them, and refuses what cannot be honoured.
 func (s *Server) buildOptions(c *call) (*buildOptions, error) {
-	o := &buildOptions{version: classicBuilder, remote: c.text("remote"), dockerfile: c.text("dockerfile"), quiet: c.flag("q"), auth: map[string]registry.AuthConfig{}}
+	o := &buildOptions{version: classicBuilder, remote: c.text("remote"), dockerfile: c.text("dockerfile"), quiet: c.flag("q"), args: map[string]bool{}, auth: map[string]registry.AuthConfig{}}
 	switch v := c.text("version"); v {
 	case "", "1":
 	case "2":
@@ -73,6 +74,7 @@ func (s *Server) buildOptions(c *call) (*buildOptions, error) {
 	if err := errors.Join(
 		fromJSON(c, "buildargs", func(args map[string]*string) error {
 			for k, v := range args {
+				o.args[k] = true
 				if v != nil { // an argument without a value takes the client's environment, which has been asked
 					attrs["build-arg:"+k] = *v
 				}

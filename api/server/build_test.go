@@ -124,7 +124,7 @@ func TestBuildOptions(t *testing.T) {
 		if f.asked.Session == "" {
 			t.Errorf("%s: no session serves the context", name)
 		}
-		f.asked.Session = ""
+		f.asked.Session, f.asked.Written = "", nil
 		want := base()
 		c.want(&want)
 		if !reflect.DeepEqual(f.asked, want) {

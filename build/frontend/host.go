@@ -42,6 +42,8 @@ type Host struct {
 	Worker       gwclient.WorkerInfo
 	// Producers remember who gave which result; nil: nobody does.
 	Producers *Producers
+	// Written hears what definitions were made of, before they are solved; nil: nobody listens.
+	Written func(*pb.Source)
 	// Import lets the solver look into one more remote cache; nil: there are none.
 	Import func(context.Context, gwclient.CacheOptionsEntry) error
 
@@ -141,6 +143,9 @@ func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (
 	res := &gwclient.Result{}
 	switch {
 	case hasDefinition:
+		if src := req.Definition.Source; h.Written != nil && src != nil && len(src.Infos) > 0 {
+			h.Written(src)
+		}
 		ref, err := h.Build.RefUnder(policies, req.Definition)
 		if err != nil {
 			return nil, fault.In(err, "failed to load LLB")

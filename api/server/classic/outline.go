@@ -2,6 +2,8 @@ package classic
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,38 +13,72 @@ import (
 
 // line is one instruction of a Dockerfile that a build carries out.
 type line struct {
-	stage int
-	name  string   // of its stage, as vertices tell it: "build", or "stage-1"; "" where there is one stage only
-	index int      // among the stage's instructions that have a vertex, from 1; 0: it has none
-	from  bool     // it is a stage's FROM
-	text  string   // as it was written, on one line
-	run   []string // what RUN executes, for its error; nil: something else
+	stage   int
+	name    string   // of its stage, as vertices tell it: "build", or "stage-1"; "" where there is one stage only
+	index   int      // among the stage's instructions that have a vertex, from 1; 0: it has none
+	from    bool     // it is a stage's FROM
+	trigger bool     // it is not in the Dockerfile: ONBUILD of the base
+	verb    string   // RUN
+	text    string   // as it was written, on one line
+	run     []string // what RUN executes, for its error; nil: something else
+	copied  bool     // it is a COPY from somewhere else than the context
 }
 
-// outline lists the instructions of the stages that a target needs, in their order. A Dockerfile that cannot be parsed has none: the
-// build itself says what is wrong with it.
-func outline(dockerfile []byte, target string) []line {
+// outline lists the instructions of the stages that a target needs, in their order, and the arguments that stages up to it declare. A
+// Dockerfile that cannot be parsed has none: the build itself says what is wrong with it.
+func outline(dockerfile []byte, target string) (lines []line, args map[string]bool) {
 	parsed, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	stages, _, err := instructions.Parse(parsed.AST, nil)
+	stages, global, err := instructions.Parse(parsed.AST, nil)
 	if err != nil || len(stages) == 0 {
-		return nil
+		return nil, nil
 	}
 	last := len(stages) - 1
 	if target != "" {
 		if last = stageNamed(stages, target); last < 0 {
-			return nil
+			return nil, nil
 		}
 	}
-	var out []line
+	args = map[string]bool{}
+	for _, c := range global {
+		declare(args, &c)
+	}
 	for i, needed := range reachable(stages, last) {
 		if needed {
-			out = append(out, linesOf(stages, i)...)
+			lines = append(lines, linesOf(stages, i)...)
+		}
+		if i > last {
+			continue
+		}
+		for _, c := range stages[i].Commands {
+			if c, ok := c.(*instructions.ArgCommand); ok {
+				declare(args, c)
+			}
 		}
 	}
-	return out
+	return lines, args
+}
+
+func declare(args map[string]bool, c *instructions.ArgCommand) {
+	for _, a := range c.Args {
+		args[a.Key] = true
+	}
+}
+
+// builtIn are the arguments that need no ARG.
+var builtIn = [...]string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "SOURCE_DATE_EPOCH"}
+
+// leftover gives the arguments of a request that nothing of the Dockerfile asks for, sorted.
+func leftover(given, declared map[string]bool) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		upper := strings.ToUpper(name)
+		if !declared[name] && !slices.Contains(builtIn[:], upper) && !strings.HasPrefix(upper, "BUILDKIT_") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func linesOf(stages []instructions.Stage, i int) []line {
@@ -62,9 +98,12 @@ func linesOf(stages []instructions.Stage, i int) []line {
 	out := []line{from}
 	shell := []string{"/bin/sh", "-c"}
 	for _, c := range s.Commands {
-		l := line{stage: i, name: name, text: textOf(c)}
+		l := line{stage: i, name: name, verb: strings.ToUpper(c.Name()), text: textOf(c)}
 		switch c := c.(type) {
-		case *instructions.AddCommand, *instructions.CopyCommand, *instructions.WorkdirCommand:
+		case *instructions.CopyCommand:
+			at++
+			l.index, l.copied = at, c.From != ""
+		case *instructions.AddCommand, *instructions.WorkdirCommand:
 			at++
 			l.index = at
 		case *instructions.RunCommand:

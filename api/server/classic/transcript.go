@@ -3,30 +3,40 @@ package classic
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/moby/buildkit/client"
 	"github.com/opencontainers/go-digest"
 )
 
-// Transcript tells a build in the classic way. It is for one goroutine.
+// Transcript tells a build in the classic way. Its methods may be called by several goroutines.
 type Transcript struct {
-	lines []line
-	print func(text string)
+	target string
+	args   map[string]bool // that the request gives
+
+	mu       sync.Mutex
+	lines    []line
+	declared map[string]bool // arguments that the Dockerfile declares
+	total    int             // lines that are the Dockerfile's own
+	print    func(text string)
 
 	at    int  // the line that is being told
+	told  int  // how many of the Dockerfile's own are told, or being told
 	begun bool // its "Step" has been printed
 
 	steps map[digest.Digest]*step
-	order []*step // in which they were first heard of
+	order []*step     // in which they were first heard of
+	grown map[int]int // how many triggers of a stage are among the lines
 }
 
 // step is a vertex with what it said before its turn.
 type step struct {
 	digest          digest.Digest
 	stage           string // "" : it is no instruction's
-	index, total    int
+	index           int
 	started, done   bool
 	cached, onBuild bool
 	failed          string
@@ -34,25 +44,47 @@ type step struct {
 	announced       bool
 }
 
-// New makes a transcript of a build of a Dockerfile; print takes pieces of text, with their line feeds. Of a Dockerfile that is not
-// known, or not understood, it tells the steps as they come.
-func New(dockerfile []byte, target string, print func(text string)) *Transcript {
-	return &Transcript{lines: outline(dockerfile, target), print: print, steps: map[digest.Digest]*step{}}
+// Config is what a transcript is about.
+type Config struct {
+	Dockerfile []byte          // nil: not known yet, see Learn
+	Target     string          // the stage that is built; "": the last one
+	Args       map[string]bool // names of the arguments that the request gives
+	Print      func(text string)
+}
+
+// New makes a transcript; Print takes pieces of text, with their line feeds.
+func New(c Config) *Transcript {
+	t := &Transcript{target: c.Target, args: c.Args, print: c.Print, steps: map[digest.Digest]*step{}, grown: map[int]int{}}
+	t.Learn(c.Dockerfile)
+	return t
+}
+
+// Learn tells the transcript the Dockerfile, before the first of its steps begins. The first that can be understood counts. Without any,
+// nothing is told but the output of what failed.
+func (t *Transcript) Learn(dockerfile []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.lines) > 0 || len(dockerfile) == 0 {
+		return
+	}
+	t.lines, t.declared = outline(dockerfile, t.target)
+	t.total = len(t.lines)
 }
 
 // name of a vertex, as Dockerfiles' have: "[build 2/3] RUN make". Platforms stand before the stage.
-var vertexName = regexp.MustCompile(`^\[(?:(.*\S) )? *(\d+)/(\d+)\] (ONBUILD )?`)
+var vertexName = regexp.MustCompile(`^\[(?:(.*\S) )? *(\d+)/\d+\] (ONBUILD )?`)
 
 // Hear takes what happened and prints what it is time for.
 func (t *Transcript) Hear(s *client.SolveStatus) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, v := range s.Vertexes {
 		st := t.steps[v.Digest]
 		if st == nil {
 			st = &step{digest: v.Digest}
 			if m := vertexName.FindStringSubmatch(v.Name); m != nil {
-				st.stage, st.onBuild = m[1], m[4] != ""
+				st.stage, st.onBuild = m[1], m[3] != ""
 				st.index, _ = strconv.Atoi(m[2])
-				st.total, _ = strconv.Atoi(m[3])
 			}
 			t.steps[v.Digest] = st
 			t.order = append(t.order, st)
@@ -70,43 +102,116 @@ func (t *Transcript) Hear(s *client.SolveStatus) {
 
 // advance tells lines as far as their vertices have come.
 func (t *Transcript) advance() {
+	t.grow()
 	for t.at < len(t.lines) {
 		l := &t.lines[t.at]
 		if !t.begun {
-			if l.index > 0 && t.stepOf(l) == nil && !t.passed(l) {
-				return // not even heard of yet
+			st := t.stepOf(l)
+			if l.index > 0 && st == nil && !t.passed(l) || l.trigger && !st.started && !st.done {
+				return // not even heard of yet; of triggers, their number
 			}
-			t.print(fmt.Sprintf("Step %d/%d : %s\n", t.at+1, len(t.lines), l.text))
-			t.begun = true
+			t.begin(l)
 		}
 		if st := t.stepOf(l); st != nil && !t.tell(st, l) {
+			return
+		}
+		if l.index == 0 && !l.from && !t.describe(l) {
 			return
 		}
 		t.at, t.begun = t.at+1, false
 	}
 }
 
-// stepOf finds the vertex of a line. Triggers of the base (ONBUILD) come between FROM and the stage's own instructions: the vertices'
-// own count says how many there are.
+// begin prints the head of a line.
+func (t *Transcript) begin(l *line) {
+	t.begun = true
+	switch {
+	case !l.trigger:
+		t.told++
+		t.print(fmt.Sprintf("Step %d/%d : %s\n", t.told, t.total, l.text))
+	case t.at == 0 || !t.lines[t.at-1].trigger: // the first of them
+		n, s := t.triggers(l), ""
+		if n > 1 {
+			s = "s"
+		}
+		t.print(fmt.Sprintf("# Executing %d build trigger%s\n", n, s))
+	}
+}
+
+// describe tells of an instruction without a vertex whether it was cached, which it was where the next one with a vertex is. It reports
+// whether that is known already.
+func (t *Transcript) describe(l *line) bool {
+	for i := t.at + 1; i < len(t.lines) && t.lines[i].stage == l.stage; i++ {
+		next := &t.lines[i]
+		if next.index == 0 {
+			continue
+		}
+		st := t.stepOf(next)
+		switch {
+		case st != nil && st.done && st.cached:
+			t.print(" ---> Using cache\n")
+			return true
+		case st != nil && st.started, st == nil && t.passed(next):
+			return true
+		}
+		return false
+	}
+	return true
+}
+
+// grow puts the triggers of bases (ONBUILD) behind their FROM, as they become known: Dockerfiles do not show them. Triggers that only
+// describe the image have no vertices, and are not told.
+func (t *Transcript) grow() {
+	for at := 0; at < len(t.lines); at++ {
+		l := t.lines[at]
+		if !l.from {
+			continue
+		}
+		place := at + 1
+		for place < len(t.lines) && t.lines[place].trigger {
+			place++
+		}
+		if here := t.at; place <= here { // it comes late
+			place = here
+			if t.begun {
+				place++
+			}
+		}
+		for n := t.triggers(&l); t.grown[l.stage] < n; place++ {
+			t.grown[l.stage]++
+			t.lines = slices.Insert(t.lines, place, line{stage: l.stage, name: l.name, index: l.index + t.grown[l.stage], trigger: true})
+		}
+	}
+}
+
+// triggers gives how many vertices a stage has that its base asked for. They are known with the first of the stage's vertices that is
+// done: all are told before any begins.
+func (t *Transcript) triggers(l *line) int {
+	indexes := map[int]bool{} // of several platforms each has its own
+	for _, st := range t.order {
+		if st.onBuild && st.in(l.name) {
+			indexes[st.index] = true
+		}
+	}
+	return len(indexes)
+}
+
+// in reports whether a vertex is a step of a stage.
+func (st *step) in(stage string) bool {
+	return st.index > 0 && (stage == "" || st.stage == stage || strings.HasSuffix(st.stage, " "+stage))
+}
+
+// stepOf finds the vertex of a line.
 func (t *Transcript) stepOf(l *line) *step {
 	if l.index == 0 {
 		return nil
 	}
-	own := 0
-	for _, other := range t.lines {
-		if other.stage == l.stage && other.index > 0 {
-			own++
-		}
+	want := l.index
+	if !l.from && !l.trigger {
+		want += t.triggers(l)
 	}
 	for _, st := range t.order {
-		if st.index == 0 || st.onBuild || !(st.stage == l.name || strings.HasSuffix(st.stage, " "+l.name) || l.name == "") {
-			continue
-		}
-		want := l.index
-		if first := t.firstIndex(l.stage); l.index > first || first == 0 {
-			want += st.total - own
-		}
-		if st.index == want {
+		if st.in(l.name) && st.index == want && st.onBuild == l.trigger {
 			return st
 		}
 	}
@@ -131,21 +236,11 @@ func (t *Transcript) passed(l *line) bool {
 	return false
 }
 
-// firstIndex is 1 where a stage's FROM has a vertex, else 0.
-func (t *Transcript) firstIndex(stage int) int {
-	for _, l := range t.lines {
-		if l.stage == stage {
-			return l.index
-		}
-	}
-	return 0
-}
-
 // tell prints what a step has said, and reports whether it is over.
 func (t *Transcript) tell(st *step, l *line) bool {
 	short := st.digest.Encoded()
 	short = short[:min(12, len(short))]
-	if l.run != nil && st.started && !st.cached && !st.announced {
+	if (l.run != nil || l.trigger) && st.started && !st.cached && !st.announced {
 		t.print(" ---> Running in " + short + "\n")
 		st.announced = true
 	}
@@ -165,6 +260,8 @@ func (t *Transcript) tell(st *step, l *line) bool {
 
 // Failed tells which command failed, as the classic builder worded it; "" where it was none.
 func (t *Transcript) Failed(exitCode int) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for i := range t.lines {
 		l := &t.lines[i]
 		if l.run == nil {
@@ -177,21 +274,54 @@ func (t *Transcript) Failed(exitCode int) string {
 	return ""
 }
 
+// missing is how the builder says that a path is not in what a step copies from.
+var missing = regexp.MustCompile(`"/?([^"]*)": not found$`)
+
+// Missing tells what COPY or ADD did not find, as the classic builder worded it; "" where that is not why the build failed.
+func (t *Transcript) Missing() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.lines {
+		l := &t.lines[i]
+		if l.verb != "COPY" && l.verb != "ADD" {
+			continue
+		}
+		st := t.stepOf(l)
+		if st == nil {
+			continue
+		}
+		m := missing.FindStringSubmatch(st.failed)
+		switch {
+		case m == nil:
+		case l.copied:
+			return fmt.Sprintf("%s failed: stat %s: file does not exist", l.verb, m[1])
+		default:
+			return fmt.Sprintf("%s failed: file not found in build context or excluded by .dockerignore: stat %s: file does not exist", l.verb, m[1])
+		}
+	}
+	return ""
+}
+
 // Finish tells what is still untold when the build is over: the rest of the lines where it succeeded, and the output of what failed.
 func (t *Transcript) Finish(ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.advance()
-	if ok {
-		for ; t.at < len(t.lines); t.at, t.begun = t.at+1, false {
-			if !t.begun {
-				t.print(fmt.Sprintf("Step %d/%d : %s\n", t.at+1, len(t.lines), t.lines[t.at].text))
+	if !ok {
+		for _, st := range t.order {
+			if st.failed != "" && len(st.held) > 0 {
+				t.print(string(st.held))
+				st.held = nil
 			}
 		}
 		return
 	}
-	for _, st := range t.order {
-		if st.failed != "" && len(st.held) > 0 {
-			t.print(string(st.held))
-			st.held = nil
+	for ; t.at < len(t.lines); t.at, t.begun = t.at+1, false {
+		if !t.begun {
+			t.begin(&t.lines[t.at])
 		}
+	}
+	if names := leftover(t.args, t.declared); len(names) > 0 && len(t.lines) > 0 {
+		t.print(fmt.Sprintf("[Warning] One or more build-args %v were not consumed\n", names))
 	}
 }
