@@ -3,6 +3,7 @@ package tarcontext
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -21,17 +22,27 @@ import (
 )
 
 const (
-	// maxEntries bounds the memory that one context's index takes: its entries, and the directories that only their names imply.
-	maxEntries = 10_000_000
+	// maxEntries and maxNames bound the memory that one context's index takes: its entries, the directories that only their names imply,
+	// and the bytes of names and of what links lead to.
+	maxEntries = 2_000_000
+	maxNames   = 256 << 20
 	// maxDepth bounds how deep names may nest.
 	maxDepth = 2000
 )
+
+// expansion bounds what a compressed context may become: so many times what was read of it, beyond the first bytes. Long runs of zeros
+// are holes on the disk and do not count.
+type expansion struct{ ratio, from int64 }
+
+// usual is the expansion that layers of images may have, too.
+var usual = expansion{ratio: 400, from: 2 << 30}
 
 // Context is a tar on disk with an index.
 type Context struct {
 	file *os.File
 	root *node
 	left int // how many more nodes there may be
+	text int // and bytes of names
 }
 
 // node is one name. Hard links share their inode.
@@ -47,12 +58,16 @@ type inode struct {
 
 // Read spools a tar, compressed or not, into dir and indexes it. Anything that is no tar is Invalid; so are links
 // to what is not there. An empty body is an empty context.
-func Read(ctx context.Context, body io.Reader, dir string) (_ *Context, err error) {
+func Read(ctx context.Context, body io.Reader, dir string) (*Context, error) {
+	return read(ctx, body, dir, usual)
+}
+
+func read(ctx context.Context, body io.Reader, dir string, most expansion) (_ *Context, err error) {
 	file, err := os.CreateTemp(dir, "context-")
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "keeping the build context")
 	}
-	c := &Context{file: file, root: newDir(0o755), left: maxEntries}
+	c := &Context{file: file, root: newDir(0o755), left: maxEntries, text: maxNames}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -61,20 +76,39 @@ func Read(ctx context.Context, body io.Reader, dir string) (_ *Context, err erro
 	if err := os.Remove(file.Name()); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "keeping the build context")
 	}
-	buffered := bufio.NewReader(body)
+	in := &meter{r: body}
+	buffered := bufio.NewReader(in)
 	if _, err := buffered.Peek(1); errors.Is(err, io.EOF) {
 		return c, nil
 	}
-	plain, _, err := compress.NewReader(buffered)
+	plain, kind, err := compress.NewReader(buffered)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "reading the build context")
 	}
 	defer plain.Close()
 	s := &spool{ctx: ctx, from: plain, to: file}
+	if kind != compress.None {
+		s.in, s.most = in, most
+	}
 	if err := c.index(s); err != nil {
 		return nil, err
 	}
+	if err := file.Truncate(s.at); err != nil { // it may end in a hole
+		return nil, fault.Wrap(fault.Internal, err, "keeping the build context")
+	}
 	return c, nil
+}
+
+// meter counts what is read.
+type meter struct {
+	r io.Reader
+	n int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n += int64(n)
+	return n, err
 }
 
 // Close gives the room on the disk back.
@@ -100,6 +134,10 @@ type spool struct {
 	from io.Reader
 	to   *os.File
 	at   int64
+
+	in      *meter // of what is compressed; nil: nothing is
+	most    expansion
+	written int64 // of at, what is no hole
 }
 
 func (s *spool) Read(p []byte) (int, error) {
@@ -108,13 +146,35 @@ func (s *spool) Read(p []byte) (int, error) {
 	}
 	n, err := s.from.Read(p)
 	if n > 0 {
-		if _, werr := s.to.Write(p[:n]); werr != nil {
-			return n, fault.Wrap(fault.Internal, werr, "keeping the build context")
+		if werr := s.keep(p[:n]); werr != nil {
+			return n, werr
 		}
-		s.at += int64(n)
 	}
 	return n, err
 }
+
+// hole is the length of a run of zeros that is worth leaving out.
+const hole = 4 << 10
+
+// keep writes what was read, and leaves holes.
+func (s *spool) keep(p []byte) error {
+	at := s.at
+	s.at += int64(len(p))
+	if len(p) >= hole && bytes.Count(p, zero) == len(p) {
+		return nil
+	}
+	if _, err := s.to.WriteAt(p, at); err != nil {
+		return fault.Wrap(fault.Internal, err, "keeping the build context")
+	}
+	s.written += int64(len(p))
+	if s.in != nil && s.written > s.most.from && s.written/s.most.ratio > s.in.n {
+		return fault.New(fault.Invalid, "%d bytes of the build context decompress to more than %d: that is more than %d times as much",
+			s.in.n, s.written, s.most.ratio)
+	}
+	return nil
+}
+
+var zero = []byte{0}
 
 func (c *Context) index(s *spool) error {
 	t := tar.NewReader(s)
@@ -144,6 +204,9 @@ func (c *Context) add(h *tar.Header, offset int64) error {
 	}
 	if name == "" || h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
+	}
+	if c.text -= len(name) + len(h.Linkname); c.text < 0 {
+		return fault.New(fault.Invalid, "the names in the build context have more than %d bytes", maxNames)
 	}
 	n := &node{inode: &inode{offset: offset, stat: fstypes.Stat{ModTime: h.ModTime.UnixNano(), Mode: uint32(h.FileInfo().Mode())}}}
 	switch h.Typeflag {
