@@ -45,7 +45,7 @@ func NewBuildx(d *command.DockerCli, h Hooks) *cobra.Command {
 	c.PersistentFlags().String("builder", "", "Override the configured builder instance")
 	c.PersistentFlags().BoolP("debug", "D", false, "Enable debug logging")
 	c.AddCommand(
-		New(d, h), NewBake(d, h), newList(d), newInspect(d), newUse(d), newVersion(d, h), newUsage(d), newPrune(d), newHistory(d), newImageTools(d),
+		New(d, h), NewBake(d, h), newList(d), newInspect(d), newUse(d), newVersion(d, h), newUsage(d), newPrune(d), newHistory(d), newImageTools(d), newDialStdio(d),
 		noBuilder("create", "Create a new builder instance"), noBuilder("rm", "Remove one or more builder instances"),
 		noBuilder("stop", "Stop builder instance"), nothingToDo("install", "Install buildx as a 'docker builder' alias"),
 		nothingToDo("uninstall", "Uninstall the 'docker builder' alias"),

@@ -11,6 +11,7 @@
 //	request/     what was asked for, on its way to the wire
 //	expand/      INCLUDE, IF and FOR
 //	bake/        files with many builds
+//	records/     traces and bundles of builds that were
 //	starter/     Dockerfiles for projects that have none: berth init
 //
 // The life of a build: flags → request.Spec → Prepare → a session and a Solve on the wire, progress shown while it lasts → the answer printed

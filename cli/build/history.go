@@ -2,27 +2,19 @@ package build
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/go-units"
 	control "github.com/moby/buildkit/api/services/control"
-	"github.com/moby/buildkit/client"
-	"github.com/moby/buildkit/util/progress/progressui"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
 
@@ -34,7 +26,9 @@ func newHistory(d *command.DockerCli) *cobra.Command {
 		RunE:                  command.ShowHelp(d.Err()),
 		DisableFlagsInUseLine: true,
 	}
-	c.AddCommand(newHistoryList(d), newHistoryLogs(d), newHistoryInspect(d), newHistoryRemove(d))
+	c.AddCommand(
+		newHistoryList(d), newHistoryLogs(d), newHistoryInspect(d), newHistoryRemove(d), newHistoryTrace(d), newHistoryExport(d), newHistoryImport(d), newHistoryOpen(d),
+	)
 	return c
 }
 
@@ -92,28 +86,48 @@ func shortDuration(t time.Duration) string {
 	return fmt.Sprintf("%dm %2ds", int(t.Minutes()), int(t.Seconds())%60)
 }
 
-// past gives the history, newest first.
-func (c *conn) past(ctx context.Context) ([]pastBuild, error) {
+// atBuilder makes a command's body of one that needs the builder, whose errors are told as those of builds.
+func atBuilder(d *command.DockerCli, run func(ctx context.Context, b *conn, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		b, err := connect(cmd.Context(), d)
+		if err != nil {
+			return failure(d, err, nil)
+		}
+		defer b.Close()
+		return failure(d, run(cmd.Context(), b, args), nil)
+	}
+}
+
+// records gives the history's records as they are now, by reference: the one that is named, or all.
+func (c *conn) records(ctx context.Context, ref string) (map[string]*control.BuildHistoryRecord, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events, err := c.ControlClient().ListenBuildHistory(ctx, &control.BuildHistoryRequest{EarlyExit: true})
+	events, err := c.ControlClient().ListenBuildHistory(ctx, &control.BuildHistoryRequest{Ref: ref, EarlyExit: true})
 	if err != nil {
 		return nil, err
 	}
-	records := map[string]*control.BuildHistoryRecord{}
+	all := map[string]*control.BuildHistoryRecord{}
 	for {
 		e, err := events.Recv()
 		if errors.Is(err, io.EOF) {
-			break
+			return all, nil
 		}
 		if err != nil {
 			return nil, err
 		}
 		if e.Type == control.BuildHistoryEventType_DELETED {
-			delete(records, e.Record.GetRef())
+			delete(all, e.Record.GetRef())
 		} else if e.Record != nil {
-			records[e.Record.Ref] = e.Record
+			all[e.Record.Ref] = e.Record
 		}
+	}
+}
+
+// past gives the history, newest first.
+func (c *conn) past(ctx context.Context) ([]pastBuild, error) {
+	records, err := c.records(ctx, "")
+	if err != nil {
+		return nil, err
 	}
 	var list []pastBuild
 	for _, r := range records {
@@ -159,56 +173,35 @@ func newHistoryList(d *command.DockerCli) *cobra.Command {
 	var format string
 	var filters []string
 	c := &cobra.Command{
-		Use:   "ls [OPTIONS]",
-		Short: "List build records",
-		Args:  cli.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := connect(cmd.Context(), d)
+		Use:     "ls [OPTIONS]",
+		Short:   "List build records",
+		Example: "  berth buildx history ls\n  berth buildx history ls --filter status=error",
+		Args:    cli.NoArgs,
+		RunE: atBuilder(d, func(ctx context.Context, b *conn, _ []string) error {
+			list, err := b.past(ctx)
+			if err == nil {
+				list, err = filtered(list, filters)
+			}
 			if err != nil {
-				return failure(d, err, nil)
+				return err
 			}
-			defer b.Close()
-			list, err := b.past(cmd.Context())
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			for _, f := range filters {
-				k, v, _ := strings.Cut(f, "=")
-				keep, ok := map[string]func(pastBuild) string{
-					"ref":    func(b pastBuild) string { return b.Ref },
-					"status": func(b pastBuild) string { return strings.ToLower(b.Status) },
-					"name":   func(b pastBuild) string { return b.Name },
-				}[k]
-				if !ok {
-					return fmt.Errorf("invalid filter %q: ref, status or name", k)
+			switch format {
+			case "table":
+				return printPastTable(d.Out(), list)
+			case "json":
+				name := builderName(d)
+				for i := range list {
+					list[i].Ref = name + "/" + name + "/" + list[i].Ref
 				}
-				list = slices.DeleteFunc(list, func(b pastBuild) bool { return keep(b) != v })
+				format = "{{json .}}"
 			}
-			if format == "json" {
-				for _, b := range list {
-					name := builderName(d)
-					b.Ref = name + "/" + name + "/" + b.Ref
-					if err := json.NewEncoder(d.Out()).Encode(b); err != nil {
-						return err
-					}
+			for _, one := range list {
+				if err := printTemplate(d.Out(), format, one); err != nil {
+					return err
 				}
-				return nil
 			}
-			if format != "table" {
-				for _, b := range list {
-					if err := printTemplate(d.Out(), format, b); err != nil {
-						return err
-					}
-				}
-				return nil
-			}
-			w := tabwriter.NewWriter(d.Out(), 10, 1, 3, ' ', 0)
-			fmt.Fprintln(w, "BUILD ID\tNAME\tSTATUS\tCREATED AT\tDURATION")
-			for _, b := range list {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%s\n", b.Ref, b.Name, b.Status, units.HumanDuration(time.Since(b.record.CreatedAt.AsTime())), b.Duration)
-			}
-			return w.Flush()
-		},
+			return nil
+		}),
 		DisableFlagsInUseLine: true,
 	}
 	c.Flags().StringVar(&format, "format", "table", "Format the output")
@@ -217,210 +210,28 @@ func newHistoryList(d *command.DockerCli) *cobra.Command {
 	return c
 }
 
-func newHistoryLogs(d *command.DockerCli) *cobra.Command {
-	var progress string
-	c := &cobra.Command{
-		Use:   "logs [OPTIONS] [REF]",
-		Short: "Print the logs of a build record",
-		Args:  cli.RequiresMaxArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			b, err := connect(ctx, d)
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			defer b.Close()
-			found, err := b.find(ctx, args)
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			events, err := b.ControlClient().Status(ctx, &control.StatusRequest{Ref: found[0].Ref})
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			ui, err := progressui.NewDisplay(d.Out(), progressui.DisplayMode(progress))
-			if err != nil {
-				return err
-			}
-			statuses, done := make(chan *client.SolveStatus), make(chan struct{})
-			go func() {
-				defer close(done)
-				_, _ = ui.UpdateFrom(context.Background(), statuses)
-				for range statuses {
-				}
-			}()
-			for {
-				e, recvErr := events.Recv()
-				if recvErr != nil {
-					if !errors.Is(recvErr, io.EOF) {
-						err = recvErr
-					}
-					break
-				}
-				statuses <- client.NewSolveStatus(e)
-			}
-			close(statuses)
-			<-done
-			return failure(d, err, nil)
-		},
-		DisableFlagsInUseLine: true,
+// filtered keeps the builds that each filter holds for.
+func filtered(list []pastBuild, filters []string) ([]pastBuild, error) {
+	for _, f := range filters {
+		k, v, _ := strings.Cut(f, "=")
+		of, ok := map[string]func(pastBuild) string{
+			"ref":    func(b pastBuild) string { return b.Ref },
+			"status": func(b pastBuild) string { return strings.ToLower(b.Status) },
+			"name":   func(b pastBuild) string { return b.Name },
+		}[k]
+		if !ok {
+			return nil, fmt.Errorf("invalid filter %q: ref, status or name", k)
+		}
+		list = slices.DeleteFunc(list, func(b pastBuild) bool { return of(b) != v })
 	}
-	c.Flags().StringVar(&progress, "progress", "plain", `Set type of progress output ("plain", "rawjson", "tty")`)
-	return c
+	return list, nil
 }
 
-func newHistoryInspect(d *command.DockerCli) *cobra.Command {
-	var format string
-	c := &cobra.Command{
-		Use:   "inspect [OPTIONS] [REF]",
-		Short: "Inspect a build record",
-		Args:  cli.RequiresMaxArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := connect(cmd.Context(), d)
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			defer b.Close()
-			found, err := b.find(cmd.Context(), args)
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			if format == "json" {
-				return json.NewEncoder(d.Out()).Encode(found[0].record)
-			}
-			if format != "" && format != "pretty" {
-				return printTemplate(d.Out(), format, found[0])
-			}
-			return printPast(d.Out(), found[0])
-		},
-		DisableFlagsInUseLine: true,
-	}
-	c.Flags().StringVar(&format, "format", "pretty", "Format the output")
-	c.AddCommand(newHistoryAttachment(d))
-	return c
-}
-
-func printPast(out io.Writer, b pastBuild) error {
-	r := b.record
-	w := tabwriter.NewWriter(out, 1, 8, 1, '\t', 0)
-	line := func(k, v string) {
-		if v != "" {
-			fmt.Fprintf(w, "%s:\t%s\n", k, v)
-		}
-	}
-	a := r.FrontendAttrs
-	line("Name", b.Name)
-	line("Context", a["context"])
-	line("Dockerfile", a["filename"])
-	line("Target", a["target"])
-	line("Platforms", a["platform"])
-	fmt.Fprintln(w)
-	line("Started", r.CreatedAt.AsTime().Local().Format("2006-01-02 15:04:05"))
-	line("Duration", b.Duration)
-	line("Build Steps", fmt.Sprintf("%d/%d (%.0f%% cached)", b.Done, b.Total, 100*float64(b.Cached)/float64(max(b.Total, 1))))
-	line("Status", b.Status)
-	if r.Error != nil {
-		line("Error", r.Error.Message)
-	}
-	var args []string
-	for _, k := range slices.Sorted(maps.Keys(a)) {
-		if name, ok := strings.CutPrefix(k, "build-arg:"); ok {
-			args = append(args, fmt.Sprintf("%s\t%s", name, a[k]))
-		}
-	}
-	if len(args) > 0 {
-		fmt.Fprintf(w, "\nBUILD ARG\tVALUE\n%s\n", strings.Join(args, "\n"))
-	}
-	if r.Result != nil && len(r.Result.Attestations) > 0 {
-		fmt.Fprintln(w, "\nDIGEST\tTYPE")
-		for _, at := range r.Result.Attestations {
-			fmt.Fprintf(w, "%s\t%s\n", at.Digest, at.Annotations["in-toto.io/predicate-type"])
-		}
+func printPastTable(out io.Writer, list []pastBuild) error {
+	w := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
+	fmt.Fprintln(w, "BUILD ID\tNAME\tSTATUS\tCREATED AT\tDURATION")
+	for _, b := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%s\n", b.Ref, b.Name, b.Status, units.HumanDuration(time.Since(b.record.CreatedAt.AsTime())), b.Duration)
 	}
 	return w.Flush()
-}
-
-func newHistoryAttachment(d *command.DockerCli) *cobra.Command {
-	var kind string
-	c := &cobra.Command{
-		Use:   "attachment [OPTIONS] [REF [DIGEST]]",
-		Short: "Inspect a build record attachment",
-		Args:  cli.RequiresMaxArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			b, err := connect(ctx, d)
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			defer b.Close()
-			found, err := b.find(ctx, args[:min(1, len(args))])
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			want := kind
-			if len(args) == 2 {
-				want = args[1]
-			}
-			results := []*control.BuildResultInfo{found[0].record.Result}
-			for _, r := range found[0].record.Results {
-				results = append(results, r)
-			}
-			for _, r := range results {
-				if r == nil {
-					continue
-				}
-				for _, at := range r.Attestations {
-					predicate := at.Annotations["in-toto.io/predicate-type"]
-					if want != at.Digest && (want == "" || !strings.Contains(predicate, map[string]string{"provenance": "slsa.dev/provenance", "sbom": "spdx.dev"}[want]) || strings.HasPrefix(want, "sha256:")) {
-						continue
-					}
-					text, err := content.ReadBlob(ctx, proxy.NewContentStore(b.ContentClient()), ocispec.Descriptor{MediaType: at.MediaType, Digest: digest.Digest(at.Digest), Size: at.Size})
-					if err != nil {
-						return failure(d, err, nil)
-					}
-					_, err = d.Out().Write(append(text, '\n'))
-					return err
-				}
-			}
-			return failure(d, fmt.Errorf("no attachment found for record %s", found[0].Ref), nil)
-		},
-		DisableFlagsInUseLine: true,
-	}
-	c.Flags().StringVar(&kind, "type", "provenance", "Type of attachment (provenance, sbom)")
-	return c
-}
-
-func newHistoryRemove(d *command.DockerCli) *cobra.Command {
-	var all bool
-	c := &cobra.Command{
-		Use:   "rm [OPTIONS] [REF...]",
-		Short: "Remove build records",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if all == (len(args) > 0) {
-				return errors.New("rm requires references, or --all")
-			}
-			ctx := cmd.Context()
-			b, err := connect(ctx, d)
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			defer b.Close()
-			list, err := b.past(ctx)
-			if err == nil && !all {
-				list, err = b.find(ctx, args)
-			}
-			if err != nil {
-				return failure(d, err, nil)
-			}
-			for _, r := range list {
-				if _, err := b.ControlClient().UpdateBuildHistory(ctx, &control.UpdateBuildHistoryRequest{Ref: r.Ref, Delete: true}); err != nil {
-					return failure(d, err, nil)
-				}
-			}
-			return nil
-		},
-		DisableFlagsInUseLine: true,
-	}
-	c.Flags().BoolVar(&all, "all", false, "Remove all build records")
-	return c
 }

@@ -3,14 +3,10 @@ package build
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/docker/cli/cli/command"
 	control "github.com/moby/buildkit/api/services/control"
 	provenance "github.com/moby/buildkit/solver/llbsolver/provenance/types"
@@ -62,7 +58,7 @@ func (c *conn) provenance(ctx context.Context, ref string, full bool) (map[strin
 		if !ok {
 			return nil
 		}
-		text, err := content.ReadBlob(ctx, proxy.NewContentStore(c.ContentClient()), desc)
+		text, err := c.blob(ctx, desc)
 		if err != nil {
 			return err
 		}
@@ -85,25 +81,8 @@ func (c *conn) provenance(ctx context.Context, ref string, full bool) (map[strin
 
 // record gives a build of the history by its id; nil when it is not there.
 func (c *conn) record(ctx context.Context, ref string) (*control.BuildHistoryRecord, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	events, err := c.ControlClient().ListenBuildHistory(ctx, &control.BuildHistoryRequest{Ref: ref, EarlyExit: true})
-	if err != nil {
-		return nil, err
-	}
-	var last *control.BuildHistoryRecord
-	for {
-		e, err := events.Recv()
-		if errors.Is(err, io.EOF) {
-			return last, nil
-		}
-		if err != nil {
-			return last, err
-		}
-		if e.Record != nil {
-			last = e.Record
-		}
-	}
+	all, err := c.records(ctx, ref)
+	return all[ref], err
 }
 
 func provenanceOf(r *control.BuildResultInfo) (ocispec.Descriptor, bool) {
