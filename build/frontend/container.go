@@ -17,6 +17,7 @@ import (
 	"berth/base/id"
 	"berth/build/exec"
 	"berth/build/file"
+	"berth/build/graph"
 	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/build/solver"
@@ -210,11 +211,14 @@ type trees interface {
 }
 
 // held is a file tree of a failed step: what a mount of it showed, or what the step left there. Of a file operation, it is that of an
-// input, or of an action.
+// input, or of an action. Of one that was not begun, since it could not be told what it would read, there are the inputs.
 type held struct {
 	failed trees
 	mount  int
 	before bool
+
+	of     *solver.Ref // instead of failed
+	vertex *graph.Vertex
 }
 
 // hold tells a failed evaluation as clients want to know it: with the operation that failed and, of a step that ran, ids of the
@@ -225,8 +229,9 @@ func (h *Host) hold(ref *solver.Ref, err error) error {
 		return err
 	}
 	var vertex *errdefs.VertexError
+	var v *graph.Vertex
 	if errors.As(err, &vertex) {
-		if v := ref.Graph().Vertex(digest.Digest(vertex.Digest)); v != nil {
+		if v = ref.Graph().Vertex(digest.Digest(vertex.Digest)); v != nil {
 			err = errdefs.WithOp(err, v.Op, v.Description)
 		}
 	}
@@ -239,6 +244,8 @@ func (h *Host) hold(ref *solver.Ref, err error) error {
 	case errors.As(err, &action):
 		inputs, actions := h.keepAction(action)
 		return errdefs.WithSolveError(err, &errdefs.Solve_File{File: &errdefs.FileAction{Index: int64(action.Action)}}, inputs, actions)
+	case v != nil && v.Op.GetFile() != nil:
+		return errdefs.WithSolveError(err, nil, h.keepInputs(ref, v), nil)
 	}
 	return errdefs.WithSolveError(err, nil, nil, nil)
 }
@@ -273,6 +280,16 @@ func (h *Host) keepAction(failed *file.Failed) (inputs, actions []string) {
 	return inputs, actions
 }
 
+// keepInputs gives the inputs of a vertex that was not begun ids.
+func (h *Host) keepInputs(ref *solver.Ref, v *graph.Vertex) (inputs []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range v.Inputs {
+		inputs = append(inputs, h.keep(held{of: ref, vertex: v, mount: i}))
+	}
+	return inputs
+}
+
 // keep gives a tree an id, the same each time. mu is held.
 func (h *Host) keep(s held) string {
 	for name, other := range h.held {
@@ -296,6 +313,12 @@ func (h *Host) state(ctx context.Context, name string) (*snapshot.Snapshot, erro
 	switch {
 	case !ok:
 		return nil, fault.New(fault.NotFound, "no such result: %s", name)
+	case s.of != nil:
+		given, err := s.of.Given(ctx, s.vertex, s.mount)
+		if err != nil {
+			return nil, err
+		}
+		return given.Share(), nil
 	case s.before:
 		return s.failed.Input(s.mount), nil
 	}

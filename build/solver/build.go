@@ -288,6 +288,26 @@ func (r *Ref) Ready(ctx context.Context) (*snapshot.Snapshot, error) {
 	}
 }
 
+// Given gives what a vertex of its graph works on: its i-th input, which is evaluated if it is not yet. The snapshot belongs to the build; who needs it
+// longer shares it.
+func (r *Ref) Given(ctx context.Context, v *graph.Vertex, i int) (*snapshot.Snapshot, error) {
+	n := r.b.nodeOf(v)
+	if n == nil || i < 0 || i >= len(n.inputs) {
+		return nil, fault.New(fault.NotFound, "%s has no input %d in this build", v.Name, i)
+	}
+	for {
+		out, err := n.inputs[i].outcome(ctx, true)
+		if err != nil {
+			return nil, r.located(err)
+		}
+		s, err := n.inputs[i].ready(ctx, out, v.Inputs[i].Index)
+		if isLost(err) {
+			continue
+		}
+		return s, r.located(err)
+	}
+}
+
 // Graph gives its graph.
 func (r *Ref) Graph() *graph.Graph { return r.g }
 

@@ -83,27 +83,82 @@ func (s *stepShell) try(ctx context.Context, g gateway.Client, show *display, fa
 	if !errors.As(failed, &at) {
 		return nil // not a step: nothing to look into
 	}
-	step := at.Op.GetExec()
-	if step == nil {
-		return errors.New("only steps that run a program have a state to look into")
-	}
-	box, err := boxOf(at, step)
+	state, err := stateOf(at)
 	if err != nil {
 		return err
 	}
-	words := strings.Join(step.Meta.Args, " ")
 	show.yield()
 	shell := []string{"/bin/sh"}
-	start := gateway.StartRequest{
-		Env: step.Meta.Env, User: step.Meta.User, Cwd: step.Meta.Cwd, SecretEnv: step.Secretenv, SecurityMode: step.Security, RemoveMountStubsRecursive: true,
-	}
-	if err := run1(ctx, g, box, start, "/bin/sh", "-c", "exit 0"); err != nil {
-		if shell, err = s.bring(ctx, g, &box, at.Op.Platform); err != nil {
+	if err := run1(ctx, g, state.box, state.start, "/bin/sh", "-c", "exit 0"); err != nil {
+		if shell, err = s.bring(ctx, g, &state.box, at.Op.Platform); err != nil {
 			return fmt.Errorf("the step's files have no /bin/sh, and %w", err)
 		}
 	}
-	fmt.Fprintf(s.d.Err(), "\nThe step failed: %s\nThis shell has its files, mounts, user and environment. What is changed here is not kept; exit leaves it.\n", words)
-	return s.interact(ctx, g, box, start, shell)
+	fmt.Fprintf(s.d.Err(), "\nThe step failed: %s\nThis shell has %s. What is changed here is not kept; exit leaves it.\n", state.step, state.what)
+	return s.interact(ctx, g, state.box, state.start, shell)
+}
+
+// A state is a container with what there is to see of a failed step.
+type state struct {
+	box   gateway.NewContainerRequest
+	start gateway.StartRequest // but for what is started
+	step  string               // what failed
+	what  string               // what the container has
+}
+
+// stateOf gives the state that the engine has kept of a failed step.
+func stateOf(at *errdefs.SolveError) (state, error) {
+	if op := at.Op.GetFile(); op != nil {
+		return stateOfFiles(at, op)
+	}
+	step := at.Op.GetExec()
+	if step == nil {
+		return state{}, errors.New("only steps that run a program or change files have a state to look into")
+	}
+	box, err := boxOf(at, step)
+	return state{box: box, step: strings.Join(step.Meta.Args, " "), what: "its files, mounts, user and environment", start: gateway.StartRequest{
+		Env: step.Meta.Env, User: step.Meta.User, Cwd: step.Meta.Cwd, SecretEnv: step.Secretenv, SecurityMode: step.Security, RemoveMountStubsRecursive: true,
+	}}, err
+}
+
+// sourceDir is where a shell finds what a failed COPY copies from.
+const sourceDir = "/.source"
+
+// stateOfFiles gives the files as they were before the operation (COPY, ADD, WORKDIR), and beside them those that it copies from.
+func stateOfFiles(at *errdefs.SolveError, op *pb.FileOp) (state, error) {
+	inputs := int64(len(at.Op.Inputs))
+	if int64(len(at.InputIDs)) < inputs || len(op.Actions) == 0 {
+		return state{}, fmt.Errorf("the engine has not kept the step's state (%d of %d inputs)", len(at.InputIDs), inputs)
+	}
+	action := op.Actions[0]
+	if f, ok := at.Subject.(*errdefs.Solve_File); ok && f.File.Index >= 0 && f.File.Index < int64(len(op.Actions)) {
+		action = op.Actions[f.File.Index]
+	}
+	// An action goes on with an input or with what an earlier action has left; the first of them began with an input, or with nothing.
+	base := action.Input
+	for range op.Actions {
+		if base >= inputs && base-inputs < int64(len(op.Actions)) {
+			base = op.Actions[base-inputs].Input
+		}
+	}
+	tree := func(dest string, input int64, readonly bool) gateway.Mount {
+		m := gateway.Mount{Dest: dest, MountType: pb.MountType_BIND, Readonly: readonly}
+		if input >= 0 && input < inputs {
+			m.ResultID = at.InputIDs[input]
+		}
+		return m
+	}
+	s := state{step: at.Description["llb.customname"], what: "the files as they were before it"}
+	s.box = gateway.NewContainerRequest{Platform: at.Op.Platform, Mounts: []gateway.Mount{tree("/", base, false)}}
+	if from := action.SecondaryInput; action.GetCopy() != nil && from >= 0 && from < inputs {
+		s.box.Mounts = append(s.box.Mounts, tree(sourceDir, from, true))
+		s.what += ", and those that it copies from at " + sourceDir
+	}
+	if s.step == "" {
+		s.step = "an operation on files"
+	}
+	s.start = gateway.StartRequest{Cwd: "/", RemoveMountStubsRecursive: true}
+	return s, nil
 }
 
 // boxOf is a container with the mounts of a failed step, as it left them.
