@@ -126,9 +126,12 @@ const sourceDir = "/.source"
 
 // stateOfFiles gives the files as they were before the operation (COPY, ADD, WORKDIR), and beside them those that it copies from.
 func stateOfFiles(at *errdefs.SolveError, op *pb.FileOp) (state, error) {
-	inputs := int64(len(at.Op.Inputs))
-	if int64(len(at.InputIDs)) < inputs || len(op.Actions) == 0 {
-		return state{}, fmt.Errorf("the engine has not kept the step's state (%d of %d inputs)", len(at.InputIDs), inputs)
+	inputs, trees := int64(len(at.Op.Inputs)), at.InputIDs
+	if _, ok := at.Subject.(*errdefs.Solve_Cache); ok && len(trees) > 1 { // before them all is the one that was read when it failed
+		trees = trees[1:]
+	}
+	if int64(len(trees)) < inputs || len(op.Actions) == 0 {
+		return state{}, fmt.Errorf("the engine has not kept the step's state (%d of %d inputs)", len(trees), inputs)
 	}
 	action := op.Actions[0]
 	if f, ok := at.Subject.(*errdefs.Solve_File); ok && f.File.Index >= 0 && f.File.Index < int64(len(op.Actions)) {
@@ -144,7 +147,7 @@ func stateOfFiles(at *errdefs.SolveError, op *pb.FileOp) (state, error) {
 	tree := func(dest string, input int64, readonly bool) gateway.Mount {
 		m := gateway.Mount{Dest: dest, MountType: pb.MountType_BIND, Readonly: readonly}
 		if input >= 0 && input < inputs {
-			m.ResultID = at.InputIDs[input]
+			m.ResultID = trees[input]
 		}
 		return m
 	}
