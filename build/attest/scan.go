@@ -17,10 +17,11 @@ import (
 
 // Package is something installed in a tree.
 type Package struct {
-	Type     string // deb, apk, golang, pypi, npm, maven: as package URLs call it
+	Type     string // deb, apk, rpm, golang, pypi, npm, maven, gem, composer, cargo: as package URLs call it
 	Space    string // the distribution, the group
 	Name     string
 	Version  string
+	Epoch    string // of rpm, beside the version; "": none
 	Arch     string // "": it does not say
 	Distro   string // debian-13; "" for what no distribution made
 	License  string // as the package says it; "": it does not
@@ -36,6 +37,9 @@ func (p *Package) URL() string {
 	}
 	if p.Distro != "" {
 		q = append(q, packageurl.Qualifier{Key: "distro", Value: p.Distro})
+	}
+	if p.Epoch != "" {
+		q = append(q, packageurl.Qualifier{Key: "epoch", Value: p.Epoch})
 	}
 	return packageurl.NewPackageURL(p.Type, p.Space, p.Name, p.Version, q, "").ToString()
 }
@@ -65,7 +69,8 @@ func (d distro) String() string {
 	return d.id + "-" + d.version
 }
 
-// Scan finds the packages in a tree: those of dpkg and apk, Go programs with their modules, and what pip, npm and Maven leave. What
+// Scan finds the packages in a tree: those of dpkg, apk and rpm, Go programs with their modules and Rust programs with their crates, and what pip, npm, Maven,
+// RubyGems and Composer leave. What
 // cannot be read is left out: a tree that is no distribution has no packages. Only the end of ctx is an error.
 func Scan(ctx context.Context, root *tree.Dir) ([]Package, error) {
 	s := &scan{ctx: ctx, root: root}
@@ -76,6 +81,7 @@ func Scan(ctx context.Context, root *tree.Dir) ([]Package, error) {
 		}
 	}
 	s.dpkg()
+	s.rpm()
 	if raw := s.read("lib/apk/db/installed"); raw != nil {
 		s.add(parseAPK(raw, s.distro, "/lib/apk/db/installed")...)
 	}

@@ -62,10 +62,17 @@ func (s *scan) file(rel string, st tree.Stat) {
 		s.add(parsePython(s.read(rel), "/"+rel)...)
 	case base == "package.json" && strings.Contains(rel, "node_modules/") && nodePackage(rel):
 		s.add(parseNode(s.read(rel), "/"+rel)...)
+	case strings.HasSuffix(base, ".gemspec") && (dir == "specifications" || dir == "default" && path.Base(path.Dir(path.Dir(rel))) == "specifications"):
+		s.add(parseGem(s.read(rel), "/"+rel)...)
+	case base == "installed.json" && dir == "composer":
+		s.add(parseComposer(s.read(rel), "/"+rel)...)
 	case strings.HasSuffix(base, ".jar"), strings.HasSuffix(base, ".war"):
 		s.opened(rel, func(f *tree.File) { s.add(parseJar(f, st.Size, "/"+rel)...) })
 	case st.Mode&0o111 != 0 && st.Size > 1<<16:
-		s.opened(rel, func(f *tree.File) { s.add(parseGo(f, "/"+rel)...) })
+		s.opened(rel, func(f *tree.File) {
+			s.add(parseGo(f, "/"+rel)...)
+			s.add(parseRust(f, "/"+rel)...)
+		})
 	}
 }
 
