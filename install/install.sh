@@ -1,7 +1,7 @@
 #!/bin/sh
 # install.sh: what `make install` does. Environment: PREFIX (/usr/local), DESTDIR (for packagers: files go
 # below it and nothing on this machine is started or registered), HOST_BERTH (a berth that runs here, for completion), DOCKER=1 (also be `docker`, where no
-# other engine is installed).
+# other engine is installed), BUILDX (be docker's plugin for builds where it has none: 1 unless there is a DESTDIR, 0 is never).
 set -eu
 [ $# = 0 ] || { sed -n "2,/^set /s/^# //p" "$0"; exit 2; } # there are no options: whoever asks for help wants nothing done
 cd "$(dirname "$0")/.."
@@ -84,6 +84,22 @@ if [ "${DOCKER:-}" = 1 ]; then
     echo 'L+ /run/docker.sock - - - - /run/berth/berth.sock' >"$DESTDIR$PREFIX/lib/tmpfiles.d/berth-docker.conf"
     [ -z "$HERE" ] || ln -sfn /run/berth/berth.sock /run/docker.sock
   fi
+fi
+
+# --- docker's plugin for builds, where there is none ---
+# The link lies where docker looks last, and at the path that packages of the plugin have: one that is installed later takes its place.
+PLUGINS=/usr/libexec/docker/cli-plugins
+buildx() {
+  for d in /usr/local/lib /usr/local/libexec /usr/lib /usr/libexec; do
+    p=$d/docker/cli-plugins/docker-buildx
+    if [ -e "$DESTDIR$p" ] && [ "$(readlink "$DESTDIR$p" 2>/dev/null)" != "$BINDIR/berth" ]; then echo "$p"; return 0; fi
+  done
+  return 1
+}
+if [ "${BUILDX:-$HERE}" = 1 ] && ! buildx >/dev/null; then
+  install -d "$DESTDIR$PLUGINS"
+  ln -sfn "$BINDIR/berth" "$DESTDIR$PLUGINS/docker-buildx"
+  say "docker buildx is berth: no plugin for builds was there"
 fi
 
 # --- a context for docker's own command line, for root and for who called sudo ---

@@ -167,6 +167,47 @@ func TestTheNameDocker(t *testing.T) {
 	}
 }
 
+// Docker's plugin for builds is ours where there is none, and nobody else's is touched.
+func TestThePlugin(t *testing.T) {
+	bin := builds(t)
+	const plugins = "usr/libexec/docker/cli-plugins"
+	for _, c := range []struct {
+		name, there, env string
+		linked           bool
+	}{
+		{"nothing is there", "", "BUILDX=1", true},
+		{"Debian's", plugins + "/docker-buildx", "BUILDX=1", false},
+		{"somebody's own", "usr/local/lib/docker/cli-plugins/docker-buildx", "BUILDX=1", false},
+		{"a packager's tree", "", "BUILDX=", false},
+		{"not wanted", "", "BUILDX=0", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dest, kept := t.TempDir(), 0
+			if c.there != "" {
+				kept = 1
+				if err := os.MkdirAll(filepath.Join(dest, filepath.Dir(c.there)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dest, c.there), nil, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			env := []string{"BIN=" + bin, "DESTDIR=" + dest, "PREFIX=/usr/local", c.env}
+			for range 2 { // the second time is an upgrade
+				script(t, "install.sh", env...)
+			}
+			target, _ := os.Readlink(filepath.Join(dest, plugins, "docker-buildx"))
+			if (target == "/usr/local/bin/berth") != c.linked {
+				t.Errorf("the plugin leads to %q", target)
+			}
+			script(t, "uninstall.sh", env...)
+			if left := below(t, dest); len(left) != kept {
+				t.Errorf("left behind: %q", left)
+			}
+		})
+	}
+}
+
 func TestUnitsAreValid(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {

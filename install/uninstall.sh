@@ -17,6 +17,11 @@ fi
 if [ "$(readlink "$DESTDIR$PREFIX/bin/docker" 2>/dev/null)" = berth ]; then
   rm -f "$DESTDIR$PREFIX/bin/docker"
 fi
+plugins=/usr/libexec/docker/cli-plugins
+if [ "$(readlink "$DESTDIR$plugins/docker-buildx" 2>/dev/null)" = "$PREFIX/bin/berth" ]; then
+  rm -f "$DESTDIR$plugins/docker-buildx"
+  rmdir "$DESTDIR$plugins" "$DESTDIR${plugins%/*}" 2>/dev/null || true # others' plugins stay
+fi
 if [ -e "$DESTDIR$PREFIX/lib/tmpfiles.d/berth-docker.conf" ]; then
   rm -f "$DESTDIR$PREFIX/lib/tmpfiles.d/berth-docker.conf"
   if [ -z "$DESTDIR" ] && [ "$(readlink /run/docker.sock 2>/dev/null)" = /run/berth/berth.sock ]; then
