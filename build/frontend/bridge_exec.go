@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"syscall"
 
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
@@ -233,7 +234,7 @@ func (s *execStream) start(name string, init *gwpb.InitMessage) error {
 		}
 	}
 	if p.proc, err = c.Start(s.ctx, req); err != nil {
-		return err
+		p.proc = refused{err}
 	}
 	s.procs[name] = p
 	if err := s.send(name, &gwpb.ExecMessage_Started{Started: &gwpb.StartedMessage{}}); err != nil {
@@ -255,6 +256,19 @@ func (s *execStream) start(name string, init *gwpb.InitMessage) error {
 	})
 	return nil
 }
+
+// refused is a process that could not be started. It is told as one that has ended: an error of the stream would be one of all its processes, and
+// leave clients waiting for this one.
+type refused struct{ err error }
+
+// Wait gives the reason.
+func (r refused) Wait() error { return r.err }
+
+// Resize does nothing.
+func (refused) Resize(context.Context, gwclient.WinSize) error { return nil }
+
+// Signal does nothing.
+func (refused) Signal(context.Context, syscall.Signal) error { return nil }
 
 func (s *execStream) copyOut(name string, fd uint32, r *io.PipeReader) {
 	defer r.Close()

@@ -204,11 +204,20 @@ func (p process) Signal(_ context.Context, sig syscall.Signal) error {
 	return p.running.Signal(int(sig))
 }
 
-// trees are the file trees that a failed step keeps. *exec.Failed and *file.Failed are.
+// trees are the file trees that a failed step keeps. *exec.Failed and *file.Failed are, and the input that a step could not read.
 type trees interface {
 	Input(i int) *snapshot.Snapshot
 	Mount(ctx context.Context, i int) (*snapshot.Snapshot, error)
 }
+
+// unread is the tree of an input that a step could not read what it wants of.
+type unread struct{ *snapshot.Snapshot }
+
+// Input gives the tree.
+func (u unread) Input(int) *snapshot.Snapshot { return u.Share() }
+
+// Mount gives none: the step has left nothing.
+func (unread) Mount(context.Context, int) (*snapshot.Snapshot, error) { return nil, nil }
 
 // held is a file tree of a failed step: what a mount of it showed, or what the step left there. Of a file operation, it is that of an
 // input, or of an action. Of one that was not begun, since it could not be told what it would read, there are the inputs.
@@ -237,6 +246,7 @@ func (h *Host) hold(ref *solver.Ref, err error) error {
 	}
 	var failed *exec.Failed
 	var action *file.Failed
+	var read *solver.ReadError
 	switch {
 	case errors.As(err, &failed):
 		inputs, mounts := h.keepFailed(failed)
@@ -244,10 +254,23 @@ func (h *Host) hold(ref *solver.Ref, err error) error {
 	case errors.As(err, &action):
 		inputs, actions := h.keepAction(action)
 		return errdefs.WithSolveError(err, &errdefs.Solve_File{File: &errdefs.FileAction{Index: int64(action.Action)}}, inputs, actions)
+	case errors.As(err, &read):
+		inputs := []string{h.keepInput(read.Tree)}
+		if v != nil && v.Op.GetFile() != nil {
+			inputs = append(inputs, h.keepInputs(ref, v)...) // for a shell in what it was to work on
+		}
+		return errdefs.WithSolveError(err, &errdefs.Solve_Cache{Cache: &errdefs.ContentCache{Index: int64(read.Input)}}, inputs, nil)
 	case v != nil && v.Op.GetFile() != nil:
 		return errdefs.WithSolveError(err, nil, h.keepInputs(ref, v), nil)
 	}
 	return errdefs.WithSolveError(err, nil, nil, nil)
+}
+
+// keepInput gives the tree of an input an id.
+func (h *Host) keepInput(s *snapshot.Snapshot) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.keep(held{failed: unread{s}, before: true})
 }
 
 // keepFailed gives the trees of a failed step ids, by mount: what it was given, and what it left.

@@ -6,6 +6,8 @@ import (
 	"hash"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"berth/build/snapshot"
 )
 
 // keyVersion is part of each key: what a key is made of may change only together with it.
@@ -67,3 +69,16 @@ type reading struct {
 	identity digest.Digest
 	selected []digest.Digest // nil: the whole
 }
+
+// ReadError says that what a step reads of an input cannot be known. The tree is that input's; it belongs to the build.
+type ReadError struct {
+	Input int // of the step, counted from 0
+	Tree  *snapshot.Snapshot
+	Err   error
+}
+
+// Error is the text of the cause.
+func (e *ReadError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *ReadError) Unwrap() error { return e.Err }
