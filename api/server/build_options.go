@@ -109,7 +109,10 @@ func (s *Server) buildOptions(c *call) (*buildOptions, error) {
 	case "none":
 		attrs["force-network-mode"] = mode
 	default:
-		return nil, fault.New(fault.Invalid, "network mode %q not supported by the builder: use default, host or none", mode)
+		if o.version == buildKit { // which could not do it, and whose clients expect to hear that
+			return nil, fault.New(fault.Invalid, "network mode %q not supported by buildkit: use default, host or none", mode)
+		}
+		r.Limits.Network = mode
 	}
 	if err := limitsOf(c, &r.Limits); err != nil {
 		return nil, err

@@ -100,7 +100,8 @@ func TestBuildOptions(t *testing.T) {
 		"host": {url.Values{"networkmode": {"host"}}, func(r *build.Request) {
 			r.FrontendAttrs["force-network-mode"], r.Entitlements = "host", []string{"network.host"}
 		}},
-		"hosts": {url.Values{"extrahosts": {"a:10.0.0.1", "b:::1"}}, func(r *build.Request) { r.FrontendAttrs["add-hosts"] = "a=10.0.0.1,b=::1" }},
+		"network": {url.Values{"networkmode": {"quay"}}, func(r *build.Request) { r.Limits.Network = "quay" }},
+		"hosts":   {url.Values{"extrahosts": {"a:10.0.0.1", "b:::1"}}, func(r *build.Request) { r.FrontendAttrs["add-hosts"] = "a=10.0.0.1,b=::1" }},
 		"caches": {url.Values{"cachefrom": {`["a","b"]`}}, func(r *build.Request) {
 			r.CacheImports = []build.Cache{{Type: "registry", Attrs: map[string]string{"ref": "a"}}, {Type: "registry", Attrs: map[string]string{"ref": "b"}}}
 		}},
@@ -146,7 +147,7 @@ func TestBuildRefused(t *testing.T) {
 		"tag":             {"t=A", "", "invalid tag", 400},
 		"version":         {"version=3", "", "invalid version 3", 400},
 		"isolation":       {"isolation=hyperv", "", "Windows", 400},
-		"network":         {"networkmode=quay", "", "not supported by the builder", 400},
+		"network":         {"networkmode=quay&version=2", "", "not supported by buildkit", 400},
 		"hosts":           {"extrahosts=x", "", `bad format for add-host: \"x\"`, 400},
 		"arguments":       {"buildargs=[]", "", "error reading buildargs", 400},
 		"memory":          {"memory=lots", "", "memory must be a number", 400},

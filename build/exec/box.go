@@ -83,7 +83,7 @@ func (r *Runner) box(ctx context.Context, cfg boxConfig) (b *box, err error) {
 	// The network takes the longest and needs nothing of the rest.
 	var wait sync.WaitGroup
 	var neterr error
-	wait.Go(func() { b.net, neterr = r.join(ctx, cfg.id, cfg.network, b.ids) })
+	wait.Go(func() { b.net, neterr = r.join(ctx, cfg.id, cfg.network, cfg.limits.Network, b.ids) })
 	err = b.prepare(ctx)
 	wait.Wait()
 	if err == nil {

@@ -52,9 +52,9 @@ const (
 
 // Networks joins steps to networks.
 type Networks interface {
-	// Join gives the network of the step called id. With Bridge and a mapping it belongs to a user namespace that has it, which is made with it.
+	// Join gives the network of the step called id. With Bridge, on is the network or container to join, as in Limits. With Bridge and a mapping it belongs to a user namespace that has it, which is made with it.
 	// Whoever joined calls Leave once its processes are gone.
-	Join(ctx context.Context, id string, mode Mode, ids *idmap.Pair) (Attached, error)
+	Join(ctx context.Context, id string, mode Mode, on string, ids *idmap.Pair) (Attached, error)
 }
 
 // Attached is the network of a step.
@@ -88,6 +88,7 @@ type Limits struct {
 	ShmSize            int64 // bytes
 	Ulimits            []Ulimit
 	CgroupParent       string
+	Network            string // that steps join which ask for none in particular: a name or id, or "container:NAME"; "": the default one
 	NoNewPrivileges    bool
 	SeccompUnconfined  bool
 	ApparmorUnconfined bool

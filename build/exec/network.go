@@ -9,8 +9,8 @@ import (
 	"berth/kernel/idmap"
 )
 
-// join gives a step its network.
-func (r *Runner) join(ctx context.Context, id string, mode pb.NetMode, ids *idmap.Pair) (Attached, error) {
+// join gives a step its network; on is that of the build, for steps that ask for none in particular.
+func (r *Runner) join(ctx context.Context, id string, mode pb.NetMode, on string, ids *idmap.Pair) (Attached, error) {
 	m := Bridge
 	switch mode {
 	case pb.NetMode_UNSET:
@@ -22,7 +22,7 @@ func (r *Runner) join(ctx context.Context, id string, mode pb.NetMode, ids *idma
 		return Attached{}, fault.New(fault.Invalid, "unknown network mode %s", mode)
 	}
 	if r.cfg.Networks != nil {
-		a, err := r.cfg.Networks.Join(ctx, id, m, ids)
+		a, err := r.cfg.Networks.Join(ctx, id, m, on, ids)
 		return a, fault.In(err, "join the step to its network")
 	}
 	if m == Bridge {

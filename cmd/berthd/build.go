@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -99,12 +101,15 @@ type stepNetworks struct {
 	engine   *engine.Engine
 }
 
-// Join gives a step a place on the default network, where it does not want the engine's network or none.
-func (n stepNetworks) Join(ctx context.Context, step string, mode exec.Mode, ids *idmap.Pair) (exec.Attached, error) {
+// Join gives a step a place on the network that its build names, or on the default one, where it does not want the engine's network or none.
+func (n stepNetworks) Join(ctx context.Context, step string, mode exec.Mode, on string, ids *idmap.Pair) (exec.Attached, error) {
 	if mode != exec.Bridge {
 		return exec.Attached{Leave: func() {}}, nil
 	}
-	const bridge = "bridge"
+	if name, ok := strings.CutPrefix(on, "container:"); ok {
+		return n.share(ctx, name, ids)
+	}
+	bridge := cmp.Or(on, "bridge")
 	cid := id.New() // what the room takes for a container: its next engine takes away what this one left
 	s, err := n.networks.Join(ctx, network.Want{ContainerID: cid, Name: "build-" + step, Hostname: "buildkitsandbox", Mode: bridge, Endpoints: []network.EndpointSpec{{Network: bridge}}, IDMap: ids})
 	if err != nil {
@@ -114,6 +119,25 @@ func (n stepNetworks) Join(ctx context.Context, step string, mode exec.Mode, ids
 		// The step is over: what a client waits for no longer must not keep its address.
 		_ = n.networks.Leave(context.WithoutCancel(ctx), cid)
 	}}, nil
+}
+
+// share gives a step the network of a container. Its own may end before the step does, which then has none.
+func (n stepNetworks) share(ctx context.Context, name string, ids *idmap.Pair) (exec.Attached, error) {
+	if ids != nil {
+		return exec.Attached{}, fault.New(fault.NotImplemented, "a step in a user namespace of its own cannot use the network of container %s", name)
+	}
+	c, err := n.engine.Inspect(ctx, name)
+	if err != nil {
+		return exec.Attached{}, err
+	}
+	s, ok := n.networks.Sandbox(c.ID)
+	switch {
+	case !c.State.Running:
+		return exec.Attached{}, fault.New(fault.Conflict, "cannot join network of a non running container: %s", c.ID)
+	case !ok:
+		return exec.Attached{}, fault.New(fault.NotImplemented, "container %s has no network of its own that a step could join", name)
+	}
+	return exec.Attached{NetNS: s.Key, Resolv: n.engine.ResolvConf(s), Leave: func() {}}, nil
 }
 
 // stepUsers gives steps a user namespace as containers have one that say nothing about it.
