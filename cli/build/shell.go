@@ -66,15 +66,57 @@ func newStepShell(d *command.DockerCli, r *request.Request, spec *request.Spec) 
 func (s *stepShell) open(ctx context.Context, g gateway.Client, show *display, failed error) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.try(ctx, g, show, failed) }()
+	watched, stop := context.WithCancel(ctx)
+	defer stop()
+	gone := make(chan error, 1)
+	go func() { gone <- lost(watched, g, lookEvery) }()
 	var err error
 	select {
 	case err = <-ended:
 	case <-ctx.Done(): // whatever the engine still has to say
+		s.restore()
+		return
+	case err = <-gone:
+		s.restore()
+		show.yield()
+		fmt.Fprintf(s.d.Err(), "\nThe engine has ended the build, and the shell with it: %v\n", err)
 		return
 	}
 	if err != nil {
 		show.yield()
 		fmt.Fprintf(s.d.Err(), "\nNo shell could be opened: %v\n", err)
+	}
+}
+
+// lookEvery is how often the engine is asked whether the build is there still.
+const lookEvery = time.Second
+
+// lost waits until the engine does not know the build any more, or is not there: the library waits for a process whose connection is
+// broken for as long as somebody types nothing.
+func lost(ctx context.Context, g gateway.Client, every time.Duration) error {
+	if _, err := g.Inputs(ctx); err != nil { // an engine that does not know the question
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if _, err := g.Inputs(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// restore gives the terminal back as it was. A shell that was left may still think that it has it.
+func (s *stepShell) restore() {
+	if s.tty {
+		s.d.In().RestoreTerminal()
+		s.d.Out().RestoreTerminal()
 	}
 }
 
