@@ -79,3 +79,17 @@ func TestConfinedProcesses(t *testing.T) {
 		must(t, err)
 	}
 }
+
+// An engine that may not protect anybody better than itself gives its steps its own place in the order of the out-of-memory killer.
+func TestOOMScoreAdj(t *testing.T) {
+	for own, want := range map[string]int{"0\n": 0, "200\n": 200, "-900\n": 0, "": 0} {
+		if got := lowestAdj(own); got != want {
+			t.Errorf("%q: %d, want %d", own, got, want)
+		}
+	}
+	r := newRoom(t)
+	r.adj = 155
+	if o := r.run(shell("cat /proc/self/oom_score_adj")).ok(t); o.out != "155\n" {
+		t.Errorf("a step has %q", o.out)
+	}
+}

@@ -127,7 +127,7 @@ func (b *box) process(cmd command) (*specs.Process, error) {
 			return nil, err
 		}
 	}
-	adj := 0
+	adj := b.r.adj
 	p := &specs.Process{
 		Terminal: cmd.tty, Args: cmd.args, Env: cmd.env, Cwd: cwd, Rlimits: b.rlimits(), OOMScoreAdj: &adj, NoNewPrivileges: b.cfg.limits.NoNewPrivileges,
 		User: specs.User{UID: u.UID, GID: u.GID, AdditionalGids: append([]uint32{u.GID}, slices.DeleteFunc(slices.Clone(u.Groups), func(g uint32) bool { return g == u.GID })...)},

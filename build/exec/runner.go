@@ -24,6 +24,7 @@ import (
 type Runner struct {
 	cfg      Config
 	facts    probe.Features
+	adj      int // steps' oom_score_adj
 	layout   cgroup.Layout
 	profiles spec.Profiles
 	caches   *caches
@@ -54,6 +55,10 @@ func Open(cfg Config) (*Runner, error) {
 	if r.facts == (probe.Features{}) {
 		r.facts = probe.Host()
 	}
+	if cfg.InUserNS || !r.facts.Has(probe.CapSysResource) {
+		text, _ := os.ReadFile("/proc/self/oom_score_adj")
+		r.adj = lowestAdj(string(text))
+	}
 	if err := Sweep(cfg.ExecRoot, cfg.CgroupParent); err != nil {
 		return nil, err
 	}
@@ -66,6 +71,12 @@ func Open(cfg Config) (*Runner, error) {
 		return nil, fault.In(err, "open the cache mounts of builds")
 	}
 	return r, nil
+}
+
+// lowestAdj gives the oom_score_adj of steps of an engine that has own and may not go below it: systemd gives the services of a user 100 or 200.
+func lowestAdj(own string) int {
+	n, _ := strconv.Atoi(strings.TrimSpace(own)) // a number, of the kernel's
+	return max(n, 0)
 }
 
 // Close kills what still runs, waits until it is taken down, and gives everything up. Nothing can be started any more.
