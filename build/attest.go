@@ -141,7 +141,7 @@ func (j *job) eachPlatform(f func(id string, ref *frontend.Reference) error) err
 func (j *job) facts(id string, ref *frontend.Reference) *attest.Facts {
 	call := ref.Call()
 	f := &attest.Facts{
-		BuildID: j.req.ID, Started: j.started, Finished: time.Now(), Definition: ref.Definition(),
+		BuildID: j.req.ID, Started: j.started, Finished: time.Now(), Definition: ref.Definition(), Env: j.b.cfg.ProvenanceFacts,
 	}
 	if call.Frontend != "" {
 		f.Frontend, f.Args = call.Frontend, call.Options

@@ -53,6 +53,9 @@ type Config struct {
 	Policy []cache.PruneOptions // what is removed from the cache without being asked for; nil: BuildKit's default
 	NoGC   bool                 // nothing is
 
+	// ProvenanceFacts are what the provenance of all builds tells of the engine's surroundings, by name.
+	ProvenanceFacts map[string]any
+
 	Version string            // of the engine, told to clients and written into provenance
 	Labels  map[string]string // of the worker, beside the builder's own
 	Facts   probe.Features

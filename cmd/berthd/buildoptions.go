@@ -3,7 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,6 +24,7 @@ type buildConfig struct {
 	NoGC         bool                 // nothing is
 	MaxRecords   int                  // of builds that are over; 0: the default; build.NoRecords: none are made
 	MaxAge       time.Duration        // likewise
+	Facts        map[string]any       // that provenance tells of the engine's surroundings
 }
 
 // buildOptions lists them.
@@ -54,6 +59,7 @@ func (v *builderValue) setJSON(raw json.RawMessage) error {
 			MaxAge     string
 			MaxEntries *int
 		}
+		ProvenanceEnvDir string
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
@@ -109,8 +115,41 @@ func (v *builderValue) setJSON(raw json.RawMessage) error {
 		}
 		v.to.MaxAge = age
 	}
+	var err error
+	if v.to.Facts, err = readFacts(c.ProvenanceEnvDir); err != nil {
+		return fmt.Errorf("provenanceEnvDir: %w", err)
+	}
 	v.set = true
 	return nil
+}
+
+// readFacts reads the JSON objects in the files of a directory that are called *.json, as BuildKit's provenanceEnvDir: of two that say the same the later name counts.
+// No directory, and one that is not there, is none.
+func readFacts(dir string) (map[string]any, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	facts := map[string]any{}
+	for _, e := range entries {
+		if e.IsDir() || filepath.Ext(e.Name()) != ".json" {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(text, &facts); err != nil {
+			return nil, fmt.Errorf("%s: %w", e.Name(), err)
+		}
+	}
+	return facts, nil
 }
 
 // gcRule is one rule of dockerd's garbage collection. KeepStorage is the old name of ReservedSpace.

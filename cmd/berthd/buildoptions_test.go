@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -35,5 +37,33 @@ func TestBuilderObject(t *testing.T) {
 		if err := (&features{}).setJSON(json.RawMessage(text)); (err == nil) != ok {
 			t.Errorf("features %s: %v", text, err)
 		}
+	}
+}
+
+// What the files of a directory say goes into provenance.
+func TestProvenanceFacts(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"a.json": `{"site":"one","n":[1,2]}`, "b.json": `{"site":"two"}`, "c.txt": `{"no":1}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(dir string) (map[string]any, error) {
+		var got buildConfig
+		err := (&builderValue{to: &got}).setJSON(json.RawMessage(`{"provenanceEnvDir":"` + dir + `"}`))
+		return got.Facts, err
+	}
+	got, err := read(dir)
+	if want := map[string]any{"site": "two", "n": []any{1.0, 2.0}}; err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := read(filepath.Join(dir, "missing")); err != nil || got != nil {
+		t.Errorf("of no directory: %v, %v", got, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "d.json"), []byte(`[1]`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(dir); err == nil {
+		t.Error("a file that is no object is accepted")
 	}
 }
