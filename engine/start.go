@@ -131,6 +131,12 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			attached = c.takePending()
 			p.launch.Program, p.launch.Attach = program.Encode(), attached
 			started, err = e.launchOrFind(ctx, p.launch)
+			if dangles(err) && p.followLinks() {
+				if program, err = p.compile(cg.Attach()); err == nil {
+					p.launch.Program = program.Encode()
+					started, err = e.launchOrFind(ctx, p.launch)
+				}
+			}
 			joined()
 			if err == nil {
 				c.remember(run{cgroup: cg, sandbox: sandbox, volumes: true})

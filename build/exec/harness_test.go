@@ -80,6 +80,9 @@ func newRoom(t testing.TB, change ...func(*Config)) *room {
 		if err := os.WriteFile(filepath.Join(root, "bin/busybox"), text, 0o755); err != nil {
 			return err
 		}
+		if err := os.Symlink("../bin/no", filepath.Join(root, "to-nothing")); err != nil {
+			return err
+		}
 		for _, name := range strings.Fields("sh cat ls true false id mount hostname stat cut tty sleep readlink touch grep wc echo mkdir dd env pwd ln rm mv chmod sync mknod ip find kill test printf seq head tr chown umount ps") {
 			if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 				return err

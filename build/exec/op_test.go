@@ -150,6 +150,9 @@ func TestSurroundings(t *testing.T) {
 		{name: "working directory", script: "pwd; stat -c %u:%g:%a . ..", want: "/new/deep\n1000:1001:755\n1000:1001:755\n", change: func(op *pb.ExecOp) {
 			op.Meta.Cwd, op.Meta.User = "/new/deep", "web"
 		}},
+		{name: "working directory behind links to nothing", script: "pwd; stat -c %u:%g:%a . ..", want: "/bin/no/deep\n1000:1001:755\n1000:1001:755\n", change: func(op *pb.ExecOp) {
+			op.Meta.Cwd, op.Meta.User = "/to-nothing/deep", "web"
+		}},
 		{name: "path", script: "echo $PATH", want: defaultPath + "\n", change: func(op *pb.ExecOp) { op.Meta.Env = nil }},
 		{name: "proxy", script: "echo $HTTP_PROXY $http_proxy $no_proxy", want: "http://p http://p x\n", change: func(op *pb.ExecOp) {
 			op.Meta.ProxyEnv = &pb.ProxyEnv{HttpProxy: "http://p", NoProxy: "x"}

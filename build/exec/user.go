@@ -83,13 +83,22 @@ func (b *box) makeWorkingDir(dir string, uid, gid uint32) error {
 	if b.root.m.Readonly || !tree.Missing(err) {
 		return nil // the launch says what is wrong with it
 	}
-	for i := range dir {
-		if i == 0 || dir[i] != '/' && i != len(dir)-1 {
+	root, err := tree.OpenFD(b.root.fd)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	made, err := root.Follow(dir) // a link that leads nowhere yet: what it leads to is made
+	if err != nil {
+		return nil
+	}
+	for i := range made {
+		if i == 0 || made[i] != '/' && i != len(made)-1 {
 			continue
 		}
-		part := dir[:i]
-		if i == len(dir)-1 {
-			part = dir
+		part := made[:i]
+		if i == len(made)-1 {
+			part = made
 		}
 		if err := b.makeDir(part, uid, gid); err != nil {
 			return fault.In(err, "failed to create working directory %s", dir)

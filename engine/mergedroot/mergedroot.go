@@ -94,11 +94,29 @@ type entry struct {
 	info  fs.FileInfo
 }
 
+// Follow gives the path that name means once its links are followed, also where nothing is: names from the first missing one on are taken as they
+// are written.
+func (r *Root) Follow(name string) (string, error) {
+	e, missing, err := r.walk(name)
+	if err != nil {
+		return "", err
+	}
+	return path.Join("/", e.path, path.Join(missing...)), nil
+}
+
 func (r *Root) resolve(name string) (entry, error) {
-	notExist := &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	e, missing, err := r.walk(name)
+	if err == nil && len(missing) > 0 {
+		err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return e, err
+}
+
+// walk follows name as far as there is something. missing are the names that are left then.
+func (r *Root) walk(name string) (e entry, missing []string, err error) {
 	root, err := r.rootEntry()
 	if err != nil {
-		return entry{}, notExist
+		return entry{}, nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
 	trail := []entry{root} // the directories from the root to here
 	todo := strings.Split(path.Clean("/"+name), "/")
@@ -116,29 +134,29 @@ func (r *Root) resolve(name string) (entry, error) {
 			continue
 		}
 		if !here.info.IsDir() {
-			return entry{}, &fs.PathError{Op: "open", Path: name, Err: syscall.ENOTDIR}
+			return entry{}, nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ENOTDIR}
 		}
 		next, ok := r.child(here, word)
 		if !ok {
-			return entry{}, notExist
+			return here, append([]string{word}, todo...), nil
 		}
 		if next.info.Mode()&fs.ModeSymlink == 0 {
 			trail = append(trail, next)
 			continue
 		}
 		if links++; links > maxLinks {
-			return entry{}, &fs.PathError{Op: "open", Path: name, Err: syscall.ELOOP}
+			return entry{}, nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ELOOP}
 		}
 		target, err := r.layers[next.layer].Readlink(next.path)
 		if err != nil {
-			return entry{}, err
+			return entry{}, nil, err
 		}
 		if strings.HasPrefix(target, "/") {
 			trail = trail[:1]
 		}
 		todo = append(strings.Split(target, "/"), todo...)
 	}
-	return trail[len(trail)-1], nil
+	return trail[len(trail)-1], nil, nil
 }
 
 func (r *Root) rootEntry() (entry, error) {

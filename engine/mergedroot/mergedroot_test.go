@@ -59,6 +59,16 @@ func TestView(t *testing.T) {
 	}
 	defer r.Close()
 	for name, want := range map[string]string{
+		"/abs": "/etc/passwd", "lib/none/deep": "/usr/lib/none/deep", "etc/gone/../x": "/etc/x", "out": outside, "deep/l": "/deep/a/b/c", "/": "/", "via": "/usr/lib/real",
+	} {
+		if got, err := r.Follow(name); err != nil || got != want {
+			t.Errorf("following %s: %q, %v, want %q", name, got, err, want)
+		}
+	}
+	if _, err := r.Follow("loop/x"); err == nil {
+		t.Error("a loop was followed to its end")
+	}
+	for name, want := range map[string]string{
 		"/etc/passwd": "mid", "etc/group": "base", "/etc/shadow": "upper", "/etc/gone": "", "/dir/low": "", "/file": "now a file", "/file/x": "",
 		"/lib/real": "real", "/abs": "mid", "/up": "mid", "/loop": "", "/out": "", "/opq/new": "mid", "/opq/low": "", "/deep/a/b/c": "deep",
 		"/deep/a/b/d": "mid", "/deep/l": "deep", "/via": "real", "/../../etc/passwd": "mid", "/pipe": "", "/etc": "", "/": "",
