@@ -34,6 +34,11 @@ func extend(c *cobra.Command, d *command.DockerCli) {
 	switch c.Name() {
 	case "builder":
 		replace(c, build.New(d, buildHooks(d)))
+		for _, sub := range c.Commands() {
+			if sub.Name() == "prune" && sub.Example == "" {
+				sub.Example = "  berth builder prune\n  berth builder prune --force --filter until=72h"
+			}
+		}
 	case "run":
 		extendShare(c, d)
 		extendPullMode(c, d)

@@ -26,6 +26,7 @@ type bakeOptions struct {
 	push, load, print, noCache, pull, quiet          bool
 	sbom, provenance, call, list, progress, metadata string
 	noCacheSet, pullSet, listTargets, listVariables  bool
+	policy                                           policy
 }
 
 // NewBake is the command that builds what files describe.
@@ -36,7 +37,7 @@ func NewBake(d *command.DockerCli, _ Hooks) *cobra.Command {
 		Aliases: []string{"f"},
 		Short:   "Build from a file",
 		Long:    "Build all targets that files describe, together: docker-bake.hcl, docker-bake.json,\nor the build sections of a compose file. They may be at a URL: a file, an archive or a git\nrepository, whose directories are then the contexts.",
-		Example: "  berth bake\n  berth bake --print\n  berth bake -f compose.yaml web db\n  berth bake --set '*.platform=linux/arm64' --push",
+		Example: "  berth bake\n  berth bake --print\n  berth bake -f compose.yaml web db\n  berth bake --set '*.platform=linux/arm64' --push\n  berth bake --list targets\n  berth bake https://github.com/example/app.git#v1 web",
 		Annotations: map[string]string{
 			Docker:         "buildx",
 			"category-top": "5",
@@ -59,6 +60,7 @@ func NewBake(d *command.DockerCli, _ Hooks) *cobra.Command {
 	f.StringArrayVarP(&o.files, "file", "f", nil, "Build definition file")
 	f.StringVar(&o.list, "list", "", "List targets or variables")
 	f.BoolVar(&o.load, "load", false, `Shorthand for "--set=*.output=type=docker". Conditional.`)
+	f.Var(&o.policy, "policy", policyHelp)
 	f.BoolVar(&o.print, "print", false, "Print the options without building")
 	f.StringVar(&o.provenance, "provenance", "", `Shorthand for "--set=*.attest=type=provenance"`)
 	f.BoolVar(&o.push, "push", false, `Shorthand for "--set=*.output=type=registry". Conditional.`)
@@ -279,6 +281,7 @@ func (o *bakeOptions) build(ctx context.Context, d *command.DockerCli, targets m
 		if specs[n], err = targets[n].Spec(); err != nil {
 			return fmt.Errorf("target %s: %w", n, err)
 		}
+		specs[n].NoPolicy = bool(o.policy)
 	}
 	c, err := connect(ctx, d)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/docker/cli/cli"
 	"github.com/docker/cli/cli/command"
@@ -81,6 +82,7 @@ type options struct {
 	quiet, noCache, pull, push, load, squash, plan, expand, printExpanded                                           bool
 	shmSize                                                                                                         opts.MemBytes
 	ulimits                                                                                                         *opts.UlimitOpt
+	policy                                                                                                          policy
 }
 
 func (o *options) install(f *pflag.FlagSet) {
@@ -105,6 +107,7 @@ func (o *options) install(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.outputs, "output", "o", nil, `Output destination (format: "type=local,dest=path")`)
 	f.StringArrayVar(&o.platforms, "platform", defaultPlatforms(), "Set target platform for build")
 	f.StringVar(&o.provenance, "provenance", "", `Shorthand for "--attest=type=provenance"`)
+	f.Var(&o.policy, "policy", policyHelp)
 	f.BoolVar(&o.push, "push", false, `Shorthand for "--output=type=registry,unpack=false"`)
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Suppress the build output and print image ID on success")
 	f.StringArrayVar(&o.resources, "resource", nil, `Resource limits for build containers (format: "memory=2g", "cpu-quota=50000")`)
@@ -186,6 +189,22 @@ func (l *limit) Set(v string) error {
 	return nil
 }
 
+// policy is --policy, of which there is only that there be none.
+type policy bool
+
+const policyHelp = `Source policy: none are evaluated here, "disabled=true" builds where one lies beside the Dockerfile`
+
+func (p *policy) String() string { return "" }
+func (p *policy) Type() string   { return "string" }
+func (p *policy) Set(v string) error {
+	k, on, _ := strings.Cut(v, "=")
+	if off, err := strconv.ParseBool(on); k != "disabled" || err != nil || !off {
+		return errors.New("source policies are not evaluated here: docker buildx does that, on this engine too; only disabled=true is taken")
+	}
+	*p = true
+	return nil
+}
+
 // check is --check, another word for --call=check.
 type check struct{ call *string }
 
@@ -218,7 +237,7 @@ func (o *options) spec() (*request.Spec, error) {
 		Context: o.context, Dockerfile: o.file, Tags: o.tags, Target: o.target, Platforms: o.platforms, Annotations: o.annotations,
 		SSH: request.ParseSSH(o.ssh), Push: o.push, Load: o.load, NoCache: o.noCache, NoCacheFilter: o.noCacheFilter, Pull: o.pull, Squash: o.squash,
 		Network: o.network, ExtraHosts: o.hosts, ShmSize: o.shmSize.Value(), CgroupParent: o.cgroupParent, Allow: o.allow,
-		Resources: append(append([]string{}, o.legacy...), o.resources...), Expand: o.expand,
+		Resources: append(append([]string{}, o.legacy...), o.resources...), Expand: o.expand, NoPolicy: bool(o.policy),
 	}
 	for _, u := range o.ulimits.GetList() {
 		s.Ulimits = append(s.Ulimits, u.String())

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -225,5 +227,62 @@ func TestPrintExpanded(t *testing.T) {
 	}
 	if err := printExpanded(d, &request.Spec{Context: "."}); err != nil || out.String() != "FROM scratch\nARG A=1\nLABEL x=1\nLABEL y=1\n" {
 		t.Errorf("%v: %q", err, out)
+	}
+}
+
+// Every command shows how it is used, on lines that fit a terminal.
+func TestExamples(t *testing.T) {
+	d, _, _ := fake(t)
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.Hidden {
+			return
+		}
+		if c.Example == "" {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		for l := range strings.Lines(c.Example) {
+			if len(strings.TrimRight(l, "\n")) > 80 {
+				t.Errorf("%s: a line of %d characters: %s", c.CommandPath(), len(l), l)
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(NewBuildx(d, Hooks{}))
+	walk(NewInit(d))
+}
+
+// Nobody's source policy is passed over in silence.
+func TestPolicy(t *testing.T) {
+	var p policy
+	for text, ok := range map[string]bool{"disabled=true": true, "disabled=false": false, "filename=x.rego": false, "": false, "disabled=true,strict=true": false} {
+		if err := p.Set(text); (err == nil) != ok {
+			t.Errorf("--policy %q: %v", text, err)
+		}
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"Dockerfile", "Dockerfile.rego", "other"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("FROM scratch\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		spec request.Spec
+		ok   bool
+	}{
+		{request.Spec{Context: dir}, false},
+		{request.Spec{Context: dir, Dockerfile: filepath.Join(dir, "Dockerfile")}, false},
+		{request.Spec{Context: dir, NoPolicy: true}, true},
+		{request.Spec{Context: dir, Dockerfile: filepath.Join(dir, "other")}, true},
+	} {
+		r, err := c.spec.Prepare(context.Background(), request.Engine{}, strings.NewReader(""), nil)
+		if (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c.spec, err)
+		}
+		if r != nil {
+			r.Release()
+		}
 	}
 }

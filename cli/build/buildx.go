@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/docker/cli/cli"
@@ -25,6 +26,7 @@ func NewBuildx(d *command.DockerCli, h Hooks) *cobra.Command {
 	c := &cobra.Command{
 		Use:         "buildx",
 		Short:       "Builds, their history and their cache",
+		Example:     "  berth buildx bake\n  berth buildx du --verbose\n  berth buildx history logs",
 		Long:        "What docker buildx does, for the one builder that there is: the engine.",
 		Args:        cli.NoArgs,
 		RunE:        command.ShowHelp(d.Err()),
@@ -92,9 +94,10 @@ func nothingToDo(name, short string) *cobra.Command {
 
 func newUse(d *command.DockerCli) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "use [OPTIONS] NAME",
-		Short: "Set the current builder instance",
-		Args:  cli.ExactArgs(1),
+		Use:     "use [OPTIONS] NAME",
+		Short:   "Set the current builder instance",
+		Example: "  berth buildx use default",
+		Args:    cli.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if args[0] == command.DefaultContextName || args[0] == builderName(d) {
 				return nil
@@ -110,9 +113,10 @@ func newUse(d *command.DockerCli) *cobra.Command {
 
 func newVersion(d *command.DockerCli, h Hooks) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Show buildx version information",
-		Args:  cli.NoArgs,
+		Use:     "version",
+		Short:   "Show buildx version information",
+		Example: "  berth buildx version",
+		Args:    cli.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintf(d.Out(), "github.com/docker/buildx %s berth-%s\n", Compatible, h.Version)
 			return err
@@ -132,9 +136,9 @@ type node struct {
 	policies  [][2]string
 }
 
-func describe(ctx context.Context, d *command.DockerCli) node {
+func describe(ctx context.Context, d *command.DockerCli, limit time.Duration) node {
 	n := node{Name: builderName(d), Endpoint: builderName(d), Status: "running"}
-	c, err := connect(ctx, d)
+	c, err := within(ctx, d, limit)
 	if err != nil {
 		n.Status, n.Error = "error", err.Error()
 		return n
@@ -169,14 +173,28 @@ func describe(ctx context.Context, d *command.DockerCli) node {
 	return n
 }
 
+// patience is --timeout: how long a builder may take to say what it is.
+func patience(c *cobra.Command) *time.Duration {
+	return c.Flags().Duration("timeout", 20*time.Second, "Override the default timeout for loading builder status")
+}
+
+// within connects to the builder, or gives up in time.
+func within(ctx context.Context, d *command.DockerCli, limit time.Duration) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return connect(ctx, d)
+}
+
 func newList(d *command.DockerCli) *cobra.Command {
 	var format string
+	var limit *time.Duration
 	c := &cobra.Command{
-		Use:   "ls",
-		Short: "List builder instances",
-		Args:  cli.NoArgs,
+		Use:     "ls",
+		Short:   "List builder instances",
+		Example: "  berth buildx ls\n  berth buildx ls --format json",
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			n := describe(cmd.Context(), d)
+			n := describe(cmd.Context(), d, *limit)
 			builder := struct {
 				Name, Driver string
 				Current      bool
@@ -203,21 +221,24 @@ func newList(d *command.DockerCli) *cobra.Command {
 		},
 		DisableFlagsInUseLine: true,
 	}
+	limit = patience(c)
 	c.Flags().StringVar(&format, "format", "table", "Format the output")
 	c.Flags().Bool("no-trunc", false, "Don't truncate output")
 	return c
 }
 
 func newInspect(d *command.DockerCli) *cobra.Command {
+	var limit *time.Duration
 	c := &cobra.Command{
-		Use:   "inspect [NAME]",
-		Short: "Inspect current builder instance",
-		Args:  cli.RequiresMaxArgs(1),
+		Use:     "inspect [NAME]",
+		Short:   "Inspect current builder instance",
+		Example: "  berth buildx inspect",
+		Args:    cli.RequiresMaxArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && args[0] != command.DefaultContextName && args[0] != builderName(d) {
 				return cli.StatusError{Status: fmt.Sprintf("ERROR: no builder %q found", args[0]), StatusCode: 1}
 			}
-			n := describe(cmd.Context(), d)
+			n := describe(cmd.Context(), d, *limit)
 			w := tabwriter.NewWriter(d.Out(), 0, 0, 1, ' ', 0)
 			fmt.Fprintf(w, "Name:\t%s\nDriver:\tdocker\n\nNodes:\nName:\t%s\nEndpoint:\t%s\n", n.Name, n.Name, n.Endpoint)
 			if n.Error != "" {
@@ -249,6 +270,7 @@ func newInspect(d *command.DockerCli) *cobra.Command {
 		},
 		DisableFlagsInUseLine: true,
 	}
+	limit = patience(c)
 	c.Flags().Bool("bootstrap", false, "Ensure builder has booted before inspecting")
 	return c
 }

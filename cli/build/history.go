@@ -22,6 +22,7 @@ func newHistory(d *command.DockerCli) *cobra.Command {
 	c := &cobra.Command{
 		Use:                   "history",
 		Short:                 "Commands to work on build records",
+		Example:               "  berth buildx history ls\n  berth buildx history logs",
 		Args:                  cli.NoArgs,
 		RunE:                  command.ShowHelp(d.Err()),
 		DisableFlagsInUseLine: true,

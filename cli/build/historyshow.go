@@ -39,7 +39,7 @@ func newHistoryLogs(d *command.DockerCli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ui, err := progressui.NewDisplay(d.Out(), progressui.DisplayMode(progress))
+			ui, err := progressui.NewDisplay(screen(d), progressui.DisplayMode(progress))
 			if err != nil {
 				return err
 			}

@@ -28,6 +28,7 @@ func newImageTools(d *command.DockerCli) *cobra.Command {
 	c := &cobra.Command{
 		Use:                   "imagetools",
 		Short:                 "Commands to work on images in registry",
+		Example:               "  berth buildx imagetools inspect debian",
 		Args:                  cli.NoArgs,
 		RunE:                  command.ShowHelp(d.Err()),
 		DisableFlagsInUseLine: true,
@@ -40,9 +41,10 @@ func newImageInspect(d *command.DockerCli) *cobra.Command {
 	var raw bool
 	var format string
 	c := &cobra.Command{
-		Use:   "inspect [OPTIONS] NAME",
-		Short: "Show details of an image in the registry",
-		Args:  cli.ExactArgs(1),
+		Use:     "inspect [OPTIONS] NAME",
+		Short:   "Show details of an image in the registry",
+		Example: "  berth buildx imagetools inspect debian\n  berth buildx imagetools inspect --raw debian",
+		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if raw && format != "" {
 				return errors.New("--format and --raw cannot be used together")
@@ -215,8 +217,9 @@ type createOptions struct {
 func newImageCreate(d *command.DockerCli) *cobra.Command {
 	o := &createOptions{}
 	c := &cobra.Command{
-		Use:   "create [OPTIONS] [SOURCE...]",
-		Short: "Create a new image based on source images",
+		Use:     "create [OPTIONS] [SOURCE...]",
+		Short:   "Create a new image based on source images",
+		Example: "  berth buildx imagetools create -t example.com/app:1 example.com/app:amd64 \\\n    example.com/app:arm64",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return failure(d, o.run(cmd.Context(), d, args), nil)
 		},

@@ -64,10 +64,12 @@ func newUsage(d *command.DockerCli) *cobra.Command {
 	filter := opts.NewFilterOpt()
 	var verbose bool
 	var format string
+	var limit *time.Duration
 	c := &cobra.Command{
-		Use:   "du",
-		Short: "Disk usage",
-		Args:  cli.NoArgs,
+		Use:     "du",
+		Short:   "Disk usage",
+		Example: "  berth buildx du\n  berth buildx du --filter type=exec.cachemount --verbose",
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "" && verbose {
 				return errors.New("--format and --verbose cannot be used together")
@@ -76,7 +78,7 @@ func newUsage(d *command.DockerCli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := connect(cmd.Context(), d)
+			b, err := within(cmd.Context(), d, *limit)
 			if err != nil {
 				return failure(d, err, nil)
 			}
@@ -112,6 +114,7 @@ func newUsage(d *command.DockerCli) *cobra.Command {
 		},
 		DisableFlagsInUseLine: true,
 	}
+	limit = patience(c)
 	c.Flags().Var(&filter, "filter", "Provide filter values")
 	c.Flags().StringVar(&format, "format", "", "Format the output")
 	c.Flags().BoolVar(&verbose, "verbose", false, `Shorthand for "--format=pretty"`)
@@ -222,6 +225,7 @@ type pruneOptions struct {
 	all, force, verbose     bool
 	filter                  opts.FilterOpt
 	reserved, used, minFree opts.MemBytes
+	limit                   *time.Duration
 }
 
 func newPrune(d *command.DockerCli) *cobra.Command {
@@ -229,10 +233,12 @@ func newPrune(d *command.DockerCli) *cobra.Command {
 	c := &cobra.Command{
 		Use:                   "prune",
 		Short:                 "Remove build cache",
+		Example:               "  berth buildx prune\n  berth buildx prune --force --filter unused-for=72h\n  berth buildx prune --all --reserved-space 10gb",
 		Args:                  cli.NoArgs,
 		RunE:                  func(cmd *cobra.Command, _ []string) error { return failure(d, o.run(cmd.Context(), d), nil) },
 		DisableFlagsInUseLine: true,
 	}
+	o.limit = patience(c)
 	f := c.Flags()
 	f.BoolVarP(&o.all, "all", "a", false, "Include internal/frontend images")
 	f.Var(&o.filter, "filter", "Provide filter values")
@@ -262,7 +268,7 @@ func (o *pruneOptions) run(ctx context.Context, d *command.DockerCli) error {
 			return nil
 		}
 	}
-	c, err := connect(ctx, d)
+	c, err := within(ctx, d, *o.limit)
 	if err != nil {
 		return err
 	}

@@ -163,6 +163,9 @@ func (s *Spec) addDockerfile(r *Request, d dockerfile) error {
 	if d.dir != "" && d.text == nil {
 		d.name = lowerCase(d.dir, d.name)
 	}
+	if err := s.refusePolicy(d); err != nil {
+		return err
+	}
 	text := d.text
 	if text == nil && d.dir != "" {
 		// What cannot be read is the engine's to complain about, in the words that everybody knows.
@@ -205,6 +208,20 @@ func (s *Spec) addDockerfile(r *Request, d dockerfile) error {
 	attrs["dockerfilekey"] = "dockerfile"
 	attrs["filename"], r.Sent = "Dockerfile", "Dockerfile"
 	return r.mount("dockerfile", dir)
+}
+
+// refusePolicy refuses a Dockerfile with a source policy beside it: buildx would hold the build's sources against it.
+func (s *Spec) refusePolicy(d dockerfile) error {
+	if s.NoPolicy || d.dir == "" || d.name == "" {
+		return nil
+	}
+	path := filepath.Join(d.dir, d.name+".rego")
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s is a source policy, which is not evaluated here: docker buildx does that, on this engine too; --policy disabled=true builds without it", path)
 }
 
 // ExpandRoot gives what an INCLUDE of s's Dockerfile may read, and where in it the Dockerfile stands: the context, where that is a directory here and

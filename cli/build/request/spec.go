@@ -55,6 +55,8 @@ type Spec struct {
 	Resources    []string // KEY=VALUE with the names of docker run's flags: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
 	Allow        []string
 
+	NoPolicy bool // a source policy beside the Dockerfile is not minded; else it is a refusal, since nobody here evaluates it
+
 	Call   Call
 	Expand bool // the Dockerfile has INCLUDE, IF and FOR, whatever its first line says
 }
