@@ -32,6 +32,7 @@ type harness struct {
 	root   string
 	mu     sync.Mutex
 	events []string
+	told   []Event
 	uses   map[string][]Use
 	keep   bool // KeepBlobs, from the next reopen on
 	limits archive.Limits
@@ -60,7 +61,7 @@ func (h *harness) reopen() {
 	s, err := Open(Config{Root: h.root, KeepBlobs: h.keep, Limits: h.limits, Events: func(e Event) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.events = append(h.events, e.Action)
+		h.events, h.told = append(h.events, e.Action), append(h.told, e)
 	}})
 	if err != nil {
 		h.t.Fatal(err)

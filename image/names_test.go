@@ -423,6 +423,20 @@ func TestEvents(t *testing.T) {
 	same(t, "events", h.events, []string{"load", "tag", "untag", "untag", "delete", "prune"})
 }
 
+// TestEventLabels: who filters events by label finds those of images, as long as the images are there.
+func TestEventLabels(t *testing.T) {
+	h := open(t)
+	s := makeSample(t, func(d *Document) { d.Config.Labels = map[string]string{"made": "here", "reason": "label"} }, tarOf(t, "x", "1"))
+	h.load(s.dockerArchive(t, "a:1"))
+	h.Emit(Event{Action: "pull", ID: "a:1"})
+	h.Remove(ctx, "a:1", RemoveOptions{Reason: "why"})
+	var got []string
+	for _, e := range h.told {
+		got = append(got, fmt.Sprint(e.Action, " ", e.Attrs))
+	}
+	same(t, "events", got, []string{"load map[made:here reason:label]", "pull map[made:here reason:label]", "untag map[reason:why]", "delete map[reason:why]"})
+}
+
 // A process killed at any step must leave a store that opens and has each image whole or not at all.
 func TestKilled(t *testing.T) {
 	if root := os.Getenv("IMAGE_TEST_ROOT"); root != "" {

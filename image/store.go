@@ -42,7 +42,7 @@ type Event struct {
 	Action string // create (by a build), load, import, tag, untag, delete, save, prune, pull, push
 	ID     string // the image, or a name where Docker gives one
 	Name   string // attribute "name"
-	Attrs  map[string]string
+	Attrs  map[string]string // others; beside them the image's labels
 }
 
 // Use is a container that uses an image.
@@ -332,9 +332,20 @@ func (s *Store) Count() int {
 // Emit tells what happened to an image outside this package: pull and push, after they are done.
 func (s *Store) Emit(e Event) { s.emit(e) }
 
+// emit tells it with the image's labels, as long as it is there. No lock is held.
 func (s *Store) emit(e Event) {
-	if s.cfg.Events != nil {
-		e.Attrs = maps.Clone(e.Attrs)
-		s.cfg.Events(e)
+	if s.cfg.Events == nil {
+		return
 	}
+	attrs := map[string]string{}
+	if e.ID != "" {
+		s.mu.RLock()
+		if h, err := s.resolve(e.ID); err == nil {
+			maps.Copy(attrs, h.r.doc.Config.Labels)
+		}
+		s.mu.RUnlock()
+	}
+	maps.Copy(attrs, e.Attrs)
+	e.Attrs = attrs
+	s.cfg.Events(e)
 }
