@@ -150,6 +150,9 @@ func (j *job) facts(id string, ref *frontend.Reference) *attest.Facts {
 		f.DockerfileVersion = strings.TrimSuffix(dockerfile.Version(), "-dev")
 	}
 	f.Add(ref.Ref().Provenance())
+	for _, other := range j.readBy(call) {
+		f.Add(other.Ref().Provenance())
+	}
 	for _, i := range imagesFor(call.Images(), j.platformOf(id)) {
 		f.AddImage(provenance.ImageSource{Ref: i.Ref, Platform: i.Platform, Digest: i.Digest, Local: i.Local})
 	}
@@ -160,6 +163,16 @@ func (j *job) facts(id string, ref *frontend.Reference) *attest.Facts {
 		f.Root.Request.Inputs = j.inputs(root, f.Sources)
 	}
 	return f
+}
+
+// readBy lists what a call solved and did not give as its result: what was only read, such as a Dockerfile of another context.
+func (j *job) readBy(call *frontend.Call) []*frontend.Reference {
+	given := map[*frontend.Reference]bool{}
+	_ = frontend.EachReference(j.result, func(r *frontend.Reference) error {
+		given[r] = true
+		return nil
+	})
+	return slices.DeleteFunc(call.Solved(), func(r *frontend.Reference) bool { return given[r] })
 }
 
 // platformOf gives the platform of the result's part, nil where it has none.

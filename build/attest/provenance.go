@@ -274,6 +274,9 @@ func commitSet(commit string) slsa.DigestSet {
 // Attributes that say something of the machine and nothing of what is built.
 var hostArgs = map[string]bool{"cgroup-parent": true, "image-resolve-mode": true, "platform": true, "cache-imports": true}
 
+// compatibility is which of its own ways BuildKit says that an output has been made in: those of its releases since 0.31, which are ours.
+const compatibility = 30
+
 // request is what the client asked for, and where what it is made from is described.
 func (f *Facts) request() (*types.Parameters, types.ProvenanceConfigSourceSLSA1) {
 	r := Request(f.Frontend, f.Args, f.Sources)
@@ -294,6 +297,7 @@ func (f *Facts) request() (*types.Parameters, types.ProvenanceConfigSourceSLSA1)
 		p.Inputs[name] = in.Clone()
 	}
 	p.Root = f.Root.Clone()
+	p.CompatibilityVersion = compatibility
 	return p, r.ConfigSource
 }
 

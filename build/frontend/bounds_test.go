@@ -59,7 +59,7 @@ func TestFrontendsAreBounded(t *testing.T) {
 	if _, err := h.begin(maxDepth); !fault.Is(err, fault.Invalid) {
 		t.Errorf("too deep: %v", err)
 	}
-	if _, err := h.call(t.Context(), gwclient.SolveRequest{Frontend: dockerfileName}, nil, maxDepth); !fault.Is(err, fault.Invalid) {
+	if _, err := h.call(t.Context(), gwclient.SolveRequest{Frontend: dockerfileName}, nil, &Call{depth: maxDepth}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("too deep: %v", err)
 	}
 	var ends []func()

@@ -69,6 +69,8 @@ type Call struct {
 
 	mu     sync.Mutex
 	images []Image
+	solved []*Reference // from definitions
+	calls  []*Call      // of other frontends
 }
 
 // under gives the policies of a request that the call makes: its own, and those of the request.
@@ -105,11 +107,26 @@ type Image struct {
 	Local    bool // an OCI layout
 }
 
-// Images lists the images that were resolved, in that order.
+// Images lists the images that were resolved, in that order, and behind them those of the frontends that it called.
 func (c *Call) Images() []Image {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append([]Image(nil), c.images...)
+	images, calls := slices.Clone(c.images), slices.Clone(c.calls)
+	c.mu.Unlock()
+	for _, sub := range calls {
+		images = append(images, sub.Images()...)
+	}
+	return images
+}
+
+// Solved lists what was solved on the way, whether it became a part of the result or was only read, by the frontends that it called, too.
+func (c *Call) Solved() []*Reference {
+	c.mu.Lock()
+	refs, calls := slices.Clone(c.solved), slices.Clone(c.calls)
+	c.mu.Unlock()
+	for _, sub := range calls {
+		refs = append(refs, sub.Solved()...)
+	}
+	return refs
 }
 
 // Solve does what a client asked for: its definition, or what a frontend makes of its options. Its references
@@ -150,9 +167,13 @@ func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (
 		if err != nil {
 			return nil, fault.In(err, "failed to load LLB")
 		}
-		res.SetRef(&Reference{host: h, ref: ref, call: by})
+		made := &Reference{host: h, ref: ref, call: by}
+		by.mu.Lock()
+		by.solved = append(by.solved, made)
+		by.mu.Unlock()
+		res.SetRef(made)
 	case req.Frontend != "":
-		if res, err = h.call(ctx, req, policies, by.depth); err != nil {
+		if res, err = h.call(ctx, req, policies, by); err != nil {
 			return nil, (&errdefs.Frontend{Name: req.Frontend, Source: req.FrontendOpt[keySource]}).WrapError(err)
 		}
 	default:
@@ -166,10 +187,10 @@ func (h *Host) solve(ctx context.Context, req gwclient.SolveRequest, by *Call) (
 	return res, nil
 }
 
-// call runs the frontend of a request. The policies hold for all that it does: one that asks another to do its work is not to escape its own.
-// It came through as many frontends as depth says.
-func (h *Host) call(ctx context.Context, req gwclient.SolveRequest, policies []*spb.Policy, depth int) (*gwclient.Result, error) {
-	end, err := h.begin(depth)
+// call runs the frontend of a request. The policies hold for all that it does: one that asks another to do its work is not to escape its own. It
+// comes through as many frontends as the call by, and one more.
+func (h *Host) call(ctx context.Context, req gwclient.SolveRequest, policies []*spb.Policy, by *Call) (*gwclient.Result, error) {
+	end, err := h.begin(by.depth)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +204,10 @@ func (h *Host) call(ctx context.Context, req gwclient.SolveRequest, policies []*
 	if err != nil {
 		return nil, err
 	}
-	c := h.client(&Call{Frontend: name, Options: wanted.Frontend(opts), Inputs: req.FrontendInputs, policies: policies, depth: depth + 1})
+	c := h.client(&Call{Frontend: name, Options: wanted.Frontend(opts), Inputs: req.FrontendInputs, policies: policies, depth: by.depth + 1})
+	by.mu.Lock()
+	by.calls = append(by.calls, c.call)
+	by.mu.Unlock()
 	var res *gwclient.Result
 	switch name {
 	case dockerfileName:
