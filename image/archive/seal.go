@@ -115,23 +115,22 @@ func (s *sealer) root(upper *tree.Dir) error {
 
 // children seals what is in a directory. hide: what below has of other names is deleted.
 func (s *sealer) children(upper, below *tree.Dir, name string, hide bool) error {
-	names, err := upper.Names()
+	entries, err := upper.Entries()
 	if err != nil {
 		return err
 	}
 	if hide && below != nil {
-		if names, err = s.hideRest(upper, below, names); err != nil {
+		if entries, err = s.hideRest(upper, below, entries); err != nil {
 			return err
 		}
 	}
-	slices.Sort(names)
 	before := s.marks
-	for _, n := range names {
+	for _, e := range entries {
 		if s.count++; s.count%256 == 0 && s.ctx.Err() != nil {
 			return s.ctx.Err()
 		}
-		if err := s.entry(upper, below, n, join(name, n), hide); err != nil {
-			return fault.In(err, "seal %q", join(name, n))
+		if err := s.entry(upper, below, e, join(name, e.Name), hide); err != nil {
+			return fault.In(err, "seal %q", join(name, e.Name))
 		}
 	}
 	if s.marks == before {
@@ -140,11 +139,11 @@ func (s *sealer) children(upper, below *tree.Dir, name string, hide bool) error 
 	return s.o.Whiteouts.holdsMarks(upper)
 }
 
-// hideRest marks what below has and upper has not as deleted, and gives upper's names with those marks.
-func (s *sealer) hideRest(upper, below *tree.Dir, names []string) ([]string, error) {
-	have := make(map[string]bool, len(names))
-	for _, n := range names {
-		have[n] = true
+// hideRest marks what below has and upper has not as deleted, and gives upper's entries with those marks, sorted.
+func (s *sealer) hideRest(upper, below *tree.Dir, entries []tree.Entry) ([]tree.Entry, error) {
+	have := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		have[e.Name] = true
 	}
 	there, err := below.Names()
 	if err != nil {
@@ -162,17 +161,22 @@ func (s *sealer) hideRest(upper, below *tree.Dir, names []string) ([]string, err
 		if err := upper.Mknod(n, tree.TypeChar, 0, 0); err != nil {
 			return nil, err
 		}
-		names = append(names, n)
+		entries = append(entries, tree.Entry{Name: n, Type: tree.TypeChar})
 	}
-	return names, nil
+	slices.SortFunc(entries, func(a, b tree.Entry) int { return strings.Compare(a.Name, b.Name) })
+	return entries, nil
 }
 
-func (s *sealer) entry(upper, below *tree.Dir, base, name string, hide bool) error {
+func (s *sealer) entry(upper, below *tree.Dir, e tree.Entry, name string, hide bool) error {
+	base := e.Name
 	if len(name) > 4096 {
 		return fault.New(fault.Invalid, "path of %d bytes: no path may be longer than 4096", len(name))
 	}
 	if strings.HasPrefix(base, whiteoutPrefix) {
 		return upper.RemoveAll(base)
+	}
+	if below == nil && e.Type == tree.TypeRegular { // nearly every file of a large layer: opening it tells the rest
+		return s.regular(upper, nil, base, name, nil)
 	}
 	st, err := upper.Stat(base)
 	if err != nil {
@@ -207,7 +211,7 @@ func (s *sealer) entry(upper, below *tree.Dir, base, name string, hide bool) err
 	case st.IsDir():
 		return s.dir(upper, below, base, name, &st, was, hide)
 	case st.Type() == tree.TypeRegular:
-		return s.regular(upper, below, base, name, &st, was)
+		return s.regular(upper, below, base, name, was)
 	}
 	return s.special(upper, below, base, name, &st, was)
 }
@@ -276,19 +280,18 @@ func (s *sealer) dir(parent, belowParent *tree.Dir, base, name string, st, was *
 	return s.upper.Leave(d)
 }
 
-func (s *sealer) regular(upper, below *tree.Dir, base, name string, st, was *tree.Stat) error {
-	id := inode{st.Dev, st.Ino}
-	if first, ok := s.links[id]; ok && st.Nlink > 1 {
-		h := s.base(name, st)
-		h.Typeflag, h.Linkname = tar.TypeLink, first
-		return s.header(h)
-	}
+func (s *sealer) regular(upper, below *tree.Dir, base, name string, was *tree.Stat) error {
 	f, now, err := upper.OpenEntry(base)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st = &now
+	st, id := &now, inode{now.Dev, now.Ino}
+	if first, ok := s.links[id]; ok && st.Nlink > 1 {
+		h := s.base(name, st)
+		h.Typeflag, h.Linkname = tar.TypeLink, first
+		return s.header(h)
+	}
 	x, err := s.xattrs(f)
 	if err != nil {
 		return err
