@@ -15,6 +15,9 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 
+	"github.com/hashicorp/go-cty-funcs/cidr"
+	"github.com/hashicorp/go-cty-funcs/crypto"
+	"github.com/hashicorp/go-cty-funcs/uuid"
 	"github.com/hashicorp/hcl/v2/ext/tryfunc"
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
 	"github.com/zclconf/go-cty/cty"
@@ -30,7 +33,7 @@ func standardFunctions() map[string]function.Function {
 		"coalescelist": stdlib.CoalesceListFunc, "compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc, "contains": stdlib.ContainsFunc,
 		"convert": typeexpr.ConvertFunc, "csvdecode": stdlib.CSVDecodeFunc, "distinct": stdlib.DistinctFunc, "divide": stdlib.DivideFunc,
 		"element": stdlib.ElementFunc, "equal": stdlib.EqualFunc, "flatten": stdlib.FlattenFunc, "floor": stdlib.FloorFunc, "format": stdlib.FormatFunc,
-		"formatdate": stdlib.FormatDateFunc, "formattimestamp": stdlib.FormatDateFunc, "formatlist": stdlib.FormatListFunc, "greaterthan": stdlib.GreaterThanFunc,
+		"formatdate": stdlib.FormatDateFunc, "formattimestamp": formatTimestamp(), "formatlist": stdlib.FormatListFunc, "greaterthan": stdlib.GreaterThanFunc,
 		"greaterthanorequalto": stdlib.GreaterThanOrEqualToFunc, "hasindex": stdlib.HasIndexFunc, "indent": stdlib.IndentFunc, "index": stdlib.IndexFunc,
 		"int": stdlib.IntFunc, "join": stdlib.JoinFunc, "jsondecode": stdlib.JSONDecodeFunc, "jsonencode": stdlib.JSONEncodeFunc, "keys": stdlib.KeysFunc,
 		"length": stdlib.LengthFunc, "lessthan": stdlib.LessThanFunc, "lessthanorequalto": stdlib.LessThanOrEqualToFunc, "log": stdlib.LogFunc,
@@ -46,6 +49,9 @@ func standardFunctions() map[string]function.Function {
 		"upper": stdlib.UpperFunc, "values": stdlib.ValuesFunc, "zipmap": stdlib.ZipmapFunc, "indexof": indexOf(),
 		"timestamp": nullary(func() (string, error) { return time.Now().UTC().Format(time.RFC3339), nil }),
 		"homedir":   nullary(os.UserHomeDir),
+		"bcrypt":    crypto.BcryptFunc, "rsadecrypt": crypto.RsaDecryptFunc, "uuidv4": uuid.V4Func, "uuidv5": uuid.V5Func,
+		"cidrhost": cidr.HostFunc, "cidrnetmask": cidr.NetmaskFunc, "cidrsubnet": cidr.SubnetFunc, "cidrsubnets": cidr.SubnetsFunc,
+		"semvercmp": compareVersions(), "unixtimestampparse": parseTimestamp(),
 	}
 	for name, change := range map[string]func(string) (string, error){
 		"base64encode": func(s string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(s)), nil },
