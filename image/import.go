@@ -32,7 +32,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (strin
 			return "", err
 		}
 		if !runnable(platform.OS) {
-			return "", fault.New(fault.Invalid, "cannot import a %s image on linux", platform.OS)
+			return "", fault.New(fault.Invalid, "operating system is not supported: a %s image cannot be imported on linux", platform.OS)
 		}
 	}
 	names, err := optionalName(o.Ref)
