@@ -57,16 +57,16 @@ func (im *imported) Lookup(ctx context.Context, key digest.Digest) (*cache.Found
 	}
 	r := im.t.Records[i]
 	f := &cache.Found{Keys: r.Keys, Created: r.Created, Name: r.Name}
-	all := true
+	some := false // of several outputs often one only is wanted, and is all that was exported
 	for _, o := range r.Outputs {
 		chain, err := im.t.chain(o)
 		if err != nil {
 			return nil, err
 		}
 		f.Outputs = append(f.Outputs, chain)
-		all = all && im.complete(ctx, chain)
+		some = some || chain != nil && im.complete(ctx, chain)
 	}
-	if all {
+	if some {
 		f.Provide = func(ctx context.Context, output int) error {
 			if output < 0 || output >= len(f.Outputs) {
 				return fault.New(fault.Internal, "the step has %d outputs, not %d", len(f.Outputs), output+1)

@@ -59,6 +59,30 @@ func TestModeMin(t *testing.T) {
 	two.check(request("registry", "ref="+host+"/c"), "elsewhere", other.last.Chain(), false)
 }
 
+// Of a step with several outputs often only one is part of the result and exported. It can be had, and the others not.
+func TestOneOfSeveralOutputs(t *testing.T) {
+	host := newRegistry(t)
+	one, two := newEngine(t, t.TempDir()), newEngine(t, t.TempDir())
+	b, root := one.build("made"), one.build("root")
+	b.steps[0].Chains = [][]digest.Digest{root.last.Chain(), b.last.Chain()}
+	one.export(request("registry", "ref="+host+"/c"), b)
+	r, err := two.Import(t.Context(), request("registry", "ref="+host+"/c"), two.client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := r.Lookup(t.Context(), keyOf("made"))
+	if err != nil || f.Provide == nil {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	if err := f.Provide(t.Context(), 0); err == nil {
+		t.Error("an output is there that was not exported")
+	}
+	if err := f.Provide(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	two.images.Layers().Release(b.last.Chain()...)
+}
+
 // A build that found everything in a cache has no layers here, and its export keeps those that lie there.
 func TestExportOfWhatIsNotHere(t *testing.T) {
 	host := newRegistry(t)
