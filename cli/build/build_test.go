@@ -286,3 +286,43 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 }
+
+// Each target that failed by itself is told of, with the lines of its own Dockerfile; what was given up since another failed is not.
+func TestWaveFailure(t *testing.T) {
+	turn := func(name string, err error) *waveTurn {
+		e, xerr := expand.Expand(expand.Source{Name: name + "/Dockerfile", Dir: t.TempDir(), Text: []byte("# berth:expand\nFROM scratch\nIF 1\nRUN false\nEND\n")})
+		if xerr != nil {
+			t.Fatal(xerr)
+		}
+		w := newWaveTurn(name, &request.Spec{})
+		w.request = &request.Request{Expanded: e}
+		if err != nil {
+			at := &pb.Position{Line: 2}
+			w.err = errdefs.WithSource(fmt.Errorf("target %s: %w", name, err), &errdefs.Source{
+				Info: &pb.SourceInfo{Filename: "Dockerfile", Data: e.Text}, Ranges: []*pb.Range{{Start: at, End: at}},
+			})
+		}
+		return w
+	}
+	d, _, errs := fake(t)
+	w := &wave{turns: map[string]*waveTurn{}}
+	for _, one := range []*waveTurn{turn("a", errors.New("no a")), turn("b", context.Canceled), turn("c", errors.New("no c")), turn("d", nil)} {
+		w.turns[one.name] = one
+	}
+	err := w.failure(d, errors.New("no c"))
+	var st cli.StatusError
+	if !errors.As(err, &st) || st.Status != "ERROR: failed to build: target a: no a\nERROR: failed to build: target c: no c" || st.StatusCode != 1 {
+		t.Errorf("%#v", err)
+	}
+	for name, want := range map[string]bool{"a": true, "b": false, "c": true} {
+		if strings.Contains(errs.String(), name+"/Dockerfile:4\n") != want {
+			t.Errorf("lines of %s: %v, printed:\n%s", name, !want, errs)
+		}
+	}
+	for _, one := range w.turns {
+		one.err = nil
+	}
+	if !errors.As(w.failure(d, context.Canceled), &st) || st.StatusCode != 130 {
+		t.Errorf("an interrupt: %#v", st)
+	}
+}

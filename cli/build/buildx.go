@@ -134,6 +134,7 @@ type node struct {
 	Labels    map[string]string `json:"Labels,omitempty"`
 	Error     string            `json:"Err,omitempty"`
 	policies  [][2]string
+	devices   [][2]string
 }
 
 func describe(ctx context.Context, d *command.DockerCli, limit time.Duration) node {
@@ -150,6 +151,9 @@ func describe(ctx context.Context, d *command.DockerCli, limit time.Duration) no
 	}
 	if info, err := c.Info(ctx); err == nil {
 		n.Version = info.BuildkitVersion.Version
+	}
+	for _, dev := range c.worker.CDIDevices {
+		n.devices = append(n.devices, [2]string{"\tName:", dev.Name}, [2]string{"\tAutomatically allowed:", fmt.Sprint(dev.AutoAllow)})
 	}
 	for i, rule := range c.worker.GCPolicy {
 		add := func(k, v string) { n.policies = append(n.policies, [2]string{k, v}) }
@@ -263,7 +267,10 @@ func newInspect(d *command.DockerCli) *cobra.Command {
 					fmt.Fprintf(w, "\t%s:\t%s\n", k, n.Labels[k])
 				}
 			}
-			for _, p := range n.policies {
+			if len(n.devices) > 0 {
+				fmt.Fprintln(w, "Devices:")
+			}
+			for _, p := range append(n.devices, n.policies...) {
 				fmt.Fprintf(w, "%s\t%s\n", p[0], p[1])
 			}
 			return w.Flush()
