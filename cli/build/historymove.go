@@ -190,7 +190,7 @@ func desktop() (string, error) {
 	}
 	path := filepath.Join(home, filepath.FromSlash(desktopSocket))
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("Docker Desktop is not running here (%w); history inspect, logs and trace show the engine's builds", err)
+		return "", fmt.Errorf("no Docker Desktop is running here (%w); history inspect, logs and trace show the engine's builds", err)
 	}
 	return path, nil
 }
