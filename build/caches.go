@@ -15,6 +15,7 @@ import (
 	"berth/build/frontend"
 	"berth/build/progress"
 	"berth/build/remotecache"
+	"berth/build/session"
 )
 
 // importer opens the caches that a build names, each once.
@@ -95,7 +96,7 @@ func (j *job) exportCaches(ctx context.Context) (map[string]string, error) {
 	var mu sync.Mutex
 	eg, ctx := errgroup.WithContext(ctx)
 	for n, t := range j.targets {
-		eg.Go(func() error {
+		eg.Go(session.Safe(func() error {
 			vertex := digest.FromString(j.req.ID + "/cache/" + string(rune('0'+n)) + t.Name())
 			err := frontend.Step(j.run.hub, vertex, t.Name(), func() error {
 				resp, err := t.Export(ctx, refs, remotecache.Run{Session: j.req.Session, Status: func(s progress.Status) {
@@ -112,7 +113,7 @@ func (j *job) exportCaches(ctx context.Context) (map[string]string, error) {
 				return nil
 			}
 			return err
-		})
+		}))
 	}
 	return told, eg.Wait()
 }

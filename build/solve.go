@@ -192,7 +192,7 @@ func (j *job) prepare() error {
 		sources.policy = j.run.policy
 	}
 	j.host = &frontend.Host{
-		Build: j.build, Session: j.req.Session, Sources: sources, Runner: j.p.exec,
+		Build: j.build, Session: j.req.Session, Sources: sources, Runner: j.p.exec, Limits: j.req.Limits,
 		Entitlements: j.req.Entitlements, Progress: j.run.hub, Worker: j.b.workerInfo(),
 		Producers: &j.b.producers, Written: j.req.Written, Import: (&importer{j: j, done: map[string]*sync.Once{}}).add,
 	}
@@ -265,10 +265,10 @@ func (j *job) runFrontend(ctx context.Context) (err error) {
 func (j *job) evaluate(ctx context.Context) error {
 	eg, ctx := errgroup.WithContext(ctx)
 	err := frontend.EachReference(j.result, func(r *frontend.Reference) error {
-		eg.Go(func() error {
+		eg.Go(session.Safe(func() error {
 			_, err := r.Ref().Result(ctx)
 			return err
-		})
+		}))
 		return nil
 	})
 	return errors.Join(err, eg.Wait())

@@ -114,7 +114,7 @@ func (a *layout) make(ctx context.Context) error {
 				continue
 			}
 			made[b.diffID] = b
-			g.Go(func() error { return a.makeOne(ctx, b) })
+			g.Go(session.Safe(func() error { return a.makeOne(ctx, b) }))
 		}
 	}
 	if err := g.Wait(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/base/fault"
+	"berth/build/session"
 	"berth/image"
 	blobstore "berth/image/blob"
 )
@@ -49,7 +50,7 @@ func (e *Exporter) blobs(ctx context.Context, m *made, lookOnly bool) error {
 					m.keep(&b)
 					seen[d] = func() blob { return b }
 					if b.desc.Digest == "" && !lookOnly {
-						g.Go(func() error { return e.measure(ctx, m, &b) })
+						g.Go(session.Safe(func() error { return e.measure(ctx, m, &b) }))
 					}
 				}
 				get := seen[d]

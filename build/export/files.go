@@ -267,7 +267,7 @@ func (o *Output) sendFiles(ctx context.Context, caller session.Caller, run *Run,
 				return err
 			}
 		}
-		g.Go(func() error { return copyFiles(ctx, caller, run, o.req.ID, label, shown) })
+		g.Go(session.Safe(func() error { return copyFiles(ctx, caller, run, o.req.ID, label, shown) }))
 	}
 	return g.Wait()
 }

@@ -17,6 +17,7 @@ import (
 
 	"berth/base/fault"
 	"berth/base/ref"
+	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/build/solver"
 	"berth/image"
@@ -122,7 +123,7 @@ func (o *Output) compose(ctx context.Context, res *Result, run *Run) (_ *made, e
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range m.parts {
-		g.Go(func() error { return o.e.evaluate(ctx, m, p) })
+		g.Go(session.Safe(func() error { return o.e.evaluate(ctx, m, p) }))
 	}
 	return m, g.Wait()
 }
@@ -192,12 +193,12 @@ func (m *made) ready(ctx context.Context) error {
 		if p.snap == nil {
 			continue
 		}
-		g.Go(func() error {
+		g.Go(session.Safe(func() error {
 			if err := p.snap.Ready(ctx); err != nil {
 				return err
 			}
 			return p.snap.Durable(ctx)
-		})
+		}))
 	}
 	return g.Wait()
 }

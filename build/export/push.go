@@ -117,7 +117,7 @@ func (p *push) layers(ctx context.Context, t *target) error {
 				continue
 			}
 			begun[b.diffID] = true
-			g.Go(func() error { return fault.In(p.layer(ctx, t, b), "push layer %s", b.diffID) })
+			g.Go(session.Safe(func() error { return fault.In(p.layer(ctx, t, b), "push layer %s", b.diffID) }))
 		}
 	}
 	if err := g.Wait(); err != nil {

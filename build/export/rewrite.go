@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/base/fault"
+	"berth/build/session"
 	"berth/image/archive"
 	"berth/kernel/tree"
 )
@@ -40,10 +41,10 @@ func (e *Exporter) rewrite(ctx context.Context, m *made, p *part) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(2)
 		for i := base; i < len(out); i++ {
-			g.Go(func() (err error) {
+			g.Go(session.Safe(func() (err error) {
 				out[i], err = e.rewriteLayer(ctx, m, p.chain[i], *p.epoch)
 				return fault.In(err, "rewrite layer %s", p.chain[i])
-			})
+			}))
 		}
 		err := g.Wait()
 		p.chain, p.unmoved = out, base

@@ -15,6 +15,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 	fstypes "github.com/tonistiigi/fsutil/types"
 
+	"berth/build/session"
 	"berth/kernel/tree"
 )
 
@@ -28,7 +29,8 @@ type treeFS struct {
 type inode struct{ dev, ino uint64 }
 
 // Walk tells all files below target, each directory before what is in it, names sorted.
-func (t *treeFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+func (t *treeFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) (err error) {
+	defer session.Survive(&err) // it is walked on goroutines of the library's
 	target = strings.Trim(path.Clean("/"+target), "/")
 	dir, _, err := t.root.Open(target)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"berth/build/attest"
 	"berth/build/progress"
+	"berth/build/session"
 )
 
 // Client is what one call of a frontend works with.
@@ -32,12 +33,14 @@ type Client struct {
 var _ gwclient.Client = (*Client)(nil)
 
 // Solve solves a definition, or calls another frontend.
-func (c *Client) Solve(ctx context.Context, req gwclient.SolveRequest) (*gwclient.Result, error) {
+func (c *Client) Solve(ctx context.Context, req gwclient.SolveRequest) (_ *gwclient.Result, err error) {
+	defer session.Survive(&err) // called on goroutines of the frontend's, as all that a frontend calls
 	return c.host.solve(ctx, req, c.call)
 }
 
 // ResolveSourceMetadata finds out what a source's name stands for. It shows as a step of its own.
-func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (_ *sourceresolver.MetaResponse, err error) {
+	defer session.Survive(&err)
 	policies, err := c.call.under(opt.SourcePolicies)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	fstypes "github.com/tonistiigi/fsutil/types"
 
 	"berth/base/fault"
+	"berth/build/session"
 	"berth/build/solver"
 	"berth/kernel/tree"
 )
@@ -34,7 +35,8 @@ func (r *Reference) Call() *Call { return r.call }
 func (r *Reference) Definition() *pb.Definition { return r.ref.Definition() }
 
 // ToState makes it an input of further definitions.
-func (r *Reference) ToState() (llb.State, error) {
+func (r *Reference) ToState() (_ llb.State, err error) {
+	defer session.Survive(&err)
 	op, err := llb.NewDefinitionOp(r.ref.Definition())
 	if err != nil {
 		return llb.State{}, err
@@ -43,7 +45,8 @@ func (r *Reference) ToState() (llb.State, error) {
 }
 
 // Evaluate makes sure that it can be had.
-func (r *Reference) Evaluate(ctx context.Context) error {
+func (r *Reference) Evaluate(ctx context.Context) (err error) {
+	defer session.Survive(&err)
 	if _, err := r.ref.Result(ctx); err != nil {
 		return r.host.hold(r.ref, err)
 	}
@@ -77,7 +80,8 @@ func (r *Reference) ReadDir(ctx context.Context, req gwclient.ReadDirRequest) (l
 	return list, err
 }
 
-func (r *Reference) view(ctx context.Context, op, name string, look func(root *tree.Dir) error) error {
+func (r *Reference) view(ctx context.Context, op, name string, look func(root *tree.Dir) error) (err error) {
+	defer session.Survive(&err)
 	if r == nil || r.ref == nil { // the empty tree has no reference
 		return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 	}

@@ -15,6 +15,7 @@ import (
 	"berth/base/fault"
 	"berth/build/export"
 	"berth/build/progress"
+	"berth/build/session"
 	"berth/build/snapshot"
 	"berth/build/solver"
 	"berth/image"
@@ -221,7 +222,7 @@ func (x *exporting) layers(ctx context.Context) error {
 	g.SetLimit(uploads)
 	for _, d := range x.wanted {
 		here := hold.Layers(d) == nil
-		g.Go(func() error { return fault.In(x.layer(ctx, d, here), "layer %s", d) })
+		g.Go(session.Safe(func() error { return fault.In(x.layer(ctx, d, here), "layer %s", d) }))
 	}
 	return g.Wait()
 }

@@ -11,6 +11,7 @@ import (
 
 	"berth/base/fault"
 	"berth/build/cache"
+	"berth/build/session"
 	"berth/image"
 	layerstore "berth/image/layer"
 )
@@ -94,7 +95,7 @@ func (im *imported) complete(ctx context.Context, chain []digest.Digest) bool {
 			_ = g.Wait()
 			return false
 		}
-		g.Go(func() error {
+		g.Go(session.Safe(func() error {
 			there, err := im.p.has(ctx, desc)
 			if err != nil {
 				return err // who knows: it is asked again the next time
@@ -107,7 +108,7 @@ func (im *imported) complete(ctx context.Context, chain []digest.Digest) bool {
 				return fault.New(fault.NotFound, "%s is not there", desc.Digest)
 			}
 			return nil
-		})
+		}))
 	}
 	return g.Wait() == nil
 }
@@ -124,11 +125,11 @@ func (im *imported) provide(ctx context.Context, chain []digest.Digest) error {
 	g.SetLimit(downloads)
 	held := make([]bool, len(chain))
 	for i, d := range chain {
-		g.Go(func() error {
+		g.Go(session.Safe(func() error {
 			err := im.bring(gctx, d)
 			held[i] = err == nil
 			return fault.In(err, "layer %s from %s", d, im.p.name())
-		})
+		}))
 	}
 	err := g.Wait()
 	if err != nil {

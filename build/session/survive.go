@@ -20,6 +20,14 @@ func Survive(err *error) {
 	}
 }
 
+// Safe is f whose panic is its error: for goroutines that somebody else starts, such as those of an errgroup.
+func Safe(f func() error) func() error {
+	return func() (err error) {
+		defer Survive(&err)
+		return f()
+	}
+}
+
 // place says where the panic began that is being recovered from.
 func place() string {
 	pcs := make([]uintptr, 64)

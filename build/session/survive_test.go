@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"berth/base/fault"
@@ -28,6 +29,16 @@ func TestSurvive(t *testing.T) {
 		}
 	}
 	if err := SurviveStream(nil, nil, nil, func(any, grpc.ServerStream) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}
+
+// A goroutine that somebody else starts is as safe.
+func TestSafe(t *testing.T) {
+	var g errgroup.Group
+	g.Go(Safe(func() error { panic("at the disco") }))
+	g.Go(Safe(func() error { return nil }))
+	if err := g.Wait(); !fault.Is(err, fault.Internal) || !strings.Contains(err.Error(), "at the disco") {
 		t.Error(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"berth/base/fault"
 	"berth/build/cache"
 	"berth/build/graph"
+	"berth/build/session"
 )
 
 // A node is a vertex in a build. It is evaluated at most twice: a ghost that is needed after all is run.
@@ -182,7 +183,7 @@ func (n *node) resolve(ctx context.Context, solid func(input int) bool) (*inputs
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	for i := range n.inputs {
-		g.Go(func() error { return one(gctx, i) })
+		g.Go(session.Safe(func() error { return one(gctx, i) }))
 	}
 	return ins, g.Wait()
 }
@@ -221,7 +222,7 @@ func (n *node) contentKey(ctx context.Context, op Op, ins *inputs, t *cache.Trac
 			continue
 		}
 		readings[i].selected = make([]digest.Digest, len(selectors))
-		g.Go(func() error {
+		g.Go(session.Safe(func() error {
 			s, err := n.inputs[i].ready(ctx, ins.outs[i], n.v.Inputs[i].Index)
 			if err != nil {
 				return err
@@ -242,7 +243,7 @@ func (n *node) contentKey(ctx context.Context, op Op, ins *inputs, t *cache.Trac
 				t.Inputs[i].Paths = append(t.Inputs[i].Paths, sel.Path)
 			}
 			return nil
-		})
+		}))
 	}
 	if err := g.Wait(); err != nil {
 		return "", err

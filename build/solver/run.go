@@ -10,6 +10,7 @@ import (
 
 	"berth/base/fault"
 	"berth/build/cache"
+	"berth/build/session"
 	"berth/build/snapshot"
 )
 
@@ -18,10 +19,10 @@ func (n *node) run(ctx context.Context, op Op, ins *inputs, keys []digest.Digest
 	snaps := make([]*snapshot.Snapshot, len(n.inputs))
 	g, gctx := errgroup.WithContext(ctx)
 	for i := range n.inputs {
-		g.Go(func() (err error) {
+		g.Go(session.Safe(func() (err error) {
 			snaps[i], err = n.inputs[i].ready(gctx, ins.outs[i], n.v.Inputs[i].Index)
 			return err
-		})
+		}))
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	fstypes "github.com/tonistiigi/fsutil/types"
 
 	"berth/base/fault"
+	"berth/build/session"
 	"berth/image/archive/compress"
 )
 
@@ -316,7 +317,8 @@ func (c *Context) FS() fsutil.FS { return files{c} }
 type files struct{ *Context }
 
 // Walk calls f for everything below target, parents first.
-func (f files) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+func (f files) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) (err error) {
+	defer session.Survive(&err) // who walks does so on goroutines of his own, with patterns of the client's
 	name, err := clean(target)
 	if err != nil {
 		return err

@@ -168,12 +168,12 @@ func (l *Layouts) bring(ctx context.Context, img *found, n name, r *solver.Run) 
 			continue
 		}
 		seen[diffID] = true
-		g.Go(func() error {
+		g.Go(session.Safe(func() error {
 			return l.with(gctx, n, r.Sessions, func(ctx context.Context, store ctdcontent.Store) (err error) {
 				staged[i], err = l.stage(ctx, store, d, diffID, r)
 				return err
 			})
-		})
+		}))
 	}
 	if err := g.Wait(); err != nil {
 		return err
