@@ -3,6 +3,7 @@ package classic
 import (
 	"bytes"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ type line struct {
 	name    string   // of its stage, as vertices tell it: "build", or "stage-1"; "" where there is one stage only
 	index   int      // among the stage's instructions that have a vertex, from 1; 0: it has none
 	from    bool     // it is a stage's FROM
+	root    bool     // it is a WORKDIR that may turn out to name the root, and has no vertex then
 	trigger bool     // it is not in the Dockerfile: ONBUILD of the base
 	verb    string   // RUN
 	text    string   // as it was written, on one line
@@ -103,7 +105,12 @@ func linesOf(stages []instructions.Stage, i int) []line {
 		case *instructions.CopyCommand:
 			at++
 			l.index, l.copied = at, c.From != ""
-		case *instructions.AddCommand, *instructions.WorkdirCommand:
+		case *instructions.WorkdirCommand:
+			if path.Clean(c.Path) != "/" { // which is there
+				at++
+				l.index, l.root = at, strings.ContainsAny(c.Path, "$.")
+			}
+		case *instructions.AddCommand:
 			at++
 			l.index = at
 		case *instructions.RunCommand:

@@ -12,12 +12,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Transcript tells a build in the classic way. Its methods may be called by several goroutines.
+// Transcript tells a build in the classic way. It is for one goroutine; Learn may be called by others.
 type Transcript struct {
 	target string
 	args   map[string]bool // that the request gives
 
-	mu       sync.Mutex
+	mu    sync.Mutex
+	texts [][]byte // that may be the Dockerfile; guarded by mu
+
 	lines    []line
 	declared map[string]bool // arguments that the Dockerfile declares
 	total    int             // lines that are the Dockerfile's own
@@ -35,8 +37,9 @@ type Transcript struct {
 // step is a vertex with what it said before its turn.
 type step struct {
 	digest          digest.Digest
-	stage           string // "" : it is no instruction's
-	index           int
+	stage           string
+	index           int // 0: it is no instruction's
+	verb            string
 	started, done   bool
 	cached, onBuild bool
 	failed          string
@@ -55,7 +58,9 @@ type Config struct {
 // New makes a transcript; Print takes pieces of text, with their line feeds.
 func New(c Config) *Transcript {
 	t := &Transcript{target: c.Target, args: c.Args, print: c.Print, steps: map[digest.Digest]*step{}, grown: map[int]int{}}
-	t.Learn(c.Dockerfile)
+	if len(c.Dockerfile) > 0 {
+		t.Learn(c.Dockerfile)
+	}
 	return t
 }
 
@@ -64,26 +69,36 @@ func New(c Config) *Transcript {
 func (t *Transcript) Learn(dockerfile []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.lines) > 0 || len(dockerfile) == 0 {
-		return
-	}
-	t.lines, t.declared = outline(dockerfile, t.target)
-	t.total = len(t.lines)
+	t.texts = append(t.texts, dockerfile)
 }
 
-// name of a vertex, as Dockerfiles' have: "[build 2/3] RUN make". Platforms stand before the stage.
-var vertexName = regexp.MustCompile(`^\[(?:(.*\S) )? *(\d+)/\d+\] (ONBUILD )?`)
+// read makes lines of what was learned.
+func (t *Transcript) read() {
+	t.mu.Lock()
+	texts := t.texts
+	t.texts = nil
+	t.mu.Unlock()
+	for _, text := range texts {
+		if len(t.lines) > 0 {
+			return
+		}
+		t.lines, t.declared = outline(text, t.target)
+		t.total = len(t.lines)
+	}
+}
+
+// vertexName is as Dockerfiles' vertices have it: "[build 2/3] RUN make". Platforms stand before the stage.
+var vertexName = regexp.MustCompile(`^\[(?:(.*\S) )? *(\d+)/\d+\] (ONBUILD )?(\w*)`)
 
 // Hear takes what happened and prints what it is time for.
 func (t *Transcript) Hear(s *client.SolveStatus) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.read()
 	for _, v := range s.Vertexes {
 		st := t.steps[v.Digest]
 		if st == nil {
 			st = &step{digest: v.Digest}
 			if m := vertexName.FindStringSubmatch(v.Name); m != nil {
-				st.stage, st.onBuild = m[1], m[3] != ""
+				st.stage, st.onBuild, st.verb = m[1], m[3] != "", m[4]
 				st.index, _ = strconv.Atoi(m[2])
 			}
 			t.steps[v.Digest] = st
@@ -196,6 +211,35 @@ func (t *Transcript) triggers(l *line) int {
 	return len(indexes)
 }
 
+// shift is by how much the vertices of a stage are numbered higher than their lines: triggers come between, also those that are told
+// with another stage, as equal steps are one vertex; and a WORKDIR that names the root has none.
+func (t *Transcript) shift(l *line) int {
+	last, top := 0, 0
+	for i := range t.lines {
+		if other := &t.lines[i]; other.stage == l.stage && !other.trigger {
+			last = max(last, other.index)
+		}
+	}
+	for _, st := range t.order {
+		if st.in(l.name) {
+			top = max(top, st.index)
+		}
+	}
+	by := max(t.triggers(l), top-last)
+	for i := range t.lines {
+		other := &t.lines[i]
+		if other == l {
+			break
+		}
+		if other.stage == l.stage && other.root {
+			if st := t.numbered(other, other.index+by); st == nil || st.verb != other.verb {
+				by--
+			}
+		}
+	}
+	return by
+}
+
 // in reports whether a vertex is a step of a stage.
 func (st *step) in(stage string) bool {
 	return st.index > 0 && (stage == "" || st.stage == stage || strings.HasSuffix(st.stage, " "+stage))
@@ -203,15 +247,23 @@ func (st *step) in(stage string) bool {
 
 // stepOf finds the vertex of a line.
 func (t *Transcript) stepOf(l *line) *step {
-	if l.index == 0 {
+	switch {
+	case l.index == 0:
+		return nil
+	case l.from || l.trigger:
+		return t.numbered(l, l.index)
+	}
+	st := t.numbered(l, l.index+t.shift(l))
+	if st != nil && l.root && st.verb != l.verb {
 		return nil
 	}
-	want := l.index
-	if !l.from && !l.trigger {
-		want += t.triggers(l)
-	}
+	return st
+}
+
+// numbered finds a vertex of a line's stage.
+func (t *Transcript) numbered(l *line, index int) *step {
 	for _, st := range t.order {
-		if st.in(l.name) && st.index == want && st.onBuild == l.trigger {
+		if st.index == index && st.onBuild == l.trigger && st.in(l.name) {
 			return st
 		}
 	}
@@ -260,8 +312,6 @@ func (t *Transcript) tell(st *step, l *line) bool {
 
 // Failed tells which command failed, as the classic builder worded it; "" where it was none.
 func (t *Transcript) Failed(exitCode int) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	for i := range t.lines {
 		l := &t.lines[i]
 		if l.run == nil {
@@ -279,8 +329,6 @@ var missing = regexp.MustCompile(`"/?([^"]*)": not found$`)
 
 // Missing tells what COPY or ADD did not find, as the classic builder worded it; "" where that is not why the build failed.
 func (t *Transcript) Missing() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	for i := range t.lines {
 		l := &t.lines[i]
 		if l.verb != "COPY" && l.verb != "ADD" {
@@ -304,8 +352,7 @@ func (t *Transcript) Missing() string {
 
 // Finish tells what is still untold when the build is over: the rest of the lines where it succeeded, and the output of what failed.
 func (t *Transcript) Finish(ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.read()
 	t.advance()
 	if !ok {
 		for _, st := range t.order {

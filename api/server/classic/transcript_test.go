@@ -174,3 +174,41 @@ func TestMissing(t *testing.T) {
 		t.Errorf("of a command: %q", got)
 	}
 }
+
+// TestRootDirectory: a WORKDIR that names the root makes nothing, so later vertices have lower numbers.
+func TestRootDirectory(t *testing.T) {
+	for _, dir := range []string{"/", "$HERE"} {
+		var b strings.Builder
+		tr := New(Config{Dockerfile: []byte("FROM busybox\nWORKDIR " + dir + "\nRUN false\n"), Print: func(text string) { b.WriteString(text) }})
+		const from, run = "[1/3] FROM docker.io/library/busybox", "[2/3] RUN false"
+		hear(tr, event{name: from, state: "waiting"}, event{name: run, state: "waiting"})
+		hear(tr, event{name: from, state: "done"}, event{name: run, state: "started"}, event{name: run, output: "no\n"}, event{name: run, state: "failed"})
+		tr.Finish(false)
+		if got, want := b.String(), "Step 1/3 : FROM busybox\n ---> "+short(from)+"\nStep 2/3 : WORKDIR "+dir+
+			"\nStep 3/3 : RUN false\n ---> Running in "+short(run)+"\nno\n"; got != want {
+			t.Errorf("%s\nwant\n%s", got, want)
+		}
+		if got, want := tr.Failed(1), "The command '/bin/sh -c false' returned a non-zero code: 1"; got != want {
+			t.Errorf("%s: %q, want %q", dir, got, want)
+		}
+	}
+}
+
+// TestSharedTriggers: two stages on one base with triggers have one vertex for them, under the first one's name.
+func TestSharedTriggers(t *testing.T) {
+	var b strings.Builder
+	tr := New(Config{Dockerfile: []byte("FROM base AS a\nRUN one\nFROM base\nCOPY --from=a /x /x\nRUN two\n"), Print: func(text string) { b.WriteString(text) }})
+	const from, trigger, one, copied, two = "[a 1/2] FROM docker.io/library/base", "[a 2/3] ONBUILD RUN t", "[a 3/3] RUN one", "[stage-1 3/4] COPY --from=a /x /x", "[stage-1 4/4] RUN two"
+	for _, name := range []string{from, trigger, one, copied, two} {
+		hear(tr, event{name: name, state: "waiting"})
+	}
+	for _, name := range []string{from, trigger, one, copied, two} {
+		hear(tr, event{name: name, state: "started"}, event{name: name, state: "done"})
+	}
+	tr.Finish(true)
+	if got, want := b.String(), "Step 1/5 : FROM base AS a\n ---> "+short(from)+"\n# Executing 1 build trigger\n ---> Running in "+short(trigger)+"\n ---> "+short(trigger)+
+		"\nStep 2/5 : RUN one\n ---> Running in "+short(one)+"\n ---> "+short(one)+"\nStep 3/5 : FROM base\nStep 4/5 : COPY --from=a /x /x\n ---> "+short(copied)+
+		"\nStep 5/5 : RUN two\n ---> Running in "+short(two)+"\n ---> "+short(two)+"\n"; got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
