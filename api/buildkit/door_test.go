@@ -315,3 +315,15 @@ func TestNoRecords(t *testing.T) {
 		t.Errorf("%v, %v", e, err)
 	}
 }
+
+// Bytes as BuildKit of old made them are not promised where others would be made.
+func TestCompatibilityVersion(t *testing.T) {
+	b := newBench(t)
+	dir := b.context("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")
+	for version, want := range map[int]string{0: "", 30: "", 10: "unsupported compatibility-version 10", 40: "unsupported compatibility-version 40"} {
+		o := b.build(dir, func(o *client.SolveOpt) { o.CompatibilityVersion = version })
+		if (o.err == nil) != (want == "") || o.err != nil && !strings.Contains(o.err.Error(), want) {
+			t.Errorf("%d: %v, want %q", version, o.err, want)
+		}
+	}
+}

@@ -11,12 +11,19 @@ import (
 	"berth/build"
 )
 
+// compatibility is the version of what BuildKit makes of a request, media types and file modes, that is made here: that of the releases since 0.31.
+const compatibility = 30
+
 // requestOf translates a request, old ways to say things too.
 func requestOf(r *controlapi.SolveRequest) (build.Request, error) {
 	out := build.Request{
 		ID: r.Ref, Session: r.Session, Frontend: r.Frontend, FrontendAttrs: r.FrontendAttrs, FrontendInputs: r.FrontendInputs,
 		Definition: r.Definition, SessionExporter: r.EnableSessionExporter, Entitlements: r.Entitlements, SourcePolicy: r.SourcePolicy,
 		PolicySession: r.SourcePolicySession, ProxyNetwork: r.ProxyNetwork, Internal: r.Internal,
+	}
+	// It promises the bytes that BuildKit of old made: whoever asks for those must not get others.
+	if v := r.CompatibilityVersion; v != 0 && v != compatibility {
+		return out, fault.New(fault.Invalid, "unsupported compatibility-version %d (supported: [%d])", v, compatibility)
 	}
 	if out.Definition != nil && len(out.Definition.Def) == 0 && r.Frontend != "" {
 		out.Definition = nil

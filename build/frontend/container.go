@@ -50,7 +50,7 @@ func (c *Client) NewContainer(ctx context.Context, req gwclient.NewContainerRequ
 	}
 	k := &container{client: c}
 	spec := exec.ContainerConfig{
-		What: "container of a frontend", Network: req.NetMode, Hostname: req.Hostname, Hosts: req.ExtraHosts, Sessions: session.NewGroup(c.host.Session),
+		What: "container of a frontend", Network: req.NetMode, Hostname: req.Hostname, Hosts: req.ExtraHosts, Sessions: session.NewGroup(c.host.Session), Limits: c.host.Limits,
 	}
 	if p := platformFromPB(req.Platform); p != nil {
 		spec.Platform = *p

@@ -36,6 +36,8 @@ type Host struct {
 	Session string // the client's, where sources of kind local come from
 	Sources Sources
 	Runner  *exec.Runner // runs containers; nil: none can be run
+	// Limits bound containers as they bound steps, frontends by image among them.
+	Limits exec.Limits
 	// Entitlements are what the build may: network.host, security.insecure.
 	Entitlements []string
 	Progress     progress.Sink

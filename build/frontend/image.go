@@ -95,7 +95,7 @@ func (c *Client) runFrontend(ctx context.Context, img *dockerspec.DockerOCIImage
 		network = pb.NetMode_NONE
 	}
 	box, err := c.host.Runner.Container(ctx, exec.ContainerConfig{
-		Network: network, Sessions: session.NewGroup(c.host.Session),
+		Network: network, Sessions: session.NewGroup(c.host.Session), Limits: c.host.Limits,
 		What: "frontend " + c.call.Options[keySource],
 		Mounts: []exec.Mount{
 			{Mount: &pb.Mount{Dest: pb.RootMount, MountType: pb.MountType_BIND}, Snapshot: rootSnap},

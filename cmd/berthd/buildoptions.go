@@ -197,7 +197,8 @@ func (r gcRule) options() (o cache.PruneOptions, err error) {
 	return o, nil
 }
 
-// features are switches of dockerd's. Those that say what is always so are accepted.
+// features are switches of dockerd's. Those that say what is always so are accepted, and either word on where images are kept: there is one store, which can
+// what both of dockerd's can.
 type features struct{ set bool }
 
 func (f *features) String() string   { return "" }
@@ -215,6 +216,9 @@ func (f *features) setJSON(raw json.RawMessage) error {
 		var on bool
 		if err := json.Unmarshal(one.value, &on); err != nil {
 			return fmt.Errorf("%s: %w", one.name, err)
+		}
+		if one.name == "containerd-snapshotter" {
+			continue
 		}
 		if want, known := always[one.name]; !known || on != want {
 			return fmt.Errorf("%s cannot be switched: builds always have BuildKit's language and protocol, devices CDI, and there are no other features", one.name)

@@ -33,7 +33,7 @@ func TestBuilderObject(t *testing.T) {
 			t.Errorf("%s: accepted", text)
 		}
 	}
-	for text, ok := range map[string]bool{`{"buildkit":true}`: true, `{"cdi":true}`: true, `{"buildkit":false}`: false, `{"containerd-snapshotter":true}`: false, `{"x":1}`: false} {
+	for text, ok := range map[string]bool{`{"buildkit":true}`: true, `{"cdi":true}`: true, `{"buildkit":false}`: false, `{"containerd-snapshotter":true}`: true, `{"containerd-snapshotter":false}`: true, `{"x":1}`: false} {
 		if err := (&features{}).setJSON(json.RawMessage(text)); (err == nil) != ok {
 			t.Errorf("features %s: %v", text, err)
 		}

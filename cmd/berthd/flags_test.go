@@ -76,6 +76,8 @@ func TestFileAndFlags(t *testing.T) {
 		{name: "wrong type", file: `{"debug": "yes"}`, err: "debug: json: cannot unmarshal string"},
 		{name: "not in this build, file", file: `{"containerd": "/run/x"}`, err: "containerd: Berth has no containerd"},
 		{name: "not in this build, flag", args: []string{"--containerd", "/run/x"}, err: `"--containerd" flag: Berth has no containerd`},
+		{name: "of a containerd that is not there", args: []string{"--containerd-namespace", "a", "--containerd-plugins-namespace", "b"}, file: `{"features": {"containerd-snapshotter": true}}`,
+			check: func(c config) bool { return true }},
 		{name: "networks, flags", args: []string{"--bip", "10.0.0.1/24", "--default-address-pool", "base=10.8.0.0/16,size=24", "--default-network-opt", "bridge=a.b=c", "--icc=false", "--ip", "127.0.0.1"},
 			check: func(c config) bool {
 				n := c.Net

@@ -29,6 +29,21 @@ func (r *refusal) Type() string {
 	return "string"
 }
 
+// unused is a text that dockerd has a use for and this build has none.
+type unused struct {
+	text string
+	set  bool
+}
+
+func (u *unused) String() string     { return u.text }
+func (u *unused) Type() string       { return "string" }
+func (u *unused) given() bool        { return u.set }
+func (u *unused) Set(s string) error { u.text, u.set = s, true; return nil }
+func (u *unused) setJSON(raw json.RawMessage) error {
+	u.set = true
+	return json.Unmarshal(raw, &u.text)
+}
+
 // fixed is an option whose only value is what the build does anyway.
 type fixed struct {
 	accepts, why string
