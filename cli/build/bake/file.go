@@ -137,10 +137,14 @@ func (m *module) read(f File, env map[string]string) (compose bool, err error) {
 	case ".yaml", ".yml":
 		return true, nil
 	}
-	if isCompose(f, env) {
-		return true, nil
+	var top map[string]json.RawMessage
+	isJSON := json.Unmarshal(f.Text, &top) == nil
+	if _, services := top["services"]; !isJSON || services { // JSON is YAML too
+		if isCompose(f, env) {
+			return true, nil
+		}
 	}
-	if json.Valid(f.Text) {
+	if isJSON {
 		return false, m.addJSON(f.Name, f.Text)
 	}
 	if err := m.addHCL(f.Name, f.Text); err != nil {
