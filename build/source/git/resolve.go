@@ -80,14 +80,14 @@ func (s *Source) connect(ctx context.Context, r *repository, g session.Group, lo
 	p.hide(r.remote)
 	p.config = append(insteadOf(r.remote), advice(r)...)
 	var cleanups []func()
-	done = func() {
+	undo := func() {
 		for _, c := range cleanups {
 			c()
 		}
 	}
 	defer func() {
-		if err != nil {
-			done()
+		if err != nil { // done is nil then, whatever it was before
+			undo()
 		}
 	}()
 	if err := s.authorize(ctx, p, r, g); err != nil {
@@ -116,7 +116,7 @@ func (s *Source) connect(ctx context.Context, r *repository, g session.Group, lo
 		}
 		p.known = f.Name()
 	}
-	return p, done, nil
+	return p, undo, nil
 }
 
 // advice keeps git from explaining what a detached HEAD is, unless the build wants it to.
