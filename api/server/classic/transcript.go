@@ -324,8 +324,8 @@ func (t *Transcript) Failed(exitCode int) string {
 	return ""
 }
 
-// missing is how the builder says that a path is not in what a step copies from.
-var missing = regexp.MustCompile(`"/?([^"]*)": not found$`)
+// missing is how the builder says that a path is not in what a step copies from: when it looks for it, and when it copies.
+var missing = regexp.MustCompile(`(?:"/?|lstat /)(.*?)(?:": not found|: no such file or directory)$`)
 
 // Missing tells what COPY or ADD did not find, as the classic builder worded it; "" where that is not why the build failed.
 func (t *Transcript) Missing() string {

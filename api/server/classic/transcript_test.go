@@ -155,17 +155,18 @@ func TestUnconsumedArguments(t *testing.T) {
 }
 
 func TestMissing(t *testing.T) {
-	for text, want := range map[string]string{
-		"ADD foo /x":           "ADD failed: file not found in build context or excluded by .dockerignore: stat foo: file does not exist",
-		"COPY --from=a foo /x": "COPY failed: stat foo: file does not exist",
+	for _, c := range [...]struct{ text, failed, want string }{
+		{"ADD foo /x", `failed to calculate checksum of ref a::b: "/foo": not found`, "ADD failed: file not found in build context or excluded by .dockerignore: stat foo: file does not exist"},
+		{"ADD foo /x", "failed to compute cache key: lstat /foo: no such file or directory", "ADD failed: file not found in build context or excluded by .dockerignore: stat foo: file does not exist"},
+		{"COPY --from=a foo /x", `failed to calculate checksum of ref a::b: "/foo": not found`, "COPY failed: stat foo: file does not exist"},
+		{"COPY foo /x", "no space left on device", ""},
 	} {
-		tr := New(Config{Dockerfile: []byte("FROM scratch\n" + text + "\n"), Print: func(string) {}})
+		tr := New(Config{Dockerfile: []byte("FROM scratch\n" + c.text + "\n"), Print: func(string) {}})
 		now := time.Now()
-		tr.Hear(&client.SolveStatus{Vertexes: []*client.Vertex{{Digest: digest.FromString(text), Name: "[1/1] " + text, Started: &now, Completed: &now,
-			Error: `failed to calculate checksum of ref a::b: "/foo": not found`}}})
+		tr.Hear(&client.SolveStatus{Vertexes: []*client.Vertex{{Digest: digest.FromString(c.text), Name: "[1/1] " + c.text, Started: &now, Completed: &now, Error: c.failed}}})
 		tr.Finish(false)
-		if got := tr.Missing(); got != want {
-			t.Errorf("%s: %q, want %q", text, got, want)
+		if got := tr.Missing(); got != c.want {
+			t.Errorf("%s: %q, want %q", c.text, got, c.want)
 		}
 	}
 	tr := New(Config{Dockerfile: []byte("FROM scratch\nRUN x\n"), Print: func(string) {}})
