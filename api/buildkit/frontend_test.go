@@ -13,6 +13,10 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/frontend/gateway/grpcclient"
+	"golang.org/x/sys/unix"
+
+	"berth/build"
+	"berth/build/exec"
 )
 
 // TestMain lets this program be a frontend, too: the test puts it into an image.
@@ -26,6 +30,9 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// filesOfFrontend is a limit that a test gives.
+const filesOfFrontend = 77
+
 // miniFrontend makes a file that tells what it was asked for.
 func miniFrontend(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 	opts := c.BuildOpts().Opts
@@ -34,6 +41,11 @@ func miniFrontend(ctx context.Context, c gateway.Client) (*gateway.Result, error
 		return nil, errors.New("the frontend does not want to")
 	case "again":
 		return c.Solve(ctx, gateway.SolveRequest{Frontend: "gateway.v0", FrontendOpt: opts})
+	case "limit":
+		var files unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil || files.Max != filesOfFrontend {
+			return nil, fmt.Errorf("%d files may be open, %w", files.Max, err)
+		}
 	case "die":
 		fmt.Fprintln(os.Stderr, "the frontend dies")
 		os.Exit(4)
@@ -88,6 +100,13 @@ func TestFrontendByImage(t *testing.T) {
 		if o := ask(do, ""); o.err == nil || !strings.Contains(o.err.Error(), want) {
 			t.Errorf("%s: error is %v, want %q in it", do, o.err, want)
 		}
+	}
+	_, err = b.builder.Solve(t.Context(), build.Request{
+		Frontend: "gateway.v0", FrontendAttrs: map[string]string{"source": "test/fe:1", "do": "limit"},
+		Limits: exec.Limits{Ulimits: []exec.Ulimit{{Name: "nofile", Soft: filesOfFrontend, Hard: filesOfFrontend}}},
+	})
+	if err != nil {
+		t.Errorf("a build's limits do not bound its frontend: %v", err)
 	}
 	needs := b.build(t.TempDir(), func(o *client.SolveOpt) {
 		o.Frontend, o.FrontendAttrs = "gateway.v0", map[string]string{"source": "test/fe:1", "frontend.caps": "moby.buildkit.frontend.contexts"}
