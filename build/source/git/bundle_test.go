@@ -138,6 +138,28 @@ func TestBundles(t *testing.T) {
 	}
 }
 
+// TestSweep: what an engine that was killed had under way goes with the next one; mirrors stay.
+func TestSweep(t *testing.T) {
+	b := open(t)
+	root := b.s.cfg.Root
+	for _, p := range []string{"bundle-1/repo", "boxes/box-1/usr", "mirror/repo"} {
+		need(t, os.MkdirAll(filepath.Join(root, p), 0o700))
+	}
+	need(t, os.WriteFile(filepath.Join(root, "known-hosts-1"), nil, 0o600))
+	again, err := Open(b.s.cfg)
+	need(t, err)
+	defer again.Close()
+	var left []string
+	for _, p := range []string{"bundle-1", "boxes/box-1", "known-hosts-1", "mirror"} {
+		if _, err := os.Stat(filepath.Join(root, p)); err == nil {
+			left = append(left, p)
+		}
+	}
+	if strings.Join(left, " ") != "mirror" {
+		t.Errorf("left: %q", left)
+	}
+}
+
 func TestBundleAttributes(t *testing.T) {
 	commit, good := strings.Repeat("a", 40), "oci-layout+blob://mine@"+string(digest.FromString("x"))
 	for _, tt := range []struct {

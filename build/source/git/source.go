@@ -2,7 +2,9 @@ package git
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -64,10 +66,23 @@ func Open(cfg Config) (*Source, error) {
 		live = cfg.Sessions
 	}
 	boxes := host.New(host.Config{Root: filepath.Join(cfg.Root, "boxes"), InUserNS: cfg.InUserNS, Facts: cfg.Facts})
-	if err := boxes.Sweep(); err != nil {
+	if err := errors.Join(boxes.Sweep(), sweepRoot(cfg.Root)); err != nil {
 		log.Warn("build: what a git that was killed left cannot be removed", "err", err)
 	}
 	return &Source{cfg: cfg, log: log, told: pinned.New[*version](live, nil), boxes: boxes, locks: map[string]*keyLock{}, swept: map[string]bool{}}, nil
+}
+
+// sweepRoot removes what an engine that died had under way beside the mirrors.
+func sweepRoot(root string) error {
+	var errs []error
+	for _, pattern := range []string{"bundle-*", "known-hosts-*"} {
+		list, err := filepath.Glob(filepath.Join(root, pattern))
+		errs = append(errs, err)
+		for _, p := range list {
+			errs = append(errs, os.RemoveAll(p))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Close ends what was made for running git.
