@@ -122,7 +122,7 @@ func within(t *testing.T, what string, f func()) {
 func TestEngineStopsWithAShellOpen(t *testing.T) {
 	for _, tty := range []bool{false, true} {
 		for _, wire := range []bool{true, false} {
-			t.Run(fmt.Sprintf("tty %v, wire first %v", tty, wire), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%v-%v", tty, wire), func(t *testing.T) {
 				b := newBench(t)
 				s := b.openShell(t.Context(), tty)
 				if !s.running() {

@@ -16,6 +16,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"berth/base/fault"
 	"berth/build/attest"
 	"berth/build/progress"
 	"berth/build/session"
@@ -69,6 +70,11 @@ func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 		return nil, err
 	}
 	if resp.Image != nil {
+		if c.call.inProcess() {
+			if err := checkImage(resp.Image.Config); err != nil {
+				return nil, fault.In(err, "%s", op.Identifier)
+			}
+		}
 		ref, remote := strings.CutPrefix(resp.Op.Identifier, "docker-image://")
 		c.call.mu.Lock()
 		c.call.images = append(c.call.images, Image{

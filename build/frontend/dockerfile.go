@@ -24,6 +24,9 @@ func buildDockerfile(ctx context.Context, c *Client) (*gwclient.Result, error) {
 	return builder.Build(ctx, c)
 }
 
+// inProcess reports whether the call is of that frontend.
+func (c *Call) inProcess() bool { return c != nil && c.Frontend == dockerfileName }
+
 // builtIn reports whether a gateway's options name the frontend of this process. A client that gives the
 // frontend's image itself (a named context) wants that one.
 func builtIn(opts map[string]string) bool {

@@ -59,6 +59,9 @@ func (r *Reference) ReadFile(ctx context.Context, req gwclient.ReadRequest) (dat
 		data, err = readFile(root, req.Filename, req.Range)
 		return err
 	})
+	if err == nil && r != nil && r.call.inProcess() { // which reads Dockerfiles, and what is read like them
+		err = CheckDockerfile(data)
+	}
 	return data, err
 }
 

@@ -10,6 +10,8 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"berth/build/frontend"
 )
 
 // line is one instruction of a Dockerfile that a build carries out.
@@ -29,6 +31,9 @@ type line struct {
 // outline lists the instructions of the stages that a target needs, in their order, and the arguments that stages up to it declare. A
 // Dockerfile that cannot be parsed has none: the build itself says what is wrong with it.
 func outline(dockerfile []byte, target string) (lines []line, args map[string]bool) {
+	if frontend.CheckDockerfile(dockerfile) != nil {
+		return nil, nil
+	}
 	parsed, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
 		return nil, nil

@@ -1,0 +1,41 @@
+package buildkit_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/moby/buildkit/client"
+
+	"berth/build"
+)
+
+// What would be the end of the engine, or keep it busy for hours, is one build's error.
+func TestHostileDockerfile(t *testing.T) {
+	b := newBench(t)
+	const many = 1_000_000
+	nested := strings.Repeat("${A:-", many) + strings.Repeat("}", many)
+	var file strings.Builder
+	file.WriteString("FROM scratch\nENV A=")
+	for ; len(nested) > 60_000; nested = nested[60_000:] {
+		file.WriteString(nested[:60_000] + "\\\n")
+	}
+	file.WriteString(nested + "\n")
+	o := b.build(b.context("Dockerfile", file.String()), nil)
+	if o.err == nil || !strings.Contains(o.err.Error(), "opening braces") {
+		t.Errorf("%.300v", o.err)
+	}
+	o = b.build(b.context("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n"), func(o *client.SolveOpt) {
+		for range 100 {
+			o.CacheImports = append(o.CacheImports, client.CacheOptionsEntry{Type: "registry", Attrs: map[string]string{"ref": "localhost:1/x"}})
+		}
+	})
+	if o.err == nil || !strings.Contains(o.err.Error(), "caches to import") {
+		t.Errorf("%.300v", o.err)
+	}
+	if _, err := b.builder.Solve(t.Context(), build.Request{ID: strings.Repeat("x", 10_000)}); err == nil {
+		t.Error("any name will do")
+	}
+	if o := b.build(b.context("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n"), nil); o.err != nil {
+		t.Errorf("the next build: %v", o.err)
+	}
+}

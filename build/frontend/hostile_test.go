@@ -1,0 +1,60 @@
+package frontend
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"berth/base/fault"
+)
+
+// lines breaks a long instruction into lines that the parser takes.
+func lines(text, joint string) string {
+	var b strings.Builder
+	for len(text) > 60_000 {
+		b.WriteString(text[:60_000] + joint)
+		text = text[60_000:]
+	}
+	return b.String() + text
+}
+
+func TestHostileDockerfiles(t *testing.T) {
+	const many = 200_000
+	nested := strings.Repeat("${A:-", many) + strings.Repeat("}", many)
+	chained := "FROM x\n" + strings.Repeat("ONBUILD ", 2000) + "RUN a\n"
+	for name, file := range map[string]string{
+		"variables":                    "FROM x\nENV A=" + lines(nested, "\\\n"),
+		"variables in a here-document": "FROM x\nCOPY <<EOF /\n" + lines(nested, "\n") + "\nEOF\n",
+		"with comments between":        "FROM x\nENV A=" + lines(nested, "\\\n# }}}\n\n"),
+		"the other escape":             "# escape=`\nFROM x\nENV A=" + lines(nested, "`\n"),
+		"long":                         "FROM x\nRUN " + lines(strings.Repeat("x", maxLine+1), "\\\n"),
+		"long, with blanks":            "FROM x\nRUN " + lines(strings.Repeat("x", maxLine+1), "\\ \t\r\n"),
+		"triggers":                     chained,
+		"triggers, broken":             strings.ReplaceAll(chained, "ONBUILD ", "onbu\\\n# c\nild "),
+		"triggers, at the end":         strings.TrimSpace(strings.Repeat("ONBUILD ", 2000)),
+	} {
+		if err := CheckDockerfile([]byte(file)); !fault.Is(err, fault.Invalid) || len(err.Error()) > 200 {
+			t.Errorf("%s: %v", name, err)
+		}
+		config, err := json.Marshal(map[string]any{"config": map[string]any{"OnBuild": strings.SplitAfter(file, "\nRUN ")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkImage(config); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s, of an image: %v", name, err)
+		}
+	}
+	for name, file := range map[string]string{
+		"empty":     "",
+		"plain":     "FROM x\nONBUILD RUN a\nONBUILD COPY . /\nRUN a \\\n  # why\n\n  && b ${A:-${B:-c}}\n",
+		"many":      "FROM x\n" + strings.Repeat("RUN echo ${A} \\\n && b\n", 20_000),
+		"documents": "FROM x\nCOPY <<EOF /a\n" + strings.Repeat("{\"a\": \"b\"}\n", 90_000) + "EOF\nCOPY <<EOF /b\n" + strings.Repeat("x\n", 1<<20) + "EOF\n",
+	} {
+		if err := CheckDockerfile([]byte(file)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := checkImage([]byte(`{"config":{"OnBuild":["RUN a","COPY . /"]}}`)); err != nil {
+		t.Error(err)
+	}
+}
