@@ -94,10 +94,11 @@ func values(md metadata.MD, key string) []string {
 	return list
 }
 
-// A message goes when it has so many bytes, or when its first packet has waited so long.
+// A message goes when it has so many bytes, or when its first packet has waited so long. gRPC takes a buffer of 1 MiB, and clears it, for every message
+// of more than 32 KiB: so there should be few of them, and none that needs more.
 const (
-	enough = 32 << 10
-	most   = 256 << 10 // who adds more waits
+	enough = 512 << 10
+	most   = 960 << 10 // who adds more waits; a packet has 32 KiB
 	linger = time.Millisecond
 )
 
