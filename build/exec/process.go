@@ -72,11 +72,15 @@ func (b *box) startSettled(cmd command, first bool, pid int) (*child, error) {
 	o := launch.Options{
 		Cgroup: b.group.Attach(), Covered: !b.r.cfg.InUserNS, InUserNS: b.r.cfg.InUserNS, Seccomp: b.filter, NewKeyring: true, Facts: b.r.facts,
 		RootFD: b.root.fd, RootMapped: b.mapping != nil, OwnerNS: b.ownsNet(), Trees: b.trees,
-		// The kernel watches the thread that clones, and only those of Covered live as long as the engine. What enters dies with number 1.
-		DieWithLauncher: first && !b.r.cfg.InUserNS,
 	}
 	var program *launch.Program
 	if first {
+		// It dies with the engine, and what enters with it.
+		if o.DieWithLauncher = !b.outlivesSignal(cmd); !o.DieWithLauncher {
+			if o.Enclosure, err = b.r.enclosed(); err != nil {
+				return nil, err
+			}
+		}
 		program, err = launch.Compile(&s, o)
 	} else {
 		o.RootFD, o.RootMapped, o.Trees = 0, false, nil

@@ -113,6 +113,10 @@ var goldens = []struct {
 		o.RootFD, o.Trees = 20, map[int]int{len(s.Mounts): 21}
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/run/secrets/key", Type: "bind", Source: "/proc/self/fd/21", Options: []string{"bind", "ro"}})
 	}},
+	{"enclosed", func(s *specs.Spec, o *Options) {
+		o.Covered, o.Enclosure = true, 22
+		o.Overlay = &Overlay{Lower: []string{"/layers/a"}, Upper: "/box/upper", Work: "/box/work"}
+	}},
 	{"hooks-and-gate", func(s *specs.Spec, o *Options) {
 		o.HookGates = HookGates{BeforePivot: true, BeforeExec: true}
 		o.GateFifo = "/run/berth-oci/box/exec.fifo"

@@ -77,9 +77,15 @@ func (c *compiler) namespaces() error {
 	for kind := range asked {
 		return fault.New(fault.Invalid, "linux.namespaces: unknown type %q", kind)
 	}
+	if c.o.Enclosure != 0 {
+		if c.private&unix.CLONE_NEWPID == 0 {
+			return fault.New(fault.Invalid, "linux.namespaces: what is enclosed has a pid namespace of its own")
+		}
+		c.p.Clone.PidNS = c.given("enclosure", "take the pid namespace around the container's", c.o.Enclosure)
+	}
 	c.p.Clone.Flags |= c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
-	if c.joined(specs.UserNamespace) {
-		// New namespaces must belong to the user namespace, so they come after joining it; see rebirth.
+	if c.joined(specs.UserNamespace) || c.o.Enclosure != 0 {
+		// New namespaces must belong to the user namespace, so they come after joining it; a pid namespace is made in that of its maker. See rebirth.
 		c.p.Clone.Flags = 0
 	}
 	c.p.Clone.Covered = c.o.Covered && c.mayCover()
@@ -178,7 +184,7 @@ func (c *compiler) loopback() {
 	c.kid.call(what, unix.SYS_CLOSE, Of(s))
 }
 
-// rebirth makes the spec's new namespaces inside a user namespace that was joined. A new pid namespace
+// rebirth makes the spec's new namespaces inside a user namespace, or a pid namespace around it, that was joined. A new pid namespace
 // has its maker's child as first process, so the child clones once more, as a sibling of itself, shows
 // the launcher who goes on, and is ended.
 func (c *compiler) rebirth() {

@@ -46,3 +46,43 @@ func TestNumberOfAnother(t *testing.T) {
 		}
 	})
 }
+
+// What is enclosed is process 1 of its own, and ends with the enclosure.
+func TestEnclosure(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		e, err := l.NewEnclosure()
+		must(t, err)
+		closed := false
+		defer func() {
+			if !closed {
+				_ = e.Close()
+			}
+		}()
+		o.Enclosure = e.FD()
+		res, err := run(t, l, plainSpec(root, "sh", "-c", "echo $$; echo /proc/[0-9]*"), o)
+		must(t, err)
+		if res.out != "1\n/proc/1\n" {
+			t.Errorf("%q", res.out)
+		}
+		p, err := Compile(plainSpec(root, "sleep", "1000"), o)
+		must(t, err)
+		proc, err := l.Start(p, quiet(t))
+		must(t, err)
+		if e.Ended() {
+			t.Error("it has ended")
+		}
+		ended := make(chan unix.WaitStatus)
+		go func() { ended <- wait(t, proc) }()
+		must(t, e.Close())
+		closed = true
+		if st := <-ended; st.Signal() != unix.SIGKILL {
+			t.Errorf("%v", st)
+		}
+		s := plainSpec(root, "true")
+		s.Linux.Namespaces = nil
+		if _, err := Compile(s, o); err == nil {
+			t.Error("a process without a pid namespace was enclosed")
+		}
+	})
+}
