@@ -2,14 +2,10 @@ package build
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/content/proxy"
@@ -68,73 +64,6 @@ func newHistoryLogs(d *command.DockerCli) *cobra.Command {
 	}
 	c.Flags().StringVar(&progress, "progress", "plain", `Set type of progress output ("plain", "rawjson", "tty")`)
 	return c
-}
-
-func newHistoryInspect(d *command.DockerCli) *cobra.Command {
-	var format string
-	c := &cobra.Command{
-		Use:     "inspect [OPTIONS] [REF]",
-		Short:   "Inspect a build record",
-		Example: "  berth buildx history inspect\n  berth buildx history inspect --format json ^1",
-		Args:    cli.RequiresMaxArgs(1),
-		RunE: atBuilder(d, func(ctx context.Context, b *conn, args []string) error {
-			found, err := b.find(ctx, args)
-			if err != nil {
-				return err
-			}
-			if format == "json" {
-				return json.NewEncoder(d.Out()).Encode(found[0].record)
-			}
-			if format != "" && format != "pretty" {
-				return printTemplate(d.Out(), format, found[0])
-			}
-			return printPast(d.Out(), found[0])
-		}),
-		DisableFlagsInUseLine: true,
-	}
-	c.Flags().StringVar(&format, "format", "pretty", "Format the output")
-	c.AddCommand(newHistoryAttachment(d))
-	return c
-}
-
-func printPast(out io.Writer, b pastBuild) error {
-	r := b.record
-	w := tabwriter.NewWriter(out, 1, 8, 1, '\t', 0)
-	line := func(k, v string) {
-		if v != "" {
-			fmt.Fprintf(w, "%s:\t%s\n", k, v)
-		}
-	}
-	a := r.FrontendAttrs
-	line("Name", b.Name)
-	line("Context", a["context"])
-	line("Dockerfile", a["filename"])
-	line("Target", a["target"])
-	line("Platforms", a["platform"])
-	fmt.Fprintln(w)
-	line("Started", r.CreatedAt.AsTime().Local().Format("2006-01-02 15:04:05"))
-	line("Duration", b.Duration)
-	line("Build Steps", fmt.Sprintf("%d/%d (%.0f%% cached)", b.Done, b.Total, 100*float64(b.Cached)/float64(max(b.Total, 1))))
-	line("Status", b.Status)
-	if r.Error != nil {
-		line("Error", r.Error.Message)
-	}
-	var args []string
-	for _, k := range slices.Sorted(maps.Keys(a)) {
-		if name, ok := strings.CutPrefix(k, "build-arg:"); ok {
-			args = append(args, fmt.Sprintf("%s\t%s", name, a[k]))
-		}
-	}
-	if len(args) > 0 {
-		fmt.Fprintf(w, "\nBUILD ARG\tVALUE\n%s\n", strings.Join(args, "\n"))
-	}
-	if r.Result != nil && len(r.Result.Attestations) > 0 {
-		fmt.Fprintln(w, "\nDIGEST\tTYPE")
-		for _, at := range r.Result.Attestations {
-			fmt.Fprintf(w, "%s\t%s\n", at.Digest, at.Annotations["in-toto.io/predicate-type"])
-		}
-	}
-	return w.Flush()
 }
 
 func newHistoryAttachment(d *command.DockerCli) *cobra.Command {

@@ -122,7 +122,7 @@ func newUsage(d *command.DockerCli) *cobra.Command {
 }
 
 func printTable(out io.Writer, list []*client.UsageInfo) error {
-	w := tabwriter.NewWriter(out, 1, 8, 1, '\t', 0)
+	w := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
 	fmt.Fprintln(w, "ID\tRECLAIMABLE\tSIZE\tLAST ACCESSED")
 	for _, u := range list {
 		printRow(w, u)
@@ -143,27 +143,28 @@ func printRow(w io.Writer, u *client.UsageInfo) {
 
 func printRecord(out io.Writer, u *client.UsageInfo) {
 	r := rowOf(u)
-	w := tabwriter.NewWriter(out, 1, 8, 1, ' ', 0)
-	fmt.Fprintf(w, "ID:\t%s\n", r.ID)
-	if len(r.Parents) > 0 {
-		fmt.Fprintln(w, "Parents:")
-		for _, p := range r.Parents {
-			fmt.Fprintf(w, " - %s\n", p)
+	line := func(key, v string) {
+		if v != "" {
+			fmt.Fprintf(out, "%-13s %s\n", key+":", v)
 		}
 	}
-	fmt.Fprintf(w, "Created at:\t%s\nMutable:\t%v\nReclaimable:\t%v\nShared:\t%v\nSize:\t%s\n", r.CreatedAt, r.Mutable, r.Reclaimable, r.Shared, r.Size)
-	if r.Description != "" {
-		fmt.Fprintf(w, "Description:\t%s\n", r.Description)
+	line("ID", r.ID)
+	if len(r.Parents) > 0 {
+		fmt.Fprintln(out, "Parents:")
+		for _, p := range r.Parents {
+			fmt.Fprintf(out, " - %s\n", p)
+		}
 	}
-	fmt.Fprintf(w, "Usage count:\t%d\n", r.UsageCount)
-	if r.LastUsedAt != "" {
-		fmt.Fprintf(w, "Last used:\t%s\n", r.LastUsedAt)
-	}
-	if r.Type != "" {
-		fmt.Fprintf(w, "Type:\t%s\n", r.Type)
-	}
-	fmt.Fprintln(w)
-	_ = w.Flush()
+	line("Created at", r.CreatedAt)
+	line("Mutable", fmt.Sprint(r.Mutable))
+	line("Reclaimable", fmt.Sprint(r.Reclaimable))
+	line("Shared", fmt.Sprint(r.Shared))
+	line("Size", r.Size)
+	line("Description", r.Description)
+	line("Usage count", fmt.Sprint(r.UsageCount))
+	line("Last used", r.LastUsedAt)
+	line("Type", r.Type)
+	fmt.Fprintln(out)
 }
 
 func printSums(out io.Writer, list []*client.UsageInfo) error {

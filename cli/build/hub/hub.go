@@ -17,10 +17,12 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 )
 
 // maxManifest bounds what is read into memory.
@@ -30,7 +32,10 @@ const maxManifest = 8 << 20
 const dockerHub = "https://index.docker.io/v1/"
 
 // A Hub speaks to registries with the passwords of a configuration file.
-type Hub struct{ resolver remotes.Resolver }
+type Hub struct {
+	resolver remotes.Resolver
+	options  docker.ResolverOptions
+}
 
 // New gives a Hub.
 func New(config *configfile.ConfigFile) *Hub {
@@ -47,9 +52,14 @@ func New(config *configfile.ConfigFile) *Hub {
 		}
 		return a.Username, a.Password, nil
 	}))
-	return &Hub{docker.NewResolver(docker.ResolverOptions{
-		Hosts: docker.ConfigureDefaultRegistries(docker.WithAuthorizer(auth), docker.WithPlainHTTP(isLocal)),
-	})}
+	o := docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(docker.WithAuthorizer(auth), docker.WithPlainHTTP(isLocal))}
+	return &Hub{docker.NewResolver(o), o}
+}
+
+// pusher is one of its own: a resolver takes what it has pushed once, under whatever name, for pushed.
+func (h *Hub) pusher(ctx context.Context, name string) (remotes.Pusher, error) {
+	ctx = quiet(ctx)
+	return docker.NewResolver(h.options).Pusher(ctx, name)
 }
 
 // isLocal reports whether a registry is on this machine.
@@ -89,11 +99,19 @@ func Repository(name string) string {
 	return named.Name()
 }
 
+// quiet keeps the library from telling in its log what the errors say that it gives.
+func quiet(ctx context.Context) context.Context {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return log.WithLogger(ctx, logrus.NewEntry(l))
+}
+
 // Repository is where the image is.
 func (i *Image) Repository() string { return Repository(i.Name) }
 
 // Get reads a manifest by its name.
 func (h *Hub) Get(ctx context.Context, name string) (*Image, error) {
+	ctx = quiet(ctx)
 	name = Canonical(name)
 	_, desc, err := h.resolver.Resolve(ctx, name)
 	if err != nil {
@@ -157,7 +175,7 @@ func (i *Image) JSON(ctx context.Context, desc ocispec.Descriptor) (map[string]a
 
 // Put writes a manifest under a name.
 func (h *Hub) Put(ctx context.Context, name string, desc ocispec.Descriptor, text []byte) error {
-	p, err := h.resolver.Pusher(ctx, Canonical(name))
+	p, err := h.pusher(ctx, Canonical(name))
 	if err != nil {
 		return err
 	}
@@ -174,7 +192,7 @@ func (h *Hub) Copy(ctx context.Context, from *Image, desc ocispec.Descriptor, to
 	if from.Repository() == target.Name() {
 		return nil
 	}
-	p, err := h.resolver.Pusher(ctx, target.Name()+"@"+desc.Digest.String())
+	p, err := h.pusher(ctx, target.Name()+"@"+desc.Digest.String())
 	if err != nil {
 		return err
 	}
