@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/moby/buildkit/frontend/dockerfile/command"
+
 	"berth/base/fault"
 )
 
@@ -15,6 +17,7 @@ const (
 	maxBraces   = 100_000   // opening ones
 	maxLine     = 256 << 10 // bytes of an instruction, its lines joined; here-documents are none of it
 	maxTriggers = 100       // ONBUILD before ONBUILD, which is an error anyway
+	maxSteps    = 10_000    // instructions; each takes the library longer than the one before
 )
 
 // CheckDockerfile refuses a Dockerfile that the library's parser must not see: Invalid.
@@ -22,7 +25,8 @@ func CheckDockerfile(data []byte) error {
 	if n := bytes.Count(data, []byte("{")); n > maxBraces {
 		return fault.New(fault.Invalid, "the Dockerfile has %d opening braces: more than %d", n, maxBraces)
 	}
-	size, begin := 0, []byte(nil) // of the instruction that is joined, and how it begins
+	size, begin := 0, []byte(nil) // of the instruction that is joined, and its text
+	steps := 0
 	for line := range bytes.Lines(data) {
 		text := bytes.TrimRight(line, " \t\r\n")
 		trimmed := bytes.TrimLeft(text, " \t")
@@ -37,9 +41,7 @@ func CheckDockerfile(data []byte) error {
 		if size += len(text); size > maxLine {
 			return fault.New(fault.Invalid, "an instruction of the Dockerfile has more than %d bytes", maxLine)
 		}
-		if len(begin) < maxLine {
-			begin = append(begin, text...)
-		}
+		begin = append(begin, text...)
 		if joined {
 			size = max(size, 1)
 			continue
@@ -47,9 +49,24 @@ func CheckDockerfile(data []byte) error {
 		if err := checkTriggers(begin); err != nil {
 			return err
 		}
+		if isStep(begin) {
+			if steps++; steps > maxSteps {
+				return fault.New(fault.Invalid, "the Dockerfile has more than %d instructions", maxSteps)
+			}
+		}
 		size, begin = 0, begin[:0]
 	}
 	return checkTriggers(begin)
+}
+
+// isStep reports whether a line looks like an instruction. Some of a here-document do, too; there are never so many of these.
+func isStep(line []byte) bool {
+	for word := range bytes.FieldsSeq(line) {
+		const longest = 16
+		_, is := command.Commands[strings.ToLower(string(word[:min(len(word), longest)]))]
+		return is
+	}
+	return false
 }
 
 // checkTriggers refuses an instruction of ONBUILD after ONBUILD.
