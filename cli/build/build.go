@@ -164,9 +164,6 @@ func installCommon(f *pflag.FlagSet, progress *string, noCache, pull *bool, meta
 	f.BoolVar(noCache, "no-cache", false, "Do not use cache when building the image")
 	f.StringVar(progress, "progress", "auto", `Set type of progress output ("auto", "none", "plain", "quiet", "rawjson", "tty"). Use plain to show container output`)
 	f.BoolVar(pull, "pull", false, "Always attempt to pull all referenced images")
-	if v := os.Getenv("BUILDKIT_PROGRESS"); v != "" {
-		*progress = v
-	}
 }
 
 func defaultPlatforms() []string {
@@ -276,6 +273,9 @@ func (o *options) spec() (*request.Spec, error) {
 
 // displayMode reads --progress and --quiet. Quiet means that the image's id is printed in the end; "none" that nothing is.
 func displayMode(progress string, quiet *bool) (progressui.DisplayMode, error) {
+	if v := os.Getenv("BUILDKIT_PROGRESS"); v != "" && progress == string(progressui.AutoMode) && !*quiet {
+		progress = v // what was asked for in so many words wins
+	}
 	mode := progressui.DisplayMode(progress)
 	switch progress {
 	case "quiet":

@@ -72,6 +72,7 @@ func TestNewer(t *testing.T) {
 }
 
 func TestDisplayMode(t *testing.T) {
+	t.Setenv("BUILDKIT_PROGRESS", "")
 	for _, c := range []struct {
 		progress  string
 		quiet     bool
@@ -86,6 +87,12 @@ func TestDisplayMode(t *testing.T) {
 		mode, err := displayMode(c.progress, &quiet)
 		if string(mode) != c.mode || quiet != c.quietness || (err != nil) != c.err {
 			t.Errorf("%+v: %s, %v, %v", c, mode, quiet, err)
+		}
+	}
+	t.Setenv("BUILDKIT_PROGRESS", "plain")
+	for quiet, want := range map[bool]string{false: "plain", true: "quiet"} {
+		if mode, err := displayMode("auto", &quiet); string(mode) != want || err != nil {
+			t.Errorf("quiet %v: %s, %v, want %s", quiet, mode, err, want)
 		}
 	}
 }
