@@ -124,3 +124,30 @@ func TestRefusedProcess(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is not there is missing in BuildKit's words, which are others where there is nothing at all.
+func TestMissingFiles(t *testing.T) {
+	b := newBench(t)
+	dir := b.context("Dockerfile", "FROM scratch AS none\nFROM scratch AS some\nCOPY Dockerfile /\nFROM scratch AS from-none\nCOPY --from=none /foo /\nFROM scratch AS from-some\nCOPY --from=some /foo /\n"+
+		"FROM scratch AS from-context\nCOPY foo /\n")
+	for target, want := range map[string]string{
+		"from-none": "lstat /foo: no such file or directory", "from-some": `"/foo": not found`, "from-context": `"/foo": not found`,
+	} {
+		o := b.build(dir, func(o *client.SolveOpt) { o.FrontendAttrs["target"] = target })
+		if o.err == nil || !strings.Contains(o.err.Error(), want) {
+			t.Errorf("%s: %v, want %q", target, o.err, want)
+		}
+	}
+	empty, err := fsutil.NewFS(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, err := llb.Scratch().File(llb.Copy(llb.Local("empty"), "/foo", "/")).Marshal(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.client.Solve(t.Context(), def, client.SolveOpt{LocalMounts: map[string]fsutil.FS{"empty": empty}}, nil)
+	if want := `"/foo": not found`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("of an empty directory: %v, want %q", err, want)
+	}
+}

@@ -231,7 +231,7 @@ func (n *node) contentKey(ctx context.Context, op Op, ins *inputs, t *cache.Trac
 				if readings[i].selected[j], err = n.b.s.cfg.Content.Digest(ctx, s, sel); err == nil {
 					continue
 				}
-				if len(chainOf(s)) == 0 && fault.Is(err, fault.NotFound) {
+				if s.IsScratch() && fault.Is(err, fault.NotFound) {
 					err = fault.New(fault.NotFound, "lstat %s: no such file or directory", sel.Path) // BuildKit's words where there is nothing at all
 				} else {
 					err = fault.In(err, "failed to calculate checksum of ref %.25s::%.25s", n.inputs[i].v.Digest.Encoded(), ins.identities[i].Encoded())
