@@ -40,6 +40,17 @@ func (b *box) confine(ctx context.Context) (err error) {
 	return err
 }
 
+// modules gives the profile and the label of a command's process.
+func (b *box) modules(cmd command) (profile, label string) {
+	if cmd.insecure {
+		return "", ""
+	}
+	if !b.cfg.limits.ApparmorUnconfined {
+		profile = b.confined.AppArmor
+	}
+	return profile, b.confined.ProcessLabel
+}
+
 // listen makes the socket of an agent. A step may connect only to one that carries its own label, which is that of the one who listens.
 func (b *box) listen(sock string) (*net.UnixListener, error) {
 	var l *net.UnixListener

@@ -11,12 +11,15 @@ import (
 )
 
 // outlivesSignal tells whether PR_SET_PDEATHSIG might not end the command's process with the engine. The kernel watches the thread that clones, and only
-// those of a rootful engine's launcher live as long as itself; and whose program makes it another user, or gives it capabilities, is free of
-// the signal. An enclosure ends them all the same. It takes one process more for each, unless there is a user namespace, where that is
+// those of a rootful engine's launcher live as long as itself; and whose program makes it another user, gives it capabilities or
+// takes it to a domain of AppArmor's or SELinux's is free of the signal. An enclosure ends them all the same. It takes one process more for each, unless there is a user namespace, where that is
 // needed anyway.
 func (b *box) outlivesSignal(cmd command) bool {
 	if b.r.cfg.InUserNS || b.mapping != nil {
 		return true
+	}
+	if profile, label := b.modules(cmd); profile != "" || label != "" {
+		return true // apparmor_bprm_committing_creds, selinux_bprm_committing_creds
 	}
 	var paths []string
 	if name := cmd.args[0]; strings.Contains(name, "/") {

@@ -143,12 +143,7 @@ func (b *box) process(cmd command) (*specs.Process, error) {
 		p.Env = append(slices.Clip(p.Env), "HOME="+u.Home)
 	}
 	setCapabilities(p, cmd.insecure)
-	if !cmd.insecure {
-		p.SelinuxLabel = b.confined.ProcessLabel
-		if !b.cfg.limits.ApparmorUnconfined {
-			p.ApparmorProfile = b.confined.AppArmor
-		}
-	}
+	p.ApparmorProfile, p.SelinuxLabel = b.modules(cmd)
 	if cmd.tty && cmd.rows != 0 {
 		p.ConsoleSize = &specs.Box{Height: uint(cmd.rows), Width: uint(cmd.cols)}
 	}
