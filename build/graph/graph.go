@@ -40,6 +40,8 @@ type Vertex struct {
 	ExportCache   *bool
 	ProgressGroup *pb.ProgressGroup
 	Resources     *pb.LinuxResources // limits that the client set beside the operation; never part of a key
+
+	length int // of the longest way to an operation without inputs
 }
 
 // Kind names the operation: source, exec, file, merge, diff, build, passthrough.

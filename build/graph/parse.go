@@ -20,6 +20,7 @@ const (
 	maxBytes  = 128 << 20
 	maxInputs = 10_000
 	maxMounts = 1_000  // of one exec operation
+	maxLength = 20_000 // operations that wait for each other: whoever evaluates them has something under way for each
 	maxNotes  = 10_000 // descriptions, or ranges in files, of one operation
 )
 
@@ -150,6 +151,10 @@ func (p *parser) add(d digest.Digest, op *pb.Op) error {
 			return invalid("invalid input %d output index %d", i, e.Index)
 		}
 		v.Inputs = append(v.Inputs, e)
+		v.length = max(v.length, p.g.byDigest[e.Vertex].length+1)
+	}
+	if v.length >= maxLength {
+		return invalid("invalid LLB with more than %d vertexes that depend on each other", maxLength)
 	}
 	if err := check(op); err != nil {
 		return err

@@ -121,3 +121,33 @@ func TestNotesAreBounded(t *testing.T) {
 		t.Errorf("mounts: %v", err)
 	}
 }
+
+// Operations that depend on each other are as many as whoever evaluates them can wait for; side by side there may be more.
+func TestLength(t *testing.T) {
+	merge := func(in string) *pb.Op {
+		return &pb.Op{Inputs: []*pb.Input{{Digest: in}}, Op: &pb.Op_Merge{Merge: &pb.MergeOp{Inputs: []*pb.MergeInput{{Input: 0}}}}}
+	}
+	chain := func(n int) *pb.Definition {
+		def := &pb.Definition{}
+		add := func(op *pb.Op) string {
+			data, err := op.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			def.Def = append(def.Def, data)
+			return string(digest.FromBytes(data))
+		}
+		last := add(source())
+		for range n - 1 {
+			last = add(merge(last))
+		}
+		add(&pb.Op{Inputs: []*pb.Input{{Digest: last}}})
+		return def
+	}
+	if g, err := Parse(chain(maxLength)); err != nil || len(g.Vertices) != maxLength {
+		t.Errorf("%v", err)
+	}
+	if _, err := Parse(chain(maxLength + 1)); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "depend on each other") {
+		t.Errorf("%v", err)
+	}
+}
