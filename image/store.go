@@ -39,9 +39,9 @@ type Config struct {
 
 // Event is something that happened to an image, in the words of docker events.
 type Event struct {
-	Action string // create (by a build), load, import, tag, untag, delete, save, prune, pull, push
-	ID     string // the image, or a name where Docker gives one
-	Name   string // attribute "name"
+	Action string            // create (by a build), load, import, tag, untag, delete, save, prune, pull, push
+	ID     string            // the image, or a name where Docker gives one
+	Name   string            // attribute "name"
 	Attrs  map[string]string // others; beside them the image's labels
 }
 
