@@ -128,6 +128,90 @@ func TestProvenance(t *testing.T) {
 	}
 }
 
+// TestProvenanceOfFiles compares the documents that lie beside files.
+func TestProvenanceOfFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a while")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root: builds mount overlay file systems")
+	}
+	if ociRuntime() == "" {
+		t.Skip("needs runc or crun: BuildKit's steps run in it")
+	}
+	buildkit, berth := startBuildKit(t), startBerth(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"Dockerfile": "FROM scratch\nCOPY hello sub/\nCOPY hello /\n", "hello": "hello\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct{ attrs, export map[string]string }{
+		"max":           {map[string]string{"attest:provenance": "mode=max"}, nil},
+		"min v0.2":      {map[string]string{"attest:provenance": "mode=min,version=v0.2"}, nil},
+		"inline only":   {map[string]string{"attest:provenance": "inline-only=true"}, nil},
+		"a name":        {map[string]string{"attest:provenance": "mode=min,filename=made.json"}, nil},
+		"a prefix":      {map[string]string{"attest:provenance": "mode=min"}, map[string]string{"attestation-prefix": "about-"}},
+		"two platforms": {map[string]string{"attest:provenance": "mode=min", "platform": "linux/amd64,linux/arm64"}, nil},
+		"not split":     {map[string]string{"attest:provenance": "mode=min", "platform": "linux/amd64"}, map[string]string{"platform-split": "true"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list := func(bk *client.Client) (lines []string) {
+				out := t.TempDir()
+				context_, err := fsutil.NewFS(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = bk.Solve(t.Context(), nil, client.SolveOpt{
+					Frontend: "dockerfile.v0", FrontendAttrs: tt.attrs, LocalMounts: map[string]fsutil.FS{"context": context_, "dockerfile": context_},
+					Exports: []client.ExportEntry{{Type: client.ExporterLocal, Attrs: tt.export, OutputDir: out}},
+				}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = filepath.WalkDir(out, func(p string, d os.DirEntry, err error) error {
+					rel, _ := filepath.Rel(out, p)
+					if err != nil || d.IsDir() {
+						return err
+					}
+					lines = append(lines, rel)
+					if !strings.HasSuffix(rel, ".json") {
+						return nil
+					}
+					raw, err := os.ReadFile(p)
+					if err != nil {
+						return err
+					}
+					var doc any
+					if err := json.Unmarshal(raw, &doc); err != nil {
+						return err
+					}
+					for _, l := range flat(rel, doc) {
+						lines = append(lines, steady(l))
+					}
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				slices.Sort(lines)
+				return slices.Compact(lines)
+			}
+			want, got := list(buildkit), list(berth)
+			for _, x := range want {
+				if !slices.Contains(got, x) {
+					t.Errorf("- %s", x)
+				}
+			}
+			for _, x := range got {
+				if !slices.Contains(want, x) && !strings.Contains(x, "metadata.layers.") {
+					t.Errorf("+ %s", x)
+				}
+			}
+		})
+	}
+}
+
 // attested builds a context and gives the provenance that is in the image, a value a line.
 func attested(t *testing.T, bk *client.Client, b *bases, dir, other string, attrs map[string]string) (lines []string, err error) {
 	t.Helper()
