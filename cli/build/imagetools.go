@@ -303,8 +303,7 @@ type part struct {
 	desc ocispec.Descriptor
 }
 
-// combine makes the new image's manifest: the only source's own where it says all, else an index of all that the sources have. Of a platform the
-// last source's image stays.
+// combine makes the new image's manifest: the only source's own where it says all, else an index of all that the sources have, each once.
 func (o *createOptions) combine(sources []*hub.Image) ([]byte, ocispec.Descriptor, []part, error) {
 	first := sources[0]
 	if len(sources) == 1 && len(o.annotations) == 0 && len(o.platforms) == 0 && (images.IsIndexType(first.Desc.MediaType) || !o.preferIndex) {
@@ -326,8 +325,21 @@ func (o *createOptions) combine(sources []*hub.Image) ([]byte, ocispec.Descripto
 		}
 		for _, p := range list {
 			docker = docker && strings.HasPrefix(p.desc.MediaType, "application/vnd.docker.")
-			parts = slices.DeleteFunc(parts, func(have part) bool { return samePlatform(have.desc, p.desc) || have.desc.Digest == p.desc.Digest })
-			parts = append(parts, p)
+			i := slices.IndexFunc(parts, func(have part) bool { return have.desc.Digest == p.desc.Digest })
+			if i < 0 {
+				parts = append(parts, p)
+				continue
+			}
+			notes := maps.Clone(parts[i].desc.Annotations)
+			if notes == nil {
+				notes = p.desc.Annotations
+			} else {
+				maps.Copy(notes, p.desc.Annotations)
+			}
+			parts[i].desc.Annotations = notes
+			if p.desc.Platform != nil {
+				parts[i].desc.Platform = p.desc.Platform
+			}
 		}
 	}
 	parts = o.choose(parts)
@@ -386,13 +398,6 @@ func (o *createOptions) choose(parts []part) []part {
 	return slices.DeleteFunc(parts, func(p part) bool {
 		return !kept[p.desc.Digest.String()] && !kept[p.desc.Annotations["vnd.docker.reference.digest"]]
 	})
-}
-
-func samePlatform(a, b ocispec.Descriptor) bool {
-	if a.Platform == nil || b.Platform == nil || a.Annotations["vnd.docker.reference.digest"] != "" || b.Annotations["vnd.docker.reference.digest"] != "" {
-		return false
-	}
-	return platforms.FormatAll(platforms.Normalize(*a.Platform)) == platforms.FormatAll(platforms.Normalize(*b.Platform))
 }
 
 func childrenOf(img *hub.Image) ([]part, error) {
