@@ -17,6 +17,7 @@ const (
 	maxPlatforms  = 1_000     // references, or attestations of one, that a result has
 	maxContainers = 100       // of a frontend at once
 	maxProcesses  = 10_000    // that one stream has started
+	maxHeld       = 20_000    // file trees of failed steps that have ids
 )
 
 // admit counts a call that says so many bytes.

@@ -111,3 +111,14 @@ func TestReferencesAreBounded(t *testing.T) {
 		t.Errorf("one that there is: %v", err)
 	}
 }
+
+func TestTreesOfFailedStepsAreBounded(t *testing.T) {
+	h := newHost()
+	first := h.keep(held{mount: 0})
+	for i := range maxHeld {
+		h.keep(held{mount: i})
+	}
+	if first == "" || h.keep(held{mount: 0}) != first || h.keep(held{mount: maxHeld}) != "" || len(h.held) != maxHeld {
+		t.Errorf("%d trees", len(h.held))
+	}
+}

@@ -313,18 +313,19 @@ func (h *Host) keepInputs(ref *solver.Ref, v *graph.Vertex) (inputs []string) {
 	return inputs
 }
 
-// keep gives a tree an id, the same each time. mu is held.
+// keep gives a tree an id, the same each time; none beyond those that a build may have. mu is held.
 func (h *Host) keep(s held) string {
-	for name, other := range h.held {
-		if other == s {
-			return name
-		}
+	if name, ok := h.names[s]; ok {
+		return name
+	}
+	if len(h.held) >= maxHeld {
+		return ""
 	}
 	if h.held == nil {
-		h.held = map[string]held{}
+		h.held, h.names = map[string]held{}, map[held]string{}
 	}
 	name := id.New()
-	h.held[name] = s
+	h.held[name], h.names[s] = s, name
 	return name
 }
 

@@ -53,6 +53,7 @@ type Host struct {
 	clients []*Client
 	forget  []func()        // takes what this build gave out of Producers
 	held    map[string]held // file trees of failed steps, by id
+	names   map[held]string // their ids
 	closed  bool
 	calls   int // that frontends have made
 	kept    int // bytes of what they said
@@ -263,7 +264,7 @@ func (h *Host) client(call *Call) *Client {
 func (h *Host) Close() {
 	h.mu.Lock()
 	clients, forget := h.clients, h.forget
-	h.clients, h.forget, h.held, h.closed = nil, nil, nil, true
+	h.clients, h.forget, h.held, h.names, h.closed = nil, nil, nil, nil, true
 	h.mu.Unlock()
 	for _, f := range forget {
 		f()
