@@ -39,6 +39,10 @@ func inUserNS(t *testing.T, change ...func(*Config)) *room {
 	if why := overlay.CanMap(probe.Host()); why != "" {
 		t.Skip("needs id-mapped layers: " + why)
 	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(t.TempDir(), &st); err == nil && st.Type == unix.TMPFS_MAGIC && !probe.Host().Has(probe.OverlayAppend) {
+		t.Skip("needs id-mapped tmpfs, where temporary files are (Linux 6.3)")
+	}
 	ids := idmap.Map{{Inside: 0, Outside: 720000, Size: 65536}}
 	m := &remapped{pair: idmap.Pair{Users: ids, Groups: ids}}
 	r := newRoom(t, append([]func(*Config){func(c *Config) { c.UserNS = m }}, change...)...)
