@@ -223,7 +223,8 @@ func (s *Server) classicError(err error, told *classic.Transcript, out *lines) e
 	return err
 }
 
-// buildTraced builds with what a session serves, and tells it in BuildKit's own messages, as Docker's CLI of before buildx reads them.
+// buildTraced builds with what a session serves, and tells it in BuildKit's own messages, as Docker's CLI of before buildx reads them. A quiet
+// build tells nothing but the image.
 func (s *Server) buildTraced(ctx context.Context, c *call, o *buildOptions, out *lines) error {
 	switch {
 	case o.remote == "client-session":
@@ -239,6 +240,9 @@ func (s *Server) buildTraced(ctx context.Context, c *call, o *buildOptions, out 
 		defer leave()
 	}
 	done, err := s.buildWith(ctx, o, func(status *client.SolveStatus) error {
+		if o.quiet {
+			return nil
+		}
 		for _, m := range status.Marshal() {
 			b, err := m.MarshalVT()
 			if err != nil {
@@ -252,6 +256,10 @@ func (s *Server) buildTraced(ctx context.Context, c *call, o *buildOptions, out 
 		return err
 	}
 	if image := done.Exported["containerimage.config.digest"]; image != "" {
+		if o.quiet {
+			out.write(wire.StreamLine(image + "\n"))
+			return nil
+		}
 		out.write(wire.AuxLine("moby.image.id", map[string]string{"ID": image}))
 	}
 	return nil

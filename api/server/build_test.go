@@ -167,6 +167,20 @@ func TestBuildRefused(t *testing.T) {
 	}
 }
 
+// TestBuildTraced: what a client of BuildKit's own messages reads at the end, and all that it reads of a quiet build.
+func TestBuildTraced(t *testing.T) {
+	for query, want := range map[string]string{
+		"version=2":     `{"aux":{"ID":"sha256:`,
+		"version=2&q=1": `{"stream":"sha256:`,
+	} {
+		web := yard(t, &fakeBuilds{sessions: session.NewManager(nil), spool: t.TempDir()})
+		code, body, _ := ask(t, web, "POST", "/v1.50/build?"+query, contextOf(t, "Dockerfile", "FROM scratch\n"))
+		if quiet := query != "version=2"; code != http.StatusOK || !strings.Contains(strings.ReplaceAll(body, `"id":"moby.image.id",`, ""), want) || quiet == strings.Contains(body, "moby.") {
+			t.Errorf("%s: %d %s", query, code, body)
+		}
+	}
+}
+
 // TestBuildCache: what builds keep is told and pruned.
 func TestBuildCache(t *testing.T) {
 	f := &fakeBuilds{}
