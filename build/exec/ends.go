@@ -2,6 +2,7 @@ package exec
 
 import (
 	"path"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ func (b *box) outlivesSignal(cmd command) bool {
 		}
 	}
 	for _, p := range paths {
-		fd, err := mount.OpenInRoot(b.r.facts, b.root.fd, p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		fd, err := mount.OpenInRoot(b.r.facts, b.root.fd, p, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if tree.Missing(err) || tree.NotDir(err) {
 			continue
 		}
@@ -52,12 +53,18 @@ func (b *box) outlivesSignal(cmd command) bool {
 	return true // perhaps on another mount
 }
 
-// plainProgram tells a program that surely runs as whoever executes it. Of a script, that would be a matter of what interprets it.
-func plainProgram(fd int) bool {
+// plainProgram tells a program that surely runs as whoever executes it. Of a script, that would be a matter of what interprets it. at (O_PATH) is opened
+// only once it is known for a file: an image may have the node of a device there, and to open one can be all that it takes (a watchdog).
+func plainProgram(at int) bool {
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+	if unix.Fstat(at, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
 		return false
 	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
 	if n, err := unix.Fgetxattr(fd, "security.capability", nil); n > 0 || err != unix.ENODATA && err != unix.ENOTSUP {
 		return false
 	}

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/sys/unix"
 
+	"berth/base/id"
 	"berth/build/snapshot"
 	"berth/build/solver"
 )
@@ -171,4 +173,35 @@ func TestStepToBeKilled(t *testing.T) {
 	}
 	os.Stdout.WriteString("waiting\n")
 	time.Sleep(time.Minute)
+}
+
+// What is executed is looked at first, by the engine. A node of a device in an image must not be opened for that.
+func TestProgramThatIsADevice(t *testing.T) {
+	r := newRoom(t)
+	base := r.make(r.base, func(root string) error {
+		return syscall.Mknod(filepath.Join(root, "bin/device"), syscall.S_IFCHR|0o755, 1<<8|3) // /dev/null's
+	})
+	defer base.Release()
+	b, err := r.box(context.Background(), boxConfig{id: id.New()[:25], network: pb.NetMode_NONE, mounts: []Mount{{Mount: root(), Snapshot: base}}})
+	must(t, err)
+	defer b.drop()
+	defer b.close()
+	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	must(t, err)
+	defer unix.Close(watch)
+	opened := func(program string) bool {
+		at, err := unix.InotifyAddWatch(watch, fmt.Sprintf("/proc/self/fd/%d%s", b.root.fd, program), unix.IN_OPEN)
+		must(t, err)
+		b.outlivesSignal(command{args: []string{program}})
+		_, err = unix.Read(watch, make([]byte, 4096))
+		_, _ = unix.InotifyRmWatch(watch, uint32(at))
+		_, _ = unix.Read(watch, make([]byte, 4096)) // that the watch has gone
+		return err == nil
+	}
+	if opened("/bin/device") {
+		t.Error("the engine has opened a device of the image")
+	}
+	if !opened("/bin/busybox") {
+		t.Error("a program was not looked at: this test sees nothing")
+	}
 }
