@@ -177,8 +177,8 @@ func TestRust(t *testing.T) {
 	dir := t.TempDir()
 	var zipped bytes.Buffer
 	z := zlib.NewWriter(&zipped)
-	_, _ = z.Write([]byte(`{"packages":[{"name":"app","version":"0.1.0","source":"local","dependencies":[1],"root":true},{"name":"serde","version":"1.0.190","source":"crates.io"},` +
-		`{"name":"cc","version":"1.0.0","source":"crates.io","kind":"build"}]}`))
+	_, _ = z.Write([]byte(`{"packages":[{"name":"app","version":"0.1.0","source":"local","dependencies":[1],"root":true},{"name":"serde","version":"1.0.190","source":"registry"},` +
+		`{"name":"cc","version":"1.0.0","source":"registry","kind":"build"}]}`))
 	_ = z.Close()
 	put(t, dir, "section", zipped.String())
 	bash, err := exec.LookPath("bash")
