@@ -45,7 +45,8 @@ func (c *checkingOut) list(ctx context.Context, p *program, m *mirror) ([]listed
 	if _, err := q.run(ctx, "cat-file", "-e", file); err != nil {
 		return nil, ctx.Err()
 	}
-	text, err := q.run(ctx, "config", "--blob", file, "--null", "--list")
+	// Not what it includes: git's own reader of this file does not either, and it would be read from the host.
+	text, err := q.run(ctx, "config", "--no-includes", "--blob", file, "--null", "--list")
 	if err != nil {
 		return nil, fault.In(err, "read .gitmodules")
 	}

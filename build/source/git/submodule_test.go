@@ -108,18 +108,17 @@ func TestHostileSubmodules(t *testing.T) {
 		"a repository as path":          {"m", "[submodule \"n\"]\n\tpath = .GIT/m\n\turl = ../inner\n"},
 		"one repository within another": {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ../inner\n[submodule \"m/hooks\"]\n\tpath = n\n\turl = ../inner\n"},
 		// CVE-2017-1000117, CVE-2018-17456: an address that is an option of ssh or git.
-		"an option of ssh":            {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ssh://-oProxyCommand=touch${IFS}/tmp/berth-evil/x\n"},
-		"an option of git":            {"m", "[submodule \"m\"]\n\tpath = m\n\turl = -u./payload\n"},
-		"an option as path":           {"m", "[submodule \"m\"]\n\tpath = --upload-pack=touch\n\turl = ../inner\n"},
-		"another transport":           {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ext::sh -c id\n"},
-		"a file of the host's":        {"m", "[submodule \"m\"]\n\tpath = m\n\turl = file:///etc\n"},
-		"a relative way to a file":    {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ../../../../../inner\n"},
-		"a carriage return in it":     {"m", "[submodule \"m\"]\n\tpath = \"m\\r\"\n\turl = ../inner\n"}, // CVE-2025-48384
-		"a backslash":                 {"m", "[submodule \"m\"]\n\tpath = a\\\\..\\\\..\\\\m\n\turl = ../inner\n"},
-		"a command":                   {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ../inner\n\tupdate = !touch /tmp/berth-evil\n"}, // CVE-2019-19604
-		"no address":                  {"m", "[submodule \"m\"]\n\tpath = m\n"},
-		"no settings at all":          {"m", "[submodule \"m\"\n"},
-		"a file that includes others": {"m", "[include]\n\tpath = /etc/passwd\n[submodule \"m\"]\n\tpath = m\n\turl = ../nothing-is-there\n"},
+		"an option of ssh":         {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ssh://-oProxyCommand=touch${IFS}/tmp/berth-evil/x\n"},
+		"an option of git":         {"m", "[submodule \"m\"]\n\tpath = m\n\turl = -u./payload\n"},
+		"an option as path":        {"m", "[submodule \"m\"]\n\tpath = --upload-pack=touch\n\turl = ../inner\n"},
+		"another transport":        {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ext::sh -c id\n"},
+		"a file of the host's":     {"m", "[submodule \"m\"]\n\tpath = m\n\turl = file:///etc\n"},
+		"a relative way to a file": {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ../../../../../inner\n"},
+		"a carriage return in it":  {"m", "[submodule \"m\"]\n\tpath = \"m\\r\"\n\turl = ../inner\n"}, // CVE-2025-48384
+		"a backslash":              {"m", "[submodule \"m\"]\n\tpath = a\\\\..\\\\..\\\\m\n\turl = ../inner\n"},
+		"a command":                {"m", "[submodule \"m\"]\n\tpath = m\n\turl = ../inner\n\tupdate = !touch /tmp/berth-evil\n"}, // CVE-2019-19604
+		"no address":               {"m", "[submodule \"m\"]\n\tpath = m\n"},
+		"no settings at all":       {"m", "[submodule \"m\"\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			repo := strings.ReplaceAll(name, " ", "-")
@@ -140,6 +139,20 @@ func TestHostileSubmodules(t *testing.T) {
 	}
 	if list, _ := os.ReadDir(outside); len(list) > 0 {
 		t.Errorf("written outside: %v", list)
+	}
+}
+
+// What .gitmodules includes is not read: not files of the host, and not as a mistake of the repository's either.
+func TestModulesThatInclude(t *testing.T) {
+	b := open(t)
+	b.repo("inner")
+	inner := b.commit("inner", "i=I")
+	b.repo("r")
+	b.link("r", "m", inner, "[include]\n\tpath = /etc/passwd\n\tpath = elsewhere\n[submodule \"m\"]\n\tpath = m\n\turl = ../inner\n")
+	p, err := b.pin("r", "")
+	need(t, err)
+	if got, err := b.files(p); err != nil || !strings.Contains(got, "m/i I") {
+		t.Errorf("%v\n%s", err, got)
 	}
 }
 
