@@ -35,6 +35,7 @@ func TestOnlyNothingIsNothing(t *testing.T) {
 		{"there", answering{doc: doc}, false, 1},
 		{"not found", answering{err: fault.In(fault.New(fault.NotFound, "no manifest"), "ask")}, false, 0},
 		{"damaged", answering{err: fault.New(fault.Invalid, "no table")}, false, 0},
+		{"unauthorized", answering{err: fault.New(fault.Unauthorized, "401")}, false, 0},
 		{"busy", answering{err: fault.New(fault.Unavailable, "503")}, true, 0},
 		{"refused", answering{err: fault.New(fault.Forbidden, "403")}, true, 0},
 		{"cut off", answering{err: errors.New("connection reset by peer")}, true, 0},

@@ -191,7 +191,8 @@ func walk(r Ref, f func(solver.Outcome)) error {
 }
 
 // before looks at what lies there already: blobs of steps whose layers are not here stay. A place that does not answer now is not taken for
-// an empty one: what lies there would be written over.
+// an empty one: what lies there would be written over. Who may not read there may still write: some registries let nobody read a repository
+// that is yet to be made, and some people are given the right to push alone.
 func (x *exporting) before(ctx context.Context) error {
 	x.old = map[digest.Digest]layer{}
 	doc, err := x.p.table(ctx)
@@ -200,6 +201,9 @@ func (x *exporting) before(ctx context.Context) error {
 		return nil
 	case fault.Is(err, fault.Invalid) && ctx.Err() == nil:
 		x.t.c.log.Warn("the build cache that lies there makes no sense and is written anew", "cache", x.p.name(), "err", err)
+		return nil
+	case fault.Is(err, fault.Unauthorized) && ctx.Err() == nil:
+		x.t.c.log.Warn("the build cache that may lie there cannot be read and is written anew", "cache", x.p.name(), "err", err)
 		return nil
 	case err != nil:
 		return fault.In(err, "look at the cache that lies in %s", x.p.name())
