@@ -33,15 +33,15 @@ build: ## static binaries for this machine into bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(filter-out berth-oci,$(COMMANDS)))
 	go build -ldflags '$(LDFLAGS) $(SHORTLIVED)' -o bin/ ./cmd/berth-oci
 
-cross: cross-linux-arm64 cross-darwin-arm64 cross-darwin-amd64 cross-windows-amd64 ## linux/arm64 for everything, darwin and windows for berth, into bin/OS-ARCH/
+cross: cross-linux-arm64 cross-darwin-arm64 cross-darwin-amd64 cross-windows-amd64 ## linux/arm64 for everything, darwin and windows for the command line, into bin/OS-ARCH/
 
 cross-linux-arm64:
 	GOOS=linux GOARCH=arm64 go build -ldflags '$(LDFLAGS)' -o bin/linux-arm64/ $(addprefix ./cmd/,$(filter-out berth-oci,$(COMMANDS)))
 	GOOS=linux GOARCH=arm64 go build -ldflags '$(LDFLAGS) $(SHORTLIVED)' -o bin/linux-arm64/ ./cmd/berth-oci
 cross-darwin-%:
-	GOOS=darwin GOARCH=$* go build -ldflags '$(LDFLAGS)' -o bin/darwin-$*/ ./cmd/berth
+	GOOS=darwin GOARCH=$* go build -ldflags '$(LDFLAGS)' -o bin/darwin-$*/ ./cmd/berth ./cmd/berth-compose
 cross-windows-%:
-	GOOS=windows GOARCH=$* go build -ldflags '$(LDFLAGS)' -o bin/windows-$*/ ./cmd/berth
+	GOOS=windows GOARCH=$* go build -ldflags '$(LDFLAGS)' -o bin/windows-$*/ ./cmd/berth ./cmd/berth-compose
 
 check: build floor fmt vet lint cross-linux-arm64 cross-darwin-arm64 cross-windows-amd64 test ## what CI runs: build, floor test, format, vet, staticcheck, other systems, all tests
 

@@ -16,7 +16,7 @@ HERE= # set when this very machine is installed to
 
 say() { echo "install: $*"; }
 
-PROGRAMS="berth berthd berth-init berth-keeper berth-oci"
+PROGRAMS="berth berthd berth-compose berth-init berth-keeper berth-oci"
 for b in $PROGRAMS; do
   [ -x "$BIN/$b" ] || { say "$BIN/$b is not there: run make build first" >&2; exit 1; }
 done

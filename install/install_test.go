@@ -15,7 +15,7 @@ import (
 
 // What a plain installation consists of, below PREFIX.
 var installed = []string{
-	"bin/berth", "bin/berth-init", "bin/berth-keeper", "bin/berth-oci", "bin/berthd",
+	"bin/berth", "bin/berth-compose", "bin/berth-init", "bin/berth-keeper", "bin/berth-oci", "bin/berthd",
 	"lib/systemd/system/berth-containers.service", "lib/systemd/system/berth-keeper.service", "lib/systemd/system/berth.service", "lib/systemd/system/berth.socket",
 	"lib/systemd/user/berth.service",
 	"share/bash-completion/completions/berth",
@@ -50,7 +50,7 @@ func builds(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "berth"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"berthd", "berth-init", "berth-keeper", "berth-oci"} {
+	for _, name := range []string{"berthd", "berth-compose", "berth-init", "berth-keeper", "berth-oci"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}

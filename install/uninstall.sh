@@ -28,7 +28,7 @@ if [ -e "$DESTDIR$PREFIX/lib/tmpfiles.d/berth-docker.conf" ]; then
     rm -f /run/docker.sock
   fi
 fi
-for f in bin/berth bin/berthd bin/berth-init bin/berth-keeper bin/berth-oci \
+for f in bin/berth bin/berthd bin/berth-compose bin/berth-init bin/berth-keeper bin/berth-oci \
   lib/systemd/system/berth.socket lib/systemd/system/berth.service lib/systemd/system/berth-keeper.service \
   lib/systemd/system/berth-containers.service lib/systemd/user/berth.service \
   share/bash-completion/completions/berth share/zsh/site-functions/_berth share/fish/vendor_completions.d/berth.fish; do

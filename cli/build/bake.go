@@ -2,11 +2,14 @@ package build
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -18,6 +21,8 @@ import (
 
 	"berth/cli/build/bake"
 	"berth/cli/build/request"
+	"berth/cli/daemon"
+	"berth/compose/file"
 )
 
 // bakeOptions are the flags of bake.
@@ -103,7 +108,7 @@ func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, words []
 			given[name] = v
 		}
 	}
-	config, err := bake.Parse(files, given, environment())
+	config, err := bake.Parse(files, given, environment(), func(q file.Question) (file.Answer, error) { return readCompose(ctx, q) })
 	if err != nil {
 		return err
 	}
@@ -129,6 +134,29 @@ func runBake(ctx context.Context, d *command.DockerCli, o *bakeOptions, words []
 		return err
 	}
 	return o.build(ctx, d, targets, groups, call)
+}
+
+// readCompose has berth-compose read compose files.
+func readCompose(ctx context.Context, q file.Question) (a file.Answer, err error) {
+	program, err := daemon.Find("berth-compose")
+	if err != nil {
+		return a, err
+	}
+	text, err := json.Marshal(q)
+	if err != nil {
+		return a, err
+	}
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(text), &said
+	text, err = cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	if err != nil {
+		return a, fmt.Errorf("have %s read compose files: %w %s", program, err, bytes.TrimSpace(said.Bytes()))
+	}
+	return a, nil
 }
 
 // givenVariables reads --var.

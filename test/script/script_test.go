@@ -94,7 +94,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	}
 	programsDir = dir
 	if *against != "" {
-		return dir, live.Build(dir, "berth")
+		return dir, live.Build(dir, "berth", "berth-compose")
 	}
 	return dir, live.Build(dir)
 })

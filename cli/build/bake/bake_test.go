@@ -13,6 +13,8 @@ import (
 
 	"berth/cli/build/goldentest"
 	"berth/cli/build/request"
+	"berth/compose/file"
+	"berth/compose/load"
 )
 
 // Each case is an archive: files to read in order, those below disk/ only where others lead to them, env, args (targets and --set texts), and want: what
@@ -55,8 +57,24 @@ func TestBake(t *testing.T) {
 	})
 }
 
+// composer answers as berth-compose does.
+func composer(q file.Question) (a file.Answer, err error) {
+	text, err := json.Marshal(q)
+	if err == nil {
+		q = file.Question{}
+		err = json.Unmarshal(text, &q)
+	}
+	if err == nil {
+		text, err = json.Marshal(load.Answer(q))
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	return a, err
+}
+
 func printed(files []File, env map[string]string, targets, sets []string) string {
-	c, err := Parse(files, map[string]string{"BAKE_CMD_CONTEXT": "cwd://"}, env)
+	c, err := Parse(files, map[string]string{"BAKE_CMD_CONTEXT": "cwd://"}, env, composer)
 	if err != nil {
 		return "error: " + err.Error() + "\n"
 	}

@@ -1,150 +1,72 @@
 package bake
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/consts"
-	"github.com/compose-spec/compose-go/v2/dotenv"
-	"github.com/compose-spec/compose-go/v2/loader"
-	"github.com/compose-spec/compose-go/v2/schema"
-	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/cli/opts"
+
+	"berth/compose/file"
 )
 
-// A composition is what compose files say together: one may change what another says, extend its services and include more files.
-type composition struct {
-	env  map[string]string
-	read []string // files that those named have led to
+// A Composer reads compose files. Its error is of the way to who reads them; what is wrong with the files is in the answer.
+type Composer func(file.Question) (file.Answer, error)
+
+// ask has a question answered.
+func (c Composer) ask(files []File, env map[string]string, guess bool) (*file.Builds, error) {
+	q := file.Question{Environment: env, Guess: guess}
+	for _, f := range files {
+		q.Files = append(q.Files, file.File(f))
+	}
+	a, err := c(q)
+	if err == nil && a.Wrong != "" {
+		err = wrong(a.Wrong)
+	}
+	return a.Builds, err
 }
 
-// parts are what is kept of a service. The rest is not for us, and need not even be valid.
-var parts = []string{"image", "build", "environment", "env_file"}
+// wrong is what is wrong with files.
+type wrong string
 
-// readCompose reads the builds of compose files.
-func readCompose(files []File, env map[string]string) (*Config, error) {
-	env, err := withDotEnv(env)
+func (w wrong) Error() string { return string(w) }
+
+// read reads the builds of compose files.
+func (c Composer) read(files []File, env map[string]string) (*Config, error) {
+	builds, err := c.ask(files, env, false)
 	if err != nil {
 		return nil, err
 	}
-	f := &composition{env: env}
-	p, err := f.load(files)
-	if err != nil {
-		return nil, err
-	}
-	c, all := &Config{}, &Group{Name: "default"}
-	for _, name := range sortedKeys(p.Services) {
-		s := p.Services[name]
-		if s.Build == nil {
-			continue
-		}
-		t, err := f.target(p, s)
+	config, all := &Config{}, &Group{Name: "default"}
+	for _, b := range builds.Services {
+		t, err := composed(b)
 		if err != nil {
-			return nil, fmt.Errorf("service %s: %w", name, err)
+			return nil, fmt.Errorf("service %s: %w", b.Service, err)
 		}
-		c.Targets = append(c.Targets, t)
+		t.files = builds.Read
+		config.Targets = append(config.Targets, t)
 		all.Targets = append(all.Targets, t.Name)
 	}
-	c.Groups = []*Group{all}
-	return c, nil
+	config.Groups = []*Group{all}
+	return config, nil
 }
 
-// isCompose reports whether text without a telling name is a compose file.
-func isCompose(f File, env map[string]string) bool {
-	_, err := (&composition{env: env}).load([]File{f}, func(o *loader.Options) { o.SkipConsistencyCheck = true })
-	return err == nil
+// guess reports whether text without a telling name is a compose file.
+func (c Composer) guess(f File, env map[string]string) (bool, error) {
+	_, err := c.ask([]File{f}, env, true)
+	var no wrong
+	if errors.As(err, &no) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
-// load reads files as Compose does, and what is not about builds is left out before it can be wrong.
-func (f *composition) load(files []File, more ...func(*loader.Options)) (p *types.Project, err error) {
-	// Whatever the files say, and however it confuses the library, is an error and no end.
-	defer func() {
-		if r := recover(); r != nil {
-			p, err = nil, fmt.Errorf("it cannot be read: %v", r)
-		}
-	}()
-	details := types.ConfigDetails{Environment: f.env}
-	for _, file := range files {
-		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: file.Name, Content: file.Text})
-	}
-	common := func(o *loader.Options) {
-		name := f.env[consts.ComposeProjectName]
-		if name == "" {
-			name = "bake"
-		}
-		o.SetProjectName(name, false)
-		o.SkipNormalization = true
-		o.ResourceLoaders = append(o.ResourceLoaders, (*noted)(f))
-	}
-	more = append([]func(*loader.Options){common}, more...)
-	raw, err := loader.LoadModelWithContext(context.Background(), details, append(more, func(o *loader.Options) { o.SkipValidation = true })...)
-	if err != nil {
-		return nil, err
-	}
-	model := map[string]any{}
-	if services, ok := raw["services"].(map[string]any); ok {
-		kept := map[string]any{}
-		for name, s := range services {
-			one := map[string]any{}
-			if s, ok := s.(map[string]any); ok {
-				for _, key := range parts {
-					if v, ok := s[key]; ok {
-						one[key] = v
-					}
-				}
-			}
-			kept[name] = one
-		}
-		model["services"] = kept
-	}
-	if v, ok := raw["secrets"]; ok {
-		model["secrets"] = v
-	}
-	if len(model) == 0 {
-		return nil, errors.New("empty compose file")
-	}
-	if err := schema.Validate(model); err != nil {
-		return nil, err
-	}
-	o := loader.ToOptions(&details, append(more, func(o *loader.Options) { o.Profiles = []string{"*"} }))
-	if p, err = loader.ModelToProject(model, o, details); err != nil {
-		return nil, err
-	}
-	for _, s := range p.Services {
-		for _, e := range s.EnvFiles {
-			f.read = append(f.read, e.Path)
-		}
-	}
-	return p, nil
-}
-
-// noted takes note of the files that others lead to, and leaves them to the library's own loader.
-type noted composition
-
-// Accept is asked about each file.
-func (n *noted) Accept(path string) bool {
-	n.read = append(n.read, path)
-	return false
-}
-
-// Load is of what was accepted, which nothing is.
-func (n *noted) Load(context.Context, string) (string, error) {
-	return "", errors.New("not a file of ours")
-}
-
-// Dir is too.
-func (n *noted) Dir(path string) string { return filepath.Dir(path) }
-
-func (f *composition) target(p *types.Project, s types.ServiceConfig) (*Target, error) {
-	b := s.Build
+// composed is the target of a service.
+func composed(b file.Build) (*Target, error) {
 	t := &Target{
-		Name: targetName(s.Name), Tags: b.Tags, Platforms: b.Platforms, Entitlements: b.Entitlements, Args: map[string]*string{},
-		Labels: map[string]*string{}, ExtraHosts: map[string]*string{}, files: f.read,
+		Name: targetName(b.Service), Tags: b.Tags, Platforms: b.Platforms, Entitlements: b.Entitlements, Args: map[string]*string{},
+		Labels: map[string]*string{}, ExtraHosts: map[string]*string{},
 	}
 	if !validName(t.Name) {
 		return nil, fmt.Errorf("invalid service name %q", t.Name)
@@ -157,17 +79,8 @@ func (f *composition) target(p *types.Project, s types.ServiceConfig) (*Target, 
 			*p.to = &p.from
 		}
 	}
-	args := b.Args.Resolve(func(name string) (string, bool) {
-		if v, ok := s.Environment[name]; ok && v != nil {
-			return *v, true
-		}
-		v, ok := p.Environment[name]
-		return v, ok
-	})
-	for k, v := range args {
-		if v != nil {
-			t.Args[k] = v
-		}
+	for k, v := range b.Args {
+		t.Args[k] = &v
 	}
 	for k, v := range b.Labels {
 		t.Labels[k] = &v
@@ -176,7 +89,7 @@ func (f *composition) target(p *types.Project, s types.ServiceConfig) (*Target, 
 		text := strings.Join(v, ",")
 		t.ExtraHosts[k] = &text
 	}
-	t.merge(&Target{Contexts: namedContexts(b.AdditionalContexts)})
+	t.merge(&Target{Contexts: namedContexts(b.Contexts)})
 	for _, k := range b.SSH {
 		o := object{"id": k.ID}
 		if k.Path != "" {
@@ -185,7 +98,7 @@ func (f *composition) target(p *types.Project, s types.ServiceConfig) (*Target, 
 		t.SSH = append(t.SSH, o)
 	}
 	slices.SortFunc(t.SSH, func(a, b object) int { return strings.Compare(a["id"], b["id"]) })
-	if err := t.addSecrets(b.Secrets, p.Secrets); err != nil {
+	if err := t.addSecrets(b.Secrets); err != nil {
 		return nil, err
 	}
 	if b.ShmSize > 0 {
@@ -203,11 +116,7 @@ func (f *composition) target(p *types.Project, s types.ServiceConfig) (*Target, 
 		t.Entitlements = append(t.Entitlements, "security.insecure")
 	}
 	for _, k := range sortedKeys(b.Ulimits) {
-		soft, hard := b.Ulimits[k].Soft, b.Ulimits[k].Hard
-		if one := b.Ulimits[k].Single; one != 0 {
-			soft, hard = one, one
-		}
-		t.Ulimits = append(t.Ulimits, fmt.Sprintf("%s=%d:%d", k, soft, hard))
+		t.Ulimits = append(t.Ulimits, fmt.Sprintf("%s=%d:%d", k, b.Ulimits[k].Soft, b.Ulimits[k].Hard))
 	}
 	for _, p := range []struct {
 		texts []string
@@ -224,11 +133,11 @@ func (f *composition) target(p *types.Project, s types.ServiceConfig) (*Target, 
 	if err := t.addAttests(b.Provenance, b.SBOM); err != nil {
 		return nil, err
 	}
-	if err := t.extend(b.Extensions["x-bake"]); err != nil {
+	if err := t.extend(b.Bake); err != nil {
 		return nil, fmt.Errorf("x-bake: %w", err)
 	}
-	if len(t.Tags) == 0 && s.Image != "" {
-		t.Tags = []string{s.Image}
+	if len(t.Tags) == 0 && b.Image != "" {
+		t.Tags = []string{b.Image}
 	}
 	return t, nil
 }
@@ -237,7 +146,7 @@ func (f *composition) target(p *types.Project, s types.ServiceConfig) (*Target, 
 func targetName(service string) string { return strings.ReplaceAll(service, ".", "_") }
 
 // namedContexts are those of a service: another service's result is another target's.
-func namedContexts(m types.Mapping) map[string]string {
+func namedContexts(m map[string]string) map[string]string {
 	out := map[string]string{}
 	for name, place := range m {
 		for _, kind := range []string{"service:", "target:"} {
@@ -250,13 +159,12 @@ func namedContexts(m types.Mapping) map[string]string {
 	return out
 }
 
-func (t *Target) addSecrets(uses []types.ServiceSecretConfig, all types.Secrets) error {
+func (t *Target) addSecrets(uses []file.Secret) error {
 	for _, u := range uses {
-		def, ok := all[u.Source]
-		if !ok {
+		if u.Missing {
 			return fmt.Errorf("undefined secret %s", u.Source)
 		}
-		if def.External {
+		if u.External {
 			return fmt.Errorf("unsupported external secret %s", u.Source)
 		}
 		o := object{"id": u.Source}
@@ -264,10 +172,10 @@ func (t *Target) addSecrets(uses []types.ServiceSecretConfig, all types.Secrets)
 			o["id"] = u.Target
 		}
 		switch {
-		case def.File != "":
-			o["src"] = def.File
-		case def.Environment != "":
-			o["env"] = def.Environment
+		case u.File != "":
+			o["src"] = u.File
+		case u.Environment != "":
+			o["env"] = u.Environment
 		}
 		t.Secrets = append(t.Secrets, o)
 	}
@@ -338,23 +246,4 @@ func wantsList(key string) bool {
 		return true
 	}
 	return false
-}
-
-// withDotEnv is the environment with what compose's .env says beneath it.
-func withDotEnv(env map[string]string) (map[string]string, error) {
-	text, err := os.ReadFile(".env")
-	if fi, statErr := os.Stat(".env"); errors.Is(err, os.ErrNotExist) || statErr == nil && fi.IsDir() {
-		return env, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	all, err := dotenv.UnmarshalBytesWithLookup(text, func(name string) (string, bool) { v, ok := env[name]; return v, ok })
-	if err != nil {
-		return nil, fmt.Errorf(".env: %w", err)
-	}
-	for k, v := range env {
-		all[k] = v
-	}
-	return all, nil
 }

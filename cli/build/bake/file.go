@@ -62,9 +62,9 @@ func ReadFiles(names []string, in io.Reader) ([]File, error) {
 }
 
 // Parse makes a Config of files; later ones say more about what earlier ones have. given are variables by name that win over all others, env is
-// the environment. Its errors have the lines that they are about, for solver/errdefs to find.
-func Parse(files []File, given, env map[string]string) (*Config, error) {
-	c, err := parse(files, given, env)
+// the environment, compose reads compose files. Its errors have the lines that they are about, for solver/errdefs to find.
+func Parse(files []File, given, env map[string]string, compose Composer) (*Config, error) {
+	c, err := parse(files, given, env, compose)
 	return c, withLines(err, files)
 }
 
@@ -88,26 +88,26 @@ func withLines(err error, files []File) error {
 	return err
 }
 
-func parse(files []File, given, env map[string]string) (*Config, error) {
+func parse(files []File, given, env map[string]string, compose Composer) (*Config, error) {
 	m := newModule(given, env)
-	var composed []File
+	var compositions []File
 	for _, f := range files {
-		isCompose, err := m.read(f, env)
+		isCompose, err := m.read(f, env, compose)
 		if err != nil {
 			return nil, err
 		}
 		if isCompose {
-			composed = append(composed, f)
+			compositions = append(compositions, f)
 		}
 	}
 	c := &Config{}
-	if len(composed) > 0 {
+	if len(compositions) > 0 {
 		all := maps.Clone(env)
 		if all == nil {
 			all = map[string]string{}
 		}
 		maps.Copy(all, given)
-		part, err := readCompose(composed, all)
+		part, err := compose.read(compositions, all)
 		if err != nil {
 			return nil, fmt.Errorf("failed to parse compose files: %w", err)
 		}
@@ -128,7 +128,7 @@ func parse(files []File, given, env map[string]string) (*Config, error) {
 }
 
 // read reads a file by what its name says it is, else by what it looks like. Compose files are read later, all together.
-func (m *module) read(f File, env map[string]string) (compose bool, err error) {
+func (m *module) read(f File, env map[string]string, compose Composer) (isCompose bool, err error) {
 	switch strings.ToLower(filepath.Ext(f.Name)) {
 	case ".json":
 		return false, m.addJSON(f.Name, f.Text)
@@ -140,8 +140,8 @@ func (m *module) read(f File, env map[string]string) (compose bool, err error) {
 	var top map[string]json.RawMessage
 	isJSON := json.Unmarshal(f.Text, &top) == nil
 	if _, services := top["services"]; !isJSON || services { // JSON is YAML too
-		if isCompose(f, env) {
-			return true, nil
+		if isCompose, err := compose.guess(f, env); isCompose || err != nil {
+			return isCompose, err
 		}
 	}
 	if isJSON {
