@@ -217,3 +217,27 @@ func FuzzTables(f *testing.F) {
 		parseRust(bytes.NewReader(b), "/x")
 	})
 }
+
+// A header whose every entry names the same long text costs no more than one that names it once.
+func TestHostileRPMHeader(t *testing.T) {
+	const entries, length = 10_000, 1 << 16
+	raw := make([]byte, 8+16*entries+length)
+	binary.BigEndian.PutUint32(raw, entries)
+	binary.BigEndian.PutUint32(raw[4:], length)
+	for i := range entries {
+		e := raw[8+16*i:]
+		binary.BigEndian.PutUint32(e, uint32(tagName+i%1000))
+		binary.BigEndian.PutUint32(e[4:], typeString)
+	}
+	values := raw[8+16*entries:]
+	for i := range length - 1 {
+		values[i] = 'x'
+	}
+	var list []Package
+	if n := testing.AllocsPerRun(1, func() { list = parseRPM(raw, distro{}, "/x") }); n > 100 {
+		t.Errorf("%.0f allocations", n)
+	}
+	if len(list) != 1 || len(list[0].Name) != length-1 {
+		t.Errorf("%d packages", len(list))
+	}
+}

@@ -68,6 +68,7 @@ func parseRPM(raw []byte, d distro, found string) []Package {
 	}
 	values := raw[8+16*n:][:length]
 	text, epoch := map[uint32]string{}, ""
+	wanted := map[uint32]bool{tagName: true, tagVersion: true, tagRelease: true, tagVendor: true, tagLicense: true, tagPackager: true, tagArch: true}
 	for i := range n {
 		e := raw[8+16*i:]
 		tag, kind, at := binary.BigEndian.Uint32(e), binary.BigEndian.Uint32(e[4:]), binary.BigEndian.Uint32(e[8:])
@@ -77,8 +78,11 @@ func parseRPM(raw []byte, d distro, found string) []Package {
 		v := values[at:]
 		switch {
 		case kind == typeString || kind == typeI18N:
-			s, _, ok := bytes.Cut(v, []byte{0})
-			if ok && tag < 2000 {
+			if !wanted[tag] {
+				continue
+			}
+			wanted[tag] = false // each once: a header may name one long text in all of its entries
+			if s, _, ok := bytes.Cut(v, []byte{0}); ok {
 				text[tag] = string(s)
 			}
 		case kind == typeInt32 && tag == tagEpoch && len(v) >= 4:
