@@ -1,6 +1,9 @@
 package layer
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -79,5 +82,46 @@ func TestDeepTrees(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(s.path("trash", "*")); len(left) != 0 {
 		t.Errorf("%v is left", left)
+	}
+}
+
+// moving is a context that is asked in every directory, and moves one away when it is asked in one that lies deep.
+type moving struct {
+	context.Context
+	asked, times int
+	move         func() error
+	t            *testing.T
+}
+
+func (m *moving) Err() error {
+	if m.asked++; m.asked%80 == 79 && m.times > 0 {
+		m.times--
+		if err := m.move(); err != nil {
+			m.t.Error(err)
+		}
+	}
+	return nil
+}
+
+// A container that runs moves directories while they are measured. That is nobody's error, unless it never ends.
+func TestMeasureWhatMoves(t *testing.T) {
+	for times, fine := range map[int]bool{1: true, measureTries - 1: true, 100: false} {
+		dir := t.TempDir()
+		makeDeep(t, dir, 90)
+		ctx := &moving{Context: t.Context(), times: times, t: t}
+		ctx.move = func() error { // another directory takes the place of the fourth one
+			aside := fmt.Sprint(dir, "/aside", ctx.asked)
+			if err := os.Rename(dir+"/d/d/d/d", aside); err != nil {
+				return err
+			}
+			if err := os.Mkdir(dir+"/d/d/d/d", 0o755); err != nil {
+				return err
+			}
+			return os.Rename(aside+"/d", dir+"/d/d/d/d/d")
+		}
+		sp, err := Measure(ctx, dir)
+		if fine && (err != nil || sp.Size != 5) || !fine && !errors.Is(err, unix.ESTALE) {
+			t.Errorf("moved %d times: %+v, %v", times, sp, err)
+		}
 	}
 }

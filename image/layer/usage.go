@@ -2,10 +2,12 @@ package layer
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
 	"berth/kernel/tree"
@@ -123,18 +125,24 @@ func (s *Store) measureRest(ctx context.Context, dir string, known map[string]bo
 // Measure tells the room that a file or a directory with all that is in it takes; files with several links count once. What
 // vanishes meanwhile is not counted. Count is 1.
 func Measure(ctx context.Context, path string) (Space, error) {
-	sum := Space{Count: 1}
 	dir, err := tree.OpenDir(filepath.Dir(path))
 	if err != nil {
-		return sum, fault.In(err, "measure %s", path)
+		return Space{Count: 1}, fault.In(err, "measure %s", path)
 	}
 	defer dir.Close()
-	m := &measure{ctx: ctx, sum: &sum, seen: map[uint64]bool{}}
-	if err := m.entry(dir, filepath.Base(path)); err != nil {
+	for left := measureTries; ; left-- {
+		sum := Space{Count: 1}
+		m := &measure{ctx: ctx, sum: &sum, seen: map[uint64]bool{}}
+		err := m.entry(dir, filepath.Base(path))
+		if errors.Is(err, unix.ESTALE) && left > 1 {
+			continue // a container that runs has moved a directory that we were deep in
+		}
 		return sum, fault.In(err, "measure %s", path)
 	}
-	return sum, nil
 }
+
+// measureTries is how often a tree is walked at most in which directories are moved meanwhile.
+const measureTries = 3
 
 type measure struct {
 	ctx  context.Context // of one Measure
