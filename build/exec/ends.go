@@ -14,7 +14,8 @@ import (
 // outlivesSignal tells whether PR_SET_PDEATHSIG might not end the command's process with the engine. The kernel watches the thread that clones, and only
 // those of a rootful engine's launcher live as long as itself; and whose program makes it another user, gives it capabilities or
 // takes it to a domain of AppArmor's or SELinux's is free of the signal. An enclosure ends them all the same. It takes one process more for each, unless there is a user namespace, where that is
-// needed anyway.
+// needed anyway. What a program does later is not known here: one that becomes another user by itself, or executes what makes it one, is free of the signal,
+// and ends when the next engine starts.
 func (b *box) outlivesSignal(cmd command) bool {
 	if b.r.cfg.InUserNS || b.mapping != nil {
 		return true
