@@ -6,6 +6,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,22 +72,33 @@ func TestStepsDieWithTheEngine(t *testing.T) {
 					break
 				}
 			}
-			for _, root := range groupRoots(parent) {
-				_ = filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
-					if err == nil && d.IsDir() {
-						defer os.Remove(p)
-					}
-					return nil
-				})
-				for range 3 { // from below
-					list, _ := filepath.Glob(filepath.Join(root, "*"))
-					for _, p := range append(list, root, filepath.Dir(root)) {
-						_ = syscall.Rmdir(p)
-					}
+			// A process that has ended holds its cgroup until somebody has waited for it.
+			for end := time.Now().Add(10 * time.Second); !removedGroups(parent); time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Errorf("cgroups %v stay", groupRoots(parent))
+					break
 				}
 			}
 		})
 	}
+}
+
+// removedGroups removes a cgroup with what is below it, and the one that it is in. False: something is still there.
+func removedGroups(parent string) bool {
+	for _, root := range groupRoots(parent) {
+		var dirs []string
+		_ = filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, p)
+			}
+			return nil
+		})
+		for _, p := range slices.Backward(dirs) {
+			_ = syscall.Rmdir(p)
+		}
+		_ = syscall.Rmdir(filepath.Dir(root))
+	}
+	return len(groupRoots(parent)) == 0
 }
 
 // groupRoots are the directories of a cgroup.
