@@ -78,18 +78,29 @@ func follow(t *testing.T, e *live.Engine, program, endpoint, name string) {
 		}
 	}()
 
+	// It lists containers and asks for events afterwards: what starts in between it sees when anything else starts.
+	nudge := func() {
+		body := map[string]any{"Image": "box", "Cmd": []string{"true"}, "HostConfig": map[string]any{"AutoRemove": true}}
+		var made struct{ ID string }
+		if err := e.Call(http.MethodPost, "/containers/create", body, &made); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Call(http.MethodPost, "/containers/"+made.ID+"/start", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	first := routed(t, e, name+"-one")
-	await(t, lines, name+"-one", func(c *dynamic) bool {
+	await(t, lines, nudge, name+"-one", func(c *dynamic) bool {
 		return c.HTTP.Routers[name+"-one"].Rule == "Host(`"+name+"-one.example`)" && c.server(name+"-one") == fmt.Sprintf("http://%s:8080", first)
 	})
 	second := routed(t, e, name+"-two")
-	await(t, lines, name+"-two", func(c *dynamic) bool {
+	await(t, lines, nudge, name+"-two", func(c *dynamic) bool {
 		return c.server(name+"-one") != "" && c.server(name+"-two") == fmt.Sprintf("http://%s:8080", second)
 	})
 	if err := e.Call(http.MethodPost, "/containers/"+name+"-one/stop?t=0", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	await(t, lines, name+"-one stopped", func(c *dynamic) bool { return c.server(name+"-one") == "" && c.server(name+"-two") != "" })
+	await(t, lines, nudge, name+"-one stopped", func(c *dynamic) bool { return c.server(name+"-one") == "" && c.server(name+"-two") != "" })
 	for _, one := range []string{"-one", "-two"} {
 		if err := e.Call(http.MethodDelete, "/containers/"+name+one+"?force=1", nil, nil); err != nil {
 			t.Fatal(err)
@@ -141,8 +152,8 @@ func (c *dynamic) server(name string) string {
 	return ""
 }
 
-// await reads configurations until one fits.
-func await(t *testing.T, lines <-chan string, what string, fits func(*dynamic) bool) {
+// await reads configurations until one fits. When none has come for a while the provider is nudged.
+func await(t *testing.T, lines <-chan string, nudge func(), what string, fits func(*dynamic) bool) {
 	t.Helper()
 	last := ""
 	patience := time.After(30 * time.Second)
@@ -159,6 +170,8 @@ func await(t *testing.T, lines <-chan string, what string, fits func(*dynamic) b
 			if last = line; fits(&c) {
 				return
 			}
+		case <-time.After(3 * time.Second):
+			nudge()
 		case <-patience:
 			t.Fatalf("traefik does not show %s: %s", what, last)
 		}
