@@ -61,7 +61,7 @@ var confined = map[string][]string{
 	"github.com/moby/moby/api":               {"api", "cli", "compose", "machine", "test"},
 	"github.com/moby/moby/client":            {"api", "cli", "compose", "machine", "test"},
 	"github.com/docker/cli":                  {"cli", "compose", "test"},
-	"github.com/compose-spec/compose-go":      {"compose/load"}, // its package start costs 7 ms; see compose/file
+	"github.com/compose-spec/compose-go":     {"compose/load"}, // its package start costs 7 ms; see compose/file
 	"github.com/docker/docker":               {},
 	"github.com/opencontainers/cgroups":      {},
 	"github.com/opencontainers/runtime-spec": {"kernel", "runtime", "engine", "build/exec", "api/cri", "cmd/berth-oci", "cmd/berthd", "test"},
