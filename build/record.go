@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"berth/build/attest"
+	"berth/build/graph"
 	"berth/build/history"
 	"berth/build/progress"
 )
@@ -46,7 +46,7 @@ func (j *job) record(ctx context.Context) (finish func(error)) {
 // that they say of a cache into cache-imports, the keys of its bucket too.
 func recordable(name, value string) string {
 	if name != "cache-imports" {
-		return attest.Redact(value)
+		return graph.Redact(value)
 	}
 	var list []struct {
 		Type  string
@@ -57,7 +57,7 @@ func recordable(name, value string) string {
 	}
 	for _, e := range list {
 		for k, v := range e.Attrs {
-			e.Attrs[k] = attest.Redact(v)
+			e.Attrs[k] = graph.Redact(v)
 			if !slices.Contains(openCacheAttrs, k) {
 				e.Attrs[k] = masked
 			}

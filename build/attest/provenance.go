@@ -398,6 +398,3 @@ func (f *Facts) incomplete() error {
 	}
 	return fault.New(fault.Invalid, "%s", text)
 }
-
-// Redact takes credentials out of an address, as provenance and records tell of it.
-func Redact(s string) string { return graph.Redact(s) }

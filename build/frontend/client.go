@@ -17,7 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/base/fault"
-	"berth/build/attest"
+	"berth/build/graph"
 	"berth/build/progress"
 	"berth/build/session"
 )
@@ -52,7 +52,7 @@ func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 	}
 	name := opt.LogName
 	if name == "" {
-		name = "resolve image config for " + attest.Redact(op.Identifier)
+		name = "resolve image config for " + graph.Redact(op.Identifier)
 	}
 	platform := platformOf(opt)
 	id := op.Identifier

@@ -1,13 +1,24 @@
 package graph
 
-import "net/url"
+import (
+	"net/url"
+	"strings"
+)
 
 // Redact takes user and password out of an address, as far as it has them, for people, records and provenance to read. Other texts stay as they are,
 // user@host:path too: there is no password in it.
 func Redact(address string) string {
 	const mask = "xxxxx"
 	u, err := url.Parse(address)
-	if err != nil || u.User == nil || u.Host == "" {
+	if err != nil { // a password with a stray character: what stands before the last @ may be one
+		if scheme, rest, ok := strings.Cut(address, "://"); ok {
+			if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+				return scheme + "://" + mask + rest[i:]
+			}
+		}
+		return address
+	}
+	if u.User == nil || u.Host == "" {
 		return address
 	}
 	if _, has := u.User.Password(); has {

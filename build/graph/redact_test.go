@@ -41,6 +41,8 @@ func TestRedact(t *testing.T) {
 		"https://token@x/a":     "https://xxxxx@x/a",
 		"https://:p@x/a":        "https://xxxxx:xxxxx@x/a",
 		"https://x/a b%zz":      "https://x/a b%zz",
+		"https://u:p%zz@x/a":    "https://xxxxx@x/a",
+		"https://u:p/w@x/a":     "https://xxxxx@x/a",
 		"git@x:a/b":             "git@x:a/b",
 		"ssh://git@x:22/a":      "ssh://xxxxx@x:22/a",
 		"a text with an @ sign": "a text with an @ sign",
