@@ -57,15 +57,21 @@ func readPasswd(root string, mounts []specs.Mount) string {
 		return ""
 	}
 	defer unix.Close(dir)
-	fd, err := mount.OpenInRoot(probe.Host(), dir, file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	// Looked at before it is opened: an image may have put a device there, and to open some does something (/dev/watchdog).
+	place, err := mount.OpenInRoot(probe.Host(), dir, file, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(place)
+	var st unix.Stat_t
+	if unix.Fstat(place, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > 1<<20 {
+		return "" // whatever it is, it is no list of users
+	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(place), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return ""
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > 1<<20 {
-		return "" // whatever an image has put there, it is no list of users
-	}
 	text := make([]byte, st.Size)
 	n, err := unix.Pread(fd, text, 0)
 	if err != nil {
