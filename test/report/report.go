@@ -186,11 +186,31 @@ func (r *report) finish() int {
 			fmt.Fprintf(r.out, "    (it never ended)\n%s", indent(r.get(t.pkg, "").output))
 		}
 	}
+	r.printFailed(failed)
 	fmt.Fprintf(r.out, "\n%d passed, %d failed, %d skipped\n", pass, len(failed), len(skipped))
 	if len(failed) > 0 || pass+len(skipped) == 0 {
 		return 1
 	}
 	return 0
+}
+
+// lastWords bounds what printFailed repeats of a failure, in bytes: a list of a dozen is meant to fit what is kept of a long log's end.
+const lastWords = 140
+
+// printFailed lists several failures once more, a line each: their output may be longer than what people are shown of the end.
+func (r *report) printFailed(failed []*test) {
+	if len(failed) < 2 {
+		return
+	}
+	fmt.Fprintf(r.out, "\nfailed:\n")
+	for _, t := range failed {
+		line := strings.TrimPrefix(t.title(), "berth/")
+		if said := strings.Split(strings.TrimSpace(indent(t.output)), "\n"); said[0] != "" {
+			last := said[len(said)-1]
+			line += ": " + strings.TrimSpace(last[len(place.FindString(last)):])
+		}
+		fmt.Fprintf(r.out, "  %s\n", strings.ToValidUTF8(line[:min(len(line), lastWords)], ""))
+	}
 }
 
 // explained reports whether a failed package has a failed test that tells why.

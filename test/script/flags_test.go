@@ -62,12 +62,12 @@ devices:
     containerEdits: {env: ["GPU=one"]}
 `
 
-// flagEngine are the options that flags want of the engine. The budget for real-time processes is a hundredth of a CPU: other groups
-// of the machine may have theirs.
+// flagEngine are the options that flags want of the engine. The budget for real-time processes is a twentieth of a CPU: other groups
+// of the machine may have theirs, and scripts that run at once share this one.
 func flagEngine(cdi string) []string {
 	args := []string{"--cdi-spec-dir", cdi}
 	if realtime() {
-		args = append(args, "--cpu-rt-period", "1000000", "--cpu-rt-runtime", "10000")
+		args = append(args, "--cpu-rt-period", "1000000", "--cpu-rt-runtime", "50000")
 	}
 	return args
 }
