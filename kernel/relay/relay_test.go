@@ -3,6 +3,7 @@ package relay
 import (
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"strings"
 	"sync"
@@ -18,6 +19,10 @@ func TestCatch(t *testing.T) {
 		child(t)
 		return
 	}
+	// What this process was told to ignore (nohup) the child would have to leave ignored; what is caught starts anew in it.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGINT)
+	defer signal.Stop(signals)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestCatch$", "-test.v")
 	cmd.Env = append(os.Environ(), "RELAY_CHILD=1")
 	out, err := cmd.CombinedOutput()

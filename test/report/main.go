@@ -69,13 +69,18 @@ func (r *report) test(args []string, keep string, errs io.Writer) (int, error) {
 		defer f.Close()
 		events = io.TeeReader(pipe, f)
 	}
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
 	// An interrupt from the terminal reaches the tests by themselves: they clean up and we still report.
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(interrupts)
+	// A caller that ignores hang-ups (nohup) would have every program below ignore them, those that tests send too. Caught here,
+	// they start in the tests as they are by default, and go no further.
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
 	go func() {
 		for s := range interrupts {
 			_ = cmd.Process.Signal(s) // it may have ended meanwhile
