@@ -402,6 +402,24 @@ func TestOneFetch(t *testing.T) {
 	}
 }
 
+// TestKilledBeforeUnlink opens a cache that was killed in the moment in which a blob's file has a name.
+func TestKilledBeforeUnlink(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "upstream")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.CreateTemp(dir, fetchName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	newNear(t, root, "")
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left over: %v %v", left, err)
+	}
+}
+
 // TestWrongBytes hands out no whole blob and stores nothing when the source sends something else.
 func TestWrongBytes(t *testing.T) {
 	f := newFar(t)

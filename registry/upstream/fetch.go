@@ -26,12 +26,16 @@ type fetch struct {
 	users int // the file is closed by the last
 }
 
+// fetchName is how the file is called for the moment before it is unlinked: so that a cache that is killed in that moment leaves only
+// what atomicfile.Sweep removes when it is opened again.
+const fetchName = ".tmp-blob-*"
+
 func newFetch(dir string) (*fetch, error) {
-	f, err := os.CreateTemp(dir, "blob-")
+	f, err := os.CreateTemp(dir, fetchName)
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "a place for a blob")
 	}
-	if err := os.Remove(f.Name()); err != nil { // nothing stays of it when we are killed
+	if err := os.Remove(f.Name()); err != nil { // the kernel drops it when we are killed
 		f.Close()
 		return nil, fault.Wrap(fault.Internal, err, "a place for a blob")
 	}
