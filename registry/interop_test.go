@@ -25,11 +25,25 @@ func debianRegistry(t *testing.T) string {
 	if err != nil {
 		t.Skip("needs docker-registry")
 	}
+	for {
+		addr, log, ok := startDebianRegistry(t, path)
+		if ok {
+			return addr
+		}
+		if !strings.Contains(log, "address already in use") { // somebody else got the port that was free a moment ago
+			t.Fatalf("docker-registry does not answer: %s", log)
+		}
+	}
+}
+
+// startDebianRegistry starts docker-registry on a port that is free, which it cannot find by itself, and waits until it answers or ends.
+func startDebianRegistry(t *testing.T, path string) (addr, log string, ok bool) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
+	addr = l.Addr().String()
 	l.Close()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
@@ -43,18 +57,28 @@ func debianRegistry(t *testing.T) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for range 100 {
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	stop := func() { _ = cmd.Process.Kill(); <-ended }
+	t.Cleanup(stop)
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if r, err := http.Get("http://" + addr + "/v2/"); err == nil {
 			r.Body.Close()
-			return addr
+			select {
+			case <-ended: // it was somebody else who answered
+				return "", out.String(), false
+			default:
+				return addr, "", true
+			}
 		}
-		time.Sleep(50 * time.Millisecond)
+		select {
+		case <-ended:
+			return "", out.String(), false
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
-	t.Fatalf("docker-registry does not answer: %s", out.String())
-	return ""
+	stop()
+	return "", "it is silent for a minute: " + out.String(), false
 }
 
 // tool runs a program in a home of its own and gives what it prints.

@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,7 +99,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 	wait := func(want string) {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); look() != want; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); look() != want; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("it shows %q, want %q", look(), want)
 			}
@@ -143,9 +144,14 @@ func TestStopWaitsForRequests(t *testing.T) {
 	content := bytes.Repeat([]byte("x"), 1000)
 	r, w := io.Pipe()
 	answer := make(chan string, 1)
+	reads := make(chan struct{}) // closed when the handler has begun to read: that is when Go's server says 100 Continue
 	go func() {
-		req, _ := http.NewRequest("POST", "http://"+addr+"/v2/a/blobs/uploads/?digest="+digest.FromBytes(content).String(), r)
-		resp, err := http.DefaultClient.Do(req)
+		trace := &httptrace.ClientTrace{Got100Continue: func() { close(reads) }}
+		req, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "POST", "http://"+addr+"/v2/a/blobs/uploads/?digest="+digest.FromBytes(content).String(), r)
+		req.Header.Set("Expect", "100-continue")
+		client := &http.Transport{ExpectContinueTimeout: time.Minute}
+		defer client.CloseIdleConnections()
+		resp, err := client.RoundTrip(req)
 		if err != nil {
 			answer <- err.Error()
 			return
@@ -154,10 +160,17 @@ func TestStopWaitsForRequests(t *testing.T) {
 		answer <- resp.Status
 	}()
 	w.Write(content[:500])
-	time.Sleep(100 * time.Millisecond) // until the handler reads
+	<-reads
 	stopped := make(chan error, 1)
 	go func() { stopped <- stop() }()
-	time.Sleep(100 * time.Millisecond)
+	for { // until it stops
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			break
+		}
+		c.Close()
+		time.Sleep(5 * time.Millisecond)
+	}
 	w.Write(content[500:])
 	w.Close()
 	if got := <-answer; got != "201 Created" {

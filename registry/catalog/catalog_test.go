@@ -112,7 +112,7 @@ func push(t *testing.T, c *Catalog, s *shelf, name string, d Derived) {
 
 func settle(t *testing.T, c *Catalog) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := c.Settle(ctx); err != nil {
 		t.Fatal(err)

@@ -137,7 +137,7 @@ func (s *site) push(t *testing.T, ref string, image v1.Image) {
 
 func (s *site) settle(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.catalog.Settle(ctx); err != nil {
 		t.Fatal(err)

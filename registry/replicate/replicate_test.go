@@ -174,7 +174,7 @@ func has(t *testing.T, name, tag string, m []byte) bool {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if ok() {
 			return
 		}
