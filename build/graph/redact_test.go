@@ -36,6 +36,7 @@ func TestNamesHoldNoCredentials(t *testing.T) {
 }
 
 func TestRedact(t *testing.T) {
+	pin := "@sha256:" + strings.Repeat("0a", 32)
 	for in, want := range map[string]string{
 		"https://u:p@x/a?b#c":   "https://xxxxx:xxxxx@x/a?b#c",
 		"https://token@x/a":     "https://xxxxx@x/a",
@@ -47,6 +48,12 @@ func TestRedact(t *testing.T) {
 		"ssh://git@x:22/a":      "ssh://xxxxx@x:22/a",
 		"a text with an @ sign": "a text with an @ sign",
 		"":                      "",
+
+		"oci-layout://bases" + pin:        "oci-layout://bases" + pin,
+		"docker-image://busybox" + pin:    "docker-image://busybox" + pin,
+		"docker-image://x:5000/a:1" + pin: "docker-image://x:5000/a:1" + pin,
+		"https://word" + pin:              "https://xxxxx" + pin,
+		"docker-image://u:p%zz@host/x":    "docker-image://xxxxx@host/x",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
