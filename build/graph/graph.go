@@ -40,6 +40,7 @@ type Vertex struct {
 	ExportCache   *bool
 	ProgressGroup *pb.ProgressGroup
 	Resources     *pb.LinuxResources // limits that the client set beside the operation; never part of a key
+	Nests         bool               // it, or what it is made of, reads a definition from a tree
 
 	length int // of the longest way to an operation without inputs
 }

@@ -144,7 +144,7 @@ func (p *parser) visit(root digest.Digest) error {
 
 // add makes the vertex of an operation whose inputs are there.
 func (p *parser) add(d digest.Digest, op *pb.Op) error {
-	v := &Vertex{Digest: d, Op: op, Constraints: op.Constraints, Platform: platformOf(op.Platform)}
+	v := &Vertex{Digest: d, Op: op, Constraints: op.Constraints, Platform: platformOf(op.Platform), Nests: op.GetBuild() != nil}
 	for i, in := range op.Inputs {
 		e := edge(in)
 		if e.Index >= p.g.byDigest[e.Vertex].Outputs {
@@ -152,6 +152,7 @@ func (p *parser) add(d digest.Digest, op *pb.Op) error {
 		}
 		v.Inputs = append(v.Inputs, e)
 		v.length = max(v.length, p.g.byDigest[e.Vertex].length+1)
+		v.Nests = v.Nests || p.g.byDigest[e.Vertex].Nests
 	}
 	if v.length >= maxLength {
 		return invalid("invalid LLB with more than %d vertexes that depend on each other", maxLength)

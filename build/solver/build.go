@@ -45,8 +45,8 @@ type Build struct {
 	remotes []cache.Remote
 	byKey   map[nodeKey]*node
 	nested  map[*node]*nesting // vertices that read definitions
-	refs    int                // how many there are
-	weight  int                // of all their definitions
+	given   map[given]*definition
+	weight  int // of all definitions in given
 	owned   []*outcome
 	failed  []*failure
 	scratch *snapshot.Snapshot
@@ -56,6 +56,23 @@ type Build struct {
 type nodeKey struct {
 	vertex      digest.Digest
 	ignoreCache bool
+	under       digest.Digest // policies that what it reads from a tree is held to; empty unless it Nests
+}
+
+func nodeKeyOf(v *graph.Vertex, under digest.Digest) nodeKey {
+	if !v.Nests {
+		under = ""
+	}
+	return nodeKey{v.Digest, v.IgnoreCache, under}
+}
+
+// given names a definition and the policies that it is held to.
+type given struct{ name, under digest.Digest }
+
+// definition is one that the build was given: all its references share it.
+type definition struct {
+	def *pb.Definition
+	g   *graph.Graph // of what the policies made of it
 }
 
 type fetch struct {
@@ -65,7 +82,7 @@ type fetch struct {
 
 // Begin begins a build.
 func (s *Solver) Begin(cfg BuildConfig) *Build {
-	b := &Build{s: s, cfg: cfg, sink: cfg.Progress, remotes: slices.Clone(cfg.Imports), byKey: map[nodeKey]*node{}, scratch: s.cfg.Snapshots.Scratch()}
+	b := &Build{s: s, cfg: cfg, sink: cfg.Progress, remotes: slices.Clone(cfg.Imports), byKey: map[nodeKey]*node{}, given: map[given]*definition{}, scratch: s.cfg.Snapshots.Scratch()}
 	if b.sink == nil {
 		b.sink = progress.Discard
 	}
@@ -122,9 +139,28 @@ func (b *Build) keep(f *failure) {
 // empty tree. It fails if the definition is malformed or needs what the build is not entitled to.
 func (b *Build) Ref(def *pb.Definition) (*Ref, error) { return b.RefUnder(nil, def) }
 
-// RefUnder is like Ref, and applies more policies than the build's own to the definition's sources, which may refuse one.
+// RefUnder is like Ref, and applies more policies than the build's own to the definition's sources, which may refuse one. So it does with
+// definitions that it finds in files of its steps.
 func (b *Build) RefUnder(policies []*spb.Policy, def *pb.Definition) (*Ref, error) {
-	given := def
+	name := given{name: nameOf(def), under: nameOfPolicies(policies)}
+	d, err := b.definition(name, policies, def)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range d.g.Vertices {
+		if err := b.entitled(v); err != nil {
+			return nil, err
+		}
+	}
+	return &Ref{b: b, def: d.def, g: d.g, under: name.under, n: b.adopt(d.g, name.under, policies)}, nil
+}
+
+// definition reads one, or gives the equal one that was given before.
+func (b *Build) definition(name given, policies []*spb.Policy, def *pb.Definition) (*definition, error) {
+	if d, err := b.room(name, nil); d != nil || err != nil {
+		return d, err
+	}
+	d := &definition{def: def}
 	if len(policies) > 0 {
 		var err error
 		def, err = graph.Rewrite(def, func(op *pb.SourceOp) (*pb.SourceOp, error) { return b.Permit(op, policies...) })
@@ -132,22 +168,11 @@ func (b *Build) RefUnder(policies []*spb.Policy, def *pb.Definition) (*Ref, erro
 			return nil, fault.In(err, "error evaluating the source policy")
 		}
 	}
-	if err := b.room(0); err != nil {
+	var err error
+	if d.g, err = graph.Parse(def); err != nil {
 		return nil, err
 	}
-	g, err := graph.Parse(def)
-	if err == nil {
-		err = b.room(g.Weight)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range g.Vertices {
-		if err := b.entitled(v); err != nil {
-			return nil, err
-		}
-	}
-	return &Ref{b: b, def: given, g: g, n: b.adopt(g)}, nil
+	return b.room(name, d)
 }
 
 // Bounds on what one build asks to be solved, all of which is kept until it ends.
@@ -156,34 +181,43 @@ const (
 	maxWeight = 2 * graph.MaxWeight
 )
 
-// room takes room for one more definition of this weight; 0 only asks whether there is any.
-func (b *Build) room(weight int) error {
+// room takes room for a definition, unless there is an equal one, and gives the one to use. nil only asks whether there is room or an equal one.
+func (b *Build) room(name given, d *definition) (*definition, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.refs >= maxRefs:
-		return fault.New(fault.Invalid, "the build has solved %d definitions, which is the most that one build may", maxRefs)
-	case b.weight+weight > maxWeight:
-		return fault.New(fault.Invalid, "the definitions of the build have more than %d fields together", maxWeight)
+	weight := 0
+	if d != nil {
+		weight = d.g.Weight
 	}
-	if weight > 0 {
-		b.refs++
+	switch had := b.given[name]; {
+	case had != nil:
+		return had, nil
+	case len(b.given) >= maxRefs:
+		return nil, fault.New(fault.Invalid, "the build has solved %d definitions, which is the most that one build may", maxRefs)
+	case b.weight+weight > maxWeight:
+		return nil, fault.New(fault.Invalid, "the definitions of the build have more than %d fields together", maxWeight)
+	}
+	if d != nil {
+		b.given[name] = d
 		b.weight += weight
 	}
-	return nil
+	return d, nil
 }
 
-// adopt makes the nodes of a graph and gives that of its result; nil for the empty graph.
-func (b *Build) adopt(g *graph.Graph) *node {
+// adopt makes the nodes of a graph under policies, and gives that of its result; nil for the empty graph.
+func (b *Build) adopt(g *graph.Graph, under digest.Digest, policies []*spb.Policy) *node {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var last *node
 	here := make(map[digest.Digest]*node, len(g.Vertices))
 	for _, v := range g.Vertices {
-		key := nodeKey{v.Digest, v.IgnoreCache}
+		key := nodeKeyOf(v, under)
 		n := b.byKey[key]
 		if n == nil {
-			n = &node{b: b, v: v, fan: newFan()}
+			n = &node{b: b, v: v, under: key.under, fan: newFan()}
+			if v.Nests {
+				n.policies = policies
+			}
 			n.fan.listeners = []*listener{{sink: b.sink, vertex: v, sessions: b.cfg.Sessions}}
 			for _, in := range v.Inputs {
 				n.inputs = append(n.inputs, here[in.Vertex])
@@ -200,10 +234,11 @@ func (b *Build) adopt(g *graph.Graph) *node {
 
 // Ref is the result of a definition.
 type Ref struct {
-	b   *Build
-	def *pb.Definition
-	g   *graph.Graph
-	n   *node // of the result's vertex; nil for the empty tree
+	b     *Build
+	def   *pb.Definition
+	g     *graph.Graph
+	under digest.Digest // the policies
+	n     *node         // of the result's vertex; nil for the empty tree
 
 	announce sync.Once
 }
@@ -229,17 +264,17 @@ func (r *Ref) Result(ctx context.Context) (*snapshot.Snapshot, error) {
 // tellAll tells the sink all vertices that may run, so that people see what is to come.
 func (r *Ref) tellAll() {
 	for _, v := range r.g.Vertices {
-		if n := r.b.nodeOf(v); n == nil || n.touched() {
+		if n := r.nodeOf(v); n == nil || n.touched() {
 			continue
 		}
 		r.b.sink.Vertex(progress.Vertex{Digest: v.Digest, Inputs: inputsOf(v), Name: v.Name, Group: v.ProgressGroup})
 	}
 }
 
-func (b *Build) nodeOf(v *graph.Vertex) *node {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.byKey[nodeKey{v.Digest, v.IgnoreCache}]
+func (r *Ref) nodeOf(v *graph.Vertex) *node {
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	return r.b.byKey[nodeKeyOf(v, r.under)]
 }
 
 // touched reports whether something has been told of the vertex already.
@@ -291,7 +326,7 @@ func (r *Ref) Ready(ctx context.Context) (*snapshot.Snapshot, error) {
 // Given gives what a vertex of its graph works on: its i-th input, which is evaluated if it is not yet. The snapshot belongs to the build; who needs it
 // longer shares it.
 func (r *Ref) Given(ctx context.Context, v *graph.Vertex, i int) (*snapshot.Snapshot, error) {
-	n := r.b.nodeOf(v)
+	n := r.nodeOf(v)
 	if n == nil || i < 0 || i >= len(n.inputs) {
 		return nil, fault.New(fault.NotFound, "%s has no input %d in this build", v.Name, i)
 	}
@@ -317,7 +352,7 @@ func (r *Ref) Definition() *pb.Definition { return r.def }
 // Walk calls f for each vertex of the result's graph whose outcome is known, inputs first.
 func (r *Ref) Walk(f func(Outcome) error) error {
 	for _, v := range r.g.Vertices {
-		n := r.b.nodeOf(v)
+		n := r.nodeOf(v)
 		if n == nil {
 			continue
 		}

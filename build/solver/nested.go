@@ -37,7 +37,7 @@ func (n *node) findBuild(ctx context.Context) (*outcome, error) {
 	if err != nil {
 		return nil, fault.In(err, "read definition %s", name)
 	}
-	ref, err := n.b.Ref(def)
+	ref, err := n.b.RefUnder(n.policies, def)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (b *Build) nest(n *node, g *graph.Graph) error {
 		if v.Kind() != "build" {
 			continue
 		}
-		inner := b.byKey[nodeKey{v.Digest, v.IgnoreCache}]
+		inner := b.byKey[nodeKeyOf(v, n.under)]
 		if b.nested[inner] == nil {
 			b.nested[inner] = &nesting{}
 		}

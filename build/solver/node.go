@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/moby/buildkit/solver/errdefs"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
@@ -21,6 +22,9 @@ type node struct {
 	v      *graph.Vertex
 	inputs []*node // one for each of v.Inputs
 	fan    *fan    // of what concerns this build alone: pinning, fetching, being found in the cache
+
+	under    digest.Digest // the policies, if the vertex reads a definition from a tree, or is made of one that does
+	policies []*spb.Policy // that this definition is held to, beside the build's
 
 	mu       sync.Mutex // guards what follows
 	out      *outcome

@@ -41,7 +41,7 @@ func (b *Build) Plan(ctx context.Context, def *pb.Definition) (*Plan, error) {
 	}
 	p := &planner{b: b, known: map[*node]*planned{}}
 	for _, v := range r.g.Vertices {
-		n := b.nodeOf(v)
+		n := r.nodeOf(v)
 		if p.known[n], err = p.look(ctx, n); err != nil {
 			return nil, r.located(err)
 		}

@@ -266,7 +266,7 @@ func TestBuildsShareWhatIsRead(t *testing.T) {
 		// The second one's quick key is known, too.
 		b := w.Begin(BuildConfig{})
 		defer b.Close()
-		n := b.adopt(mustGraph(t, script(t, "base = source\ntwo = source\ncopy = step base two")))
+		n := b.adopt(mustGraph(t, script(t, "base = source\ntwo = source\ncopy = step base two")), "", nil)
 		op, err := n.operation()
 		if err != nil {
 			t.Fatal(err)
