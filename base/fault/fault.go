@@ -42,6 +42,8 @@ type Error struct {
 	Kind Kind
 	Msg  string // what was being done, or the whole text when there is no cause
 	Err  error  // the cause, or nil
+
+	place bool // Msg is a place in a tree: At
 }
 
 // Error gives the text that is shown to the user: "what was being done: cause".
@@ -74,6 +76,20 @@ func Wrap(kind Kind, err error, format string, args ...any) error {
 // In says what was being done when err happened and keeps the cause's kind. A nil err stays nil.
 func In(err error, format string, args ...any) error {
 	return Wrap(KindOf(err), err, format, args...)
+}
+
+// At is In for a walk that calls itself on what lies deeper. Only the innermost place is named: whoever makes a tree decides how deep it is,
+// and texts that name every directory on the way grow with the square of that. A nil err stays nil.
+func At(err error, format string, args ...any) error {
+	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+		if e, ok := cause.(*Error); ok && e.place {
+			return err
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	return &Error{Kind: KindOf(err), Msg: fmt.Sprintf(format, args...), Err: err, place: true}
 }
 
 // KindOf gives the kind of the outermost Error in err's chain. A context's end is Cancelled or

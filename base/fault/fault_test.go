@@ -39,3 +39,23 @@ func TestTextAndKind(t *testing.T) {
 		t.Error("nil is of no kind")
 	}
 }
+
+// A walk that calls itself names the innermost place alone, whatever else is said on the way.
+func TestAtNamesOnePlace(t *testing.T) {
+	err := New(Invalid, "too long")
+	for range 1000 {
+		err = At(err, "seal %q", "d/d")
+		if _, ok := err.(*Error); !ok {
+			t.Fatalf("%T", err)
+		}
+	}
+	if got := In(At(In(err, "below"), "seal %q", "d"), "layer").Error(); got != `layer: below: seal "d/d": too long` {
+		t.Error(got)
+	}
+	if KindOf(err) != Invalid || At(nil, "x") != nil {
+		t.Errorf("%v, %v", KindOf(err), At(nil, "x"))
+	}
+	if got := At(io.EOF, "a"); got.Error() != "a: EOF" || !errors.Is(got, io.EOF) {
+		t.Error(got)
+	}
+}

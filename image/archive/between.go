@@ -46,7 +46,7 @@ func (b *between) dir(lower, upper *tree.Dir, name string) error {
 	slices.Sort(names)
 	for _, n := range slices.Compact(names) {
 		if err := b.name(lower, upper, n, join(name, n)); err != nil {
-			return fault.In(err, "compare %q", join(name, n))
+			return fault.At(err, "compare %q", join(name, n))
 		}
 	}
 	return nil

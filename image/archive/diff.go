@@ -94,7 +94,7 @@ func (t *treeWriter) children(dir *tree.Dir, name string) error {
 	for _, n := range names {
 		err := t.entry(dir, n, join(name, n))
 		if err != nil && !tree.Missing(err) { // gone since it was listed
-			return fault.In(err, "archive %q", join(name, n))
+			return fault.At(err, "archive %q", join(name, n))
 		}
 	}
 	return nil

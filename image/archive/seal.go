@@ -130,7 +130,7 @@ func (s *sealer) children(upper, below *tree.Dir, name string, hide bool) error 
 			return s.ctx.Err()
 		}
 		if err := s.entry(upper, below, e, join(name, e.Name), hide); err != nil {
-			return fault.In(err, "seal %q", join(name, e.Name))
+			return fault.At(err, "seal %q", join(name, e.Name))
 		}
 	}
 	if s.marks == before {

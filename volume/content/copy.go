@@ -71,7 +71,7 @@ func (c *copier) children(src, dst *tree.Dir, path string) error {
 			continue
 		}
 		if err != nil {
-			return fault.In(err, "copy %q", join(path, n))
+			return fault.At(err, "copy %q", join(path, n))
 		}
 	}
 	return nil

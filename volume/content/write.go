@@ -62,7 +62,7 @@ func (t *writer) children(dir *tree.Dir, path string) error {
 			err = t.entry(dir, n, join(path, n), &st)
 		}
 		if err != nil && !tree.Missing(err) { // gone since it was listed
-			return fault.In(err, "archive %q", join(path, n))
+			return fault.At(err, "archive %q", join(path, n))
 		}
 	}
 	return nil
