@@ -19,6 +19,7 @@ import (
 	"berth/base/fault"
 	"berth/base/id"
 	"berth/image/layer"
+	"berth/kernel/tree"
 )
 
 // caches are the cache mounts of an engine.
@@ -367,7 +368,8 @@ func (c *caches) delete(dir string) {
 		return
 	}
 	c.deleting.Go(func() {
-		if err := os.RemoveAll(trash); err != nil {
+		// Steps decide how deep it is; they must not decide how many descriptors the engine has left.
+		if err := inside(c.root, func(root *tree.Dir) error { return root.RemoveAll(filepath.Base(trash)) }); err != nil {
 			c.log.Error("a cache mount of builds is not wholly deleted", "dir", trash, "error", err)
 		}
 	})
