@@ -32,6 +32,8 @@ type Firewall struct {
 	stop   context.CancelFunc
 	wait   sync.WaitGroup // of the watcher
 
+	unheard chan struct{} // holds one token when a manager could not be asked, for the watcher
+
 	mu       sync.Mutex // guards what follows, which is what the kernel has
 	networks map[string]Network
 	ports    map[Port]struct{}
@@ -63,7 +65,7 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 		conn.Close()
 		return nil, err
 	}
-	f := &Firewall{config: c, conn: conn, turn: make(chan struct{}, 1), networks: map[string]Network{}, ports: map[Port]struct{}{}, members: map[string]*used{}}
+	f := &Firewall{config: c, conn: conn, turn: make(chan struct{}, 1), unheard: make(chan struct{}, 1), networks: map[string]Network{}, ports: map[Port]struct{}{}, members: map[string]*used{}}
 	if c.Policy.OnlyOurs {
 		if f.links, err = hostLinks(); err != nil {
 			conn.Close()
@@ -205,7 +207,8 @@ func isInterface(name string) bool {
 	})
 }
 
-// ask asks the managers, after it has taken back what is not asked for any more. A manager that refuses is no failure of ours: it is logged, with what to do by hand.
+// ask asks the managers, after it has taken back what is not asked for any more. A manager that refuses is no failure of ours: it is logged, with what to do by
+// hand, and asked again later.
 func (f *Firewall) ask(ctx context.Context, before, now []Ask) {
 	for _, a := range before {
 		same := func(b Ask) bool {
@@ -227,6 +230,10 @@ func (f *Firewall) ask(ctx context.Context, before, now []Ask) {
 			f.config.Log.Warn("another firewall of the host drops containers' traffic", "firewall", a.name(), "chain", a.Table+" "+a.Chain, "to allow it", strings.Join(a.lines(), "; "))
 		} else if err := a.do(ctx); err != nil {
 			f.config.Log.Warn("another firewall of the host drops containers' traffic", "error", err, "to allow it", strings.Join(a.lines(), "; "))
+			select {
+			case f.unheard <- struct{}{}:
+			default: // it is known already
+			}
 		}
 	}
 }

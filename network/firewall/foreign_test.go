@@ -36,10 +36,10 @@ func needProgram(t *testing.T, names ...string) {
 	}
 }
 
-// eventually tries until f is content, for some seconds.
+// eventually tries until f is content, for as long as a busy machine may need.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(8 * time.Second); !f(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !f(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s does not come", what)
 		}
@@ -240,6 +240,32 @@ func TestFirewalld(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A firewalld that does not answer yet, as while it starts, is asked again though nothing in its table changes any more.
+func TestFirewalldAnswersLate(t *testing.T) {
+	dir := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\n[ -e %[1]s/ready ] || { echo busy >&2; exit 252; }\necho \"$*\" >>%[1]s/said\n", dir)
+	if err := os.WriteFile(filepath.Join(dir, "firewall-cmd"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	l := newLab(t, Policy{})
+	t.Cleanup(func() { exec.Command("nft", "delete", "table", "inet", "firewalld").Run() })
+	l.nft("add table inet firewalld\nadd chain inet firewalld filter_FORWARD { type filter hook forward priority 10; }\n")
+	l.replace()
+	said := func() string {
+		data, _ := os.ReadFile(filepath.Join(dir, "said")) // not there before it is ready
+		return string(data)
+	}
+	time.Sleep(2 * settled) // our own changes have been looked at
+	if said() != "" {
+		t.Fatalf("it was ready at once: %s", said())
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ready"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the second question", func() bool { return strings.Contains(said(), "--zone=trusted --add-interface=br-a") })
 }
 
 // bus starts a system bus of the test's own.

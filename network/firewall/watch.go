@@ -19,6 +19,13 @@ const (
 	inARow   = 6
 )
 
+// When a manager that could not be asked is asked again, though nothing changes: firewalld may be starting, or too busy to answer. Each
+// further try takes twice as long to come.
+const (
+	firstRetry = 2 * time.Second
+	lastRetry  = 10 * time.Minute
+)
+
 // watch starts the goroutine that puts back what others take away. Close ends it and waits for it.
 func (f *Firewall) watch() error {
 	w, err := f.conn.Watch()
@@ -52,10 +59,23 @@ func (f *Firewall) watch() error {
 	return nil
 }
 
-// mend looks at the rules after changes of others, until events ends.
+// mend looks at the rules after changes of others, until events ends, and again where somebody could not be asked.
 func (f *Firewall) mend(ctx context.Context, events <-chan struct{}) {
 	var next time.Time // when a look is due by the long run's measure; it may come up to inARow pauses earlier
-	for range events {
+	var retry <-chan time.Time
+	pause := firstRetry
+	for {
+		select {
+		case _, open := <-events:
+			if !open {
+				return
+			}
+		case <-f.unheard:
+			retry, pause = time.After(pause), min(2*pause, lastRetry)
+			continue
+		case <-retry:
+			retry = nil
+		}
 		if earliest := time.Now().Add(-inARow * askAgain); next.Before(earliest) {
 			next = earliest
 		}
@@ -70,6 +90,9 @@ func (f *Firewall) mend(ctx context.Context, events <-chan struct{}) {
 		}
 		if asked {
 			next = next.Add(askAgain)
+		}
+		if len(f.unheard) == 0 {
+			retry, pause = nil, firstRetry
 		}
 	}
 }
