@@ -31,7 +31,7 @@ func ask(t *testing.T, format string, at net.Addr, patience time.Duration) (int,
 	}
 	begin := time.Now()
 	r := Ask(t.Context(), p, plainDial, patience)
-	if took := time.Since(begin); took > patience+2*time.Second {
+	if took := time.Since(begin); took > patience+20*time.Second {
 		t.Errorf("took %v", took)
 	}
 	return r.ExitCode, r.Output
@@ -82,13 +82,13 @@ func TestAskHTTP(t *testing.T) {
 		{"/nowhere", 1, "HTTP/1.1 404 Not Found"}, {"/early", 0, "HTTP/1.1 200 OK"},
 	} {
 		for format, s := range map[string]*httptest.Server{"http": web, "https": secure} {
-			code, out := ask(t, format+":%d"+c.path, s.Listener.Addr(), 5*time.Second)
+			code, out := ask(t, format+":%d"+c.path, s.Listener.Addr(), 30*time.Second)
 			if code != c.code || !strings.HasPrefix(out, c.out) || len(out) > MaxOutput+3 {
 				t.Errorf("%s %s: %d %.80q (%d bytes)", format, c.path, code, out, len(out))
 			}
 		}
 	}
-	if code, out := ask(t, "https:%d/", web.Listener.Addr(), 5*time.Second); code != 1 || out == "" {
+	if code, out := ask(t, "https:%d/", web.Listener.Addr(), 30*time.Second); code != 1 || out == "" {
 		t.Errorf("TLS with one who has none: %d %q", code, out)
 	}
 }
@@ -144,7 +144,7 @@ func TestAskNeverHangs(t *testing.T) {
 					t.Errorf("%s: %d %q", format, code, out)
 				}
 			}
-			if code, _ := ask(t, "tcp:%d", l.Addr(), time.Second); code != 0 {
+			if code, _ := ask(t, "tcp:%d", l.Addr(), 30*time.Second); code != 0 {
 				t.Error("tcp only wants a connection")
 			}
 		})
@@ -154,13 +154,13 @@ func TestAskNeverHangs(t *testing.T) {
 func TestAskTCP(t *testing.T) {
 	four, six := listen(t, "tcp4", "127.0.0.1:0"), listen(t, "tcp6", "[::1]:0")
 	for _, l := range []net.Listener{four, six} {
-		if code, out := ask(t, "tcp:%d", l.Addr(), time.Second); code != 0 || out != "" {
+		if code, out := ask(t, "tcp:%d", l.Addr(), 30*time.Second); code != 0 || out != "" {
 			t.Errorf("%s: %d %q", l.Addr(), code, out)
 		}
 	}
 	at := four.Addr()
 	four.Close()
-	if code, out := ask(t, "tcp:%d", at, time.Second); code != 1 || !strings.Contains(out, "connection refused") || !strings.Contains(out, at.String()) {
+	if code, out := ask(t, "tcp:%d", at, 30*time.Second); code != 1 || !strings.Contains(out, "connection refused") || !strings.Contains(out, at.String()) {
 		t.Errorf("nobody listens: %d %q", code, out)
 	}
 	never := func(ctx context.Context, to netip.AddrPort) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
@@ -192,7 +192,7 @@ func TestAskGRPC(t *testing.T) {
 	}{
 		{"grpc:%d", 0, "SERVING"}, {"grpc:%d/my.Service", 0, "SERVING"}, {"grpc:%d/sick", 1, "NOT_SERVING"}, {"grpc:%d/unknown", 1, "gRPC status 5 unknown service"},
 	} {
-		if code, out := ask(t, c.format, l.Addr(), 5*time.Second); code != c.code || out != c.out {
+		if code, out := ask(t, c.format, l.Addr(), 30*time.Second); code != c.code || out != c.out {
 			t.Errorf("%s: %d %q", c.format, code, out)
 		}
 	}
@@ -200,12 +200,12 @@ func TestAskGRPC(t *testing.T) {
 	none := grpc.NewServer()
 	go none.Serve(bare)
 	t.Cleanup(none.Stop)
-	if code, out := ask(t, "grpc:%d", bare.Addr(), 5*time.Second); code != 1 || !strings.HasPrefix(out, "gRPC status 12 ") {
+	if code, out := ask(t, "grpc:%d", bare.Addr(), 30*time.Second); code != 1 || !strings.HasPrefix(out, "gRPC status 12 ") {
 		t.Errorf("a server without the service: %d %q", code, out)
 	}
 	web := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(web.Close)
-	if code, out := ask(t, "grpc:%d", web.Listener.Addr(), 5*time.Second); code != 1 || !strings.HasPrefix(out, "no answer over gRPC: ") {
+	if code, out := ask(t, "grpc:%d", web.Listener.Addr(), 30*time.Second); code != 1 || !strings.HasPrefix(out, "no answer over gRPC: ") {
 		t.Errorf("a server of HTTP/1: %d %q", code, out)
 	}
 }

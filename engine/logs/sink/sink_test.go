@@ -47,7 +47,7 @@ func TestHung(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	err = c.Write(ctx, make([]byte, 64<<20))
-	if err == nil || time.Since(start) > 5*time.Second {
+	if err == nil || time.Since(start) > 30*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
 }
