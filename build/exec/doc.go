@@ -13,8 +13,8 @@
 // Life of a container: Container prepares the box; the first Start makes its process 1, with which all others end; further ones
 // enter it; Release takes it down.
 //
-// Steps die with the engine: by PR_SET_PDEATHSIG, and those that it would not reach in a pid namespace around them, whose first process ends
-// when the engine's socket to it does (launch.Enclosure). What is left over (cgroups, a tmpfs for secrets) goes when the next engine
+// Steps die with the engine, whoever they have become by then: their pid namespaces lie in one whose first process ends when the engine's
+// socket to it does (launch.Launcher.Enclosed). What is left over (cgroups, a tmpfs for secrets) goes when the next engine
 // calls Open. Nothing of a step is ever adopted.
 //
 // A secret is written to a tmpfs of its own step and nowhere else: not into a draft, a record, a key or a log of ours.

@@ -76,11 +76,10 @@ func (b *box) startSettled(cmd command, first bool, pid int) (*child, error) {
 	var program *launch.Program
 	if first {
 		// It dies with the engine, and what enters with it.
-		if o.DieWithLauncher = !b.outlivesSignal(cmd); !o.DieWithLauncher {
-			if o.Enclosure, err = b.r.enclosed(); err != nil {
-				return nil, err
-			}
+		if o.Enclosure, err = b.r.enclosure(); err != nil {
+			return nil, fault.In(err, "prepare to run build steps")
 		}
+		defer unix.Close(o.Enclosure)
 		program, err = launch.Compile(&s, o)
 	} else {
 		o.RootFD, o.RootMapped, o.Trees = 0, false, nil

@@ -32,7 +32,6 @@ type Runner struct {
 	launching sync.Once // makes starter
 	starter   *launch.Launcher
 	startErr  error
-	enclosure *launch.Enclosure // around boxes that a death signal does not end; nil before the first; guarded by mu
 
 	boxes sync.WaitGroup // what is not taken down yet
 
@@ -108,17 +107,10 @@ func (r *Runner) Close() error {
 		r.cfg.Log.Error("steps of builds are not taken down; the next start does it")
 	}
 	r.launching.Do(func() { r.startErr = errClosed })
-	r.mu.Lock()
-	around := r.enclosure
-	r.enclosure = nil
-	r.mu.Unlock()
-	if around != nil {
-		if err := around.Close(); err != nil {
+	if r.starter != nil {
+		if err := r.starter.Close(); err != nil {
 			r.cfg.Log.Error("what was around the steps of builds does not end", "error", err)
 		}
-	}
-	if r.starter != nil {
-		r.starter.Close()
 	}
 	return r.caches.close()
 }
@@ -156,27 +148,13 @@ func (r *Runner) launcher() (*launch.Launcher, error) {
 	return r.starter, r.startErr
 }
 
-// enclosed gives the enclosure, in which boxes die when the engine does.
-func (r *Runner) enclosed() (fd int, err error) {
+// enclosure gives what boxes are in so that they die with the engine, as a descriptor that is the caller's.
+func (r *Runner) enclosure() (int, error) {
 	l, err := r.launcher()
 	if err != nil {
-		return 0, err
+		return -1, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return 0, errClosed
-	}
-	if r.enclosure != nil && r.enclosure.Ended() { // somebody has killed it, and all steps with it
-		go r.enclosure.Close()
-		r.enclosure = nil
-	}
-	if r.enclosure == nil {
-		if r.enclosure, err = l.NewEnclosure(); err != nil {
-			return 0, fault.In(err, "prepare to run build steps")
-		}
-	}
-	return r.enclosure.FD(), nil
+	return l.Enclosed()
 }
 
 // scratch gives an empty directory that is nobody else's until done is called.

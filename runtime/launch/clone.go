@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"slices"
@@ -43,23 +44,54 @@ func (s *start) clone() error {
 	if s.high > 0 {
 		args.flags |= unix.CLONE_FILES // until the birth table's first call
 	}
-	if err := s.birthTable(); err != nil {
+	var b section
+	enclosed := c.PidNS != NoSlot && c.Flags&unix.CLONE_NEWPID != 0
+	if enclosed {
+		args = b.midwife(args)
+	}
+	if err := s.birthTable(&b); err != nil {
 		return err
 	}
 	pid, errno := run(unsafe.Pointer(args), unsafe.Sizeof(*args), unsafe.Pointer(unsafe.SliceData(s.birth)))
 	runtime.KeepAlive(s)
+	if errno == 0 && enclosed {
+		s.midwife = int(pid)
+		if s.pidfd < 0 { // there was no birth
+			_, failed := failureOf(s.birth[offFailed:])
+			errno = uintptr(cmp.Or(failed, unix.ESRCH)) // it was killed, with the enclosure
+		}
+	}
 	if errno != 0 {
 		return &Error{Step: "create the container's first process", Call: "clone3(" + cloneFlags(c.Flags) + ")", Errno: unix.Errno(errno)}
 	}
-	s.pid = int(pid)
+	if !enclosed {
+		s.pid = int(pid)
+	}
 	return nil
 }
 
-// birthTable is what the child does while it is still in our program: it lets the descriptors of its own
+// midwife begins a birth table for a child in a pid namespace within another that is not ours. The kernel makes such a one for those alone who live in
+// the outer one (copy_pid_ns). So a first child, which does, clones the one that is meant as a sibling of itself, with args, and ends. It shares our memory,
+// waits until its sibling has left it, and shares our descriptors, so that the pidfd is ours. The result is what the first child is cloned with.
+func (b *section) midwife(args *cloneArgs) *cloneArgs {
+	what := "create the container's first process"
+	args.flags |= unix.CLONE_PARENT
+	args.exitSignal = 0 // it has the first one's
+	twin := b.call(what, unix.SYS_CLONE3, Bytes(slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(args)), unsafe.Sizeof(*args)))), Int(unsafe.Sizeof(*args)))
+	twin.Out = 0
+	// Which of the two is it? 0 is a valid first argument here (SIG_BLOCK, of no signals), its sibling's number is not: 1 and 2 are older than that.
+	var child mark
+	b.call(what, unix.SYS_RT_SIGPROCMASK, Of(Slot(0)), Bytes(make([]byte, 8)), Int(0), Int(8)).expect(unix.EINVAL, 0)
+	b.onOK(&child)
+	b.call(what, unix.SYS_EXIT_GROUP, Int(0))
+	b.here(&child)
+	return &cloneArgs{flags: unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_CLEAR_SIGHAND, exitSignal: uint64(unix.SIGCHLD)}
+}
+
+// birthTable adds to b what the child does while it is still in our program: it lets the descriptors of its own
 // survive, all others close themselves, and executes it. The table is shared with a forked child too,
 // so that its failure can be seen.
-func (s *start) birthTable() error {
-	var b section
+func (s *start) birthTable(b *section) error {
 	var keep []int
 	for slot, fd := range s.slots {
 		if fd > 2 && Slot(slot) != SlotConsole && !slices.Contains(keep, fd) {
@@ -89,13 +121,14 @@ func (s *start) birthTable() error {
 	b.call("execute the launch program", unix.SYS_EXECVEAT, Int(s.program), Str(""), vector([]string{"berth-start"}), vector(nil), Int(unix.AT_EMPTY_PATH)).
 		expect(unix.ENOENT, 0)
 	b.call("execute the launch program", OpFail, Int(int(unix.ENOEXEC)))
-	l := newPlacing(b.steps, nil)
+	slots := []int{-1} // midwife's
+	l := newPlacing(b.steps, slots)
 	var err error
 	if s.birth, err = unix.Mmap(-1, 0, l.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_POPULATE); err != nil {
 		return fmt.Errorf("map %d bytes for the container's birth: %w", l.size, err)
 	}
 	l.mem = s.birth
-	l.write(b.steps, nil, -1, uint64(address(s.birth)))
+	l.write(b.steps, slots, -1, uint64(address(s.birth)))
 	return nil
 }
 

@@ -44,13 +44,9 @@ type Options struct {
 	// RootMapped says of the mount RootFD what Overlay.Mapped says of layers: its files are shown through the mapping of the container's user
 	// namespace.
 	RootMapped bool
-	// Enclosure is a pid namespace, as a descriptor (Enclosure.FD), in which the process's own is made. The Program can only be started by who has
-	// it open. 0: the launcher's.
+	// Enclosure is a pid namespace, as a descriptor (Launcher.Enclosed), in which the process's own is made: it dies with the launcher's process, in
+	// whatever way that ends. The Program can only be started by who has it open. 0: the launcher's.
 	Enclosure int
-	// DieWithLauncher has the process killed when the launcher's process ends, in whatever way
-	// (PR_SET_PDEATHSIG); for a launcher whose threads live as long as itself, such as those of Covered. A
-	// process that executes a set-user-ID program is free of it.
-	DieWithLauncher bool
 
 	// OpenFiles is the limit of open files where the spec sets none; nil: the launcher's, whose soft limit
 	// Go has raised.
@@ -221,9 +217,6 @@ func (c *compiler) begin() error {
 		c.rebirth()
 	} else {
 		c.join(c.joins)
-		if c.o.Enclosure != 0 {
-			c.rebirth()
-		}
 	}
 	c.enterTimeNS()
 	if owns && c.p.Clone.PidNS != NoSlot {

@@ -31,7 +31,8 @@
 // Words: a step is one system call; a slot holds a result (usually a descriptor) for later steps;
 // a gate is where a child waits to be told to go on; covered is the way of entering a root by
 // mounting it over an empty one instead of pivot_root; views is a mount namespace with proc and sysfs
-// alone, from which containers in user namespaces are cloned (mapped.go).
+// alone, from which containers in user namespaces are cloned (mapped.go); an enclosure is a pid namespace around those of containers, with
+// which they end when the launcher does (enclosure.go).
 //
 // The package never reads a config.json, never decides policy, and keeps no state between starts but
 // threads and network namespaces that the next one may use (thread.go, nets.go).

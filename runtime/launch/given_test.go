@@ -5,14 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"berth/kernel/mount"
-	"berth/kernel/probe"
-	"berth/kernel/process"
 )
 
 // Mounts that the caller has made serve as root and as binds, also where they are attached nowhere, and show afterwards what the
@@ -54,23 +51,4 @@ func TestGivenMounts(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// A process that is to die with its launcher does so when the launcher's thread is gone.
-func TestDieWithLauncher(t *testing.T) {
-	root := busyboxRoot(t)
-	l, err := NewLauncher(true)
-	must(t, err)
-	p, err := Compile(plainSpec(root, "sleep", "1000"), Options{Covered: true, Facts: probe.Host(), DieWithLauncher: true})
-	must(t, err)
-	proc, err := l.Start(p, quiet(t))
-	must(t, err)
-	l.Close()
-	if ended, err := process.Ended(proc.PidFD, 10*time.Second); err != nil || !ended {
-		_ = unix.PidfdSendSignal(proc.PidFD, unix.SIGKILL, nil, 0)
-		t.Errorf("it lives on (%v)", err)
-	}
-	if ws := wait(t, proc); ws.Signal() != unix.SIGKILL {
-		t.Errorf("ended with %v", ws)
-	}
 }

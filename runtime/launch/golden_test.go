@@ -108,7 +108,7 @@ var goldens = []struct {
 	}},
 	{"mapped-6.1", func(s *specs.Spec, o *Options) { inUserns(s, o); o.Facts = probe.AssumeVersion(6, 1) }},
 	{"given-mounts", func(s *specs.Spec, o *Options) {
-		o.Covered, o.DieWithLauncher = true, true
+		o.Covered = true
 		s.Root.Path = ""
 		o.RootFD, o.Trees = 20, map[int]int{len(s.Mounts): 21}
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/run/secrets/key", Type: "bind", Source: "/proc/self/fd/21", Options: []string{"bind", "ro"}})

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
+	"berth/kernel/process"
 )
 
 // Launcher makes processes out of Programs. It may be used by several goroutines at once.
@@ -26,6 +27,7 @@ type Launcher struct {
 	viewing sync.Once   // makes views
 	views   chan func() // runs on threads that see proc and sysfs alone; nil before the first need, and where there are none
 	nets    *nets       // nil: clone3 makes each network namespace
+	around  around      // of what Enclosed was asked for
 	tables  sync.Pool   // of *[]byte
 }
 
@@ -109,8 +111,10 @@ func NewLauncher(covered bool) (*Launcher, error) {
 	return l, nil
 }
 
-// Close ends the Launcher's threads. Processes are not touched.
-func (l *Launcher) Close() {
+// Close ends what is enclosed, and the Launcher's threads; other processes are not touched. It returns when what was enclosed has been waited for, and
+// says if that cannot be.
+func (l *Launcher) Close() error {
+	err := l.around.close()
 	if l.covered != nil {
 		close(l.covered)
 	}
@@ -121,6 +125,7 @@ func (l *Launcher) Close() {
 	if l.nets != nil {
 		close(l.nets.want)
 	}
+	return err
 }
 
 // Start runs p without hooks. See StartHooked.
@@ -164,6 +169,7 @@ type start struct {
 	birth   []byte // the table that executes it
 	pid     int
 	pidfd   int32
+	midwife int // a process that has ended or is about to, and is to be waited for; 0: none
 	high    int // Launcher.High
 	nets    *nets
 	net     net // a network namespace made before, or none
@@ -197,6 +203,15 @@ func (s *start) run(l *Launcher) (*Process, error) {
 	}
 	if err := l.on(s.p, s.clone); err != nil {
 		return nil, err
+	}
+	if s.pid == 0 { // it is known by its descriptor only
+		var err error
+		if s.pid, err = pidOf(int(s.pidfd)); err != nil {
+			_ = unix.PidfdSendSignal(int(s.pidfd), unix.SIGKILL, nil, 0)
+			_, _ = process.WaitBlocking(int(s.pidfd))
+			closeFD(int(s.pidfd))
+			return nil, err
+		}
 	}
 	proc := &Process{PID: s.pid, PidFD: int(s.pidfd), Console: -1, Listener: -1, gate: -1}
 	if s.p.Terminal {
@@ -406,6 +421,9 @@ func reap(pid int) {
 
 // close closes what the launch has opened. Detached mounts are taken down by their last close.
 func (s *start) close(failed bool) {
+	if s.midwife != 0 {
+		reap(s.midwife)
+	}
 	for i := range s.p.Prepare {
 		out := s.p.Prepare[i].Out
 		if out != NoSlot && (out != SlotConsole || failed) {

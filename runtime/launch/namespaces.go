@@ -81,11 +81,14 @@ func (c *compiler) namespaces() error {
 		if c.private&unix.CLONE_NEWPID == 0 {
 			return fault.New(fault.Invalid, "linux.namespaces: what is enclosed has a pid namespace of its own")
 		}
+		if c.private&unix.CLONE_NEWUSER != 0 {
+			return fault.New(fault.Invalid, "linux.namespaces: what is enclosed joins a user namespace, it makes none")
+		}
 		c.p.Clone.PidNS = c.given("enclosure", "take the pid namespace around the container's", c.o.Enclosure)
 	}
 	c.p.Clone.Flags |= c.private &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
-	if c.joined(specs.UserNamespace) || c.o.Enclosure != 0 {
-		// New namespaces must belong to the user namespace, so they come after joining it; a pid namespace is made in that of its maker. See rebirth.
+	if c.joined(specs.UserNamespace) {
+		// New namespaces must belong to the user namespace, so they come after joining it. See rebirth.
 		c.p.Clone.Flags = 0
 	}
 	c.p.Clone.Covered = c.o.Covered && c.mayCover()
@@ -184,7 +187,7 @@ func (c *compiler) loopback() {
 	c.kid.call(what, unix.SYS_CLOSE, Of(s))
 }
 
-// rebirth makes the spec's new namespaces inside a user namespace, or a pid namespace around it, that was joined. A new pid namespace
+// rebirth makes the spec's new namespaces inside a user namespace that was joined. A new pid namespace
 // has its maker's child as first process, so the child clones once more, as a sibling of itself, shows
 // the launcher who goes on, and is ended.
 func (c *compiler) rebirth() {

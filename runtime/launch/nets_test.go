@@ -38,7 +38,7 @@ func TestKeptNets(t *testing.T) {
 	launcher := func() *Launcher {
 		l, err := NewLauncher(true)
 		must(t, err)
-		t.Cleanup(l.Close)
+		t.Cleanup(func() { must(t, l.Close()) })
 		return l
 	}
 	plain := launcher()

@@ -66,15 +66,6 @@ func (c *compiler) become() error {
 	if err := c.identity(p); err != nil {
 		return err
 	}
-	if c.o.DieWithLauncher {
-		// Not before: a change of the user clears it (prctl(2)).
-		what := "die with the launcher"
-		k.call(what, unix.SYS_PRCTL, Int(unix.PR_SET_PDEATHSIG), Int(unix.SIGKILL), Int(0), Int(0), Int(0))
-		// A launcher that has died by now sends nothing any more. While it lives its end of the socket is open and silent; else it reads as
-		// the end.
-		k.call(what, unix.SYS_RECVFROM, Of(SlotSync), Bytes(make([]byte, 8)), Int(1), Int(unix.MSG_PEEK|unix.MSG_DONTWAIT), Int(0), Int(0)).
-			expect(unix.EAGAIN, 0).Positive = true
-	}
 	if p.NoNewPrivileges {
 		k.call("set no_new_privs", unix.SYS_PRCTL, Int(unix.PR_SET_NO_NEW_PRIVS), Int(1), Int(0), Int(0), Int(0))
 	}

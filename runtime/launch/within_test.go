@@ -5,8 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"berth/base/fault"
+	"berth/kernel/process"
 )
 
 // A program that enters a process by its number is not started where the number has another owner by then: here it is this test's own
@@ -47,19 +52,11 @@ func TestNumberOfAnother(t *testing.T) {
 	})
 }
 
-// What is enclosed is process 1 of its own, and ends with the enclosure.
-func TestEnclosure(t *testing.T) {
+// What is enclosed is process 1 of its own, and ends with the launcher.
+func TestEnclosed(t *testing.T) {
 	root := busyboxRoot(t)
 	launchers(t, func(t *testing.T, l *Launcher, o Options) {
-		e, err := l.NewEnclosure()
-		must(t, err)
-		closed := false
-		defer func() {
-			if !closed {
-				_ = e.Close()
-			}
-		}()
-		o.Enclosure = e.FD()
+		o.Enclosure = enclosed(t, l)
 		res, err := run(t, l, plainSpec(root, "sh", "-c", "echo $$; echo /proc/[0-9]*"), o)
 		must(t, err)
 		if res.out != "1\n/proc/1\n" {
@@ -69,20 +66,90 @@ func TestEnclosure(t *testing.T) {
 		must(t, err)
 		proc, err := l.Start(p, quiet(t))
 		must(t, err)
-		if e.Ended() {
-			t.Error("it has ended")
+		if number, err := pidOf(proc.PidFD); err != nil || number != proc.PID {
+			t.Errorf("it is process %d, not %d (%v)", number, proc.PID, err)
 		}
 		ended := make(chan unix.WaitStatus)
 		go func() { ended <- wait(t, proc) }()
-		must(t, e.Close())
-		closed = true
+		must(t, l.around.close())
 		if st := <-ended; st.Signal() != unix.SIGKILL {
 			t.Errorf("%v", st)
 		}
-		s := plainSpec(root, "true")
-		s.Linux.Namespaces = nil
-		if _, err := Compile(s, o); err == nil {
-			t.Error("a process without a pid namespace was enclosed")
+		if _, err := l.Enclosed(); err == nil {
+			t.Error("a closed launcher encloses")
 		}
+		noChildren(t)
 	})
+}
+
+// What cannot be enclosed is refused, and what fails while it is leaves nothing behind.
+func TestEnclosedFails(t *testing.T) {
+	root := busyboxRoot(t)
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		o.Enclosure = enclosed(t, l)
+		for _, change := range []func(s *specs.Spec){
+			func(s *specs.Spec) { dropNamespace(s, "pid") },
+			func(s *specs.Spec) {
+				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
+				s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 1000, Size: 1}}
+				s.Linux.GIDMappings = s.Linux.UIDMappings
+			},
+		} {
+			s := plainSpec(root, "true")
+			change(s)
+			if _, err := Compile(s, o); !fault.Is(err, fault.Invalid) {
+				t.Errorf("%v: %v", s.Linux.Namespaces, err)
+			}
+		}
+		var e *Error
+		p, err := Compile(plainSpec(root, "there-is-none"), o)
+		must(t, err)
+		if _, err := l.Start(p, quiet(t)); !errors.As(err, &e) || !e.Exec || e.Errno != unix.ENOENT {
+			t.Errorf("a program that is not there: %v", err)
+		}
+		if p, err = Compile(plainSpec(root, "true"), o); err != nil {
+			t.Fatal(err)
+		}
+		p.Clone.Flags |= unix.CLONE_FS // not together with CLONE_NEWNS
+		if _, err := l.Start(p, quiet(t)); !errors.As(err, &e) || e.Errno != unix.EINVAL || e.Exec {
+			t.Errorf("a clone that the kernel refuses: %v", err)
+		}
+		p.Clone.Flags &^= unix.CLONE_FS
+		// Somebody kills the first process: nothing starts in there any more, but in the next one.
+		must(t, unix.PidfdSendSignal(l.around.now.proc.PidFD, unix.SIGKILL, nil, 0))
+		if ended, err := process.Ended(l.around.now.proc.PidFD, time.Minute); !ended {
+			t.Fatalf("it lives: %v", err)
+		}
+		if _, err := l.Start(p, quiet(t)); !errors.As(err, &e) || e.Exec {
+			t.Errorf("in an enclosure that has ended: %v", err)
+		}
+		o.Enclosure = enclosed(t, l)
+		if res, err := run(t, l, plainSpec(root, "echo", "again"), o); err != nil || res.out != "again\n" {
+			t.Errorf("%q %v", res.out, err)
+		}
+		must(t, l.around.close())
+		noChildren(t)
+	})
+}
+
+// enclosed gives the launcher's enclosure.
+func enclosed(t *testing.T, l *Launcher) int {
+	t.Helper()
+	fd, err := l.Enclosed()
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// noChildren wants every child to have been waited for. Who closes an enclosure in the background may still be about to.
+func noChildren(t *testing.T) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		var info unix.Siginfo
+		if err = unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil); err == unix.ECHILD {
+			return
+		}
+	}
+	t.Errorf("a child is left: %v", err)
 }

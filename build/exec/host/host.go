@@ -41,11 +41,11 @@ func New(cfg Config) *Runner {
 	return &Runner{cfg: cfg}
 }
 
-// Close ends the runner's threads. Nothing can be run any more.
+// Close ends what still runs, and the runner's threads. Nothing can be run any more.
 func (r *Runner) Close() error {
 	r.launching.Do(func() { r.startErr = fault.New(fault.Unavailable, "the builder is shutting down") })
 	if r.starter != nil {
-		r.starter.Close()
+		return r.starter.Close()
 	}
 	return nil
 }
@@ -93,8 +93,13 @@ func (r *Runner) Run(ctx context.Context, c Command) error {
 		return fault.In(err, "the seccomp profile of programs on what builds fetch")
 	}
 	s.Linux.Seccomp = filter.Spec
+	around, err := r.starter.Enclosed() // it dies with the engine
+	if err != nil {
+		return fault.In(err, "prepare to run %s", c.Args[0])
+	}
+	defer unix.Close(around)
 	program, err := launch.Compile(s, launch.Options{
-		Covered: !r.cfg.InUserNS, InUserNS: r.cfg.InUserNS, Seccomp: filter.Filter, NewKeyring: true, Facts: r.cfg.Facts, DieWithLauncher: !r.cfg.InUserNS,
+		Covered: !r.cfg.InUserNS, InUserNS: r.cfg.InUserNS, Seccomp: filter.Filter, NewKeyring: true, Facts: r.cfg.Facts, Enclosure: around,
 	})
 	if err != nil {
 		return fault.In(err, "run %s", c.Args[0])
