@@ -156,7 +156,7 @@ func subject(t *testing.T) (client *http.Client, registry bool) {
 	})
 	s := newStage(e.HTTP, 41)
 	furnish(t, s)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if _, err = s.call("GET", "/distribution/"+registryAddr+"/nothing:one/json", nil); err != nil && !strings.Contains(err.Error(), "refused") {
 			break // it says that there is nothing
 		}
@@ -275,7 +275,7 @@ type answer struct {
 }
 
 func send(s *stage, method, target, body string, a ask) (*answer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	path, query, _ := strings.Cut(target, "?")
 	u := &url.URL{Scheme: "http", Host: "engine", Path: fmt.Sprintf("/v1.%d%s", s.minor, path), RawQuery: escaped(query)}

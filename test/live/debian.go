@@ -51,7 +51,8 @@ func DebianTar(packages ...string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), debianPatience)
 	defer cancel()
-	args := []string{"--quiet", "--variant=minbase", "--format=tar"}
+	// apt asks again where a mirror does not answer: here, and in what is made, whose steps fetch packages of their own.
+	args := []string{"--quiet", "--variant=minbase", "--format=tar", `--aptopt=Acquire::Retries "5"`}
 	if len(packages) > 0 {
 		args = append(args, "--include="+strings.Join(packages, ","))
 	}

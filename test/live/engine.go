@@ -114,7 +114,7 @@ func (e *Engine) Run() error {
 		_ = cmd.Wait() // how it ended is in ProcessState
 		close(ended)
 	}()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if resp, err := e.HTTP.Get("http://berth/_ping"); err == nil {
 			resp.Body.Close()
@@ -128,7 +128,7 @@ func (e *Engine) Run() error {
 		case <-time.After(2 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("berthd does not answer after 30 s\n%s", e.Log())
+			return fmt.Errorf("berthd does not answer after a minute\n%s", e.Log())
 		}
 	}
 }
@@ -224,7 +224,7 @@ func (e *Engine) shutdown() error {
 	if keeper == 0 {
 		return errors.Join(errs...)
 	}
-	for deadline := time.Now().Add(5 * time.Second); e.KeeperPID() == keeper; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); e.KeeperPID() == keeper; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			errs = append(errs, fmt.Errorf("the keeper, process %d, outlived the shutdown", keeper))
 			killTree(keeper)

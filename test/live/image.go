@@ -32,7 +32,7 @@ func busybox() (string, error) {
 
 // fetch is a program of the box: fetch HOST [SECONDS] gives the page / of a web server. Debian's static busybox has a wget, which
 // crashes in a root without the C library.
-const fetch = "#!/bin/sh\nprintf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w ${2:-5} $1 80 | grep ^page:\n"
+const fetch = "#!/bin/sh\nprintf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w ${2:-30} $1 80 | grep ^page:\n"
 
 var boxTar = sync.OnceValues(makeBoxTar)
 

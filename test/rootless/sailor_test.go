@@ -191,7 +191,7 @@ func (s *sailor) starts(args ...string) *exec.Cmd {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if _, err := s.try("version"); err == nil {
 			return cmd
 		}
@@ -280,12 +280,12 @@ func (s *sailor) runs() map[string]string {
 // eventually waits for something to become true.
 func (s *sailor) eventually(what string, is func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if is() {
 			return
 		}
 	}
-	s.t.Fatalf("%s: not so after 15 s; %v\n%s", what, s.runs(), tail(s.said()))
+	s.t.Fatalf("%s: not so after a minute; %v\n%s", what, s.runs(), tail(s.said()))
 }
 
 // sink ends everything of his.
