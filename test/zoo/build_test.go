@@ -143,7 +143,7 @@ func TestDevcontainersBuild(t *testing.T) {
 	if err := e.Call(http.MethodGet, "/images/dev-built:1/json", nil, &image); err != nil {
 		t.Fatal(err)
 	}
-	if out := dev("up"); !strings.Contains(out, `"outcome":"success"`) {
+	if out := firstUp(t, e, env, cli, docker, workspace); !strings.Contains(out, `"outcome":"success"`) {
 		t.Fatalf("up: %s", out)
 	}
 	if out := dev("exec", "sh", "-c", "cat /built; tool"); !strings.Contains(out, "built for sailor") || !strings.Contains(out, "a tool") {

@@ -156,7 +156,7 @@ func (c *dynamic) server(name string) string {
 func await(t *testing.T, lines <-chan string, nudge func(), what string, fits func(*dynamic) bool) {
 	t.Helper()
 	last := ""
-	patience := time.After(30 * time.Second)
+	patience := time.After(2 * time.Minute)
 	for {
 		select {
 		case line, more := <-lines:

@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds one client's whole run.
-const patience = 3 * time.Minute
+const patience = 6 * time.Minute
 
 // ryukImage is the name by which testcontainers 10.28 asks for its reaper.
 const ryukImage = "testcontainers/ryuk:0.11.0"

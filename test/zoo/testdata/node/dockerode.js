@@ -72,7 +72,7 @@ const parts = {
     await closed;
     assert.deepEqual([c.out(), c.err(), (await exec.inspect()).ExitCode], ['through the pipe\n', 'done\n', 5]);
 
-    const tty = await container.exec({ Cmd: ['sh', '-c', 'sleep 0.5; stty size'], AttachStdout: true, Tty: true });
+    const tty = await container.exec({ Cmd: ['sh', '-c', 'until stty size | grep -q "33 77"; do sleep 0.05; done; stty size'], AttachStdout: true, Tty: true });
     const screen = await tty.start({ hijack: true, Tty: true });
     await tty.resize({ h: 33, w: 77 });
     assert.match(await text(screen), /33 77/);
@@ -135,7 +135,7 @@ const parts = {
     assert.equal(c.out(), 'line 1\nline 2\nline 3\n');
     await container.wait();
     await container.remove();
-    for (let i = 0; i < 50 && !seen.includes('destroy'); i++) await new Promise((r) => setTimeout(r, 50));
+    for (let i = 0; i < 1200 && !seen.includes('destroy'); i++) await new Promise((r) => setTimeout(r, 50));
     events.destroy();
     assert.deepEqual(seen.filter((a) => a !== 'attach'), ['start', 'die', 'destroy']);
   },

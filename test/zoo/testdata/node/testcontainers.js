@@ -20,16 +20,19 @@ const ask = (port, host) => new Promise((resolve, reject) => {
     .withLabels({ zoo: 'testcontainers' })
     .withCopyContentToContainer([{ content: 'copied before the start\n', target: '/etc/note' }])
     .withWaitStrategy(Wait.forListeningPorts())
-    .withStartupTimeout(30000)
+    .withStartupTimeout(120000)
     .start();
   let answer = '';
-  for (let i = 0; i < 20 && answer !== 'served\n'; i++) answer = await ask(server.getMappedPort(8000), server.getHost()).catch(() => '');
+  for (let i = 0; i < 600 && answer !== 'served\n'; i++) { // between two clients nobody listens
+    if (i > 0) await new Promise((resolve) => setTimeout(resolve, 100));
+    answer = await ask(server.getMappedPort(8000), server.getHost()).catch(() => '');
+  }
   assert.equal(answer, 'served\n');
   const note = await server.exec(['cat', '/etc/note']);
   assert.deepEqual([note.exitCode, note.output], [0, 'copied before the start\n']);
 
   const talker = await new GenericContainer('box:latest')
-    .withCommand(['sh', '-c', 'for i in 1 2 3 4 5 6 7 8 9; do nc -w 2 server 8000 </dev/null && break; sleep 0.2; done; echo ready; sleep 1000'])
+    .withCommand(['sh', '-c', 'for i in $(seq 300); do nc -w 20 server 8000 </dev/null && break; sleep 0.2; done; echo ready; sleep 1000'])
     .withNetworkMode(network.getName())
     .withEnvironment({ A: 'b' })
     .withTmpFs({ '/scratch': 'rw' })
@@ -47,7 +50,7 @@ const ask = (port, host) => new Promise((resolve, reject) => {
     .withHealthCheck({ test: ['CMD-SHELL', 'test -e /ok'], interval: 250, retries: 100 })
     .withWaitStrategy(Wait.forHealthCheck())
     .start();
-  const failing = new GenericContainer('box:latest').withCommand(['false']).withWaitStrategy(Wait.forOneShotStartup()).withStartupTimeout(10000);
+  const failing = new GenericContainer('box:latest').withCommand(['false']).withWaitStrategy(Wait.forOneShotStartup()).withStartupTimeout(60000);
   await assert.rejects(failing.start());
 
   if (process.argv[2] === 'and-die') {

@@ -8,7 +8,7 @@ import time
 import docker
 from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 
-client = docker.from_env(timeout=30)
+client = docker.from_env(timeout=120)
 api = client.api
 
 
@@ -65,7 +65,7 @@ def life():
         tmpfs={"/scratch": "size=1m"}, ulimits=[docker.types.Ulimit(name="nofile", soft=100, hard=200)], working_dir="/tmp",
         restart_policy={"Name": "on-failure", "MaximumRetryCount": 1}, read_only=True, init=True, ports={"80/tcp": None})
     def started(times):
-        for _ in range(100):
+        for _ in range(1200):
             if c.logs().count(b"started") == times:
                 return
             time.sleep(0.05)
@@ -95,9 +95,9 @@ def life():
     c.unpause()
     c.rename("py-renamed")
     c.rename("py-life")
-    c.restart(timeout=5)
+    c.restart(timeout=60)
     started(2)
-    c.stop(timeout=5)
+    c.stop(timeout=60)
     assert c.wait()["StatusCode"] == 7, c.attrs["State"]
     try:
         c.kill()
@@ -105,7 +105,7 @@ def life():
     except APIError as e:
         assert e.status_code == 409, e
     c.remove()
-    watcher.join(10)
+    watcher.join(60)
     for action in ("create", "start", "pause", "unpause", "rename", "restart", "die", "stop", "destroy"):
         assert action in seen, (action, seen)
 
@@ -116,7 +116,7 @@ def streams():
     c.start()
     raw = sock._sock
     raw.sendall(b"over the socket\n")
-    raw.settimeout(10)
+    raw.settimeout(60)
     got = b""
     while not got.endswith(b"socket\n"):
         got += raw.recv(100)
@@ -141,14 +141,14 @@ def streams():
     sock = api.exec_start(exec_id, tty=True, socket=True)
     api.exec_resize(exec_id, height=20, width=70)
     sock._sock.sendall(b"word\n")
-    sock._sock.settimeout(10)
+    sock._sock.settimeout(60)
     got = b""
     while b"got word" not in got:
         part = sock._sock.recv(100)
         assert part, got
         got += part
     sock._sock.close()
-    for _ in range(100):
+    for _ in range(1200):
         state = api.exec_inspect(exec_id)
         if not state["Running"]:
             break
@@ -201,7 +201,7 @@ def rooms():
     net = client.networks.create("py-net", driver="bridge", labels={"zoo": "python"}, ipam=docker.types.IPAMConfig(
         pool_configs=[docker.types.IPAMPool(subnet="10.99.7.0/24", gateway="10.99.7.1")]))
     server = client.containers.run("box", ["sh", "-c", "while true; do echo served | nc -l -p 80; done"], detach=True, name="py-server", network="py-net")
-    assert client.containers.run("box", ["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do nc -w 2 py-server 80 </dev/null && exit; sleep 0.2; done; exit 1"], network="py-net", remove=True).startswith(b"served")
+    assert client.containers.run("box", ["sh", "-c", "for i in $(seq 300); do nc -w 20 py-server 80 </dev/null && exit; sleep 0.2; done; exit 1"], network="py-net", remove=True).startswith(b"served")
     other = client.containers.run("box", "sleep 1000", detach=True)
     net.connect(other, aliases=["also"], ipv4_address="10.99.7.77")
     net.reload()
@@ -233,7 +233,7 @@ def rooms():
 def health():
     c = client.containers.run("box", ["sh", "-c", "sleep 1; touch /ok; sleep 1000"], detach=True, healthcheck={
         "test": ["CMD", "test", "-e", "/ok"], "interval": 300_000_000, "retries": 100})
-    for _ in range(100):
+    for _ in range(600):
         c.reload()
         if c.attrs["State"].get("Health", {}).get("Status") == "healthy":
             break
