@@ -67,7 +67,7 @@ mirror=$(apt-get indextargets --format '$(REPO_URI)|$(CODENAME)' 'Created-By: Pa
 mkdir -p lists/partial archives/partial debs
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >sources.list
 get() { apt-get -qq -o Dir::Etc::SourceList="$PWD/../sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$PWD/../lists" \
-  -o Dir::Cache="$PWD/.." -o Dir::Cache::archives="$PWD/../archives" -o APT::Sandbox::User=root -o Acquire::Languages=none "$@"; }
+  -o Dir::Cache="$PWD/.." -o Dir::Cache::archives="$PWD/../archives" -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=5 "$@"; }
 cd debs
 get update
 get download "$1"
