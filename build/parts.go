@@ -79,7 +79,8 @@ func (b *Builder) openParts() (_ *parts, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.sources.git, err = git.Open(git.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("git"), Blobs: p.sources.blobs, InUserNS: b.cfg.InUserNS, Facts: b.cfg.Facts, Log: b.log})
+	p.sources.git, err = git.Open(git.Config{Snapshots: p.snapshots, Sessions: b.sessions, Root: b.dir("git"), Blobs: p.sources.blobs, CgroupParent: b.cfg.CgroupParent,
+		InUserNS: b.cfg.InUserNS, Facts: b.cfg.Facts, Log: b.log})
 	if err != nil {
 		return nil, err
 	}

@@ -10,10 +10,12 @@
 //	network    the engine's where the command needs one, else none
 //	user       the engine's own, so that what it writes belongs to whom it should. Without capabilities and without the host's other files, the
 //	           number gives nothing; an ordinary user would have to be given each file tree, and all of it taken back
+//	memory     half of the machine's, 1,024 processes and threads: a cgroup of its own. Where the machine is out of memory nevertheless it is
+//	           ended before anything else (oom_score_adj)
 //
-// The life of a run: Run lists the mounts, makes an empty directory to be the root, compiles a launch program, starts it, copies its output, waits.
-// When the context ends the first process is killed, and with it all others.
+// The life of a run: Run lists the mounts, makes an empty directory to be the root and a cgroup, compiles a launch program, starts it, copies its output, waits.
+// When the context ends the first process is killed, and with it all others; when the engine ends, in whatever way, the kernel kills them
+// (launch.Launcher.Enclosed).
 //
-// The package knows no git and no Dockerfile. It gives no memory limit: who runs out of memory is ended before anything else of the machine
-// (oom_score_adj).
+// The package knows no git and no Dockerfile.
 package host

@@ -2,7 +2,9 @@ package host
 
 import (
 	"context"
+	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"strconv"
 	"sync"
@@ -18,19 +20,28 @@ import (
 
 // Config says where and how.
 type Config struct {
-	Root     string         // a directory of the package alone, for the roots of boxes; made when it is needed
-	InUserNS bool           // the engine is root of a user namespace only
-	Facts    probe.Features // what the kernel can do; the zero value asks it
+	Root         string         // a directory of the package alone, for the roots of boxes; made when it is needed
+	CgroupParent string         // programs run in CGROUP-PARENT/build-host-ID, with limits; "": in the engine's own cgroup
+	Memory       int64          // how many bytes of memory a command may take; 0: half of the machine's
+	InUserNS     bool           // the engine is root of a user namespace only
+	Facts        probe.Features // what the kernel can do; the zero value asks it
+	Log          *slog.Logger
 }
 
 // Runner runs programs. It is safe for concurrent use.
 type Runner struct {
-	cfg      Config
-	profiles spec.Profiles
+	cfg       Config
+	profiles  spec.Profiles
+	limitless sync.Once // says that there are no limits
 
 	launching sync.Once // makes starter
 	starter   *launch.Launcher
 	startErr  error
+
+	mu      sync.Mutex // guards closed
+	closed  bool
+	closing chan struct{}  // closed with Close
+	running sync.WaitGroup // calls of Run
 }
 
 // New gives a runner. It makes nothing before it is used.
@@ -38,17 +49,48 @@ func New(cfg Config) *Runner {
 	if cfg.Facts == (probe.Features{}) {
 		cfg.Facts = probe.Host()
 	}
-	return &Runner{cfg: cfg}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Runner{cfg: cfg, closing: make(chan struct{})}
 }
 
 // Close ends what still runs, and the runner's threads. Nothing can be run any more.
 func (r *Runner) Close() error {
-	r.launching.Do(func() { r.startErr = fault.New(fault.Unavailable, "the builder is shutting down") })
+	r.mu.Lock()
+	again := r.closed
+	r.closed = true
+	r.mu.Unlock()
+	if again {
+		return nil
+	}
+	close(r.closing)
+	r.running.Wait()
+	r.launching.Do(func() { r.startErr = errClosed })
 	if r.starter != nil {
 		return r.starter.Close()
 	}
 	return nil
 }
+
+// begin counts a call of Run.
+func (r *Runner) begin() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return errClosed
+	}
+	r.running.Add(1)
+	return nil
+}
+
+func (r *Runner) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
+var errClosed = fault.New(fault.Unavailable, "the builder is shutting down")
 
 // Command is a program with what it may reach.
 type Command struct {
@@ -64,16 +106,29 @@ type Command struct {
 }
 
 // ExitError is a program that ended with something else than 0.
-type ExitError struct{ Code int }
+type ExitError struct {
+	Code   int
+	Memory bool // it, or what it had started, was ended for want of memory
+}
 
 // Error is what os/exec says.
-func (e *ExitError) Error() string { return "exit status " + strconv.Itoa(e.Code) }
+func (e *ExitError) Error() string {
+	s := "exit status " + strconv.Itoa(e.Code)
+	if e.Memory {
+		s += " (out of memory)"
+	}
+	return s
+}
 
 // Run runs a command to its end. *ExitError: it ran, and failed. When ctx ends it is killed, and the error is ctx's.
 func (r *Runner) Run(ctx context.Context, c Command) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	if err := r.begin(); err != nil {
+		return err
+	}
+	defer r.running.Done()
 	s, err := r.describe(&c)
 	if err != nil {
 		return err
@@ -98,13 +153,30 @@ func (r *Runner) Run(ctx context.Context, c Command) error {
 		return fault.In(err, "prepare to run %s", c.Args[0])
 	}
 	defer unix.Close(around)
-	program, err := launch.Compile(s, launch.Options{
-		Covered: !r.cfg.InUserNS, InUserNS: r.cfg.InUserNS, Seccomp: filter.Filter, NewKeyring: true, Facts: r.cfg.Facts, Enclosure: around,
-	})
+	o := launch.Options{Covered: !r.cfg.InUserNS, InUserNS: r.cfg.InUserNS, Seccomp: filter.Filter, NewKeyring: true, Facts: r.cfg.Facts, Enclosure: around}
+	g, err := r.group()
+	if err != nil {
+		return fault.In(err, "prepare to run %s", c.Args[0])
+	}
+	var before uint64
+	if g != nil {
+		defer func() {
+			if err := g.Remove(); err != nil {
+				r.cfg.Log.Error("build: a program's cgroup stays", "program", c.Args[0], "err", err)
+			}
+		}()
+		before = g.OOMKills()
+		o.Cgroup = g.Attach()
+	}
+	program, err := launch.Compile(s, o)
 	if err != nil {
 		return fault.In(err, "run %s", c.Args[0])
 	}
-	return r.start(ctx, program, &c)
+	err = r.start(ctx, program, &c)
+	if failed, ok := errors.AsType[*ExitError](err); ok && g != nil {
+		failed.Memory = g.OOMKills() > before
+	}
+	return err
 }
 
 // start starts the program, copies its output, and waits.
@@ -150,9 +222,11 @@ func (r *Runner) start(ctx context.Context, program *launch.Program, c *Command)
 	watch.Go(func() {
 		select {
 		case <-over:
+			return
 		case <-ctx.Done():
-			_ = process.Signal(p.PidFD, int(unix.SIGKILL))
+		case <-r.closing:
 		}
+		_ = process.Signal(p.PidFD, int(unix.SIGKILL))
 	})
 	_, err = process.Ended(p.PidFD, -1)
 	close(over)
@@ -166,8 +240,10 @@ func (r *Runner) start(ctx context.Context, program *launch.Program, c *Command)
 		return context.Cause(ctx)
 	case err != nil:
 		return fault.Wrap(fault.Internal, err, "wait for %s", c.Args[0])
+	case exit.Status() != 0 && r.isClosed():
+		return errClosed
 	case exit.Status() != 0:
-		return &ExitError{exit.Status()}
+		return &ExitError{Code: exit.Status()}
 	}
 	return nil
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -21,6 +23,8 @@ type bench struct {
 	work string
 }
 
+var benches atomic.Int64
+
 func open(t *testing.T) *bench {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -31,8 +35,10 @@ func open(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	inside := !strings.HasSuffix(strings.TrimSpace(string(ids)), " 4294967295")
-	b := &bench{Runner: New(Config{Root: filepath.Join(t.TempDir(), "boxes"), InUserNS: inside}), t: t, work: t.TempDir()}
+	parent := fmt.Sprintf("/berth-test-%d/%d", os.Getpid(), benches.Add(1))
+	b := &bench{Runner: New(Config{Root: filepath.Join(t.TempDir(), "boxes"), CgroupParent: parent, InUserNS: inside}), t: t, work: t.TempDir()}
 	t.Cleanup(func() {
+		removeGroups(t, parent)
 		if err := b.Close(); err != nil {
 			t.Error(err)
 		}

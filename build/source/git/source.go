@@ -36,6 +36,8 @@ type Config struct {
 	InUserNS  bool     // the engine is root of a user namespace only
 	Facts     probe.Features
 	Log       *slog.Logger
+
+	CgroupParent string // git runs in a cgroup of its own below it; "": in the engine's
 }
 
 // Source gives repositories to builds. It is safe for concurrent use. It is a cache.Other: its mirrors count as what builds keep.
@@ -65,7 +67,7 @@ func Open(cfg Config) (*Source, error) {
 	if cfg.Sessions != nil {
 		live = cfg.Sessions
 	}
-	boxes := host.New(host.Config{Root: filepath.Join(cfg.Root, "boxes"), InUserNS: cfg.InUserNS, Facts: cfg.Facts})
+	boxes := host.New(host.Config{Root: filepath.Join(cfg.Root, "boxes"), CgroupParent: cfg.CgroupParent, InUserNS: cfg.InUserNS, Facts: cfg.Facts, Log: log})
 	if err := errors.Join(boxes.Sweep(), sweepRoot(cfg.Root)); err != nil {
 		log.Warn("build: what a git that was killed left cannot be removed", "err", err)
 	}
