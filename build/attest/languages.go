@@ -104,15 +104,15 @@ func parseRust(f io.ReaderAt, found string) (list []Package) {
 			list = nil
 		}
 	}()
-	magic := make([]byte, 4)
-	if _, err := f.ReadAt(magic, 0); err != nil || string(magic) != elf.ELFMAG {
+	r, ok := program(f)
+	if !ok {
 		return nil
 	}
-	program, err := elf.NewFile(f)
+	file, err := elf.NewFile(r)
 	if err != nil {
 		return nil
 	}
-	section := program.Section(".dep-v0")
+	section := file.Section(".dep-v0")
 	if section == nil || section.Size > rustZipped {
 		return nil
 	}

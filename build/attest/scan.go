@@ -47,7 +47,11 @@ func (p *Package) URL() string {
 // Bounds of what is read of a tree that may be anybody's.
 const (
 	databaseMax = 64 << 20 // bytes of one database
+	metadataMax = 8 << 20  // bytes of what one package of a language says of itself
 	packagesMax = 200_000
+	fieldsMax   = 200       // of one package in a database
+	textMax     = 2000      // bytes of one text that is taken over
+	textsMax    = 128 << 20 // bytes of all texts
 	depthMax    = 64
 )
 
@@ -57,6 +61,7 @@ type scan struct {
 	root   *tree.Dir
 	distro distro
 	list   []Package
+	texts  int // bytes in list
 }
 
 // distro is what /etc/os-release tells.
@@ -94,18 +99,43 @@ func Scan(ctx context.Context, root *tree.Dir) ([]Package, error) {
 	return slices.CompactFunc(s.list, func(a, b Package) bool { return a.URL() == b.URL() }), nil
 }
 
+// add takes packages in, as far as there is room for them. One with a name or version that nobody would give is left out.
 func (s *scan) add(list ...Package) {
-	s.list = append(s.list, list[:min(len(list), packagesMax-len(s.list))]...)
+	for _, p := range list {
+		if len(s.list) >= packagesMax || s.texts > textsMax {
+			return
+		}
+		if max(len(p.Space), len(p.Name), len(p.Version), len(p.Epoch), len(p.Arch), len(p.Distro)) > textMax {
+			continue
+		}
+		p.License, p.Supplier = shorten(p.License), shorten(p.Supplier)
+		for _, t := range []*string{&p.Space, &p.Name, &p.Version, &p.Epoch, &p.Arch, &p.Distro, &p.License, &p.Supplier} {
+			*t = strings.Clone(*t) // it may be a part of much more
+			s.texts += len(*t)
+		}
+		s.texts += len(p.Found)
+		s.list = append(s.list, p)
+	}
+}
+
+// shorten cuts a text that is only told.
+func shorten(s string) string {
+	if len(s) <= textMax {
+		return s
+	}
+	return strings.ToValidUTF8(s[:textMax], "") + "…"
 }
 
 // read reads a database, or gives nil.
-func (s *scan) read(name string) []byte {
+func (s *scan) read(name string) []byte { return s.readMost(name, databaseMax) }
+
+func (s *scan) readMost(name string, most int64) []byte {
 	f, err := s.root.OpenFile(name)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, databaseMax))
+	raw, err := io.ReadAll(io.LimitReader(f, most))
 	if err != nil {
 		return nil
 	}
@@ -147,26 +177,28 @@ func parseRelease(raw []byte) (d distro) {
 	return d
 }
 
-// stanzas calls f for each paragraph of "Field: value" lines. Lines that begin with a space go on with the one before and are not
-// wanted by anybody here.
+// stanzas calls f for each paragraph of "Field: value" lines, as far as there may be so many. Lines that begin with a space go on with the one
+// before and are not wanted by anybody here.
 func stanzas(raw []byte, f func(fields map[string]string)) {
 	fields := map[string]string{}
+	count := 0
 	flush := func() {
 		if len(fields) > 0 {
+			count++
 			f(fields)
 			fields = map[string]string{}
 		}
 	}
 	sc := bufio.NewScanner(bytes.NewReader(raw))
 	sc.Buffer(nil, databaseMax)
-	for sc.Scan() {
+	for count < packagesMax && sc.Scan() {
 		line := sc.Text()
 		switch {
 		case line == "":
 			flush()
 		case line[0] == ' ' || line[0] == '\t':
 		default:
-			if k, v, ok := strings.Cut(line, ":"); ok {
+			if k, v, ok := strings.Cut(line, ":"); ok && len(fields) < fieldsMax {
 				fields[k] = strings.TrimSpace(v)
 			}
 		}

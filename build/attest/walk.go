@@ -59,13 +59,13 @@ func (s *scan) file(rel string, st tree.Stat) {
 	base, dir := path.Base(rel), path.Base(path.Dir(rel))
 	switch {
 	case base == "METADATA" && strings.HasSuffix(dir, ".dist-info"), base == "PKG-INFO" && strings.HasSuffix(dir, ".egg-info"):
-		s.add(parsePython(s.read(rel), "/"+rel)...)
+		s.add(parsePython(s.readMost(rel, metadataMax), "/"+rel)...)
 	case base == "package.json" && strings.Contains(rel, "node_modules/") && nodePackage(rel):
-		s.add(parseNode(s.read(rel), "/"+rel)...)
+		s.add(parseNode(s.readMost(rel, metadataMax), "/"+rel)...)
 	case strings.HasSuffix(base, ".gemspec") && (dir == "specifications" || dir == "default" && path.Base(path.Dir(path.Dir(rel))) == "specifications"):
-		s.add(parseGem(s.read(rel), "/"+rel)...)
+		s.add(parseGem(s.readMost(rel, metadataMax), "/"+rel)...)
 	case base == "installed.json" && dir == "composer":
-		s.add(parseComposer(s.read(rel), "/"+rel)...)
+		s.add(parseComposer(s.readMost(rel, metadataMax), "/"+rel)...)
 	case strings.HasSuffix(base, ".jar"), strings.HasSuffix(base, ".war"):
 		s.opened(rel, func(f *tree.File) { s.add(parseJar(f, st.Size, "/"+rel)...) })
 	case st.Mode&0o111 != 0 && st.Size > 1<<16:
@@ -128,11 +128,11 @@ func parseGo(f io.ReaderAt, found string) (list []Package) {
 			list = nil
 		}
 	}()
-	magic := make([]byte, 4)
-	if _, err := f.ReadAt(magic, 0); err != nil || string(magic) != "\x7fELF" {
+	r, ok := program(f)
+	if !ok {
 		return nil
 	}
-	info, err := buildinfo.Read(f)
+	info, err := buildinfo.Read(r)
 	if err != nil {
 		return nil
 	}
@@ -163,7 +163,7 @@ func goModule(name, version, found string) Package {
 
 // parseJar reads what Maven put into a Java archive.
 func parseJar(f io.ReaderAt, size int64, found string) (list []Package) {
-	zr, err := zip.NewReader(f, size)
+	zr, err := zip.NewReader(&pieces{f, archiveMax}, size)
 	if err != nil {
 		return nil
 	}
