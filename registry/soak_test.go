@@ -174,7 +174,7 @@ func (s *soak) round(n int, last bool) {
 	case <-died:
 	case <-time.After(wait):
 		// On a slow machine the clients need longer to get anywhere.
-		for end := time.Now().Add(20 * time.Second); s.acknowledged.Load() == before && time.Now().Before(end); {
+		for end := time.Now().Add(time.Minute); s.acknowledged.Load() == before && time.Now().Before(end); {
 			time.Sleep(5 * time.Millisecond)
 		}
 		cmd.Process.Kill()

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,6 +156,54 @@ func TestMountNeedsPull(t *testing.T) {
 	}
 	if w := ask(t, h, "POST", "/v2/own/x/blobs/uploads/?mount="+secret.Digest.String(), "", "Authorization: alice"); w.Code != 201 {
 		t.Errorf("alice, who may read it: %d", w.Code)
+	}
+}
+
+// far is a storage to which each question takes long once it is slow.
+type far struct {
+	storage.Driver
+	slow atomic.Bool
+}
+
+func (f *far) Stat(ctx context.Context, key string) (storage.Entry, error) {
+	if f.slow.Load() {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return storage.Entry{}, ctx.Err()
+		}
+	}
+	return f.Driver.Stat(ctx, key)
+}
+
+// Where it is known who holds a blob nobody need be asked: a mount without a source finds it behind many other repositories of a slow storage.
+func TestMountFromWhoIsKnown(t *testing.T) {
+	driver, err := dir.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &far{Driver: driver}
+	s, err := storage.Open(t.Context(), f, storage.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	for i := range 20 {
+		if _, err := s.PutBlob(t.Context(), fmt.Sprintf("a/%d", i), digest.FromString("other"), strings.NewReader("other")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := digest.FromString("wanted")
+	if _, err := s.PutBlob(t.Context(), "b", d, strings.NewReader("wanted")); err != nil {
+		t.Fatal(err)
+	}
+	h := distribution.New(distribution.Config{Storage: s})
+	f.slow.Store(true)
+	if w := ask(t, h, "HEAD", "/v2/b/blobs/"+d.String(), ""); w.Code != 200 {
+		t.Fatal(w.Code)
+	}
+	if w := ask(t, h, "POST", "/v2/c/blobs/uploads/?mount="+d.String(), ""); w.Code != 201 {
+		t.Errorf("%d, want a mount", w.Code)
 	}
 }
 

@@ -106,6 +106,11 @@ func (c *call) holder(d digest.Digest) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	for _, name := range names { // those that need no look first: a bucket may be far
+		if c.cfg.Storage.Remembers(name, d) && c.mayPull(name) {
+			return name, nil
+		}
+	}
 	for _, name := range names {
 		if ctx.Err() != nil {
 			return "", nil

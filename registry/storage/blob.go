@@ -98,6 +98,13 @@ func (s *Store) holds(ctx context.Context, repo string, d digest.Digest) (bool, 
 	return ok, err
 }
 
+// Remembers reports, without asking the driver, whether somebody was told lately that the repository holds a digest. When it does not
+// remember the repository may hold it all the same.
+func (s *Store) Remembers(repository string, d digest.Digest) bool {
+	known, _ := s.held.has(repository, d)
+	return known
+}
+
 // looksHeld is holds without memory.
 func (s *Store) looksHeld(ctx context.Context, repo string, d digest.Digest) (bool, error) {
 	ok, err := s.has(ctx, linkKey(repo, d))
