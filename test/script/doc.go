@@ -16,7 +16,8 @@
 //	exec within TIME PROGRAM ARGS…  runs PROGRAM again and again until it succeeds
 //	exec pty DIALOGUE PROGRAM ARGS… runs PROGRAM in a terminal and holds a dialogue with it, see pty.go
 //	engine kill | run | kill-keeper | restart   (crash and net scripts)
-//	daemon FLAGS…                   goes on with another engine, which has those flags, on another host (net scripts)
+//	daemon [plugins=DIR | subids=USER:START:COUNT] FLAGS…   goes on with another engine, which has those flags, on another host (net scripts);
+//	                                it may see plugins or subordinate ids of its own where others see the machine's
 //	host PROGRAM ARGS…              runs PROGRAM on the engine's host
 //	outside PROGRAM ARGS…           runs PROGRAM on the host beside it
 //	registry start NAME HOST:PORT FLAGS…, registry kill|stop NAME   a registry of ours on the engine's host (registry scripts)
@@ -25,6 +26,11 @@
 //
 // and the variables CLI (berth or docker), N (a suffix that makes names unique) and, as conditions,
 // [berth] and [docker].
+//
+// Scripts run beside each other, beside other packages' tests, and on machines that are busy with something else. So they wait with "within 60s" for
+// what comes by itself; a state that passes by itself (a health that is still "starting", the pause before a restart) is made to last for seconds
+// before it is looked at; what a process makes step by step is looked at when its last step is seen; a question that must be answered may take
+// half a minute, and one that must not be, three seconds. What is the machine's, not the engine's host's, has $N in its name.
 //
 // The expectations are Docker's. To ask Docker itself whether they are, run the scripts against it:
 //

@@ -29,8 +29,8 @@ import (
 )
 
 // lazyRegistryMain is the program `lazyregistry ADDRESS DIR`: a registry in the background with box as the images estargz, zstd and
-// plain, each with 24 more files of a megabyte in /data. It gives out blobs at 4 MB/s, and nothing more while DIR/stall is there. It
-// is ready when DIR/ready is there, and ends when DIR/stop is there, with DIR, or after two minutes.
+// plain, each with 24 more files of a megabyte in /data. It gives out blobs at 4 MB/s, at a tenth of that while DIR/slow is there, and nothing
+// more while DIR/stall is there. It is ready when DIR/ready is there, and ends when DIR/stop is there, with DIR, or after half an hour.
 func lazyRegistryMain() {
 	address, dir := os.Args[1], os.Args[2]
 	if len(os.Args) == 3 { // again, in the background
@@ -51,7 +51,7 @@ func serveLazy(address, dir string) error {
 	if err != nil {
 		return err
 	}
-	slow := &slowRegistry{Handler: oracle.New(oracle.Logger(log.New(io.Discard, "", 0))), stall: filepath.Join(dir, "stall")}
+	slow := &slowRegistry{Handler: oracle.New(oracle.Logger(log.New(io.Discard, "", 0))), stall: filepath.Join(dir, "stall"), slow: filepath.Join(dir, "slow")}
 	go http.Serve(l, slow)
 	for _, form := range []string{"estargz", "zstd", "plain"} {
 		image, err := lazyImage(form)
@@ -69,7 +69,7 @@ func serveLazy(address, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "ready"), nil, 0o644); err != nil {
 		return err
 	}
-	for range 600 {
+	for range 9000 {
 		if _, err := os.Stat(filepath.Join(dir, "stop")); err == nil {
 			return nil
 		}
@@ -84,29 +84,33 @@ func serveLazy(address, dir string) error {
 // slowRegistry gives blobs out slowly.
 type slowRegistry struct {
 	http.Handler
-	stall string
+	stall, slow string // files
 }
 
 func (s *slowRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
-		w = slowWriter{w, s.stall}
+		w = slowWriter{w, s}
 	}
 	s.Handler.ServeHTTP(w, r)
 }
 
 type slowWriter struct {
 	http.ResponseWriter
-	stall string
+	of *slowRegistry
 }
 
 func (w slowWriter) Write(b []byte) (n int, err error) {
 	for len(b) > 0 && err == nil {
-		for _, err := os.Stat(w.stall); err == nil; _, err = os.Stat(w.stall) {
+		for _, err := os.Stat(w.of.stall); err == nil; _, err = os.Stat(w.of.stall) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		var m int
 		m, err = w.ResponseWriter.Write(b[:min(len(b), 32<<10)])
-		time.Sleep(time.Duration(m) * time.Second / 4_000_000)
+		pause := time.Duration(m) * time.Second / 4_000_000
+		if _, err := os.Stat(w.of.slow); err == nil {
+			pause *= 10
+		}
+		time.Sleep(pause)
 		n, b = n+m, b[m:]
 	}
 	return n, err

@@ -13,7 +13,7 @@ import (
 )
 
 // placePatience bounds a command run by "host" or "outside".
-const placePatience = time.Minute
+const placePatience = 4 * time.Minute
 
 // places are the verbs of scripts that run a command somewhere else than beside the test: on the engine's host, or outside of it.
 //
@@ -33,6 +33,9 @@ func runAt(ts *testscript.TestScript, neg bool, args []string, start func(*exec.
 	cmd := exec.Command(lookPath(args[0], ts.Getenv("PATH")), args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DOCKER_HOST="+ts.Getenv("DOCKER_HOST"), "DOCKER_CONFIG="+ts.Getenv("DOCKER_CONFIG"), "PATH="+ts.Getenv("PATH"))
+	if neg || args[0] == "within" { // nobody is to answer, where waiting longer proves no more; or it is asked again
+		cmd.Env = append(cmd.Env, askVariable+"="+briefPatience.String())
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second // what it left in the background may hold its output

@@ -17,7 +17,7 @@ import (
 )
 
 // expectPatience is how long one expectation of a dialogue may take.
-const expectPatience = 20 * time.Second
+const expectPatience = time.Minute
 
 // ptyMain is the program `pty DIALOGUE PROGRAM ARGS…`. The dialogue is a file of lines:
 //

@@ -165,7 +165,7 @@ func TestTrashKilled(t *testing.T) {
 					t.Fatal(err)
 				}
 				n := 0
-				for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+				for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 					if n = there(tt.kind); n == 1 { // a removal that was begun is finished behind
 						break
 					}

@@ -124,7 +124,7 @@ func start(t *testing.T, args ...string) *live.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin, args = withSubids(t, bin, args)
+	bin, args = withOwnFiles(t, bin, args)
 	e, err := live.Start(bin, args...)
 	if err != nil {
 		t.Fatal(err)

@@ -23,26 +23,33 @@ func main() {
 	if len(args) == 0 {
 		args = []string{"tcp:80", "udp:90"}
 	}
+	var all []func()
 	for _, a := range args {
 		proto, port, _ := strings.Cut(a, ":")
-		if err := serve(name, proto, port); err != nil {
+		answer, err := serve(name, proto, port)
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "peer:", err)
 			os.Exit(1)
 		}
+		all = append(all, answer)
+	}
+	for _, answer := range all { // none answers before all listen
+		go answer()
 	}
 	fmt.Println("ready")
 	select {}
 }
 
-func serve(name, proto, port string) error {
+// serve listens on a port. What it gives answers there.
+func serve(name, proto, port string) (func(), error) {
 	if proto == "udp" {
 		return serveDatagrams(name, port)
 	}
 	l, err := net.Listen(proto, ":"+port)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	go func() {
+	return func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -50,8 +57,7 @@ func serve(name, proto, port string) error {
 			}
 			go answer(name, c)
 		}
-	}()
-	return nil
+	}, nil
 }
 
 // sees is the answer to one client.
@@ -76,12 +82,12 @@ func answer(name string, c net.Conn) {
 	}
 }
 
-func serveDatagrams(name, port string) error {
+func serveDatagrams(name, port string) (func(), error) {
 	c, err := net.ListenPacket("udp", ":"+port)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	go func() {
+	return func() {
 		buf := make([]byte, 1500)
 		for {
 			_, from, err := c.ReadFrom(buf)
@@ -90,6 +96,5 @@ func serveDatagrams(name, port string) error {
 			}
 			_, _ = c.WriteTo([]byte(sees(name, from, c.LocalAddr())), from) // lost datagrams are the client's to notice
 		}
-	}()
-	return nil
+	}, nil
 }
