@@ -259,14 +259,6 @@ func fileHas(path, word string) bool {
 	return false
 }
 
-// How long askMain waits for an answer: a busy machine may need long to give one. The variable askVariable says otherwise, for a question that must
-// not be answered, or that is repeated.
-const (
-	askPatience   = 30 * time.Second
-	briefPatience = 3 * time.Second
-	askVariable   = "BERTH_TEST_ASK"
-)
-
 // askMain is the program `ask tcp|udp HOST:PORT [TEXT]`: it connects, sends TEXT and a line's end, and prints what comes back: over
 // TCP all until the other side closes, over UDP the first datagram.
 func askMain() {

@@ -15,6 +15,14 @@ import (
 // placePatience bounds a command run by "host" or "outside".
 const placePatience = 4 * time.Minute
 
+// How long askMain waits for an answer: a busy machine may need long to give one. The variable askVariable says otherwise, for a question that must
+// not be answered, or that is repeated.
+const (
+	askPatience   = 30 * time.Second
+	briefPatience = 3 * time.Second
+	askVariable   = "BERTH_TEST_ASK"
+)
+
 // places are the verbs of scripts that run a command somewhere else than beside the test: on the engine's host, or outside of it.
 //
 //	host curl -s http://127.0.0.1:8080/
