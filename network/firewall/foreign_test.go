@@ -20,11 +20,13 @@ import (
 // command runs a program of another firewall on the lab's host.
 func command(t *testing.T, argv ...string) string {
 	t.Helper()
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %v: %s", argv, err, out)
+	var out, errs strings.Builder // apart: iptables-nft warns of tables of iptables-legacy, which an earlier test has had made
+	c := exec.Command(argv[0], argv[1:]...)
+	c.Stdout, c.Stderr = &out, &errs
+	if err := c.Run(); err != nil {
+		t.Fatalf("%v: %v: %s%s", argv, err, out.String(), errs.String())
 	}
-	return string(out)
+	return out.String()
 }
 
 func needProgram(t *testing.T, names ...string) {
