@@ -10,7 +10,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 
 	"berth/base/fault"
 )
@@ -80,11 +79,7 @@ func open(kind Kind, br *bufio.Reader) (io.ReadCloser, error) {
 		}
 		return d.IOReadCloser(), nil
 	case Xz:
-		if err := checkXzDictionary(br); err != nil {
-			return nil, err
-		}
-		x, err := xz.NewReader(br)
-		return io.NopCloser(x), err
+		return openXz(br)
 	}
 	return io.NopCloser(bzip2.NewReader(br)), nil
 }
@@ -139,36 +134,4 @@ func (p *pooledGzip) Close() error {
 	gzipPool.Put(p.Reader)
 	p.Reader = nil
 	return err
-}
-
-// checkXzDictionary refuses a stream whose first block asks for a huge dictionary, which the decoder would
-// allocate unasked. Stream header: 12 bytes. Block header: size/4-1, flags, two optional lengths, filters (id, length, properties).
-func checkXzDictionary(br *bufio.Reader) error {
-	b, err := br.Peek(12 + 1024)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if len(b) < 16 || b[12] == 0 {
-		return nil // no block: nothing is allocated
-	}
-	flags := b[13]
-	rest := b[14:min(len(b), 12+(int(b[12])+1)*4)]
-	for _, present := range []byte{0x40, 0x80} { // compressed and uncompressed size: numbers of seven bits a byte
-		if flags&present == 0 {
-			continue
-		}
-		i := 0
-		for i < len(rest) && rest[i]&0x80 != 0 {
-			i++
-		}
-		rest = rest[min(i+1, len(rest)):]
-	}
-	if len(rest) < 3 || rest[0] != 0x21 || rest[1] != 1 {
-		return nil // not LZMA2 alone: the decoder refuses it
-	}
-	// The dictionary's size is 2 or 3 shifted by the property: 40 means 4 GiB.
-	if code := uint64(rest[2]); code > 40 || (2|code&1)<<(code/2+11) > maxWindow {
-		return errors.New("dictionary larger than 256 MiB")
-	}
-	return nil
 }
