@@ -71,7 +71,11 @@ func (c *Client) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 	}
 	if resp.Image != nil {
 		if c.call.inProcess() {
-			if err := checkImage(resp.Image.Config); err != nil {
+			err := checkImage(resp.Image.Config)
+			if err == nil {
+				err = c.call.met(resp.Image.Config)
+			}
+			if err != nil {
 				return nil, fault.In(err, "%s", op.Identifier)
 			}
 		}

@@ -38,12 +38,18 @@ func FuzzDockerfile(f *testing.F) {
 		"FROM x\nHEALTHCHECK --interval=1s CMD a\nEXPOSE 1-2/tcp\nSTOPSIGNAL 9\nSHELL [\"a\"]\nVOLUME /a\nUSER 1:2\nWORKDIR a\nLABEL a=b\n",
 		"# escape=`\nFROM x\nCOPY --link --parents --exclude=*.a --from=y /a/./b /c\nCOPY <<A <<\"B\" /\n$x\nA\n$y\nB\n",
 		"# check=skip=all;error=true\nFROM x AS a\nFROM a AS a\nFROM --platform=a/b/c/d x\n", "FROM x\nRUN --mount=from=0,source=/../.. --device=a=b a\n",
+		"ARG A=b\nFROM x AS a\nENV A=${A//b/cc$A} B=${A%c*}\nONBUILD ENV A=$A$B\nFROM a\nENV A=$A${A:-$B}\nRUN <<-'E' sh\n\tx\n\tE\n",
 	} {
 		f.Add([]byte(s))
 	}
 	caps := pb.Caps.CapSet(pb.Caps.All())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) > 16<<10 {
+		if len(data) > 16<<10 || CheckDockerfile(data) != nil {
+			return
+		}
+		around := surroundingsOf(map[string]string{"build-arg:A": "b"})
+		around.meet(imageConfig{Env: []string{"PATH=/bin", "=x", ""}, OnBuild: []string{"RUN a", "COPY . /"}})
+		if checkGrowth(data, around) != nil {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -74,6 +74,40 @@ type Call struct {
 	images []Image
 	solved []*Reference // from definitions
 	calls  []*Call      // of other frontends
+	// What the translation of a Dockerfile works with.
+	around *surroundings // nil: nothing has been read
+	texts  [][]byte
+}
+
+// wrote notes what a frontend of this process has read and may translate, and refuses it if it grows too much.
+func (c *Call) wrote(data []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.around == nil {
+		s := surroundingsOf(c.Options)
+		c.around = &s
+	}
+	c.texts = append(c.texts, data)
+	return checkGrowth(data, *c.around)
+}
+
+// met notes an image that it may begin with, which may make it grow.
+func (c *Call) met(config []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.around == nil {
+		s := surroundingsOf(c.Options)
+		c.around = &s
+	}
+	if !c.around.meet(configOf(config)) {
+		return nil
+	}
+	for _, data := range c.texts {
+		if err := checkGrowth(data, *c.around); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // under gives the policies of a request that the call makes: its own, and those of the request.

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"strings"
 
-	"github.com/moby/buildkit/frontend/dockerfile/command"
-
 	"berth/base/fault"
 )
 
@@ -26,13 +24,14 @@ func CheckDockerfile(data []byte) error {
 		return fault.New(fault.Invalid, "the Dockerfile has %d opening braces: more than %d", n, maxBraces)
 	}
 	size, begin := 0, []byte(nil) // of the instruction that is joined, and its text
-	steps := 0
+	lines := 0                    // that are neither empty nor comments
 	for line := range bytes.Lines(data) {
 		text := bytes.TrimRight(line, " \t\r\n")
 		trimmed := bytes.TrimLeft(text, " \t")
-		if size > 0 && (len(trimmed) == 0 || trimmed[0] == '#') {
-			continue // comments and empty lines do not end an instruction that goes on
+		if len(trimmed) == 0 || trimmed[0] == '#' {
+			continue // comments and empty lines do not end an instruction that goes on, nor are they any
 		}
+		lines++
 		// Whichever of the two joins lines here: to join too many does no harm.
 		joined := bytes.HasSuffix(text, []byte(`\`)) || bytes.HasSuffix(text, []byte("`"))
 		if joined {
@@ -49,24 +48,15 @@ func CheckDockerfile(data []byte) error {
 		if err := checkTriggers(begin); err != nil {
 			return err
 		}
-		if isStep(begin) {
-			if steps++; steps > maxSteps {
-				return fault.New(fault.Invalid, "the Dockerfile has more than %d instructions", maxSteps)
-			}
-		}
 		size, begin = 0, begin[:0]
 	}
-	return checkTriggers(begin)
-}
-
-// isStep reports whether a line looks like an instruction. Some of a here-document do, too; there are never so many of these.
-func isStep(line []byte) bool {
-	for word := range bytes.FieldsSeq(line) {
-		const longest = 16
-		_, is := command.Commands[strings.ToLower(string(word[:min(len(word), longest)]))]
-		return is
+	if err := checkTriggers(begin); err != nil {
+		return err
 	}
-	return false
+	if lines > maxSteps && instructionsOf(data) > maxSteps {
+		return fault.New(fault.Invalid, "the Dockerfile has more than %d instructions", maxSteps)
+	}
+	return nil
 }
 
 // checkTriggers refuses an instruction of ONBUILD after ONBUILD.

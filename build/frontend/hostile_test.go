@@ -30,6 +30,13 @@ func TestHostileDockerfiles(t *testing.T) {
 		"long":                         "FROM x\nRUN " + lines(strings.Repeat("x", maxLine+1), "\\\n"),
 		"long, with blanks":            "FROM x\nRUN " + lines(strings.Repeat("x", maxLine+1), "\\ \t\r\n"),
 		"instructions":                 "FROM x\nRUN b" + strings.Repeat("\n\trun\ta", maxSteps),
+		"no instructions":              strings.Repeat("\nx", maxSteps+1),
+		"instructions after documents": "FROM x\nRUN <<A cat <<-B\n" + strings.Repeat("RUN a\n", 20_000) + "A\nx\n\tB\n" + strings.Repeat("RUN a\n", maxSteps),
+		"joined by another escape":     "FROM x\n" + strings.Repeat(strings.Repeat("A`\n", 100)+"A\n", maxSteps/100+1),
+		"joined in a document":         "FROM x\nRUN <<EOF\n" + strings.Repeat("A\\\n", 20_000) + "EOF\n" + strings.Repeat("RUN a\n", maxSteps),
+		"no documents":                 "FROM x\nENV A=<<EOF\n" + strings.Repeat("RUN a\n", maxSteps) + "EOF\n",
+		"documents of another escape":  "# syntax=a\n# escape=`\nFROM x\nRUN a \\\nRUN <<EOF\nEOF\n" + strings.Repeat("RUN a\n", maxSteps),
+		"a document that goes on":      "FROM x\nRUN a \\\nRUN <<\\\nEOF\nEOF\n" + strings.Repeat("RUN a\n", maxSteps),
 		"triggers":                     chained,
 		"triggers, broken":             strings.ReplaceAll(chained, "ONBUILD ", "onbu\\\n# c\nild "),
 		"triggers, at the end":         strings.TrimSpace(strings.Repeat("ONBUILD ", 2000)),
@@ -49,6 +56,8 @@ func TestHostileDockerfiles(t *testing.T) {
 		"empty":     "",
 		"plain":     "FROM x\nONBUILD RUN a\nONBUILD COPY . /\nRUN a \\\n  # why\n\n  && b ${A:-${B:-c}}\n",
 		"many":      "FROM x\n" + strings.Repeat("RUN echo ${A} \\\n && b\n", 5000),
+		"words":     "FROM x\nRUN <<EOF\n" + strings.Repeat("run a\nCOPY b\n", 200_000) + "EOF\nONBUILD copy <<-'A' b \\\n# c\n\n  <<\"B\" /\n" + strings.Repeat("\tADD x\n", 20_000) + "\t\tA\n" + strings.Repeat("FROM y\n", 20_000) + "B\nRUN c\n",
+		"escapes":   "#escape=`\nFROM x\nRUN `\n <<EOF sh\n" + strings.Repeat("ENV a `\n", 20_000) + "EOF\nRUN c\n",
 		"documents": "FROM x\nCOPY <<EOF /a\n" + strings.Repeat("{\"a\": \"b\"}\n", 90_000) + "EOF\nCOPY <<EOF /b\n" + strings.Repeat("x\n", 1<<20) + "EOF\n",
 	} {
 		if err := CheckDockerfile([]byte(file)); err != nil {

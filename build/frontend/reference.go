@@ -60,7 +60,9 @@ func (r *Reference) ReadFile(ctx context.Context, req gwclient.ReadRequest) (dat
 		return err
 	})
 	if err == nil && r != nil && r.call.inProcess() { // which reads Dockerfiles, and what is read like them
-		err = CheckDockerfile(data)
+		if err = CheckDockerfile(data); err == nil {
+			err = r.call.wrote(data)
+		}
 	}
 	return data, err
 }
