@@ -40,7 +40,7 @@ func (f *fakeManager) Scope(_ context.Context, l cgroup.Layout, u systemd.Unit, 
 	if err := f.say("scope", u); err != nil {
 		return nil, err
 	}
-	for range 200 { // just after execve a process has no command line yet
+	for range 6000 { // just after execve a process has no command line yet
 		if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.Contains(string(b), "--hold") {
 			break
 		}

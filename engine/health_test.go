@@ -25,7 +25,7 @@ func checked(line string, test ...string) container.Spec {
 // until waits for a container's state to be as wanted.
 func (w *world) until(id, what string, is func(container.State) bool) container.State {
 	w.t.Helper()
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		s := w.state(id)
 		if is(s) {
 			return s
@@ -232,7 +232,7 @@ func TestHealthSurvivesEngine(t *testing.T) {
 		}
 		return strings.Count(fmt.Sprint(top.Processes), "sleep 555")
 	}
-	for end := time.Now().Add(10 * time.Second); sleeps() == 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); sleeps() == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no probe")
 		}

@@ -50,7 +50,7 @@ func (c *collector) come() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var err error
-	for range 200 { // the address may be on its way out
+	for range 3000 { // the address may be on its way out
 		if c.l, err = net.Listen("tcp", c.address); err == nil {
 			break
 		}

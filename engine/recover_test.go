@@ -72,7 +72,7 @@ func TestRestartOfTheEngine(t *testing.T) {
 	if s := w.state(lives); !s.Running || s.Pid != pid {
 		t.Errorf("lives: %+v", s)
 	}
-	if s := w.state(ends); s.Running || s.ExitCode != 42 {
+	if s := w.until(ends, "ended", func(s container.State) bool { return !s.Running }); s.ExitCode != 42 {
 		t.Errorf("ends: %+v", s)
 	}
 	if s := w.state(paused); !s.Paused {

@@ -79,7 +79,7 @@ func TestTrash(t *testing.T) {
 	s := spec("true")
 	s.AutoRemove = true
 	id = w.run("brief", s)
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if _, err := w.Inspect(ctx, id); fault.Is(err, fault.NotFound) {
 			break
 		}
@@ -155,7 +155,7 @@ func TestTrashCutOff(t *testing.T) {
 			failpoint.Arm("")
 			w.reopen()
 			// The removal that was begun is finished behind.
-			for end := time.Now().Add(10 * time.Second); len(w.Trashed()) != 1 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); len(w.Trashed()) != 1 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 			}
 			if list := w.Trashed(); len(list) != 1 {
 				t.Fatalf("%+v", list)

@@ -165,7 +165,7 @@ func sortedText(names []string) string { return fmt.Sprint(slices.Sorted(slices.
 
 // leftFiles gives what matches and stays: notes go after mounts, and both behind the answer.
 func leftFiles(patterns ...string) (left []string) {
-	for range 500 {
+	for range 6000 {
 		left = nil
 		for _, pattern := range patterns {
 			found, _ := filepath.Glob(pattern)

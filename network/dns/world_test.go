@@ -199,7 +199,7 @@ func (s *space) ask(network, name string, kind uint16, change ...func(*dns.Msg))
 		f(&q)
 	}
 	c := &dns.Conn{Conn: s.dial(network, "127.0.0.11:53"), UDPSize: 65535}
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	if err := c.WriteMsg(&q); err != nil {
 		s.t.Fatal(err)
 	}

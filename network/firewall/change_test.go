@@ -90,7 +90,7 @@ func TestTakenAway(t *testing.T) {
 		t.Errorf("after the change: %s", got)
 	}
 	run("flush", "ruleset")
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if out, err := exec.Command("nft", "list", "table", "inet", "berth").CombinedOutput(); err == nil && strings.Contains(string(out), "tcp . 2 ") {
 			break
 		}

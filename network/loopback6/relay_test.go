@@ -110,7 +110,7 @@ func TestTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := make([]byte, 5)
-	waiting.SetDeadline(time.Now().Add(5 * time.Second))
+	waiting.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.ReadFull(waiting, b); err != nil || string(b) != "hello" {
 		t.Errorf("%q, %v", b, err)
 	}
@@ -126,7 +126,7 @@ func TestTCP(t *testing.T) {
 	}
 	refused, err := net.Dial("tcp", address)
 	if err == nil {
-		refused.SetDeadline(time.Now().Add(5 * time.Second))
+		refused.SetDeadline(time.Now().Add(time.Minute))
 		_, err = refused.Read(b)
 		refused.Close()
 	}
@@ -147,7 +147,7 @@ func TestUDP(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.SetDeadline(time.Now().Add(5 * time.Second))
+			c.SetDeadline(time.Now().Add(time.Minute))
 			sent := make([]byte, size)
 			rand.Read(sent)
 			c.Write(sent)

@@ -207,7 +207,7 @@ func TestServerThatHangs(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	close(answer)
-	for range 500 {
+	for range 6000 {
 		if _, err = d.Mount(t.Context(), "data", "c1"); err == nil {
 			break
 		}

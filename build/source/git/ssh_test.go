@@ -61,7 +61,7 @@ func sshd(t *testing.T, authorized string) (addr, known string) {
 			t.Logf("sshd: %s", out.String())
 		}
 	})
-	for range 200 {
+	for range 3000 {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
 			pub, err := os.ReadFile(host + ".pub")

@@ -447,7 +447,7 @@ func TestDHCP(t *testing.T) {
 			cmd.Wait()
 		}()
 	}
-	for range 100 {
+	for range 3000 {
 		if _, err := os.Stat(socket); err == nil {
 			break
 		}

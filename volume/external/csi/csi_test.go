@@ -238,7 +238,7 @@ func TestKilled(t *testing.T) {
 			b.Volumes = b.open(t, b.root, b.run)
 			b.Recovered(func(string) bool { return false })
 			// What was half made goes by itself, the rest is listed.
-			for range 500 {
+			for range 6000 {
 				list, _, err := b.List(ctx)
 				must(t, err)
 				m := b.p.memory()
@@ -345,7 +345,7 @@ func TestForceWithoutDriver(t *testing.T) {
 	}
 	b.p.start()
 	b.again()
-	for range 500 {
+	for range 6000 {
 		if len(b.p.memory().Volumes) == 0 {
 			return
 		}

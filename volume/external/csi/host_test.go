@@ -94,7 +94,7 @@ func (p *process) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	for range 500 {
+	for range 6000 {
 		if c, err := net.Dial("unix", filepath.Join(p.dir, "csi.sock")); err == nil {
 			c.Close()
 			return

@@ -90,7 +90,7 @@ func TestUDP(t *testing.T) {
 		chunked := 0
 		for len(all) < 3 {
 			b := make([]byte, 9000)
-			c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			c.SetReadDeadline(time.Now().Add(time.Minute))
 			n, _, err := c.ReadFrom(b)
 			if err != nil {
 				t.Fatal(err)

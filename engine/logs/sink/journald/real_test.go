@@ -37,7 +37,7 @@ func TestRealJournal(t *testing.T) {
 	}
 	want := "one\ntwo\n" + big + "\n"
 	got := ""
-	for end := time.Now().Add(10 * time.Second); got != want && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); got != want && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		b, _ := exec.Command(journalctl, "--no-pager", "-a", "-q", "-o", "cat", "CONTAINER_NAME="+i.Name()).Output()
 		got = string(b)
 	}

@@ -46,7 +46,7 @@ template(name="t" type="string" string="%%syslogfacility-text%%.%%syslogseverity
 			t.Log(words.String())
 		}
 	}()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", tcp))
 		if err == nil {
 			c.Close()
@@ -67,7 +67,7 @@ template(name="t" type="string" string="%%syslogfacility-text%%.%%syslogseverity
 			send(t, map[string]string{"syslog-address": address, "syslog-format": format, "syslog-facility": "local1", "tag": "tag"})
 			want := "local1.info tag one\nlocal1.err tag two words\nlocal1.info tag four\n"
 			got := ""
-			for end := time.Now().Add(5 * time.Second); got != want && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); got != want && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 				b, _ := os.ReadFile(out)
 				got = strings.TrimLeft(string(b), "\x00")
 			}

@@ -89,7 +89,7 @@ func TestDatagrams(t *testing.T) {
 			send(t, map[string]string{"syslog-address": address, "syslog-format": format, "syslog-facility": "local1", "tag": "tag"})
 			for _, w := range want(format, 17) {
 				b := make([]byte, 2048)
-				c.SetReadDeadline(time.Now().Add(5 * time.Second))
+				c.SetReadDeadline(time.Now().Add(time.Minute))
 				n, _, err := c.ReadFrom(b)
 				if got := string(b[:n]); err != nil || got != w+"\n" {
 					t.Errorf("%s %s: %q, %v, want %q", address, format, got, err, w)
