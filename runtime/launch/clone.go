@@ -47,6 +47,8 @@ func (s *start) clone() error {
 	var b section
 	enclosed := c.PidNS != NoSlot && c.Flags&unix.CLONE_NEWPID != 0
 	if enclosed {
+		args.flags |= unix.CLONE_PARENT_SETTID
+		args.parentTID = uint64(uintptr(unsafe.Pointer(&s.born)))
 		args = b.midwife(args)
 	}
 	if err := s.birthTable(&b); err != nil {
@@ -56,7 +58,8 @@ func (s *start) clone() error {
 	runtime.KeepAlive(s)
 	if errno == 0 && enclosed {
 		s.midwife = int(pid)
-		if s.pidfd < 0 { // there was no birth
+		// Whether there is a child only born tells. The kernel says what number the pidfd will have before it knows that there will be one.
+		if s.born == 0 {
 			_, failed := failureOf(s.birth[offFailed:])
 			errno = uintptr(cmp.Or(failed, unix.ESRCH)) // it was killed, with the enclosure
 		}

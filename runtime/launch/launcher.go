@@ -169,8 +169,9 @@ type start struct {
 	birth   []byte // the table that executes it
 	pid     int
 	pidfd   int32
-	midwife int // a process that has ended or is about to, and is to be waited for; 0: none
-	high    int // Launcher.High
+	born    int32 // the child's number as its midwife sees it; 0: there is none, or no midwife
+	midwife int   // a process that has ended or is about to, and is to be waited for; 0: none
+	high    int   // Launcher.High
 	nets    *nets
 	net     net // a network namespace made before, or none
 

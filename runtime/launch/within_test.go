@@ -115,6 +115,13 @@ func TestEnclosedFails(t *testing.T) {
 			t.Errorf("a clone that the kernel refuses: %v", err)
 		}
 		p.Clone.Flags &^= unix.CLONE_FS
+		// The cgroup is looked at late: a number for the pidfd has been given out, and taken back, by then.
+		into := *p
+		into.Clone.Flags |= unix.CLONE_INTO_CGROUP
+		into.Clone.Cgroup = into.Clone.PidNS
+		if _, err := l.Start(&into, quiet(t)); !errors.As(err, &e) || e.Errno != unix.EBADF || e.Exec {
+			t.Errorf("a cgroup that is none: %v", err)
+		}
 		// Somebody kills the first process: nothing starts in there any more, but in the next one.
 		must(t, unix.PidfdSendSignal(l.around.now.proc.PidFD, unix.SIGKILL, nil, 0))
 		if ended, err := process.Ended(l.around.now.proc.PidFD, time.Minute); !ended {
