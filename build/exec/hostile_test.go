@@ -146,6 +146,39 @@ func TestPartsStayInside(t *testing.T) {
 	wait.Wait()
 }
 
+// What a step puts in the place of a mount point, or of a directory on the way to one, is not followed when mount points are taken away
+// (CVE-2024-23652): neither to remove what is there, nor to keep it.
+func TestCleaningUpFollowsNothing(t *testing.T) {
+	r := newRoom(t)
+	host := canary(t)
+	in := r.files(map[string]string{"in": "shown"})
+	for name, c := range map[string]struct {
+		script string
+		mounts []*pb.Mount
+	}{
+		"a directory on the way": {"mv /a /gone && mkdir /a && ln -s " + host + " /a/b", []*pb.Mount{cacheAt("/a/b/empty"), {Input: -1, Dest: "/a/b/new", MountType: pb.MountType_TMPFS, Output: -1}}},
+		"an input's":             {"mv /a /gone && ln -s " + host + " /a", []*pb.Mount{{Input: 1, Dest: "/a/empty", Output: -1}}},
+		"a file's":               {"mv /a /gone && ln -s " + host + " /a", []*pb.Mount{{Input: 1, Selector: "/in", Dest: "/a/precious", Readonly: true, Output: -1}}},
+		"etc":                    {"mv /etc /gone; ln -s " + host + " /etc", nil},
+		"in a cache":             {"mv /cache/a /cache/gone && ln -s " + host + " /cache/a", []*pb.Mount{cacheMount("clean", 0), {Input: 1, Dest: "/cache/a/empty", Output: -1}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 2 { // the second time on what the first left in the cache
+				o := r.run(shell(c.script+"; exit 0", c.mounts...), r.base, in)
+				if o.failure != nil {
+					t.Logf("refused: %v %s", o.failure, o.err)
+				}
+			}
+		})
+	}
+}
+
+func cacheAt(dest string) *pb.Mount {
+	m := cacheMount("at"+dest, 0)
+	m.Dest = dest
+	return m
+}
+
 // A step cannot reach descriptors of the engine's (CVE-2024-21626), nor the engine itself.
 func TestNothingInherited(t *testing.T) {
 	r := newRoom(t)

@@ -66,6 +66,9 @@ func Parse(contentType string, content []byte) (*Document, error) {
 	if t := bytes.TrimLeft(content, " \t\r\n"); len(t) == 0 || t[0] != '{' {
 		return nil, fault.New(fault.Invalid, "manifest is no JSON object")
 	}
+	if err := ambiguous(content); err != nil {
+		return nil, err
+	}
 	kind, err := m.kind(contentType)
 	if err != nil {
 		return nil, err
