@@ -47,6 +47,17 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %q %v", name, text, err)
 		}
 	}
+	// Swap is no part of the limit. Those below this one are to have none here, so that what is too much is too much soon, on any machine.
+	swap := "memory.swappiness"
+	if layout.Find("memory").V2 {
+		swap = "memory.swap.max"
+	}
+	if f, err := os.OpenFile(filepath.Join(filepath.Dir(g.Dir("memory")), swap), os.O_WRONLY, 0); err == nil { // else the kernel knows no swap
+		if _, err := f.WriteString("0"); err != nil {
+			t.Error(err)
+		}
+		f.Close()
+	}
 	if err := g.Remove(); err != nil {
 		t.Error(err)
 	}
