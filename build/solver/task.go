@@ -31,7 +31,8 @@ type task[S, T any] struct {
 
 // do waits for the task of a key and starts it with f if it does not run. open makes what is shared, by the first; join
 // is called with it by each who waits and gives what to call when he waits no more. The task's context ends when nobody
-// waits any more; who comes then starts it anew.
+// waits any more; who comes then starts it anew. While it runs somebody has always joined: f begins after the first has, and
+// one who comes has before the last goes. A step asks those for secrets, and nobody means that there are none.
 func (g *tasks[K, S, T]) do(ctx context.Context, key K, open func() S, join func(S) (leave func()), f func(context.Context, S) (T, error)) (T, error) {
 	var none T
 	if err := ctx.Err(); err != nil {
@@ -43,14 +44,16 @@ func (g *tasks[K, S, T]) do(ctx context.Context, key K, open func() S, join func
 		return none, context.Canceled
 	}
 	t := g.running[key]
+	begin := func() {}
 	if t == nil {
-		t = g.start(ctx, key, open, f)
+		t, begin = g.start(ctx, key, open, f)
 	}
 	t.waiters++
-	g.mu.Unlock()
 	if join != nil {
 		defer join(t.shared)()
 	}
+	begin()
+	g.mu.Unlock()
 	defer g.leave(key, t)
 	select {
 	case <-t.done:
@@ -63,8 +66,9 @@ func (g *tasks[K, S, T]) do(ctx context.Context, key K, open func() S, join func
 	return t.val, t.err
 }
 
-// start starts a task. Its context has the values of the one who started it, but not his end.
-func (g *tasks[K, S, T]) start(ctx context.Context, key K, open func() S, f func(context.Context, S) (T, error)) *task[S, T] {
+// start makes a task and gives what begins it. Its context has the values of the one who started it, but not his end. The caller holds mu until
+// he has begun it.
+func (g *tasks[K, S, T]) start(ctx context.Context, key K, open func() S, f func(context.Context, S) (T, error)) (_ *task[S, T], begin func()) {
 	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	t := &task[S, T]{cancel: cancel, done: make(chan struct{})}
 	if open != nil {
@@ -74,7 +78,7 @@ func (g *tasks[K, S, T]) start(ctx context.Context, key K, open func() S, f func
 		g.running = map[K]*task[S, T]{}
 	}
 	g.running[key] = t
-	g.all.Go(func() {
+	work := func() {
 		val, err := survive(inner, t.shared, f)
 		cancel(nil)
 		g.mu.Lock()
@@ -88,8 +92,8 @@ func (g *tasks[K, S, T]) start(ctx context.Context, key K, open func() S, f func
 		if unwanted && g.drop != nil {
 			g.drop(val)
 		}
-	})
-	return t
+	}
+	return t, func() { g.all.Go(work) }
 }
 
 // survive runs f; its panic is its error, for nobody stands between it and the end of the engine.
