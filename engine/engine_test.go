@@ -540,8 +540,15 @@ func TestList(t *testing.T) {
 		t.Errorf("%+v, %v", top, err)
 	}
 	st, err := w.Stats(t.Context(), b)
-	if err != nil || !st.Running || st.Cgroup.Pids.Current == 0 {
+	if err != nil || !st.Running || st.Cgroup.Pids.Current == 0 || !strings.Contains(string(st.NetDev), "lo:") {
 		t.Errorf("%+v, %v", st, err)
+	}
+	e, err := w.Engine.index.find(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := w.Engine.netDev(e, os.Getpid()); text != nil { // as if the number had another owner by now
+		t.Errorf("another process's figures: %s", text)
 	}
 	if f := w.Info(t.Context()); f.Containers != 3 || f.Running != 1 || f.Stopped != 2 || f.KeeperPID == 0 {
 		t.Errorf("%+v", f)

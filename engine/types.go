@@ -117,6 +117,7 @@ type Stats struct {
 	CPUs     int   // of the host that are online
 	Memory   int64 // bytes of the host
 	Running  bool
+	NetDev   []byte // the container's /proc/net/dev (proc_pid_net(5)); nil on the host's network
 }
 
 // Facts are the engine's own figures for `info`.

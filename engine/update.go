@@ -3,9 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
+	"os"
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -198,7 +200,23 @@ func (e *Engine) Stats(ctx context.Context, ref string) (Stats, error) {
 		}
 		return s, fault.In(err, "reading the figures of container %s", c.id)
 	}
+	if i.Spec.Network.Name() != "host" {
+		s.NetDev = e.netDev(c, i.State.Pid)
+	}
 	return s, nil
+}
+
+// netDev reads /proc/net/dev of the container's first process; nil where the number is not, or not any more, that process's: by then it may be
+// somebody else's, in another network.
+func (e *Engine) netDev(c *entry, pid int) []byte {
+	if pid <= 0 {
+		return nil
+	}
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/net/dev")
+	if err != nil || !e.keeper.Holds(c.id, pid) {
+		return nil
+	}
+	return text
 }
 
 func closed(c <-chan struct{}) bool {

@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	containertypes "github.com/moby/moby/api/types/container"
-	networktypes "github.com/moby/moby/api/types/network"
 
 	"berth/api/server/wire"
 )
@@ -71,23 +69,15 @@ func (s *Server) reading(c *call, before *containertypes.StatsResponse) (*contai
 		return nil, err
 	}
 	r := wire.Stats(&stats, hostCPU(), before, c.v)
-	if stats.Running {
-		if info, err := s.cfg.Containers.Inspect(c.ctx(), stats.ID); err == nil && info.Spec.Network.Name() != networktypes.NetworkHost {
-			r.Networks = interfaces("/proc", info.State.Pid)
-		}
-	}
+	r.Networks = interfaces(stats.NetDev)
 	return r, nil
 }
 
-// interfaces gives the counters of the interfaces that a process sees, loopback left out; nil where there are none. See
-// proc_pid_net(5). proc is "/proc" but in tests.
-func interfaces(proc string, pid int) map[string]containertypes.NetworkStats {
-	data, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "net/dev"))
-	if err != nil || pid == 0 {
-		return nil
-	}
+// interfaces gives the counters of the interfaces that /proc/net/dev lists, loopback left out; nil where there are none. See
+// proc_pid_net(5).
+func interfaces(text []byte) map[string]containertypes.NetworkStats {
 	var all map[string]containertypes.NetworkStats
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(string(text)) {
 		name, counters, ok := strings.Cut(line, ":")
 		fields := strings.Fields(counters)
 		if name = strings.TrimSpace(name); !ok || name == "lo" || len(fields) < 12 {

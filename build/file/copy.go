@@ -101,6 +101,7 @@ type copier struct {
 	exclude  *patternmatcher.PatternMatcher
 	replace  bool            // what stands at the destination is replaced, whatever it is
 	links    map[inode]first // first copies of files with several names
+	hardlink func(to, from *tree.Dir, oldName, name string) error
 	buf      []byte
 
 	srcs, dsts tree.Descent // below the directory that was named
@@ -121,7 +122,9 @@ type first struct {
 }
 
 func newCopier(ctx context.Context, src *tree.Dir, to place, a *pb.FileActionCopy, own *owner) (*copier, error) {
-	c := &copier{ctx: ctx, src: src, dst: to.root, upper: to.upper, own: own, t: whenOf(a.Timestamp), replace: a.AlwaysReplaceExistingDestPaths}
+	c := &copier{
+		ctx: ctx, src: src, dst: to.root, upper: to.upper, own: own, t: whenOf(a.Timestamp), replace: a.AlwaysReplaceExistingDestPaths, hardlink: (*tree.Dir).Link,
+	}
 	if a.Mode != -1 {
 		m := uint32(a.Mode) & tree.PermMask
 		c.mode = &m

@@ -2,6 +2,7 @@ package file
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,9 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/sys/unix"
+
+	"berth/kernel/tree"
 )
 
 func copyOf(src, dest string, change ...func(*pb.FileActionCopy)) *pb.FileActionCopy {
@@ -23,6 +27,25 @@ func copyOf(src, dest string, change ...func(*pb.FileActionCopy)) *pb.FileAction
 // dockerfile is what a Dockerfile's COPY asks for beside its paths.
 func dockerfile(a *pb.FileActionCopy) {
 	a.AllowWildcard, a.AllowEmptyWildcard, a.DirCopyContents, a.FollowSymlink = true, true, true, true
+}
+
+// A file may have more names than the file system of the copy has room for: 65,000 on ext4, here two. It becomes several files then.
+func TestMoreNamesThanTheFileSystemAllows(t *testing.T) {
+	src, dst := grow(t, "d/a 640 0:0 A", "d/b == d/a", "d/c == d/a", "d/s/", "d/s/d == d/a", "d/s/e == d/a"), grow(t)
+	c, err := newCopier(t.Context(), src, place{root: dst}, copyOf("/d", "/", dockerfile), nil)
+	need(t, err)
+	c.hardlink = func(to, from *tree.Dir, oldName, name string) error {
+		st, err := from.Stat(oldName)
+		need(t, err)
+		if st.Nlink >= 2 {
+			return &fs.PathError{Op: "link", Path: name, Err: unix.EMLINK}
+		}
+		return to.Link(from, oldName, name)
+	}
+	need(t, c.match("d", "/", true, true))
+	if got, want := dump(t, dst), "a 640 0:0 A\nb == a\nc 640 0:0 A\ns/ 755 0:0\ns/d == c\ns/e 640 0:0 A"; got != want {
+		t.Errorf("%s", got)
+	}
 }
 
 func TestCopy(t *testing.T) {

@@ -126,7 +126,7 @@ func (c *copier) link(l *level, name string, st tree.Stat) (done bool, err error
 		return false, err
 	}
 	defer dir.Close()
-	err = to.Link(dir, base, name)
+	err = c.hardlink(to, dir, base, name)
 	if errors.Is(err, unix.EMLINK) { // the file system's own bound
 		c.links[key] = here
 		return false, nil
