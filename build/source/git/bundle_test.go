@@ -100,6 +100,21 @@ func TestBundles(t *testing.T) {
 					t.Errorf("provenance is told %v", p.Material.Attrs)
 				}
 			}
+			for fragment, want := range map[string]string{"#main": "refs/heads/main", "#" + second: ""} {
+				p, err := b.pin("r", fragment, "git.bundle="+made["#main"], "git.checksum="+second, "git.keepgitdir=true")
+				need(t, err)
+				s, err := p.Snapshot(t.Context())
+				need(t, err)
+				lowers, err := s.Lowers(t.Context())
+				need(t, err)
+				for args, want := range map[string]string{"for-each-ref --format=%(refname)": want, "rev-parse HEAD": second, "status --porcelain": ""} {
+					out, err := exec.Command("git", append([]string{"-c", "safe.directory=*", "-C", lowers[0]}, strings.Fields(args)...)...).CombinedOutput()
+					if got := strings.TrimSpace(string(out)); err != nil || got != want {
+						t.Errorf("%q: %s: %v: %q, want %q", fragment, args, err, got, want)
+					}
+				}
+				s.Release()
+			}
 			p, err := b.pin("r", "#"+first, "git.bundle="+made["#refs/tags/v1"], "git.checksum="+first)
 			need(t, err)
 			_, err = b.files(p)

@@ -242,6 +242,8 @@ func localRef(r *repository, v *version) string {
 	switch {
 	case gitutil.IsCommitSHA(name):
 		return ""
+	case r.bundle != nil && strings.HasPrefix(v.ref, "refs/"):
+		return v.ref // of a bundle's it keeps the kind
 	case strings.HasPrefix(name, "refs/"):
 		return name
 	}
