@@ -3,6 +3,7 @@ package frontend
 import (
 	"context"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -77,6 +78,18 @@ type Call struct {
 	// What the translation of a Dockerfile works with.
 	around *surroundings // nil: nothing has been read
 	texts  [][]byte
+}
+
+// reads refuses what a frontend of this process has read if it may be a Dockerfile that the library must not see. What is read for its patterns
+// alone is none, however many lines it has.
+func (c *Call) reads(name string, data []byte) error {
+	if strings.HasSuffix(name, ".dockerignore") && path.Clean(name) != path.Clean(c.Options["filename"]) {
+		return nil
+	}
+	if err := CheckDockerfile(data); err != nil {
+		return err
+	}
+	return c.wrote(data)
 }
 
 // wrote notes what a frontend of this process has read and may translate, and refuses it if it grows too much.

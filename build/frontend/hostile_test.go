@@ -68,3 +68,23 @@ func TestHostileDockerfiles(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A long list of patterns is no Dockerfile of too many instructions, unless it is read as one.
+func TestIgnoreFilesAreNoDockerfiles(t *testing.T) {
+	patterns := []byte(strings.Repeat("node_modules\n", maxSteps+1))
+	for _, c := range []struct {
+		dockerfile, read string
+		refused          bool
+	}{
+		{"", ".dockerignore", false}, {"", "Dockerfile.dockerignore", false}, {"a/Dockerfile", "a/Dockerfile.dockerignore", false},
+		{"", "Dockerfile", true}, {"x", "x", true}, {".dockerignore", ".dockerignore", true}, {"./a/x.dockerignore", "a/x.dockerignore", true},
+	} {
+		call := &Call{Frontend: dockerfileName, Options: map[string]string{}}
+		if c.dockerfile != "" {
+			call.Options["filename"] = c.dockerfile
+		}
+		if err := call.reads(c.read, patterns); (err != nil) != c.refused || err != nil && !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s, where %q is the Dockerfile: %v", c.read, c.dockerfile, err)
+		}
+	}
+}

@@ -60,9 +60,7 @@ func (r *Reference) ReadFile(ctx context.Context, req gwclient.ReadRequest) (dat
 		return err
 	})
 	if err == nil && r != nil && r.call.inProcess() { // which reads Dockerfiles, and what is read like them
-		if err = CheckDockerfile(data); err == nil {
-			err = r.call.wrote(data)
-		}
+		err = r.call.reads(req.Filename, data)
 	}
 	return data, err
 }
