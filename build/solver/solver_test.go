@@ -456,6 +456,63 @@ func (e *elsewhere) Lookup(ctx context.Context, key digest.Digest) (*cache.Found
 	return f, nil
 }
 
+// Two builds that share all their steps each bring what they need by the cache that they import themselves, whose credentials are their client's: while
+// the other one is there, and when it has left.
+func TestImportsOfTwoBuilds(t *testing.T) {
+	lines := "base = source\nrun = step base"
+	for _, leaves := range []bool{false, true} {
+		w := newStores(t).open()
+		w.sources["base"] = &fakeSource{chain: w.pool[:1]}
+		outcomes := map[digest.Digest]Outcome{}
+		first := w.Begin(BuildConfig{})
+		r, err := first.Ref(script(t, lines))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Result(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Walk(func(o Outcome) error {
+			for _, k := range o.Keys {
+				outcomes[k] = o
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		first.Close()
+		if err := w.cache.Prune(t.Context(), cache.PruneOptions{All: true}, func(cache.Usage) {}); err != nil {
+			t.Fatal(err)
+		}
+		w.shut()
+		w.layers.Release(w.pool[1:]...)
+		w.root, w.order = t.TempDir(), nil
+		w.open()
+		caches, refs, builds := [2]*elsewhere{}, [2]*Ref{}, [2]*Build{}
+		for i := range caches {
+			caches[i] = &elsewhere{w: w, outcomes: outcomes, data: map[string]bool{"run": true}}
+			builds[i] = w.Begin(BuildConfig{Imports: []cache.Remote{caches[i]}})
+			if refs[i], err = builds[i].Ref(script(t, lines)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := refs[i].Result(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if leaves {
+			builds[0].Close()
+		}
+		if _, err := refs[1].Ready(t.Context()); err != nil || len(caches[0].provided) != 0 || !slices.Equal(caches[1].provided, []string{"run"}) || w.total() != 0 {
+			t.Errorf("%v; the first brought %v, the second %v, ran %v", err, caches[0].provided, caches[1].provided, w.order)
+		}
+		if !leaves {
+			builds[0].Close()
+		}
+		builds[1].Close()
+		w.shut()
+	}
+}
+
 func TestImports(t *testing.T) {
 	lines := "base = source\nctx = source\nbuild = step base ctx\ncopy = step base build\nrun = step copy"
 	w := newStores(t).open()
