@@ -187,6 +187,9 @@ func (t *treeWriter) content(f *tree.File, size int64) error {
 func (t *treeWriter) zeros(n int64) error {
 	for n > 0 {
 		m, err := t.tw.Write(zeros[:min(n, int64(len(zeros)))])
+		if err == nil {
+			err = t.ctx.Err() // a hole may be larger than all disks
+		}
 		if err != nil {
 			return err
 		}
@@ -210,6 +213,9 @@ func (t *treeWriter) data(f *tree.File, start, end int64) (int64, error) {
 			return start, err
 		}
 		start += int64(n)
+		if err := t.ctx.Err(); err != nil {
+			return start, err
+		}
 	}
 	return start, nil
 }

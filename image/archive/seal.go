@@ -349,6 +349,9 @@ func (s *sealer) content(f *tree.File, name string, st *tree.Stat) error {
 		}
 		for n := start - at; n > 0; {
 			m, err := s.tw.Write(zeros[:min(n, int64(len(zeros)))])
+			if err == nil {
+				err = s.ctx.Err() // a hole may be larger than all disks
+			}
 			if err != nil {
 				return err
 			}
