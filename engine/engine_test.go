@@ -314,12 +314,7 @@ func TestRestartPolicies(t *testing.T) {
 	s := spec("echo run; exit 3")
 	s.Restart = container.Restart{Name: "on-failure", MaxRetries: 2}
 	id := w.run("", s)
-	for range 400 {
-		if i, _ := w.Inspect(t.Context(), id); i.State.Status == container.Exited {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	w.until(id, "ended for good", func(s container.State) bool { return s.Status == container.Exited })
 	i, _ := w.Inspect(t.Context(), id)
 	if out := w.logged(id); out != "run\nrun\nrun\n" || i.RestartCount != 2 || i.State.ExitCode != 3 {
 		t.Errorf("%q, %d restarts, %+v", out, i.RestartCount, i.State)

@@ -42,7 +42,7 @@ func open(t *testing.T, root, run string) *volume.Volumes {
 }
 
 func config(root, run string) (*volume.Volumes, error) {
-	return volume.Open(context.Background(), volume.Config{Root: root, RunRoot: run, PluginDirs: []string{run + "/no-plugins"}, CSIDirs: []string{}, MountTimeout: 2 * time.Second})
+	return volume.Open(context.Background(), volume.Config{Root: root, RunRoot: run, PluginDirs: []string{run + "/no-plugins"}, CSIDirs: []string{}, MountTimeout: 30 * time.Second})
 }
 
 // victim is the process that dies in the middle of a verb.

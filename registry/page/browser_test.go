@@ -47,7 +47,7 @@ func browse(t *testing.T) *chromium {
 	if err != nil {
 		t.Skip("needs chromium: pages are looked at in a browser")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	home, err := os.MkdirTemp("", "berth-test-chromium-")
 	if err != nil {
 		t.Fatal(err)
