@@ -144,7 +144,7 @@ func TestHealthOutcomes(t *testing.T) {
 		{"both streams", "3", "out\nerr\n", []string{"CMD-SHELL", "echo out; echo err >&2; exit 3"}},
 		{"no such program", "-1", `OCI runtime exec failed: exec failed: unable to start container process: exec: "nonexist": executable file not found in $PATH: unknown`, []string{"CMD", "nonexist"}},
 		{"timeout", "-1", "Health check exceeded timeout (200ms)", []string{"CMD-SHELL", "sleep 777 & sleep 777"}},
-		{"timeout of one that says something", "-1", "Health check exceeded timeout (1s): one\ntwo\n", []string{"CMD-SHELL", "echo one; echo two >&2; sleep 777"}},
+		{"timeout of one that says something", "-1", "Health check exceeded timeout (5s): one\ntwo\n", []string{"CMD-SHELL", "echo one; echo two >&2; sleep 777"}},
 		{"a child that keeps the output open", "0", "begun\n", []string{"CMD-SHELL", "echo begun; sleep 4 & exit 0"}},
 		{"nobody listens", "1", "tcp 127.0.0.1:9: connect: connection refused", []string{"CMD", "tcp:9"}},
 	} {
@@ -154,10 +154,10 @@ func TestHealthOutcomes(t *testing.T) {
 				s.Healthcheck.Timeout = 200 * time.Millisecond
 			}
 			if strings.HasPrefix(c.name, "timeout of") {
-				s.Healthcheck.Timeout = time.Second
+				s.Healthcheck.Timeout = 5 * time.Second // in which it has to begin, on any machine
 			}
 			id := w.run("", s)
-			h := w.until(id, "probed", func(s container.State) bool { return len(s.Health.Log) > 1 }).Health
+			h := w.until(id, "probed", func(s container.State) bool { return len(s.Health.Log) > 0 }).Health
 			if r := h.Log[0]; fmt.Sprint(r.ExitCode) != c.code || r.Output != c.out {
 				t.Errorf("%d %.200q", r.ExitCode, r.Output)
 			}
