@@ -131,8 +131,9 @@ func moment(text string, now time.Time) (time.Time, error) {
 func newAccessList(d *command.DockerCli) *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Aliases: []string{"list"},
-		Short: "List the sockets",
-		Args:  cli.NoArgs,
+		Short:   "List the sockets",
+		Example: "  berth access ls",
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var all struct{ Sockets []accessSocket }
 			if err := newRemote(d.Client()).call(cmd.Context(), "berth access ls", http.MethodGet, "/access", nil, &all); err != nil {
@@ -187,9 +188,10 @@ func (p *accessPolicy) expires() string {
 
 func newAccessInspect(d *command.DockerCli) *cobra.Command {
 	return &cobra.Command{
-		Use:   "inspect NAME",
-		Short: "Show what a socket allows",
-		Args:  cli.ExactArgs(1),
+		Use:     "inspect NAME",
+		Short:   "Show what a socket allows",
+		Example: "  berth access inspect traefik",
+		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var one accessSocket
 			if err := newRemote(d.Client()).call(cmd.Context(), "berth access inspect", http.MethodGet, "/access/"+url.PathEscape(args[0]), nil, &one); err != nil {
@@ -206,8 +208,9 @@ func newAccessInspect(d *command.DockerCli) *cobra.Command {
 func newAccessRemove(d *command.DockerCli) *cobra.Command {
 	return &cobra.Command{
 		Use: "rm NAME [NAME...]", Aliases: []string{"remove"},
-		Short: "Remove sockets; connections on them are cut",
-		Args:  cli.RequiresMinArgs(1),
+		Short:   "Remove sockets; connections on them are cut",
+		Example: "  berth access rm traefik",
+		Args:    cli.RequiresMinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := newRemote(d.Client())
 			for _, name := range args {
@@ -244,9 +247,10 @@ func newAccessLog(d *command.DockerCli) *cobra.Command {
 	var tail int
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "log [OPTIONS] [NAME]",
-		Short: "Show what was asked for on the sockets",
-		Args:  cli.RequiresMaxArgs(1),
+		Use:     "log [OPTIONS] [NAME]",
+		Short:   "Show what was asked for on the sockets",
+		Example: "  berth access log\n  berth access log --tail 20 traefik",
+		Args:    cli.RequiresMaxArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			query := url.Values{"tail": {strconv.Itoa(tail)}}
 			if len(args) == 1 {

@@ -30,7 +30,7 @@ func newCheck(d *command.DockerCli) *cobra.Command {
 	var f checkFlags
 	c := &cobra.Command{
 		Use:   "check [OPTIONS]",
-		Short: "Say what this machine has and lacks for containers, and verify all that the engine keeps on disk",
+		Short: "Say what this machine lacks, and verify what is on disk",
 		Long: "Say what this machine's kernel has and lacks for containers, and what Berth does where it lacks something.\nThat part runs `berthd system check`, which it finds beside itself or on PATH, and needs no engine.\n" +
 			"Where an engine answers, it then verifies its whole store: images with their content, records and layers of containers, volumes,\n" +
 			"networks, plugins, and its journals. Containers run on meanwhile. With --repair it makes again what can be derived or fetched\n" +
@@ -184,7 +184,7 @@ func newWaits(d *command.DockerCli) *cobra.Command {
 	var older time.Duration
 	c := &cobra.Command{
 		Use:   "waits [OPTIONS]",
-		Short: "List what is under way in the engine, since when, and what it waits for",
+		Short: "List what is under way and what it waits for",
 		Long: "List the work that is under way in the engine: verbs on containers with the step they are at, requests, and who waits for whom.\n" +
 			"It is what to look at when something does not come to an end; the engine answers it while everything else hangs.",
 		Example: "  berth system waits\n  berth system waits --older 10s",

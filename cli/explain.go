@@ -31,7 +31,8 @@ func newExplain(d *command.DockerCli) *cobra.Command {
 		Long: "Show the system calls by which a container was started, one a line, the limits that hold for it with\n" +
 			"the files that hold them, and for one that ended the reason: its exit code or signal, the memory it\n" +
 			"was killed for, the program or loader that was not there, the system call that was not allowed.",
-		Args: cli.ExactArgs(1),
+		Example: "  berth explain web\n  berth explain --json web",
+		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var e explanation
 			path := "/containers/" + url.PathEscape(args[0]) + "/explain"

@@ -21,7 +21,8 @@ func newShutdown(d *command.DockerCli) *cobra.Command {
 		Short: "Stop every container, the engine and its keeper",
 		Long: "Stop every container as `berth stop` does, then the engine and the keeper, and wait for it. Stopping\n" +
 			"or killing the engine alone (systemctl stop berth, kill) leaves containers running: this ends them too.",
-		Args: cli.NoArgs,
+		Example: "  berth system shutdown",
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if d.DockerEndpoint().Host == "unix://"+daemon.Socket() && daemon.Absent() {
 				fmt.Fprintf(d.Err(), "berth: no engine listens on %s\n", daemon.Socket())

@@ -98,7 +98,7 @@ func (s *site) accessRevoke() *cobra.Command {
 func (s *site) accessExplain() *cobra.Command {
 	var who, action string
 	var groups []string
-	c := verb("explain [OPTIONS] [USER] REPOSITORY [ACTION]", "Say whether somebody may do something, and why", "  berth registry access explain bob team/web push\n  berth registry access explain team/web   (a stranger's pull)", cli.RequiresRangeArgs(1, 3),
+	c := verb("explain [OPTIONS] [USER] REPOSITORY [ACTION]", "Say whether somebody may do something, and why", "  berth registry access explain bob team/web push\n  berth registry access explain team/web               # a stranger's pull", cli.RequiresRangeArgs(1, 3),
 		func(cmd *cobra.Command, args []string) error {
 			name := args[0]
 			if len(args) > 1 {
@@ -203,7 +203,7 @@ func (s *site) org() *cobra.Command {
 			return s.call(cmd.Context(), http.MethodDelete, "/orgs/"+url.PathEscape(name), "", nil, nil)
 		})
 	})
-	return s.noun("org", "Manage organisations: what stands before the first slash of repositories' names", list, s.orgAdd(), inspect, s.orgUpdate(), remove)
+	return s.noun("org", "Manage organisations: the first part of repositories' names", list, s.orgAdd(), inspect, s.orgUpdate(), remove)
 }
 
 func (s *site) orgAdd() *cobra.Command {

@@ -71,7 +71,7 @@ func (s *site) replicate() *cobra.Command {
 		fmt.Fprintf(s.d.Out(), "%d tried again\n", n.Jobs)
 		return nil
 	})
-	return s.noun("replicate", "Copy repositories to other registries, and keep the copies up to date", list, s.replicateSet(), s.replicateJobs(), s.replicatePlan(), s.replicateApply(), retry, remove)
+	return s.noun("replicate", "Keep copies of repositories at other registries", list, s.replicateSet(), s.replicateJobs(), s.replicatePlan(), s.replicateApply(), retry, remove)
 }
 
 func replicationPath(name, verb string) string { return "/replication/" + url.PathEscape(name) + verb }

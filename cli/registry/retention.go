@@ -158,7 +158,7 @@ func (s *site) printPlan(plan json.RawMessage, all bool) error {
 func (s *site) retentionApply() *cobra.Command {
 	var yes bool
 	var repository string
-	c := verb("apply [OPTIONS] [PLAN]", "Do what a plan says and nothing else; without one, make it, print it and ask", "  berth registry retention apply 3f9a11c2d4e5f607\n  berth registry retention apply --yes", cli.RequiresMaxArgs(1), func(cmd *cobra.Command, args []string) error {
+	c := verb("apply [OPTIONS] [PLAN]", "Do what a plan says, or make one, print it and ask", "  berth registry retention apply 3f9a11c2d4e5f607\n  berth registry retention apply --yes", cli.RequiresMaxArgs(1), func(cmd *cobra.Command, args []string) error {
 		var id string
 		if len(args) == 1 {
 			id = args[0]

@@ -26,7 +26,7 @@ func (s *site) slow(cmd *cobra.Command, text, method, path string, in, out any) 
 func (s *site) gc() *cobra.Command {
 	var plan bool
 	var grace, untagged, uploads time.Duration
-	c := verb("gc [OPTIONS]", "Free the room of what nothing names any more, while the registry serves", "  berth registry gc --plan\n  berth registry gc\n  berth registry gc --untagged 168h", cli.NoArgs,
+	c := verb("gc [OPTIONS]", "Free the room of what nothing names any more", "  berth registry gc --plan\n  berth registry gc\n  berth registry gc --untagged 168h", cli.NoArgs,
 		func(cmd *cobra.Command, _ []string) error {
 			in := map[string]any{"plan": plan}
 			for name, d := range map[string]time.Duration{"grace": grace, "untagged": untagged, "uploads": uploads} {

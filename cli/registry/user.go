@@ -41,7 +41,7 @@ func (s *site) user() *cobra.Command {
 		var u user
 		return s.show(cmd.Context(), http.MethodGet, "/users/"+url.PathEscape(args[0]), "", &u, func() error { return s.table(userRows([]user{u})) })
 	})
-	signOut := verb("signout NAME", "End all logins of a user: what docker login has stored is good for nothing any more", "  berth registry user signout bob", cli.ExactArgs(1),
+	signOut := verb("signout NAME", "End all logins of a user, what docker login stored too", "  berth registry user signout bob", cli.ExactArgs(1),
 		func(cmd *cobra.Command, args []string) error {
 			var ended struct{ Ended int }
 			if err := s.call(cmd.Context(), http.MethodPost, "/users/"+url.PathEscape(args[0])+"/signout", "", nil, &ended); err != nil {
@@ -50,7 +50,7 @@ func (s *site) user() *cobra.Command {
 			fmt.Fprintf(s.d.Out(), "%d logins of %s ended\n", ended.Ended, args[0])
 			return nil
 		})
-	remove := verb("rm NAME...", "Remove users with their tokens, and take them out of all rights and groups", "  berth registry user rm bob", cli.RequiresMinArgs(1),
+	remove := verb("rm NAME...", "Remove users, their tokens, rights and memberships", "  berth registry user rm bob", cli.RequiresMinArgs(1),
 		func(cmd *cobra.Command, args []string) error {
 			return s.each(args, func(name string) error {
 				return s.call(cmd.Context(), http.MethodDelete, "/users/"+url.PathEscape(name), "", nil, nil)
@@ -143,7 +143,7 @@ func (s *site) userPassword() *cobra.Command {
 }
 
 func (s *site) group() *cobra.Command {
-	list := verb("ls", "List the registry's own groups; those of a directory are the directory's", "  berth registry group ls", cli.NoArgs, func(cmd *cobra.Command, _ []string) error {
+	list := verb("ls", "List the registry's own groups, not those of a directory", "  berth registry group ls", cli.NoArgs, func(cmd *cobra.Command, _ []string) error {
 		all := map[string][]string{}
 		return s.show(cmd.Context(), http.MethodGet, "/groups", "", &all, func() error {
 			rows := [][]string{{"GROUP", "MEMBERS"}}
@@ -171,7 +171,7 @@ func (s *site) group() *cobra.Command {
 // personalToken is `token`.
 func (s *site) personalToken() *cobra.Command {
 	var of string
-	list := verb("ls [OPTIONS]", "List personal access tokens: yours, or as an administrator those of all", "  berth registry token ls\n  berth registry token ls --user bob", cli.NoArgs,
+	list := verb("ls [OPTIONS]", "List personal access tokens: yours, or all as administrator", "  berth registry token ls\n  berth registry token ls --user bob", cli.NoArgs,
 		func(cmd *cobra.Command, _ []string) error {
 			var all []struct {
 				ID, User, Note   string

@@ -48,7 +48,7 @@ func (r *rooms) openBuild(cfg config, ec engine.Config) (err error) {
 		Images: r.images, Transfer: r.transfer, Networks: stepNetworks{r.networks, r.engine}, UserNS: stepUsers{r.engine}, Devices: stepDevices{cdi.New(ec.CDIDirs)},
 		Security: stepSecurity{r.engine}, SeccompProfile: ec.SeccompProfile,
 		Remote: r.remote, InUserNS: cfg.Rootless, CgroupNS: cfg.DefaultCgroupNS, NofileHard: files.Max, Retained: func() { r.unretain() },
-		Entitlements: cfg.Build.Entitlements, Policy: cfg.Build.Policy, NoGC: cfg.Build.NoGC, MaxRecords: cfg.Build.MaxRecords, MaxAge: cfg.Build.MaxAge, ProvenanceFacts: cfg.Build.Facts,
+		Entitlements: cfg.Build.Entitlements, Policy: cfg.Build.Policy, NoGC: cfg.Build.NoGC, MaxRecords: cfg.Build.MaxRecords, MaxAge: cfg.Build.MaxAge, ProvenanceFacts: cfg.Build.Facts, Parallel: cfg.Build.Parallel,
 		Labels: hostGateway(r.networks), Version: version, Facts: probe.Host(), Log: r.log,
 	})
 	if err != nil {

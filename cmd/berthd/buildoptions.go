@@ -24,6 +24,7 @@ type buildConfig struct {
 	NoGC         bool                 // nothing is
 	MaxRecords   int                  // of builds that are over; 0: the default; build.NoRecords: none are made
 	MaxAge       time.Duration        // likewise
+	Parallel     int                  // steps that run at once, of all builds; 0: as many as want to
 	Facts        map[string]any       // that provenance tells of the engine's surroundings
 }
 
@@ -60,6 +61,7 @@ func (v *builderValue) setJSON(raw json.RawMessage) error {
 			MaxEntries *int
 		}
 		ProvenanceEnvDir string
+		MaxParallelism   int
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
@@ -107,6 +109,9 @@ func (v *builderValue) setJSON(raw json.RawMessage) error {
 		if v.to.MaxRecords = *n; *n == 0 {
 			v.to.MaxRecords = build.NoRecords
 		}
+	}
+	if v.to.Parallel = c.MaxParallelism; c.MaxParallelism < 0 {
+		return fmt.Errorf("maxParallelism: %d is less than none", c.MaxParallelism)
 	}
 	if c.History.MaxAge != "" {
 		age, err := time.ParseDuration(c.History.MaxAge)

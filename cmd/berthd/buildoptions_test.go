@@ -16,6 +16,7 @@ func TestBuilderObject(t *testing.T) {
 	for text, want := range map[string]buildConfig{
 		`{}`: {Entitlements: []string{"network.host", "device"}},
 		`{"gc":{"enabled":false},"entitlements":{"network-host":false,"security-insecure":true}}`: {Entitlements: []string{"security.insecure", "device"}, NoGC: true},
+		`{"maxParallelism":2}`:         {Entitlements: []string{"network.host", "device"}, Parallel: 2},
 		`{"history":{"maxEntries":0}}`: {Entitlements: []string{"network.host", "device"}, MaxRecords: build.NoRecords},
 		`{"gc":{"enabled":true,"defaultKeepStorage":"20GB"}}`: {Entitlements: []string{"network.host", "device"}, Policy: []cache.PruneOptions{
 			{ReservedSpace: 20 << 30, MaxUsedSpace: 20 << 30}, {All: true, ReservedSpace: 20 << 30, MaxUsedSpace: 20 << 30}}},
@@ -28,7 +29,7 @@ func TestBuilderObject(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %+v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{`[]`, `{"gcc":{}}`, `{"gc":{"defaultKeepStorage":"much"}}`, `{"gc":{"policy":[{"filter":["x"]}]}}`, `{"gc":{"policy":[{"filter":["until=soon"]}]}}`, `{"history":{"maxAge":"old"}}`, `{"history":{"maxEntries":-1}}`} {
+	for _, text := range []string{`[]`, `{"gcc":{}}`, `{"gc":{"defaultKeepStorage":"much"}}`, `{"gc":{"policy":[{"filter":["x"]}]}}`, `{"gc":{"policy":[{"filter":["until=soon"]}]}}`, `{"history":{"maxAge":"old"}}`, `{"history":{"maxEntries":-1}}`, `{"maxParallelism":-1}`} {
 		if err := (&builderValue{to: &buildConfig{}}).setJSON(json.RawMessage(text)); err == nil {
 			t.Errorf("%s: accepted", text)
 		}

@@ -235,21 +235,34 @@ func help(set *pflag.FlagSet) string {
 	return `Usage:  berthd [OPTIONS]
 
 The Berth engine: runs containers and answers Docker's API.
-It stops on SIGTERM and leaves its containers running; "berth system shutdown" stops them too.
+It stops on SIGTERM and leaves its containers running; "berth system shutdown"
+stops them too.
 
 Options:
-` + set.FlagUsagesWrapped(110) + `
-Every option can also be set in ` + defaultConfigFile + ` under dockerd's name for it (hosts, data-root, log-opts …), but not in both places.
-Options of dockerd that this build does not have are refused by name.
+` + set.FlagUsagesWrapped(80) + `
+Every option can also be set in ` + defaultConfigFile + ` under dockerd's name
+for it (hosts, data-root, log-opts …), but not in both places. Options of
+dockerd that this build does not have are refused by name.
 
 Examples:
-  berthd                                                 serve on ` + strings.TrimPrefix(defaultHost, "unix://") + `
+  # serve on ` + strings.TrimPrefix(defaultHost, "unix://") + `; as an ordinary user an engine without
+  # root, see docs/rootless.md and berth system check
+  berthd
+
+  # a second engine beside the first
   berthd -H unix:///tmp/b.sock --data-root /tmp/b/data --exec-root /tmp/b/run
-                                                         a second engine beside the first
-  berthd -H fd:// -H tcp://127.0.0.1:2375                systemd's socket, and plain tcp on the loopback
-  berthd -H tcp://0.0.0.0:2376 --tlsverify --tlscacert ca.pem --tlscert cert.pem --tlskey key.pem
-  berthd --log-opt max-size=10m --log-opt max-file=3     bounded logs for all containers
-  berthd                                                 as an ordinary user: an engine without root, see docs/rootless.md and berth system check
-  berthd --validate --config-file ./daemon.json          check a configuration
+
+  # systemd's socket, and plain tcp on the loopback
+  berthd -H fd:// -H tcp://127.0.0.1:2375
+
+  # for clients with a certificate of this CA
+  berthd -H tcp://0.0.0.0:2376 --tlsverify --tlscacert ca.pem \
+    --tlscert cert.pem --tlskey key.pem
+
+  # bounded logs for all containers
+  berthd --log-opt max-size=10m --log-opt max-file=3
+
+  # check a configuration
+  berthd --validate --config-file ./daemon.json
 `
 }

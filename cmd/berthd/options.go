@@ -102,12 +102,12 @@ func missing() []option {
 	refuse("Berth never changes the policy of the host's FORWARD chain", true, "ip-forward-no-drop")
 	refuse(noContainerd, false, "containerd")
 	for _, n := range []string{"containerd-namespace", "containerd-plugins-namespace"} {
-		out = append(out, option{name: n, key: n, value: &unused{}}) // names in a containerd that nobody was told to use: test suites give them always
+		out = append(out, option{name: n, key: n, help: "Accepted and without effect: Berth has no containerd", value: &unused{}}) // names in a containerd that nobody was told to use: test suites give them always
 	}
 	refuse(noContainerd, true, "cri-containerd")
 	refuse(noSwarm, false, "swarm-default-advertise-addr", "node-generic-resource|node-generic-resources")
 	refuse("the init that --init runs is built in", false, "init-path")
-	refuse("there are no switchable features in this build", false, "feature")
+	refuse("features are set in daemon.json", false, "feature")
 	refuse("there is no NRI in this build", false, "nri-opts")
 	refuse("the engine's log has no colours", true, "raw-logs")
 	refuse("dockerd itself has dropped it; use a restart policy", true, "restart")

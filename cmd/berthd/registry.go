@@ -27,10 +27,12 @@ Examples:
   berth registry serve --root /var/lib/berth-registry
 
   # for a team: TLS, users in a file as htpasswd -B writes it
-  berth registry serve --addr 0.0.0.0:443 --root /srv/registry --tls-cert cert.pem --tls-key key.pem --htpasswd users
+  berth registry serve --addr 0.0.0.0:443 --root /srv/registry \
+    --tls-cert cert.pem --tls-key key.pem --htpasswd users
 
   # content in an S3 bucket, everything else in --root
-  berth registry serve --root /srv/registry --storage 's3://images/registry?region=eu-central-1'
+  berth registry serve --root /srv/registry \
+    --storage 's3://images/registry?region=eu-central-1'
 `
 
 // registryServe is `berthd registry serve`, which `berth registry serve` runs: the registry server, until SIGTERM. It gives the exit code.
@@ -101,7 +103,7 @@ func registryFlags(args []string) (cfg registry.Config, show string, err error) 
 	set.BoolVar(&cfg.ReadOnly, "read-only", cfg.ReadOnly, "Refuse everything that changes content")
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			return cfg, "Usage:  berth registry serve --root DIR [OPTIONS]\n\nServe images to others\n\nOptions:\n" + set.FlagUsages() + registryExamples, nil
+			return cfg, "Usage:  berth registry serve --root DIR [OPTIONS]\n\nServe images to others\n\nOptions:\n" + set.FlagUsagesWrapped(80) + registryExamples, nil
 		}
 		return cfg, "", fmt.Errorf("%w\nSee 'berth registry serve --help'", err)
 	}
