@@ -2,7 +2,9 @@ package replicate
 
 import (
 	"context"
+	"errors"
 	"io"
+	"slices"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -24,7 +26,16 @@ type sender struct {
 	to    *remote.Repository
 	known *places
 	sent  atomic.Int64 // bytes
+
+	under []digest.Digest // manifests that are being sent, each for the sake of the one before
+	later []digest.Digest // referrers that name what they refer to, which has to be there first
 }
+
+// maxUnder bounds how deep indexes and referrers may hang on each other. Whoever may push decides that, and each takes memory while it is sent.
+const maxUnder = 32
+
+// errUnder tells that a manifest waits for one that waits for it: an index may refer to a manifest that it names.
+var errUnder = fault.New(fault.Conflict, "the manifest is being sent already")
 
 // do does a job, as things are now. It gives the bytes that were sent.
 func (w *worker) do(ctx context.Context, j Job) (int64, error) {
@@ -47,15 +58,33 @@ func (w *worker) do(ctx context.Context, j Job) (int64, error) {
 		if rec.Subject == "" {
 			return 0, nil // part of an index, which brings it
 		}
-		return s.sent.Load(), s.manifest(ctx, rec.Digest, rec.Digest.String())
+		err := s.all(ctx, rec.Digest, rec.Digest.String())
+		return s.sent.Load(), err
 	}
 	if d, err := there.Resolve(ctx, j.Reference); err == nil && d.Digest == rec.Digest {
-		return 0, s.referrers(ctx, rec.Digest)
+		return 0, s.rest(ctx, s.referrers(ctx, rec.Digest))
 	} else if err != nil && !fault.Is(err, fault.NotFound) {
 		return 0, err
 	}
-	err = s.manifest(ctx, rec.Digest, j.Reference)
+	err = s.all(ctx, rec.Digest, j.Reference)
 	return s.sent.Load(), err
+}
+
+// all sends a manifest and what had to wait for it.
+func (s *sender) all(ctx context.Context, d digest.Digest, as string) error {
+	return s.rest(ctx, s.manifest(ctx, d, as))
+}
+
+// rest sends what had to wait, once all else is there. Each is sent once: what it names is there now.
+func (s *sender) rest(ctx context.Context, err error) error {
+	for err == nil && len(s.later) > 0 {
+		d := s.later[0]
+		s.later = s.later[1:]
+		if err = s.manifest(ctx, d, d.String()); fault.Is(err, fault.NotFound) { // deleted meanwhile
+			err = nil
+		}
+	}
+	return err
 }
 
 // remove deletes a tag at the target, if it is still what was deleted here and nobody has pushed it here again.
@@ -109,6 +138,14 @@ func (s *sender) removeTagsOf(ctx context.Context, j Job, rule Rule) error {
 
 // manifest sends a manifest under a reference, after all that it names.
 func (s *sender) manifest(ctx context.Context, d digest.Digest, as string) error {
+	switch {
+	case slices.Contains(s.under, d):
+		return errUnder
+	case len(s.under) >= maxUnder:
+		return fault.New(fault.Invalid, "manifest %s: more than %d indexes and referrers hang on each other", d, maxUnder)
+	}
+	s.under = append(s.under, d)
+	defer func() { s.under = s.under[:len(s.under)-1] }()
 	m, err := s.store.Manifest(ctx, s.from, d.String())
 	if err != nil {
 		return err
@@ -165,15 +202,29 @@ func (s *sender) referrers(ctx context.Context, subject digest.Digest) error {
 		case err != nil:
 			return err
 		case ok:
-			err = s.referrers(ctx, d.Digest)
+			err = s.furtherReferrers(ctx, d.Digest)
 		default:
 			err = s.manifest(ctx, d.Digest, d.Digest.String())
+		}
+		if errors.Is(err, errUnder) {
+			s.later = append(s.later, d.Digest)
+			continue
 		}
 		if err != nil && !fault.Is(err, fault.NotFound) { // deleted meanwhile
 			return err
 		}
 	}
 	return nil
+}
+
+// furtherReferrers sends those of a referrer that is there.
+func (s *sender) furtherReferrers(ctx context.Context, d digest.Digest) error {
+	if len(s.under) >= maxUnder {
+		return fault.New(fault.Invalid, "manifest %s: more than %d referrers hang on each other", d, maxUnder)
+	}
+	s.under = append(s.under, d)
+	defer func() { s.under = s.under[:len(s.under)-1] }()
+	return s.referrers(ctx, d)
 }
 
 // blob sends a blob that the target's repository lacks.
