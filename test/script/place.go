@@ -46,7 +46,7 @@ func runAt(ts *testscript.TestScript, neg bool, args []string, start func(*exec.
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = time.Second // what it left in the background may hold its output
+	cmd.WaitDelay = 30 * time.Second // what it left in the background may hold its output
 	ts.Check(start(cmd))
 	timer := time.AfterFunc(placePatience, func() { _ = cmd.Process.Kill() }) // it may have ended
 	defer timer.Stop()

@@ -183,6 +183,6 @@ func (s *screen) expect(pattern string) error {
 func (s *screen) drain() {
 	select {
 	case <-s.done:
-	case <-time.After(time.Second):
+	case <-time.After(10 * time.Second):
 	}
 }
