@@ -65,6 +65,9 @@ func TestGolden(t *testing.T) {
 			if os.Getenv(insideVariable) == "" {
 				t.Skip("needs root: nft -c")
 			}
+			if c.Err != nil {
+				t.Skip("needs nftables: nft -c")
+			}
 			if out, err := c.CombinedOutput(); err != nil {
 				t.Errorf("nft: %v\n%s", err, out)
 			}
