@@ -116,7 +116,7 @@ func (r *Runtime) output(ctx context.Context, c foreign.Command) ([]byte, error)
 	cmd.Env, cmd.Dir = environment(), "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second // a busy machine may be late to read what it said
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &limited{&out, 1 << 20}, &limited{&complaint, 4 << 10}
 	err := cmd.Run()
