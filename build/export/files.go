@@ -255,7 +255,7 @@ func (o *Output) sendFiles(ctx context.Context, caller session.Caller, run *Run,
 		if err != nil {
 			return err
 		}
-		return copyFiles(ctx, caller, run, o.req.ID, "copying files", all, filesync.WithExporterMultiPlatformTransfer())
+		return copyFiles(ctx, caller, run, o.req.ID, "copying files", all, true)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range pieces {
@@ -267,12 +267,12 @@ func (o *Output) sendFiles(ctx context.Context, caller session.Caller, run *Run,
 				return err
 			}
 		}
-		g.Go(session.Safe(func() error { return copyFiles(ctx, caller, run, o.req.ID, label, shown) }))
+		g.Go(session.Safe(func() error { return copyFiles(ctx, caller, run, o.req.ID, label, shown, false) }))
 	}
 	return g.Wait()
 }
 
-func copyFiles(ctx context.Context, caller session.Caller, run *Run, id int, label string, shown fsutil.FS, opts ...filesync.CopyToCallerOpt) error {
+func copyFiles(ctx context.Context, caller session.Caller, run *Run, id int, label string, shown fsutil.FS, whole bool) error {
 	begun, last := time.Now(), time.Time{}
 	told := func(n int, end bool) {
 		now := time.Now()
@@ -286,7 +286,7 @@ func copyFiles(ctx context.Context, caller session.Caller, run *Run, id int, lab
 		}
 		run.status(s)
 	}
-	return filesync.CopyToCaller(ctx, shown, id, caller, told, opts...)
+	return copyTree(ctx, caller, id, shown, whole, told)
 }
 
 // together gives the files of all platforms as one tree.
