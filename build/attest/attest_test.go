@@ -255,8 +255,12 @@ func TestScan(t *testing.T) {
 func FuzzDatabases(f *testing.F) {
 	f.Add([]byte("Package: a\nStatus: install ok installed\nVersion: 1\n\nP:x\nV:1\n"))
 	f.Add([]byte(`{"name":"a","version":"1"}`))
+	f.Add(elfFile(3, 0, []byte("\x00.dep-v0\x00"), 10))
+	f.Add([]byte("# stub: a 1.0 ruby lib\nGem::Specification.new do |s|\n  s.licenses = [\"MIT\".freeze]\nend\n"))
+	f.Add([]byte(`{"packages":[{"name":"a/b","version":"v1","license":["MIT"],"authors":[{"name":"x"}]}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, list := range [][]Package{parseDpkg(raw, distro{}, "f"), parseAPK(raw, distro{}, "f"), parsePython(raw, "f"), parseNode(raw, "f"), parseJar(strings.NewReader(string(raw)), int64(len(raw)), "f"), parseGo(strings.NewReader(string(raw)), "f")} {
+		for _, list := range [][]Package{parseDpkg(raw, distro{}, "f"), parseAPK(raw, distro{}, "f"), parsePython(raw, "f"), parseNode(raw, "f"), parseJar(strings.NewReader(string(raw)), int64(len(raw)), "f"), parseGo(strings.NewReader(string(raw)), "f"),
+			parseRust(strings.NewReader(string(raw)), "f"), parseGem(raw, "f"), parseComposer(raw, "f")} {
 			for i := range list {
 				list[i].URL()
 			}
