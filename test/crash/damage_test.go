@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestDamage damages one file of each kind that an engine keeps, in every way, and opens an engine on it: it must start, tell what is
@@ -158,11 +159,34 @@ func furnish(t *testing.T, e *engine) {
 		if err := v.do(false); err != nil {
 			t.Fatalf("%s: %v\n%s", v.name, err, e.tail())
 		}
+		e.awaitFacts(v) // what a later verb may do depends on it: a container that has ended can be connected once more
 	}
 	for _, n := range []string{"www", "job", "chatty", "lan"} {
 		e.ask("POST", "/containers/"+n+"/kill", nil)
 		e.ask("POST", "/containers/"+n+"/wait", nil)
 	}
+}
+
+// awaitFacts waits until what a verb makes of facts is so.
+func (e *engine) awaitFacts(v verb) {
+	e.t.Helper()
+	var wrong []string
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		got, err := e.observe()
+		if err != nil {
+			e.t.Fatalf("%s: %v\n%s", v.name, err, e.tail())
+		}
+		wrong = nil
+		for k, want := range v.change {
+			if got[k] != want {
+				wrong = append(wrong, fmt.Sprintf("%s: is %q, want %q", k, got[k], want))
+			}
+		}
+		if wrong == nil {
+			return
+		}
+	}
+	e.t.Fatalf("%s: not so after a minute:\n%s", v.name, strings.Join(wrong, "\n"))
 }
 
 // shutdown ends the engine with its keeper.

@@ -16,11 +16,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,11 +160,36 @@ func binaries(t *testing.T) string {
 }
 
 func TestMain(m *testing.M) {
+	if code, done := inOwnMounts(); done {
+		os.Exit(code)
+	}
 	code := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
 	}
 	os.Exit(code)
+}
+
+// ownMounts says that this process has a mount namespace of its own.
+const ownMounts = "BERTH_TEST_OWN_MOUNTS"
+
+// inOwnMounts runs this program again in a mount namespace of its own, and gives its exit code. Whoever makes a mount namespace anywhere on
+// the machine, as each start of a container does, copies all mounts of the one that he is in. A test's disk would live on in there after
+// it is unmounted, and whoever mounts it again would get the very same file system with all that it remembers, such as that its disk failed.
+func inOwnMounts() (code int, done bool) {
+	if os.Getuid() != 0 || os.Getenv(ownMounts) != "" {
+		return 0, false
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), ownMounts+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL} // and all mounts private
+	runtime.LockOSThread()                                                                                // whose death the signal tells of
+	if err := cmd.Start(); err != nil {
+		return 0, false // the tests say themselves what the machine lacks
+	}
+	_ = cmd.Wait() // how it ended is in ProcessState
+	return cmd.ProcessState.ExitCode(), true
 }
 
 func (e *engine) sock() string { return filepath.Join(e.dir, "sock") }
