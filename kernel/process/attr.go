@@ -21,11 +21,6 @@ func SetDumpable(on bool) error {
 	return fault.Wrap(fault.Internal, unix.Prctl(unix.PR_SET_DUMPABLE, number(on), 0, 0, 0), "set dumpable")
 }
 
-// SetNoNewPrivs forbids this thread, and what it starts from now on, to gain privileges by execve.
-func SetNoNewPrivs() error {
-	return fault.Wrap(fault.Internal, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "set no_new_privs")
-}
-
 // OOMScoreAdj reads how much the OOM killer prefers a process: -1000 (never) to 1000.
 func OOMScoreAdj(pid int) (int, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/oom_score_adj")

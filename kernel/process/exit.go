@@ -107,25 +107,3 @@ func (i *siginfoChild) exit() (e Exit, done bool, err error) {
 	}
 	return Exit{}, false, nil // stopped, continued or trapped: not asked for
 }
-
-// Child is one child that WaitAny reaped.
-type Child struct {
-	PID  int
-	Exit Exit
-}
-
-// WaitAny reaps one ended child of any kind, orphans that a subreaper inherited included. ok is false
-// when none has ended, or there are no children. It does not block.
-func WaitAny() (child Child, ok bool) {
-	var w unix.WaitStatus
-	for {
-		pid, err := unix.Wait4(-1, &w, unix.WNOHANG, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || pid <= 0 {
-			return Child{}, false
-		}
-		return Child{pid, FromWaitStatus(w)}, true
-	}
-}

@@ -154,6 +154,3 @@ func Name(arch specs.Arch, nr uint32) string {
 	}
 	return ""
 }
-
-// KnownName reports whether any architecture of Linux has a system call of this name.
-func KnownName(name string) bool { return nameIndex(name) >= 0 }

@@ -52,9 +52,6 @@ func Hear(f *os.File) (*net.UDPConn, error) {
 	return u, nil
 }
 
-// Deafen makes the socket of Hear drop all that arrives again.
-func Deafen(f *os.File) error { return control(f, deaf) }
-
 func control(f *os.File, call func(fd int) error) error {
 	raw, err := f.SyscallConn()
 	if err != nil {

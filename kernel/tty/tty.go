@@ -25,15 +25,6 @@ func Open() (Pair, error) {
 	return finish(master)
 }
 
-// OpenIn makes a pair in the devpts that dirfd is the root of, which may be mounted nowhere.
-func OpenIn(dirfd int) (Pair, error) {
-	master, err := unix.Openat(dirfd, "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return Pair{}, fault.Wrap(fault.Internal, err, "open ptmx of a devpts (mount it with ptmxmode=0666)")
-	}
-	return finish(master)
-}
-
 func finish(master int) (Pair, error) {
 	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
 		unix.Close(master)
@@ -133,26 +124,6 @@ func Restore(fd int, s *State) error {
 		return nil
 	}
 	return fault.Wrap(fault.Internal, unix.IoctlSetTermios(fd, unix.TCSETS, &s.termios), "restore the terminal")
-}
-
-// SetNewlines says whether the terminal writes a newline as carriage return and newline (ONLCR), which is
-// its default. A master whose output is copied to another terminal that does it already must not.
-func SetNewlines(fd int, on bool) error {
-	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "set the terminal's newlines")
-	}
-	if on {
-		t.Oflag |= unix.ONLCR
-	} else {
-		t.Oflag &^= unix.ONLCR
-	}
-	return fault.Wrap(fault.Internal, unix.IoctlSetTermios(fd, unix.TCSETS, t), "set the terminal's newlines")
-}
-
-// Controlling makes the terminal the controlling one of this session, whose leader must call it.
-func Controlling(fd int) error {
-	return fault.Wrap(fault.Internal, unix.IoctlSetInt(fd, unix.TIOCSCTTY, 0), "take the controlling terminal")
 }
 
 // SendMaster passes a master's descriptor over a connected unix socket, with the name, as the OCI

@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"math/big"
 	"net/netip"
 	"slices"
 
@@ -14,7 +13,7 @@ type PoolSpec struct {
 	Size int          `json:"size"` // bits of each subnet's prefix
 }
 
-// Docker is the subnet that Docker's default network has on most machines.
+// docker is the subnet that Docker's default network has on most machines.
 var docker = netip.MustParsePrefix("172.17.0.0/16")
 
 // Default gives the blocks of an engine that was told none: subnets of /24 out of those private ranges that Docker uses
@@ -119,9 +118,4 @@ func last(p netip.Prefix) netip.Addr {
 	}
 	a, _ := netip.AddrFromSlice(b)
 	return a
-}
-
-// Size is how many addresses a prefix has.
-func Size(p netip.Prefix) *big.Int {
-	return new(big.Int).Lsh(big.NewInt(1), uint(p.Addr().BitLen()-p.Bits()))
 }

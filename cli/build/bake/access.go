@@ -50,18 +50,6 @@ func ParseAccess(texts []string) (*Access, error) {
 	return a, nil
 }
 
-// Grant allows what texts say, as they are named by Missing.
-func (a *Access) Grant(texts []string) error {
-	more, err := ParseAccess(texts)
-	if err != nil {
-		return err
-	}
-	a.network, a.insecure, a.localDelete, a.devices = a.network || more.network, a.insecure || more.insecure, a.localDelete || more.localDelete, a.devices || more.devices
-	a.ssh = a.ssh || more.ssh
-	a.read, a.write = append(a.read, more.read...), append(a.write, more.write...)
-	return nil
-}
-
 // Missing gives what targets want and is not allowed, as --allow texts.
 func (a *Access) Missing(targets map[string]*Target) []string {
 	var missing []string

@@ -78,9 +78,7 @@ func (h host) ensure(ctx context.Context, name string) error {
 	return h.load(ctx, p.Text())
 }
 
-// Load compiles a profile's text and loads it, in place of one of the same name.
-func Load(ctx context.Context, text string) error { return here().load(ctx, text) }
-
+// load compiles a profile's text and loads it, in place of one of the same name.
 func (h host) load(ctx context.Context, text string) error {
 	parser, err := exec.LookPath(h.parser)
 	if err != nil {
@@ -98,9 +96,7 @@ func (h host) load(ctx context.Context, text string) error {
 	return nil
 }
 
-// Current gives the profile this process runs in, without its mode; Unconfined if none.
-func Current() string { return here().current() }
-
+// current gives the profile this process runs in, without its mode; Unconfined if none.
 func (h host) current() string {
 	for _, p := range [...]string{"proc/self/attr/apparmor/current", "proc/self/attr/current"} {
 		b, err := os.ReadFile(filepath.Join(h.root, p))

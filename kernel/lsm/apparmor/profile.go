@@ -17,11 +17,9 @@ type Profile struct {
 	Senders  []string // profiles beside the container's own that may send it signals
 }
 
-// Default gives the default profile for this machine under a name.
-func Default(name string) Profile { return here().profile(name) }
-
-// profile lets those signal a container who stop and kill it: anything unconfined, the engine itself if
-// it runs in a profile, and the runtimes of other engines that share the profile by its name.
+// profile gives the default profile for this machine under a name. It lets those signal a container who stop and
+// kill it: anything unconfined, the engine itself if it runs in a profile, and the runtimes of other engines that
+// share the profile by its name.
 func (h host) profile(name string) Profile {
 	p := Profile{Name: name, Tunables: h.has("tunables/global"), Base: h.has("abstractions/base"), Senders: []string{Unconfined, "runc", "crun"}}
 	if own := h.current(); own != Unconfined {

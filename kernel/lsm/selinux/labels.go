@@ -20,12 +20,6 @@ func Enabled() bool {
 	return unix.Statfs("/sys/fs/selinux", &st) == nil && uint32(st.Type) == unix.SELINUX_MAGIC
 }
 
-// Enforcing reports whether SELinux denies, rather than only reports, what the policy does not allow.
-func Enforcing() bool {
-	b, err := os.ReadFile("/sys/fs/selinux/enforce")
-	return err == nil && len(b) > 0 && b[0] == '1'
-}
-
 // Known reports whether the loaded policy has the label: its user, role, type and level, and that they go
 // together. Only root may ask.
 func Known(label string) bool {

@@ -38,9 +38,6 @@ func (r *Reader) End() error {
 	return r.err
 }
 
-// Fail makes the reader stop with the caller's own complaint about the value just read.
-func (r *Reader) Fail(format string, args ...any) { r.fail(fmt.Sprintf(format, args...)) }
-
 func (r *Reader) fail(what string) {
 	if r.err != nil {
 		return
