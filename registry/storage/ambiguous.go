@@ -8,6 +8,12 @@ import (
 	"berth/base/fault"
 )
 
+// spelling is how the fields of a manifest are written, by their folded names.
+var spelling = map[string]string{
+	"schemaversion": "schemaVersion", "mediatype": "mediaType", "artifacttype": "artifactType", "config": "config", "layers": "layers", "blobs": "blobs",
+	"manifests": "manifests", "fslayers": "fsLayers", "subject": "subject", "annotations": "annotations",
+}
+
 // ambiguous refuses a document that says one thing twice, also in another case: of two programs that read it, one takes the first and the other
 // the last, and what the registry holds, counts and checks would not be what a client gets (CVE-2021-41190 and its kin). Annotations are people's
 // own words, of which two may differ in their case. The document is well formed.
@@ -45,6 +51,9 @@ func ambiguous(content []byte) error {
 				break
 			}
 			seen, fold := names[len(names)-1], strings.ToLower(strings.ToUpper(v)) // "ſ" is an s to encoding/json
+			if right, known := spelling[fold]; known && len(names) == 1 && v != right {
+				return fault.New(fault.Invalid, "manifest says %q, not %q", shorten(v), right) // who minds the case does not see it
+			}
 			if was, twice := seen[fold]; twice && (own == 0 || was == v) {
 				return fault.New(fault.Invalid, "manifest says %q and %q", shorten(was), shorten(v))
 			}

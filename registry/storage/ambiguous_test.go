@@ -21,6 +21,7 @@ func TestManifestsOfTwoMinds(t *testing.T) {
 		"layers in two cases":         {head + `,"layers":[` + config + `],"Layers":[]}`, false},
 		"layers by another spelling":  {head + `,"layers":[],"l\u0061yers":[` + config + `]}`, false},
 		"layers with a long s":        {head + `,"layers":[],"layerſ":[` + config + `]}`, false},
+		"layers for some alone":       {head + `,"Layers":[]}`, false},
 		"media type twice":            {head + `,"layers":[],"MEDIATYPE":"application/vnd.oci.image.index.v1+json"}`, false},
 		"a digest twice":              {head + `,"layers":[{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","Digest":"","size":2}]}`, false},
 		"an annotation twice":         {head + `,"layers":[],"annotations":{"a":"1","a":"2"}}`, false},

@@ -21,6 +21,24 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
+		// Whoever minds the case of names and takes the first of two sees the same document.
+		first := json.NewDecoder(strings.NewReader(content))
+		first.Token()
+		seen := map[string]int{}
+		for first.More() {
+			key, _ := first.Token()
+			var v []json.RawMessage
+			raw := json.RawMessage{}
+			first.Decode(&raw)
+			if name, _ := key.(string); json.Unmarshal(raw, &v) == nil {
+				if _, twice := seen[name]; !twice {
+					seen[name] = len(v)
+				}
+			}
+		}
+		if n := seen["manifests"]; n != len(d.Manifests) {
+			t.Errorf("%d manifests, others see %d", len(d.Manifests), n)
+		}
 		if !strings.HasPrefix(d.MediaType, "application/") || strings.ContainsAny(d.MediaType, "\r\n\"<>; ") {
 			t.Errorf("media type %q", d.MediaType)
 		}
