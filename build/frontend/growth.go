@@ -34,7 +34,7 @@ type surroundings struct {
 
 // What an ordinary base brings: one that brings no more makes nothing worse than was reckoned before it was known.
 const (
-	usualValue = 256
+	usualValue = 128
 	usualEnv   = 4 << 10
 )
 
@@ -146,7 +146,7 @@ func (g *growth) judge() error {
 	case g.bytes > growth:
 		return fault.New(fault.Invalid, "with the values of its variables in all places where they are used the Dockerfile grows to more than %d MiB", growth>>20)
 	case g.work > maxWork:
-		return fault.New(fault.Invalid, "the Dockerfile matches patterns against values of variables that are too long for that")
+		return fault.New(fault.Invalid, "the Dockerfile has patterns that are matched against too long values, or too many ranges of ports")
 	case g.visits > maxVisits:
 		return fault.New(fault.Invalid, "the Dockerfile has too many ENV and ARG before too many RUN")
 	case g.now.inRow > maxInRow:
@@ -186,6 +186,13 @@ func (g *growth) instruction(n *parser.Node) {
 		g.add(g.size(n.Original))
 		for _, d := range n.Heredocs {
 			g.add(g.size(d.Content))
+		}
+	case command.Expose:
+		g.add(g.size(n.Original))
+		for w := n.Next; w != nil; w = w.Next {
+			if strings.ContainsAny(w.Value, "-$") { // all ports that there are, each of which is listed
+				g.work += 1 << 20
+			}
 		}
 	case command.Onbuild:
 		g.trigger(n)
@@ -242,12 +249,11 @@ func (g *growth) from(n *parser.Node) {
 
 // assign gives a variable a value of that size, in this stage and in what is reckoned of all later ones.
 func (g *growth) assign(name string, size int64) {
-	if strings.Contains(name, "$") {
+	if strings.ContainsFunc(name, func(r rune) bool { return !isName(r) }) { // what it is called then is not known
 		size += g.size(name)
 		g.largest = max(g.largest, size)
-	} else if name = strings.Trim(name, `"'`); size > g.values[name] {
-		g.values[name] = size
 	}
+	g.values[name] = max(g.values[name], size)
 	g.now.env += size + int64(len(name)) + 1
 	g.now.sets++
 	g.add(size)
@@ -289,22 +295,58 @@ func (g *growth) size(text string) int64 {
 	}
 }
 
-// patternIn is the part of a text that the modifier at its begin may reach. It ends with the brace, unless that may be hidden, and else with the
-// line, unless that may be.
+// patternIn is the part of a text that the modifier at its begin may reach. It ends with its brace, else with the line, unless quotes or escapes
+// may hide that.
 func patternIn(text string) string {
-	const hides = "\"'\\`$"
 	begin := 0
-	if text[0] == '/' { // and a pattern before the next one
+	if text[0] == '/' { // and a pattern before the next one, in which a brace ends nothing
 		begin = len(text) - len(strings.TrimLeft(text, "/"))
-		begin += max(strings.IndexByte(text[begin:], '/'), 0)
+		begin += strings.IndexByte(text[begin:], '/') + 1
 	}
-	if i := strings.IndexByte(text[begin:], '}'); i >= 0 && !strings.ContainsAny(text[:begin+i], hides) {
-		return text[:begin+i]
+	if !strings.ContainsAny(text[:begin], "\"'\\`$") {
+		if end := braceIn(text[begin:]); end >= 0 {
+			return text[:begin+end]
+		}
 	}
-	if line, _, ok := strings.Cut(text, "\n"); ok && !strings.ContainsAny(line, hides[:4]) {
+	if line, _, ok := strings.Cut(text, "\n"); ok && closed(line) {
 		return line
 	}
 	return text
+}
+
+// braceIn is where the brace is that closes what a text is in; negative where that is not simple.
+func braceIn(text string) int {
+	depth := 0
+	for i, r := range text {
+		switch r {
+		case '"', '\'', '\\', '`':
+			return -1
+		case '{':
+			depth++
+		case '}':
+			if depth == 0 {
+				return i
+			}
+			depth--
+		}
+	}
+	return -1
+}
+
+// closed reports whether no quotes of a line, and no escape at its end, hide its end. It says no where that is not simple.
+func closed(line string) bool {
+	in := rune(0)
+	for _, r := range line {
+		switch {
+		case r == '\\' || r == '`' || in == '"' && r == '$':
+			return false
+		case in == r:
+			in = 0
+		case in == 0 && (r == '"' || r == '\''):
+			in = r
+		}
+	}
+	return in == 0
 }
 
 func mul(a, b int64) int64 { return min(min(a, 1<<31)*min(b, 1<<31), tooMuch) }

@@ -37,10 +37,12 @@ func TestGrowth(t *testing.T) {
 		{name: "doubled before the first stage", file: "ARG A=0123456789\n" + strings.Repeat("ARG A=$A$A\n", 40) + "FROM $A\n", fails: "grows to more than"},
 		{name: "doubled across stages", file: many(40, "FROM s AS s\nENV A=$A$A\n#%d\n"), fails: "grows to more than"},
 		{name: "doubled by names", file: "FROM x\n" + strings.Repeat("ENV $N=$A$A\n", 40), fails: "grows to more than"},
+		{name: "doubled by quoted names", file: "FROM x\nENV A=b\n" + strings.Repeat("ENV A\"\"=$A$A\n", 40), fails: "grows to more than"},
+		{name: "ports", file: "FROM x\n" + strings.Repeat("EXPOSE 1-65535/tcp 1-65535/udp\n", 1000), fails: "ranges of ports"},
 		{name: "doubled by triggers", file: "FROM x AS a\n" + strings.Repeat("ONBUILD ENV A=$A$A\n", 40) + "FROM a\n", fails: "grows to more than"},
 		{name: "doubled by a base's triggers", file: "FROM x\n", image: config(nil, strings.SplitAfter(strings.Repeat("ENV A=$A$A\n", 40), "\n")), fails: "grows to more than"},
 		{name: "replaced", file: "FROM x\nENV A=" + long + "\nENV B=${A//x/" + strings.Repeat("y", 5000) + "}\n", fails: "grows to more than"},
-		{name: "matched", file: "FROM x\nENV A=" + long + "\nENV B=${A##" + strings.Repeat("?*", 5000) + "}\n", fails: "matches patterns"},
+		{name: "matched", file: "FROM x\nENV A=" + long + "\nENV B=${A##" + strings.Repeat("?*", 5000) + "}\n", fails: "patterns that are matched"},
 		{name: "in a here-document", file: "FROM x\nENV A=" + long + "\nCOPY <<EOF /\n" + strings.Repeat("$A\n", 2000) + "EOF\n", fails: "grows to more than"},
 		{name: "in each step", file: "FROM x\nENV A=" + long + "\nENV B=" + long + "\n" + strings.Repeat("RUN a\n", 1000), fails: "grows to more than"},
 		{name: "in each step, from a base", file: "FROM x\n" + strings.Repeat("RUN a\n", 1000), image: config([]string{"A=" + long, "B=" + long}, nil), fails: "grows to more than"},
@@ -60,6 +62,8 @@ func TestGrowth(t *testing.T) {
 		{name: "many stages", file: many(1000, "FROM x AS s%d\nENV PATH=/opt/bin:$PATH\nCOPY a b\nRUN a\n"), opts: map[string]string{"platform": "linux/amd64,linux/arm64"}},
 		{name: "many steps", file: "FROM x\nENV PATH=/opt/bin:$PATH\n" + strings.Repeat("RUN a\n", 1000), image: config([]string{"PATH=/bin", "LANG=C"}, []string{"RUN a"})},
 		{name: "quoted", file: "FROM x\nCOPY <<EOF /\n" + strings.Repeat("${A%.*} and ${B}\n", 20_000) + "EOF\n"},
+		{name: "ranges", file: "FROM x\nARG PORT=80\nEXPOSE 8000-8100 $PORT 443/tcp\n"},
+		{name: "a script", file: "FROM x\nCOPY <<EOF /\n" + strings.Repeat("echo \"it\" ${A#$B}${C//x/y} ${D:-$E}\n", 5000) + strings.Repeat("${C//'x'/\"y\"} ${D:-$E}\n", 100) + "EOF\n"},
 		{name: "no Dockerfile", file: "node_modules\n*.o\n!a${b\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
