@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,7 +62,8 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (Attac
 		if err != nil {
 			return Attachment{}, err
 		}
-		conn = noticeDetach(conn, spec.Process.TTY, r.Stdin, keys, func() { e.tell(c, "detach", nil) })
+		last := &untilEnded{Conn: conn, c: c, left: make(chan struct{})}
+		conn = noticeDetach(last, spec.Process.TTY, r.Stdin, keys, func() { last.leave(); e.tell(c, "detach", nil) })
 	}
 	e.tell(c, "attach", nil)
 	if len(history) > 0 {
@@ -68,6 +71,42 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (Attac
 	}
 	return Attachment{Conn: conn, TTY: spec.Process.TTY}, nil
 }
+
+// endPatience bounds the time between the end of a process's output and the news of its exit: both come from the keeper.
+const endPatience = time.Second
+
+// untilEnded holds the end of a container's output back until the exit code is known: clients ask for it as soon as the stream has
+// ended, and would be told that the container still runs.
+type untilEnded struct {
+	Conn
+	c    *entry
+	once sync.Once
+	left chan struct{} // closed when the client detaches or goes
+}
+
+// Read tells the end of the stream after that of the container.
+func (u *untilEnded) Read(p []byte) (int, error) {
+	n, err := u.Conn.Read(p)
+	if !errors.Is(err, io.EOF) || !u.c.snapshot().State.Running {
+		return n, err
+	}
+	t := time.NewTimer(endPatience)
+	defer t.Stop()
+	select {
+	case <-u.c.endedChan():
+	case <-u.left:
+	case <-t.C: // its outputs are closed, and it goes on
+	}
+	return n, err
+}
+
+// Close waits for nothing.
+func (u *untilEnded) Close() error {
+	u.leave()
+	return u.Conn.Close()
+}
+
+func (u *untilEnded) leave() { u.once.Do(func() { close(u.left) }) }
 
 // attachNow asks the keeper, which answers from memory: the op is held meanwhile.
 func (e *Engine) attachNow(ctx context.Context, r keeper.AttachRequest) (Conn, error) {

@@ -281,7 +281,7 @@ func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string,
 	case r.NanoCPUs < 0 || r.NanoCPUs > int64(cpus)*1e9 || r.NanoCPUs > 0 && r.NanoCPUs < 1e7:
 		return nil, bad("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", cpus, cpus)
 	case r.CPUShares < 0:
-		return nil, bad("shares must be a positive integer: %d", r.CPUShares)
+		return nil, bad("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
 		return nil, bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
 	case r.CPUQuota > 0 && r.CPUQuota < 1000:
@@ -331,9 +331,6 @@ func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string,
 			warnings = append(warnings, "Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. Limitation discarded.")
 			r.KernelMemoryTCP = 0
 		}
-	}
-	if r.PidsLimit != nil && *r.PidsLimit == 0 {
-		r.PidsLimit = nil
 	}
 	return warnings, nil
 }

@@ -135,7 +135,7 @@ func (e *Engine) stoppedView(ctx context.Context, c *entry) (_ *view, err error)
 }
 
 // attachAll puts a container's binds and volumes in their places below root. A place that is not there yet, as the container never
-// ran, stays out of view.
+// ran, is made, as its start would; where that cannot be, it stays out of view.
 func (e *Engine) attachAll(root *tree.Dir, r *container.Record, paths sources) error {
 	all := slices.Clone(r.AllMounts())
 	slices.SortFunc(all, func(a, b container.Mount) int { return strings.Compare(a.Target, b.Target) })
@@ -148,6 +148,9 @@ func (e *Engine) attachAll(root *tree.Dir, r *container.Record, paths sources) e
 			continue
 		}
 		at, err := mount.OpenInRoot(e.facts, root.FD(), m.Target, unix.O_PATH, 0)
+		if fault.Is(err, fault.NotFound) && makePlace(root, m.Target, from) == nil {
+			at, err = mount.OpenInRoot(e.facts, root.FD(), m.Target, unix.O_PATH, 0)
+		}
 		if fault.Is(err, fault.NotFound) {
 			continue
 		}
@@ -161,6 +164,35 @@ func (e *Engine) attachAll(root *tree.Dir, r *container.Record, paths sources) e
 		}
 	}
 	return nil
+}
+
+// makePlace makes what something is to be mounted on: a directory, or an empty file for a file.
+func makePlace(root *tree.Dir, target, source string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	to, err := root.Follow(strings.Trim(path.Clean("/"+target), "/"))
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return makeDirs(root, to)
+	}
+	parent, name := path.Split(strings.Trim(to, "/"))
+	if err := makeDirs(root, parent); err != nil {
+		return err
+	}
+	dir, _, err := root.Open(strings.Trim(parent, "/"))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	f, err := dir.Create(name, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func attachOne(from string, at int, readOnly bool) error {
@@ -197,7 +229,7 @@ func (v *view) find(ref, text string) (*spot, error) {
 	clean := path.Clean("/" + text)
 	s := &spot{name: path.Base(clean)}
 	directory := strings.HasSuffix(text, "/") || strings.HasSuffix(text, "/.") || text == "." || text == ""
-	if strings.HasSuffix(text, "/.") || text == "." {
+	if text != "" && path.Base(text) == "." { // "./" too
 		s.name = "."
 	}
 	parent, base := path.Split(clean)
@@ -297,7 +329,7 @@ func (e *Engine) CopyFrom(ctx context.Context, ref, name string, begin func(Path
 // CopyOptions say how an archive is unpacked into a container.
 type CopyOptions struct {
 	KeepKinds bool // a directory is not replaced by a file, nor the other way round
-	Owned     bool // everything becomes the container's user's
+	Owned     bool // everything becomes the container's user's, if it has one
 }
 
 // CopyTo unpacks a tar into a directory of a container.
@@ -326,7 +358,7 @@ func (e *Engine) CopyTo(ctx context.Context, ref, dir string, r io.Reader, o Cop
 	}
 	// As in Docker, "./" is the place where things go to: docker cp DIR/. C:/tmp does not make /tmp look like DIR.
 	apply := archive.ApplyOptions{KeepKinds: o.KeepKinds, KeepRoot: true}
-	if o.Owned {
+	if o.Owned && c.record().Spec.Process.User != "" { // as in Docker: without a user of its own, who owns it in the archive
 		owner, err := e.ownerOf(c.record())
 		if err != nil {
 			return err

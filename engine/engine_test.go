@@ -635,7 +635,7 @@ func TestSharedNamespaces(t *testing.T) {
 	w.Kill(t.Context(), orphan, "")
 	s = spec("true")
 	s.Namespaces.PID = "container:donor"
-	if err := w.Start(t.Context(), w.create("", s)); !fault.Is(err, fault.Conflict) {
+	if err := w.Start(t.Context(), w.create("", s)); !fault.Is(err, fault.Internal) {
 		t.Error(err)
 	}
 	if b, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(b), w.cfg.DataRoot) {

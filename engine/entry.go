@@ -186,6 +186,9 @@ func (c *entry) dropExec(id string) {
 	defer c.mu.Unlock()
 	if i := slices.Index(c.execIDs, id); i >= 0 {
 		c.execIDs = slices.Delete(slices.Clone(c.execIDs), i, i+1)
+		if len(c.execIDs) == 0 {
+			c.execIDs = nil // null in inspect, as in Docker
+		}
 		c.publish()
 	}
 }

@@ -85,6 +85,21 @@ func (t *execTable) dropContainer(cid string) {
 	}
 }
 
+// dropUnbegun forgets the execs of a run that has ended which nobody has started: they are not for the next run.
+func (t *execTable) dropUnbegun(cid string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for eid, x := range t.byID {
+		x.mu.Lock()
+		begun := x.begun
+		x.mu.Unlock()
+		if x.c.id == cid && !begun {
+			delete(t.byID, eid)
+			x.c.dropExec(eid)
+		}
+	}
+}
+
 func (x *execution) endedLongAgo() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -113,6 +128,11 @@ func (e *Engine) ExecCreate(ctx context.Context, ref string, s container.ExecSpe
 	}
 	if _, err := ParseDetachKeys(s.DetachKeys); err != nil {
 		return "", fault.New(fault.Invalid, "Invalid escape keys (%s) provided", s.DetachKeys)
+	}
+	if s.User != "" { // said now, with a status: at the start it would be a line in the process's output
+		if _, err := e.lookupUser(c, s.User, nil); err != nil {
+			return "", fault.Wrap(fault.Invalid, err, "")
+		}
 	}
 	x := &execution{id: id.New(), c: c, spec: s}
 	e.execs.put(x)
@@ -332,6 +352,9 @@ func (e *Engine) ExecResize(ctx context.Context, execID string, rows, cols uint1
 		x.mu.Unlock()
 		switch {
 		case ended:
+			if !x.c.snapshot().State.Running {
+				return fault.New(fault.Conflict, "container %s is not running", x.c.id)
+			}
 			return fault.New(fault.Conflict, "exec process is not started")
 		case there:
 			return e.keeper.Resize(ctx, x.c.id, execID, rows, cols)
@@ -364,10 +387,7 @@ func (e *Engine) execProcess(c *entry, s *specs.Spec, x container.ExecSpec) (*sp
 		return nil, err
 	}
 	p.User = bundle.ProcessUser(u)
-	base := spec.Environment()
-	if x.TTY && !spec.Process.TTY {
-		base = container.OverrideEnv([]string{"TERM=xterm"}, base)
-	}
+	base := spec.ExecEnvironment(x.TTY, e.linkEnv(c.record(), c.snapshot().Sandbox))
 	p.Env = bundle.WithHome(container.OverrideEnv(base, x.Env), u.Home)
 	bundle.ExecCapabilities(&p, x.Privileged)
 	return &p, nil

@@ -68,6 +68,7 @@ func (e *Engine) onExit(x keeper.Exit) {
 // noteExit puts the end into memory and journal, answers waiters, and takes the cgroup away. c's op is held.
 func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	s := c.standing()
+	e.execs.dropUnbegun(c.id)
 	end := container.End{Code: x.Code, Signal: x.Signal, Unknown: x.Unknown, At: x.At}
 	// Before the end is told: whoever was waiting for it may want the ports.
 	if err := e.leaveNetworks(c.record()); err != nil {

@@ -148,7 +148,7 @@ func (e *Engine) whyNotStarted(c *entry, i *container.Info, s container.State, d
 		return "its process could not be started", details
 	}
 	defer root.Close()
-	path, _ := container.LookupEnv(i.Spec.Environment(), "PATH")
+	path, _ := container.LookupEnv(i.Spec.Environment(nil), "PATH")
 	found := mergedroot.LookPath(root, i.Path, path)
 	if found == "" {
 		if !strings.Contains(i.Path, "/") {

@@ -214,6 +214,9 @@ func TestUpdateIsAtomic(t *testing.T) {
 		t.Fatal(err)
 	}
 	holds("without a limit", "max", first)
+	if i, _ := w.Inspect(t.Context(), id); i.Spec.Resources.PidsLimit == nil || *i.Spec.Resources.PidsLimit != 0 {
+		t.Errorf("a limit that was lifted is %v, not 0", i.Spec.Resources.PidsLimit)
+	}
 }
 
 func fileIn(cg *cgroup.Cgroup, controller string, names ...string) string {

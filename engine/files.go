@@ -49,11 +49,8 @@ func (e *Engine) writeEtc(r *container.Record, n network.Sandbox) error {
 // linked gives the lines of /etc/hosts for the containers that the default bridge's links name.
 func (e *Engine) linked(r *container.Record, n network.Sandbox) (lines []string, err error) {
 	for _, l := range r.Spec.Network.Links {
-		ref, alias, ok := strings.Cut(l, ":")
-		if !ok {
-			alias = ref
-		}
-		other, err := e.index.find(strings.TrimPrefix(ref, "/"))
+		ref, alias := splitLink(l)
+		other, err := e.index.find(ref)
 		if err != nil {
 			return nil, fault.In(err, "could not get container for %s", ref)
 		}

@@ -285,7 +285,7 @@ func (e *Engine) probeByCommand(ctx context.Context, c *entry, args []string, pa
 		return health.Failed(start, ctx.Err()), false
 	}
 	waitFor(ctx, x.probed, probeKillPatience)
-	return health.TimedOut(start, patience), false
+	return health.TimedOut(start, patience, out, more), false
 }
 
 // launchProbe begins a check's command. It is an exec like any other but for three things: its id tells what it is (see probeID), so that

@@ -21,8 +21,23 @@ func (x *index) init() {
 	x.byID, x.names = map[string]*entry{}, map[string]string{}
 }
 
-// find resolves a full id, a name, or an unambiguous prefix of an id, in this order.
+// find resolves a full id, a name, an unambiguous prefix of an id, or a name by a link (PARENT/ALIAS), in this order.
 func (x *index) find(ref string) (*entry, error) {
+	c, err := x.findOne(ref)
+	if err == nil || !fault.Is(err, fault.NotFound) {
+		return c, err
+	}
+	if parent, link := x.byLink(ref); parent != nil {
+		target, _ := splitLink(link)
+		if linked, lerr := x.findOne(target); lerr == nil {
+			return linked, nil
+		}
+	}
+	return nil, err
+}
+
+// findOne is find without links.
+func (x *index) findOne(ref string) (*entry, error) {
 	if ref == "" {
 		return nil, fault.New(fault.Invalid, "No container name or ID supplied")
 	}

@@ -88,8 +88,10 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]container.Info, err
 		found = found[:o.Limit]
 	}
 	list := make([]container.Info, len(found))
+	links := e.linkNames()
 	for n, i := range found {
 		list[n] = *i
+		list[n].LinkNames = links[i.ID]
 		if o.Size {
 			if rw, root, err := e.size(i); err == nil {
 				list[n].SizeRw, list[n].SizeRootFs = &rw, &root

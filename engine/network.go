@@ -65,9 +65,13 @@ func (e *Engine) checkNetwork(s *container.Spec) ([]string, error) {
 		return nil, fault.New(fault.NotImplemented, "this engine runs without networks; use --network none or host")
 	}
 	for _, l := range s.Network.Links {
-		ref, _, _ := strings.Cut(l, ":")
-		if _, err := e.index.find(strings.TrimPrefix(ref, "/")); err != nil {
+		ref, _ := splitLink(l)
+		target, err := e.index.find(ref)
+		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "could not get container for %s", ref)
+		}
+		if target.record().Spec.Network.Name() == "host" {
+			return nil, hostLinks()
 		}
 	}
 	if err := e.completeEndpoints(s); err != nil {
@@ -82,6 +86,10 @@ func (e *Engine) checkNetwork(s *container.Spec) ([]string, error) {
 		return nil, nil // the start refuses it: clients take "not found" in answer to a create for the image
 	}
 	return warnings, err
+}
+
+func hostLinks() error {
+	return fault.New(fault.Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
 }
 
 func checkNetworkMode(s *container.Spec) error {
@@ -105,7 +113,7 @@ func checkNetworkMode(s *container.Spec) error {
 		}
 	}
 	if n.Name() == "host" && len(n.Links) > 0 {
-		return fault.New(fault.Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+		return hostLinks()
 	}
 	for _, h := range n.ExtraHosts {
 		if name, addr, ok := strings.Cut(h, ":"); !ok || name == "" || addr == "" {

@@ -110,6 +110,7 @@ func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.San
 		in.UserPath = sandbox.Key // the user namespace that owns the network's; see compile
 	}
 	in.CanMap = e.mappable(r, paths)
+	in.LinkEnv = e.linkEnv(r, sandbox)
 	etc := e.etcOf(r.ID)
 	for _, j := range joins(&in) {
 		donor, err := e.donor(j.ref, j.what)
@@ -222,7 +223,7 @@ func (e *Engine) donor(ref, what string) (*entry, error) {
 	case !s.State.Status.Alive() && what == "network":
 		return nil, fault.New(fault.Conflict, "cannot join network of a non running container: %s", c.id)
 	case !s.State.Status.Alive():
-		return nil, fault.New(fault.Conflict, "failed to join %s namespace: container %s is not running", what, c.id)
+		return nil, fault.New(fault.Internal, "failed to join %s namespace: container %s is not running", what, c.id)
 	case what == "IPC" && (s.Spec.Namespaces.IPC == "private" || s.Spec.Namespaces.IPC == "none"):
 		return nil, fault.New(fault.Invalid, "failed to join IPC namespace: container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", c.id)
 	}

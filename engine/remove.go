@@ -20,12 +20,12 @@ func (e *Engine) Remove(ctx context.Context, ref string, o RemoveOptions) error 
 
 // removeIf is Remove if the container, once nobody else works on it, is as wanted says; nil: however it is.
 func (e *Engine) removeIf(ctx context.Context, ref string, o RemoveOptions, wanted func(*container.Info) error) error {
+	if o.Link {
+		return e.removeLink(ctx, ref)
+	}
 	c, err := e.index.find(ref)
 	if err != nil {
 		return err
-	}
-	if o.Link {
-		return fault.New(fault.Invalid, "cannot remove link %s: there are no links in Berth", ref)
 	}
 	if o.Force && c.snapshot().State.Running {
 		if err := c.setManuallyStopped(); err != nil {

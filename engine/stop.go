@@ -69,7 +69,7 @@ func (e *Engine) stop(ctx context.Context, c *entry, o StopOptions) error {
 	return nil
 }
 
-// Restart stops the container if it runs, and starts it.
+// Restart stops the container if it runs, and starts it. A client that leaves in between does not leave it stopped.
 func (e *Engine) Restart(ctx context.Context, ref string, o StopOptions) error {
 	c, err := e.index.find(ref)
 	if err != nil {
@@ -82,6 +82,7 @@ func (e *Engine) Restart(ctx context.Context, ref string, o StopOptions) error {
 			return fault.In(err, "Cannot restart container %s", ref)
 		}
 	}
+	ctx = context.WithoutCancel(ctx)
 	end, err := c.begin(ctx, "restart")
 	if err != nil {
 		return err

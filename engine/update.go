@@ -86,10 +86,6 @@ func (e *Engine) applyLimits(ctx context.Context, c *entry, old, now *container.
 	if err != nil {
 		return nil, err
 	}
-	if old.PidsLimit != nil && now.PidsLimit == nil {
-		none := int64(-1)
-		limits.Pids = &specs.LinuxPids{Limit: &none}
-	}
 	return e.groups.update(ctx, c.record().Cgroup, cg, limits, before)
 }
 

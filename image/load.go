@@ -85,7 +85,44 @@ func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded,
 			return all, err
 		}
 	}
+	if err := a.joinFamilies(ctx, plan); err != nil {
+		return all, err
+	}
 	return all, s.addAll(a.sources)
+}
+
+// joinFamilies notes the parents that came after their children in the archive.
+func (a *incoming) joinFamilies(ctx context.Context, plan []planned) error {
+	for _, p := range plan {
+		for _, i := range p.images {
+			id := digest.FromBytes(i.config)
+			if a.s.known(i.parent) == "" || a.s.descends(i.parent, id) {
+				continue
+			}
+			if _, _, err := a.s.Register(ctx, Registration{Config: i.config, Parent: i.parent}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// descends reports whether an image is another one or comes from it: an archive may tell of circles.
+func (s *Store) descends(id, from digest.Digest) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for seen := map[digest.Digest]bool{}; id != "" && !seen[id]; {
+		if id == from {
+			return true
+		}
+		seen[id] = true
+		r := s.images[id]
+		if r == nil {
+			return false
+		}
+		id = r.Parent
+	}
+	return false
 }
 
 // meter counts what is read.

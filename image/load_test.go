@@ -407,3 +407,43 @@ func FuzzPlanLoad(f *testing.F) {
 		}
 	})
 }
+
+// A parent that stands behind its child in the archive is its parent all the same.
+func TestLoadParents(t *testing.T) {
+	h := open(t)
+	base, child := small(t, "base", nil), small(t, "child", nil)
+	h.load(base.dockerArchive(t, "base:1"))
+	h.load(child.dockerArchive(t, "child:1"))
+	if _, _, err := h.Register(ctx, Registration{Config: []byte(child.config), Parent: digest.Digest(base.id())}); err != nil {
+		t.Fatal(err)
+	}
+	for _, refs := range [][]string{{"child:1", "base:1"}, {"base:1", "child:1"}, {"child:1"}} {
+		var b bytes.Buffer
+		if err := h.Save(ctx, &b, refs, nil); err != nil {
+			t.Fatal(err)
+		}
+		fresh := open(t)
+		lines := fresh.load(b.Bytes())
+		if len(lines) != len(refs) {
+			t.Errorf("%q: %q", refs, lines)
+		}
+		img, err := fresh.Resolve("child:1")
+		want := base.id()
+		if len(refs) == 1 {
+			want = ""
+		}
+		if err != nil || img.Parent != want {
+			t.Errorf("%q: the parent is %q, want %q (%v)", refs, img.Parent, want, err)
+		}
+	}
+	if !h.descends(digest.Digest(child.id()), digest.Digest(base.id())) || h.descends(digest.Digest(base.id()), digest.Digest(child.id())) {
+		t.Error("who comes from whom")
+	}
+	// Each the other's parent, as an archive may say.
+	if _, _, err := h.Register(ctx, Registration{Config: []byte(base.config), Parent: digest.Digest(child.id())}); err != nil {
+		t.Fatal(err)
+	}
+	if h.descends(digest.Digest(base.id()), "sha256:other") {
+		t.Error("a circle has come to an end")
+	}
+}

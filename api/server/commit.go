@@ -18,6 +18,11 @@ type commits interface {
 
 // containerCommit is POST /commit. A body is a configuration for the image; most clients send none, or null.
 func containerCommit(s *Server, c *call) error {
+	var config *containertypes.Config
+	_, there, err := c.decode(&config)
+	if err != nil {
+		return err
+	}
 	if c.text("container") == "" {
 		return fault.New(fault.Invalid, "container is missing: which container?")
 	}
@@ -26,10 +31,7 @@ func containerCommit(s *Server, c *call) error {
 		return err
 	}
 	o := engine.CommitOptions{Ref: name, Author: c.text("author"), Comment: c.text("comment"), Changes: c.q["changes"], Pause: c.flagOr("pause", true)}
-	var config *containertypes.Config
-	if _, there, err := c.decode(&config); err != nil {
-		return err
-	} else if there && config != nil {
+	if there && config != nil {
 		o.Config = wire.RunConfig(config)
 	}
 	id, err := s.cfg.Containers.Commit(c.ctx(), c.text("container"), o)

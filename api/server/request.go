@@ -103,7 +103,11 @@ func (c *call) instant(key string) (time.Time, error) {
 func (c *call) size() (rows, cols uint16, err error) {
 	side := func(key, what string) uint16 {
 		text := c.q.Get(key)
-		n, e := strconv.ParseUint(text, 10, 16)
+		digits, negative := strings.CutPrefix(text, "-")
+		n, e := strconv.ParseUint(digits, 10, 16)
+		if e == nil && negative {
+			e = &strconv.NumError{Err: strconv.ErrRange}
+		}
 		if e != nil && err == nil {
 			err = fault.Wrap(fault.Invalid, errors.Unwrap(e), "invalid resize %s %q", what, text)
 		}

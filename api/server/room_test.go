@@ -265,6 +265,7 @@ func TestNetworkRoutes(t *testing.T) {
 		code               int
 		has, call          string
 	}{
+		{method: "GET", path: "/networks/", code: 200, has: `"Name":"front"`},
 		{method: "GET", path: "/networks/nosuch", code: 404, has: "network nosuch not found"},
 		{method: "GET", path: "/networks/front?verbose=foo", code: 400, has: `invalid value for verbose: foo: strconv.ParseBool: parsing`},
 		{method: "GET", path: "/networks/front?scope=swarm", code: 404, has: "network front not found"},

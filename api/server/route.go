@@ -65,6 +65,9 @@ func head(method, p string) string {
 
 // find gives the route of a path without version, and the text that stands for {name}.
 func (t *table) find(method, p string) (*route, string) {
+	if p == "/networks/" { // of Docker's lists this one alone has both names
+		p = "/networks"
+	}
 	for _, e := range t.byHead[head(method, p)] {
 		if !e.named {
 			if p == e.prefix {

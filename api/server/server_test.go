@@ -93,6 +93,7 @@ func TestRequests(t *testing.T) {
 		{method: "POST", path: "/containers/web/update", body: `{"CpuCount":1}`, code: 400, has: "CpuCount"},
 		{method: "POST", path: "/containers/web/resize?h=10&w=20", code: 200, verb: "resize web 10 20"},
 		{method: "POST", path: "/containers/web/resize?h=a&w=20", code: 400, has: `invalid resize height \"a\": invalid syntax`},
+		{method: "POST", path: "/containers/web/resize?h=-100&w=20", code: 400, has: `invalid resize height \"-100\": value out of range`},
 		{method: "POST", path: "/containers/web/resize?h=1&w=70000", code: 400, has: `invalid resize width \"70000\": value out of range`},
 		{method: "POST", path: "/containers/prune?filters=" + q(`{"until":["1h"]}`), code: 200, has: `{"ContainersDeleted":["` + webID + `"],"SpaceReclaimed":7}`, verb: `plan  {"until":["1h"]}`},
 		{method: "POST", path: "/containers/prune?filters=" + q(`{"foo":["x"]}`), code: 400, has: "invalid filter 'foo'"},

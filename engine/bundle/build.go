@@ -20,6 +20,8 @@ import (
 
 // Input is one container with what was found out for it.
 type Input struct {
+	LinkEnv []string // variables that tell of linked containers; the container's own win
+
 	Record *container.Record
 	User   userdb.User
 	Init   bool // put the init in front
@@ -109,7 +111,7 @@ func (r *Rules) process(out *specs.Spec, in Input, opt options) error {
 		adj = max(adj, own.OOMScoreAdj)
 	}
 	p := &specs.Process{
-		Terminal: s.Process.TTY, Cwd: s.Process.WorkingDir, Env: s.Environment(), NoNewPrivileges: opt.noNewPriv, OOMScoreAdj: &adj,
+		Terminal: s.Process.TTY, Cwd: s.Process.WorkingDir, Env: s.Environment(in.LinkEnv), NoNewPrivileges: opt.noNewPriv, OOMScoreAdj: &adj,
 		Args:         append([]string{in.Record.Path}, in.Record.Args...),
 		User:         ProcessUser(in.User),
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},

@@ -187,6 +187,7 @@ func TestCheckSecurity(t *testing.T) {
 			s.Security.SecurityOpt = []string{"seccomp=unconfined", "label:disable", "no-new-privileges=false"}
 		}, ""},
 		{func(s *container.Spec) { s.Security.SecurityOpt = []string{"nothing"} }, `invalid --security-opt 1: "nothing"`},
+		{func(s *container.Spec) { s.Security.SecurityOpt = []string{"writable-cgroups=1x"} }, `invalid --security-opt 2: "writable-cgroups=1x"`},
 		{func(s *container.Spec) { s.Security.SecurityOpt = []string{"no-new-privileges=perhaps"} }, `invalid --security-opt 2: "no-new-privileges=perhaps"`},
 		{func(s *container.Spec) { s.Security.SecurityOpt = []string{"seccomp={"} }, "…"},
 		{func(s *container.Spec) { s.Security.CapDrop = []string{"CAP_X"} }, `invalid CapDrop: unknown capability: "CAP_X"`},

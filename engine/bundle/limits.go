@@ -20,6 +20,10 @@ func Limits(r *container.Resources) (*specs.LinuxResources, error) {
 	l := &specs.LinuxResources{Memory: memory(r), CPU: cpu(r)}
 	if r.PidsLimit != nil {
 		l.Pids = &specs.LinuxPids{Limit: r.PidsLimit}
+		if *r.PidsLimit <= 0 { // as an update leaves it that lifted the limit
+			none := int64(-1)
+			l.Pids.Limit = &none
+		}
 	}
 	io, err := blockIO(r)
 	l.BlockIO = io

@@ -84,6 +84,11 @@ func parseOptions(list []string, noNewPriv bool) (options, error) {
 			o.noNewPriv = true
 			continue
 		}
+		if opt == "writable-cgroups" {
+			yes := true
+			o.writableCgroups = &yes
+			continue
+		}
 		key, value, ok := strings.Cut(opt, "=")
 		if !ok {
 			key, value, ok = strings.Cut(opt, ":")

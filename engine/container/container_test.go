@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"berth/base/fault"
+	"berth/network"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -114,7 +115,7 @@ func TestWithImage(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	s := Spec{Hostname: "h", Process: Process{TTY: true, Env: []string{"TERM=dumb", "HOSTNAME", "X=1=2", "X=3"}}}
-	if got := fmt.Sprint(s.Environment()); got != "[PATH="+DefaultPath+" TERM=dumb X=3]" {
+	if got := fmt.Sprint(s.Environment(nil)); got != "[PATH="+DefaultPath+" TERM=dumb X=3]" {
 		t.Error(got)
 	}
 	if v, ok := LookupEnv([]string{"A=1", "B=2=3"}, "B"); !ok || v != "2=3" {
@@ -147,7 +148,12 @@ func TestFilters(t *testing.T) {
 	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	spec := &Spec{Labels: map[string]string{"a": "1", "b": ""}, ExposedPorts: []string{"80/tcp"}, Network: Network{Mode: "none"},
 		Mounts: []Mount{{Source: "/src", Target: "/dst"}}}
-	me := &Info{ID: "abcdef", Name: "web1", Spec: spec, ImageID: "sha256:1", Created: now.Add(-time.Hour), State: State{Status: Exited, ExitCode: 3, StartedAt: now}}
+	sandbox := network.Sandbox{
+		Ports:     []network.Port{{Port: 80, Proto: "tcp", HostPort: 8080}, {Port: 53, Proto: "udp", HostPort: 5353}},
+		Endpoints: []network.Endpoint{{NetworkName: "front", NetworkID: "abc123"}},
+	}
+	mounts := []MountPoint{{Type: "bind", Source: "/src", Destination: "/dst"}, {Type: "volume", Name: "data", Source: "/var/lib/x", Destination: "/d"}}
+	me := &Info{ID: "abcdef", Name: "web1", Spec: spec, ImageID: "sha256:1", Created: now.Add(-time.Hour), State: State{Status: Exited, ExitCode: 3, StartedAt: now}, Sandbox: sandbox, Mounts: mounts}
 	other := &Info{ID: "ffff", Name: "other", Spec: spec, Created: now.Add(-time.Minute)}
 	l := Lookup{Now: now,
 		Container: func(ref string) (*Info, error) {
@@ -174,9 +180,10 @@ func TestFilters(t *testing.T) {
 		{"before=other", "yes"}, {"since=other", "no"}, {"since=ghost", "No such container: ghost"},
 		{"ancestor=busybox", "yes"}, {"ancestor=nothing", "no"},
 		{"volume=/dst", "yes"}, {"volume=/src", "yes"}, {"volume=/", "no"},
-		{"network=none", "yes"}, {"network=host", "no"},
+		{"volume=data", "yes"}, {"volume=/d", "yes"}, {"volume=/var/lib/x", "no"},
+		{"network=none", "yes"}, {"network=host", "no"}, {"network=front", "yes"}, {"network=abc", "yes"}, {"network=bc1", "no"}, {"network=host network=front", "yes"},
 		{"expose=80", "yes"}, {"expose=80/udp", "no"}, {"expose=70-90/tcp", "yes"}, {"expose=90-70", `invalid filter: "90-70" is no port, PORT[-PORT][/PROTOCOL]`},
-		{"publish=80", "no"}, {"health=none", "yes"}, {"health=healthy", "no"}, {"health=ill", "invalid filter 'health=ill'"},
+		{"publish=80", "no"}, {"publish=8080", "yes"}, {"publish=8000-9000/tcp", "yes"}, {"publish=8080/udp", "no"}, {"publish=5353/udp", "yes"}, {"publish=x", `invalid filter: "x" is no port, PORT[-PORT][/PROTOCOL]`}, {"health=none", "yes"}, {"health=healthy", "no"}, {"health=ill", "invalid filter 'health=ill'"},
 		{"is-task=true", "no"}, {"is-task=false", "yes"}, {"colour=red", "invalid filter 'colour'"},
 	} {
 		m, err := parse(c.filter).ForList(l)

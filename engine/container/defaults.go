@@ -82,12 +82,18 @@ func (p Process) CommandLine() (path string, args []string) {
 
 // Environment gives the environment of the first process: Docker's defaults, then the spec's, which wins. HOME is added by who
 // knows the user's home directory.
-func (s *Spec) Environment() []string {
+// links are variables that tell of other containers.
+func (s *Spec) Environment(links []string) []string {
+	return s.ExecEnvironment(s.Process.TTY, links)
+}
+
+// ExecEnvironment is that of a further process, which has a terminal or has none.
+func (s *Spec) ExecEnvironment(tty bool, links []string) []string {
 	env := []string{"PATH=" + DefaultPath, "HOSTNAME=" + s.Hostname}
-	if s.Process.TTY {
+	if tty {
 		env = append(env, "TERM=xterm")
 	}
-	return OverrideEnv(env, s.Process.Env)
+	return OverrideEnv(append(env, links...), s.Process.Env)
 }
 
 // OverrideEnv gives base with the entries of over replacing or following; an entry without "=" removes the name.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"berth/base/fault"
+	"berth/base/id"
+	"berth/network"
 )
 
 // Lookup resolves the references that filters may hold.
@@ -106,14 +108,11 @@ func compileFilter(name string, values []string, l Lookup) (Matcher, error) {
 	case "volume":
 		return hasMount(values), nil
 	case "network":
-		return func(i *Info) bool { return slices.Contains(values, i.Spec.Network.Name()) }, nil
+		return onNetwork(values), nil
 	case "expose":
 		return exposes(values)
 	case "publish":
-		if _, err := portRanges(values); err != nil {
-			return nil, err
-		}
-		return func(*Info) bool { return false }, nil // no container of this build publishes a port
+		return publishes(values)
 	case "health":
 		for _, v := range values {
 			if !slices.Contains([]string{"none", "starting", "healthy", "unhealthy"}, v) {
@@ -235,8 +234,8 @@ func hasAncestor(values []string, l Lookup) Matcher {
 
 func hasMount(values []string) Matcher {
 	return func(i *Info) bool {
-		return slices.ContainsFunc(i.Spec.Mounts, func(m Mount) bool {
-			return slices.Contains(values, m.Target) || m.Source != "" && slices.Contains(values, m.Source)
+		return slices.ContainsFunc(i.Mounts, func(m MountPoint) bool {
+			return slices.Contains(values, m.Destination) || m.Name != "" && slices.Contains(values, m.Name) || m.Name == "" && m.Source != "" && slices.Contains(values, m.Source)
 		})
 	}
 }
@@ -261,6 +260,40 @@ func exposes(values []string) (Matcher, error) {
 		}
 		return false
 	}, nil
+}
+
+// publishes matches the ports of the host that lead to a container while it runs.
+func publishes(values []string) (Matcher, error) {
+	ranges, err := portRanges(values)
+	if err != nil {
+		return nil, err
+	}
+	return func(i *Info) bool {
+		return slices.ContainsFunc(i.Sandbox.Ports, func(p network.Port) bool {
+			n := uint64(p.HostPort)
+			return slices.ContainsFunc(ranges, func(r portRange) bool { return r.from <= n && n <= r.to && r.proto == p.Proto })
+		})
+	}, nil
+}
+
+// onNetwork matches each network of a container, by its name or the beginning of its id.
+func onNetwork(values []string) Matcher {
+	return func(i *Info) bool {
+		if slices.Contains(values, i.Spec.Network.Name()) {
+			return true
+		}
+		for _, p := range i.Spec.Network.Endpoints {
+			if slices.Contains(values, p.Network) {
+				return true
+			}
+		}
+		for _, p := range i.Sandbox.Endpoints {
+			if slices.ContainsFunc(values, func(v string) bool { return v == p.NetworkName || id.IsHex(v) && strings.HasPrefix(p.NetworkID, v) }) {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 // portRanges reads "80", "80/udp", "8000-8100/tcp".

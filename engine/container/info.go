@@ -12,6 +12,8 @@ type Info struct {
 	Name    string // without the leading slash
 	Created time.Time
 
+	LinkNames []string // further names by links, "parent/alias"; set by List only
+
 	Path string   // first word of the command line
 	Args []string // the rest of it
 

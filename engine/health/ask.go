@@ -39,7 +39,7 @@ func Ask(ctx context.Context, p Probe, dial Dial, patience time.Duration) contai
 	defer cancel()
 	code, out := p.ask(ctx, dial)
 	if code != 0 && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return TimedOut(start, patience)
+		return TimedOut(start, patience, nil, false)
 	}
 	return container.HealthResult{Start: start, End: time.Now(), ExitCode: code, Output: Clip([]byte(out), false)}
 }
@@ -49,9 +49,13 @@ func Result(start time.Time, code int, out []byte, more bool) container.HealthRe
 	return container.HealthResult{Start: start, End: time.Now(), ExitCode: code, Output: Clip(out, more)}
 }
 
-// TimedOut is the result of a probe that took too long, in Docker's words.
-func TimedOut(start time.Time, patience time.Duration) container.HealthResult {
-	return container.HealthResult{Start: start, End: time.Now(), ExitCode: -1, Output: fmt.Sprintf("Health check exceeded timeout (%v)", patience)}
+// TimedOut is the result of a probe that took too long, in Docker's words, with what it had said until then. more: that was cut off.
+func TimedOut(start time.Time, patience time.Duration, out []byte, more bool) container.HealthResult {
+	text := fmt.Sprintf("Health check exceeded timeout (%v)", patience)
+	if len(out) > 0 {
+		text += ": " + Clip(out, more)
+	}
+	return container.HealthResult{Start: start, End: time.Now(), ExitCode: -1, Output: text}
 }
 
 // Failed is the result of a probe that could not be made.

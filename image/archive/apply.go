@@ -457,7 +457,7 @@ func join(dir, base string) string {
 	if dir == "" {
 		return base
 	}
-	return dir + "/" + base
+	return strings.TrimSuffix(dir, "/") + "/" + base // the root alone has a slash at its end
 }
 
 // shorten keeps a hostile name from filling a log.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"berth/base/fault"
@@ -227,7 +228,7 @@ func (t *treeWriter) header(dir *tree.Dir, base, name string, st *tree.Stat) err
 	case tree.TypeRegular:
 		h.Typeflag, h.Size = tar.TypeReg, st.Size
 	case tree.TypeDir:
-		h.Typeflag, h.Name = tar.TypeDir, name+"/"
+		h.Typeflag, h.Name = tar.TypeDir, strings.TrimSuffix(name, "/")+"/"
 	case tree.TypeSymlink:
 		target, err := dir.Readlink(base)
 		if err != nil {

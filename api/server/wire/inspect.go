@@ -66,6 +66,9 @@ func Summary(i *container.Info, image string, ids NetworkIDs, v Version, now tim
 		Status: Status(&i.State, now), NetworkSettings: networkSummary(i, ids),
 		Mounts: mountPoints(i),
 	}
+	for _, name := range i.LinkNames {
+		s.Names = append(s.Names, "/"+name)
+	}
 	if s.Labels == nil {
 		s.Labels = map[string]string{}
 	}

@@ -70,6 +70,9 @@ func (r *CreateRequest) Spec(v Version) (s container.Spec, warnings []string, er
 		}
 		r.Config = &containertypes.Config{}
 	}
+	if r.Image == "" && len(r.Cmd) == 0 && len(r.Entrypoint) == 0 {
+		return s, nil, fault.New(fault.Invalid, "no command specified")
+	}
 	warnings = r.shim(v)
 	if err := r.check(v); err != nil {
 		return s, nil, err
@@ -302,6 +305,9 @@ func apiThrottles(in []container.ThrottleDevice) (out []*blkiodev.ThrottleDevice
 }
 
 func addresses(in []netip.Addr) (out []string) {
+	if in != nil { // an empty list stays one
+		out = []string{}
+	}
 	for _, a := range in {
 		if a.IsValid() {
 			out = append(out, a.String())
@@ -311,6 +317,9 @@ func addresses(in []netip.Addr) (out []string) {
 }
 
 func parseAddresses(in []string) (out []netip.Addr) {
+	if in != nil { // an empty list stays one: Docker's command line sends such, and has them back in inspect
+		out = []netip.Addr{}
+	}
 	for _, s := range in {
 		if a, err := netip.ParseAddr(s); err == nil {
 			out = append(out, a)
