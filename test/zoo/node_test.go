@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -172,21 +174,66 @@ func TestDevcontainers(t *testing.T) {
 
 // firstUp makes a dev container. The client starts docker events beside docker run and then waits for the start. On a busy machine the events may
 // be asked for when the container has long been started: then it waits for ever, and has to be asked again.
-func firstUp(t *testing.T, e *live.Engine, env []string, cli, docker, workspace string) (up string) {
+func firstUp(t *testing.T, e *live.Engine, env []string, cli, docker, workspace string) string {
 	t.Helper()
 	args := []string{cli, "up", "--docker-path", docker, "--workspace-folder", workspace}
 	for range 3 {
-		var err error
-		up, err = tryFor(t, 2*time.Minute, e, env, "node", args...)
-		if err == nil {
-			return up
+		cmd, _ := client(t, e, env, "node", args...)
+		out := &watched{}
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := e.World.Start(cmd); err != nil {
+			t.Fatal(err)
 		}
-		if !strings.HasSuffix(strings.TrimSpace(up), "Container started") {
-			t.Fatalf("up: %v\n%s", err, up)
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		missed := false
+		for deadline := time.Now().Add(patience); ; {
+			select {
+			case err := <-ended:
+				if err != nil && !missed {
+					t.Fatalf("up: %v\n%s", err, out.text())
+				}
+			case <-time.After(time.Second):
+				missed = strings.HasSuffix(out.text(), "Container started") && out.quiet() > time.Minute
+				if missed || time.Now().After(deadline) {
+					_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have ended
+				}
+				continue
+			}
+			break
+		}
+		if !missed {
+			return out.text()
 		}
 		t.Log("the events came too late for the client")
 		args = append(args[:6:6], "--remove-existing-container")
 	}
-	t.Fatalf("up: the events came too late each time\n%s", up)
+	t.Fatal("up: the events came too late each time")
 	return ""
+}
+
+// watched is what a program has said so far, and since when it says nothing.
+type watched struct {
+	mu   sync.Mutex
+	said bytes.Buffer
+	last time.Time
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = time.Now()
+	return w.said.Write(b)
+}
+
+func (w *watched) text() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.TrimSpace(w.said.String())
+}
+
+func (w *watched) quiet() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.last)
 }

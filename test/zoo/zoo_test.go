@@ -85,16 +85,11 @@ func run(t *testing.T, e *live.Engine, env []string, program string, args ...str
 
 func try(t *testing.T, e *live.Engine, env []string, program string, args ...string) (string, error) {
 	t.Helper()
-	return tryFor(t, patience, e, env, program, args...)
-}
-
-func tryFor(t *testing.T, long time.Duration, e *live.Engine, env []string, program string, args ...string) (string, error) {
-	t.Helper()
 	cmd, out := client(t, e, env, program, args...)
 	if err := e.World.Start(cmd); err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), long)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })() // may have ended
 	err := cmd.Wait()
