@@ -23,6 +23,13 @@ FUZZTIME ?= 20s
 COMMANDS := $(notdir $(wildcard cmd/*))
 REPORT   := go run ./test/report
 
+# Without Go there is nothing to build with: only what was built can be installed, and the demo says it by itself.
+ifeq ($(shell command -v go 2>/dev/null),)
+ifneq ($(filter-out help install uninstall clean demo,$(or $(MAKECMDGOALS),build)),)
+$(error Go is not on PATH, and is needed to build and test: see https://go.dev/dl)
+endif
+endif
+
 .DEFAULT_GOAL := build
 .PHONY: build cross cross-linux-arm64 check fmt vet lint floor test test-oci bench soak fuzz demo test-vm package package-arm64 install uninstall clean help
 
@@ -46,7 +53,7 @@ cross-windows-%:
 check: build floor fmt vet lint cross-linux-arm64 cross-darwin-arm64 cross-windows-amd64 test ## what CI runs: build, floor test, format, vet, staticcheck, other systems, all tests
 
 fmt: ## complains about files that gofmt would change
-	@bad=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go' -not -path './.cache/*')); \
+	@bad=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go' -not -path './.cache/*')) || exit 1; \
 	if [ -n "$$bad" ]; then echo "not as gofmt writes it:"; echo "$$bad"; exit 1; fi
 
 vet:
