@@ -7,7 +7,8 @@
 //	  pasta for the way out, rootless.json
 //	  opens the gate again     ────────────────────────────────▶   does nothing (sleep infinity)
 //	  nsenter … berthd         ────────────────────────────────▶   the engine, root of the namespace, with the user's subordinate ids
-//	  waits, passes signals on ◀────────────────────────────────   exits
+//	  waits, passes signals on,
+//	  keeps pasta running      ◀────────────────────────────────   exits
 //
 // Words. The holder is a process that does nothing and keeps the namespaces while no engine runs: containers, their networks and the
 // keeper live in them. An engine that starts again joins the holder's namespaces through nsenter(1) instead of making new ones; the

@@ -65,6 +65,9 @@ func Become(ctx context.Context, cfg Config) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	t := newTender(ctx, cfg)
+	go t.tend(h)
+	defer t.stop()
 	return stay(join(h, append(os.Environ(), Variable+"="+stageInside, cgroupVariable+"="+cfg.Cgroup, portVariable+"="+strconv.Itoa(lowestPort()))))
 }
 
@@ -87,6 +90,7 @@ func (cfg Config) rejoin(ctx context.Context, h holder) (holder, error) {
 	if h.Network.alive() {
 		return h, nil
 	}
+	endNetwork(cfg.ExecRoot, holder{}) // one that nobody has written down
 	cfg.lead(ctx, &h, findWayOut(ctx))
 	return h, h.write(cfg.ExecRoot)
 }

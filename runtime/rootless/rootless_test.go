@@ -1,12 +1,14 @@
 package rootless
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 )
 
 func TestPastaDate(t *testing.T) {
@@ -109,6 +111,70 @@ func TestHolder(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	End(dir) // again does nothing
+}
+
+// What carries packets is started again when it ends, also when that fails at first, and not after the namespaces were ended.
+func TestTend(t *testing.T) {
+	dir := t.TempDir()
+	sleep := func() (task, *exec.Cmd) {
+		c := exec.Command("sleep", "1000")
+		if err := c.Start(); err != nil {
+			t.Skipf("needs sleep: %v", err)
+		}
+		t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+		now, err := taskOf(c.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now, c
+	}
+	end := func(c *exec.Cmd) {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	}
+	var h holder
+	h.task, _ = sleep()
+	var carries *exec.Cmd
+	h.Network, carries = sleep()
+	if err := h.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	starts := make(chan *exec.Cmd)
+	fails := true
+	tend := &tender{cfg: Config{ExecRoot: dir, Log: slog.New(slog.DiscardHandler)}, first: time.Millisecond, longest: time.Millisecond, lead: func(h *holder) {
+		if h.Network != (task{}) {
+			t.Errorf("%+v is to be started, and runs", h.Network)
+		}
+		var c *exec.Cmd
+		if fails = !fails; !fails {
+			h.Network, c = sleep()
+		}
+		starts <- c
+	}}
+	over := make(chan struct{})
+	go func() { defer close(over); tend.tend(h) }()
+	for range 3 {
+		end(carries)
+		for carries = nil; carries == nil; {
+			carries = <-starts
+		}
+		for now, ok := found(dir); !ok || now.task != h.task || now.Network.PID != carries.Process.Pid; now, ok = found(dir) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	End(dir) // ends it as well
+	_ = carries.Wait()
+	<-over
+
+	h.task, _ = sleep()
+	h.Network, carries = sleep()
+	if err := h.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	tend.stop()
+	end(carries)
+	tend.tend(h) // starts nothing: nobody would take it
+	tend.tend(holder{task: h.task})
 }
 
 func TestListens(t *testing.T) {

@@ -244,6 +244,20 @@ func (s *sailor) restarts() {
 		}
 		s.wants(strconv.Itoa(i), "exec", "web", "echo", strconv.Itoa(i))
 	}
+	pasta := func() (pid int) {
+		for p, args := range s.runs() {
+			if name, _, _ := strings.Cut(args, " "); strings.HasPrefix(filepath.Base(name), "pasta") {
+				pid, _ = strconv.Atoi(p) // the kernel's
+			}
+		}
+		return pid
+	}
+	before := pasta()
+	if before == 0 || unix.Kill(before, unix.SIGKILL) != nil {
+		s.t.Fatalf("no pasta in %v", s.runs())
+	}
+	s.eventually("another pasta", func() bool { now := pasta(); return now != 0 && now != before })
+	s.eventually("a port answers when another pasta carries for it", func() bool { return s.page(s.world.Outside, client, net.JoinHostPort(world.Host4, "8080")) })
 	s.berth("run", "-d", "--name", "later", "--stop-signal", "KILL", "-p", "8082:80", "box", "sh", "-c", "mkdir /www; echo page: web >/www/index.html; exec httpd -f -p 80 -h /www")
 	s.eventually("a port published later answers", func() bool { return s.page(s.world.Outside, client, net.JoinHostPort(world.Host4, "8082")) })
 }
