@@ -60,7 +60,7 @@ func TestStepsDieWithTheEngine(t *testing.T) {
 			}
 			must(t, engine.Process.Kill())
 			_ = engine.Wait()
-			for end := time.Now().Add(20 * time.Second); len(members(parent)) > 0; time.Sleep(5 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); len(members(parent)) > 0; time.Sleep(5 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Errorf("processes %v of the step live", members(parent))
 					for _, pid := range members(parent) {
@@ -71,7 +71,7 @@ func TestStepsDieWithTheEngine(t *testing.T) {
 				}
 			}
 			// A process that has ended holds its cgroup until somebody has waited for it.
-			for end := time.Now().Add(10 * time.Second); !removedGroups(parent); time.Sleep(5 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); !removedGroups(parent); time.Sleep(5 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Errorf("cgroups %v stay", groupRoots(parent))
 					break

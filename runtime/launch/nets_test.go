@@ -57,8 +57,22 @@ func TestKeptNets(t *testing.T) {
 	}
 	show(l, false)
 	seen := map[string]bool{}
-	for range 3 {
-		within(t, "a namespace is ready", func() bool { return len(l.nets.ready) == readyNets })
+	for end := time.Now().Add(2 * time.Minute); len(seen) < 3; {
+		if time.Now().After(end) {
+			t.Fatal("no namespace is fresh when it is used")
+		}
+		for i := range 200 * 60 {
+			if len(l.nets.ready) == readyNets {
+				break
+			}
+			if i%200 == 199 { // on a busy machine no launch has followed another soon enough
+				show(l, false)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if len(l.nets.ready) != readyNets {
+			t.Fatal("no namespace is ready")
+		}
 		m := <-l.nets.ready // the next to be used is the other one
 		ready := <-l.nets.ready
 		l.nets.ready <- ready
@@ -69,6 +83,9 @@ func TestKeptNets(t *testing.T) {
 		must(t, err)
 		defer unix.Close(held)
 		ns, got := show(l, false)
+		if time.Since(ready.made) >= freshNet {
+			continue // it may have been too old
+		}
 		if ns != fmt.Sprintf("net:[%d]", st.Ino) || seen[ns] {
 			t.Errorf("the container is in %s, ready was %d", ns, st.Ino)
 		}
@@ -77,9 +94,9 @@ func TestKeptNets(t *testing.T) {
 			t.Errorf("in a namespace made before:\n%s\nwant\n%s", got, want)
 		}
 	}
-	before := len(l.nets.ready)
+	before, asked := len(l.nets.ready), time.Now()
 	ns, got := show(l, true)
-	if got != wantRW || seen[ns] || len(l.nets.ready) < before {
+	if got != wantRW || seen[ns] || len(l.nets.ready) < before && time.Since(asked) < freshNet/2 {
 		t.Errorf("with a writable sysfs: %s\n%s\nwant\n%s", ns, got, wantRW)
 	}
 	if own, err := os.Readlink("/proc/self/ns/net"); err != nil || seen[own] {
@@ -90,9 +107,9 @@ func TestKeptNets(t *testing.T) {
 
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(freshNet + 3*time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, freshNet+3*time.Second)
+			t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }

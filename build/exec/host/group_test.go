@@ -143,7 +143,7 @@ func await(t *testing.T, file string) {
 // removeGroups removes the cgroups below one, and it, which can be done only when nobody is in them any more.
 func removeGroups(t *testing.T, parent string) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		list := groups(parent)
 		for _, p := range slices.Backward(list) {
 			_ = syscall.Rmdir(p)
