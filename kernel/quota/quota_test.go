@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"path/filepath"
 	"testing"
 	"unsafe"
 
@@ -31,7 +32,7 @@ func TestProject(t *testing.T) {
 	if err != nil || p != 0 {
 		t.Errorf("%d, %v", p, err)
 	}
-	if _, err := Project("/nonexistent"); err == nil {
+	if _, err := Project(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a directory that is not there has a project")
 	}
 }
