@@ -233,6 +233,23 @@ func TestExecOfAnEarlierRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Refused while the container is paused it may be started later.
+	y, err := w.ExecCreate(t.Context(), id, container.ExecSpec{Cmd: []string{"true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Pause(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ExecStart(t.Context(), y, ExecStartOptions{Detach: true}); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "paused") {
+		t.Error(err)
+	}
+	if err := w.Unpause(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ExecStart(t.Context(), y, ExecStartOptions{Detach: true}); err != nil {
+		t.Error(err)
+	}
 	if err := w.Kill(t.Context(), id, ""); err != nil {
 		t.Fatal(err)
 	}

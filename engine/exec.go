@@ -90,10 +90,7 @@ func (t *execTable) dropUnbegun(cid string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for eid, x := range t.byID {
-		x.mu.Lock()
-		begun := x.begun
-		x.mu.Unlock()
-		if x.c.id == cid && !begun {
+		if x.c.id == cid && x.untouched() {
 			delete(t.byID, eid)
 			x.c.dropExec(eid)
 		}
@@ -160,6 +157,11 @@ func (e *Engine) ExecStart(ctx context.Context, execID string, o ExecStartOption
 	if err != nil {
 		return Attachment{}, err
 	}
+	if x.untouched() { // a container that is paused does not use its exec up
+		if err := x.c.mayExec(x.c.id); err != nil {
+			return Attachment{}, err
+		}
+	}
 	if err := x.claim(); err != nil {
 		return Attachment{}, err
 	}
@@ -172,6 +174,12 @@ func (e *Engine) ExecStart(ctx context.Context, execID string, o ExecStartOption
 		a.Conn = conn
 	}
 	return a, nil
+}
+
+func (x *execution) untouched() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return !x.begun
 }
 
 // claim makes sure that an exec is started once.
