@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -375,5 +376,20 @@ func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A few bytes of zstd do not have us take half a gigabyte.
+func TestHugeWindowIsRefused(t *testing.T) {
+	for descriptor, fine := range map[byte]bool{(28 - 10) << 3: true, (29 - 10) << 3: false} { // RFC 8878, section 3.1.1.1.2: powers of two
+		frame := "\x28\xb5\x2f\xfd\x00" + string([]byte{descriptor}) + "\x09\x00\x00a" // a last, raw block of one byte
+		r, end, err := decompressed(strings.NewReader(frame))
+		if err == nil {
+			_, err = io.ReadAll(r)
+			end()
+		}
+		if fine != (err == nil) {
+			t.Errorf("%#x: %v", descriptor, err)
+		}
 	}
 }

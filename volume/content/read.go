@@ -423,6 +423,9 @@ func clean(name string) (string, error) {
 	return c, nil
 }
 
+// maxWindow is the largest window of zstd: the decoder takes that memory because the archive says so. It is that of layers.
+const maxWindow = 256 << 20
+
 // decompressed looks at how an archive begins and unpacks it if need be.
 func decompressed(r io.Reader) (io.Reader, func(), error) {
 	b := bufio.NewReaderSize(r, 64<<10)
@@ -438,7 +441,7 @@ func decompressed(r io.Reader) (io.Reader, func(), error) {
 		}
 		return z, func() { z.Close() }, nil
 	case len(magic) == 4 && string(magic) == "\x28\xb5\x2f\xfd":
-		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1))
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, nil, err
 		}
