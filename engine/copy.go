@@ -450,10 +450,10 @@ func (e *Engine) Export(ctx context.Context, ref string, w io.Writer) error {
 	return nil
 }
 
-// clearCopies removes places of copies that a killed engine left. What was mounted there went with it.
+// clearCopies removes places of copies, and of working directories that were being made, that a killed engine left. What was mounted there went with it.
 func (e *Engine) clearCopies() error {
 	var errs []error
-	for _, pattern := range []string{"copy-*", "export-*"} {
+	for _, pattern := range []string{"copy-*", "export-*", "workdir-*"} {
 		left, err := filepath.Glob(filepath.Join(e.cfg.ExecRoot, pattern))
 		errs = append(errs, err)
 		for _, dir := range left {

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -429,5 +430,25 @@ func TestNetworksBesideTheRecord(t *testing.T) {
 	n.mu.Unlock()
 	if err := w.ConnectNetwork(t.Context(), "mine", cid, network.EndpointSpec{}); err != nil {
 		t.Errorf("off a network that the record knows: %v", err)
+	}
+}
+
+// Places where layers were mounted for a moment are gone with the next engine.
+func TestScratchOfAKilledEngine(t *testing.T) {
+	w := newWorld(t)
+	var left []string
+	w.away(func() {
+		for _, use := range []string{"copy-", "export-", "workdir-"} {
+			dir, err := os.MkdirTemp(w.cfg.ExecRoot, use)
+			if err != nil {
+				t.Fatal(err)
+			}
+			left = append(left, dir)
+		}
+	})
+	for _, dir := range left {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", dir, err)
+		}
 	}
 }
