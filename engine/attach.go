@@ -72,8 +72,9 @@ func (e *Engine) Attach(ctx context.Context, ref string, o AttachOptions) (Attac
 	return Attachment{Conn: conn, TTY: spec.Process.TTY}, nil
 }
 
-// endPatience bounds the time between the end of a process's output and the news of its exit: both come from the keeper.
-const endPatience = time.Second
+// endPatience bounds the time between the end of a process's output and the news of its exit: both come from the keeper, on a busy machine
+// seconds after each other. A container that has closed its outputs and goes on keeps clients for as long; in Docker, until it ends.
+const endPatience = 10 * time.Second
 
 // untilEnded holds the end of a container's output back until the exit code is known: clients ask for it as soon as the stream has
 // ended, and would be told that the container still runs.

@@ -84,12 +84,12 @@ func TestExecUserUnknown(t *testing.T) {
 	if err := w.Kill(t.Context(), id, ""); err != nil {
 		t.Fatal(err)
 	}
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if i, err := w.ExecInspect(t.Context(), x); err != nil || !i.Running {
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
+	w.until(id, "ended", func(s container.State) bool { return !s.Running }) // of the two either may be told first
 	if err := w.ExecResize(t.Context(), x, 10, 10); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), id+" is not running") {
 		t.Error(err)
 	}
