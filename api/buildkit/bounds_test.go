@@ -39,3 +39,13 @@ func TestHostileDockerfile(t *testing.T) {
 		t.Errorf("the next build: %v", o.err)
 	}
 }
+
+// A few lines that would fill any memory are refused before they are translated.
+func TestGrowingDockerfile(t *testing.T) {
+	b := newBench(t)
+	dir := b.context("Dockerfile", "FROM scratch\nENV A=0123456789\n"+strings.Repeat("ENV A=$A$A$A$A\n", 16)+"COPY Dockerfile /\n")
+	o := b.build(dir, nil)
+	if o.err == nil || !strings.Contains(o.err.Error(), "grows to more than 64 MiB") {
+		t.Errorf("%v", o.err)
+	}
+}
