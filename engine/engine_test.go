@@ -624,6 +624,11 @@ func TestSharedNamespaces(t *testing.T) {
 	guest := w.run("guest", s)
 	s.Namespaces.PID, s.Namespaces.IPC = "", "host"
 	orphan := w.run("netguest", s)
+	s = spec("cat /etc/hostname; readlink /proc/self/ns/net")
+	s.Network.Mode = "container:netguest" // which has it from the donor
+	if out, code := w.output(s); out != "donor\n"+net+"\n" {
+		t.Errorf("the network of a container that joined another's: %q, %d", out, code)
+	}
 	w.Kill(t.Context(), donor, "")
 	w.wait(guest) // it lived in the donor's pid namespace
 	x, _ := w.ExecCreate(t.Context(), orphan, container.ExecSpec{Cmd: []string{"readlink", "/proc/self/ns/net"}, AttachStdout: true, TTY: true})

@@ -124,12 +124,24 @@ func (e *Engine) buildSpec(r *container.Record, layer Layer, sandbox network.San
 		case "IPC":
 			in.Shm = e.shmPath(donor.id)
 		case "network":
-			etc = e.etcOf(donor.id)
+			etc = e.etcOf(e.networkOwner(donor).id)
 		}
 	}
 	in.Hostname, in.Hosts, in.ResolvConf = etc.Hostname, etc.Hosts, etc.ResolvConf
 	b, err = e.rules.Build(in)
 	return b, enters, err
+}
+
+// networkOwner gives the container whose network a container lives in: its own, or at the end of a chain of joins the one that all share.
+func (e *Engine) networkOwner(c *entry) *entry {
+	for range 32 { // a circle cannot start
+		next := e.index.get(joined(c.record().Spec.Network.Mode))
+		if next == nil {
+			return c
+		}
+		c = next
+	}
+	return c
 }
 
 // builtOf gives the OCI specification of a container that runs, for a further process in it. It is not kept from the start, nor asks it
