@@ -134,8 +134,11 @@ func (n *Networks) publish(ctx context.Context, w Want, g gates, specs []PortSpe
 		return nil, nil
 	}
 	var all []binding
-	var wants []port.Want
-	var of []int // index into all, of each want
+	type request struct {
+		port.Want
+		of int // index into all
+	}
+	var requests []request
 	for _, s := range specs {
 		b, err := n.bind(g, s)
 		if err != nil {
@@ -153,17 +156,23 @@ func (n *Networks) publish(ctx context.Context, w Want, g gates, specs []PortSpe
 			if last == 0 {
 				last = s.HostFirst
 			}
-			wants, of = append(wants, port.Want{Proto: s.Proto, IPs: ips, First: s.HostFirst, Last: last}), append(of, len(all)-1)
+			requests = append(requests, request{port.Want{Proto: s.Proto, IPs: ips, First: s.HostFirst, Last: last}, len(all) - 1})
 		}
+	}
+	// Who leaves a choice chooses last: not what the same container names further on.
+	slices.SortStableFunc(requests, func(a, b request) int { return cmp.Compare(choice(a.Want), choice(b.Want)) })
+	wants := make([]port.Want, len(requests))
+	for i, r := range requests {
+		wants[i] = r.Want
 	}
 	got, err := n.ports.Reserve(ctx, port.Holder{ID: w.ContainerID, Name: w.Name}, wants)
 	if err != nil {
 		return nil, err
 	}
-	for i, at := range of {
-		for k, p := range all[at].to {
+	for i, r := range requests {
+		for k, p := range all[r.of].to {
 			if !n.routed(p) {
-				all[at].to[k].HostPort = got[i]
+				all[r.of].to[k].HostPort = got[i]
 			}
 		}
 	}
@@ -171,6 +180,17 @@ func (n *Networks) publish(ctx context.Context, w Want, g gates, specs []PortSpe
 		ports = append(ports, b.to...)
 	}
 	return ports, nil
+}
+
+// choice is how much of a choice a want leaves: one port of the host, several, any.
+func choice(w port.Want) int {
+	switch {
+	case w.First == 0:
+		return 2
+	case w.Last > w.First:
+		return 1
+	}
+	return 0
 }
 
 // keys are the reservations of published ports.

@@ -77,6 +77,18 @@ func TestPublish(t *testing.T) {
 	fails(t, err, fault.NotFound, "")
 }
 
+// A port that one container names is not the one that is chosen for another of its ports.
+func TestPublishNamedFirst(t *testing.T) {
+	h := newRoom(t, nil)
+	a := want("a", "bridge")
+	a.Ports = []PortSpec{{Port: 80, Proto: "tcp", HostFirst: 9000, HostLast: 9001}, {Port: 81, Proto: "tcp", HostFirst: 9000}}
+	for _, p := range h.join(a).Ports {
+		if at := map[uint16]uint16{80: 9001, 81: 9000}[p.Port]; p.HostPort != at {
+			t.Errorf("port %d is published at %d, not %d", p.Port, p.HostPort, at)
+		}
+	}
+}
+
 func TestBindings(t *testing.T) {
 	h := newRoom(t, func(c *Config) { c.BindIP = netip.MustParseAddr("127.0.0.1") })
 	h.create(CreateRequest{Name: "own", Options: map[string]string{"com.docker.network.bridge.host_binding_ipv4": "127.0.0.5"}})
