@@ -101,9 +101,7 @@ func TestHealthCommand(t *testing.T) {
 	if h := w.state(id).Health; h.Status != container.Unhealthy || len(h.Log) < 4 {
 		t.Errorf("stopped: %+v", h)
 	}
-	if n := w.health.Len(); n != 0 {
-		t.Errorf("%d are still probed", n)
-	}
+	w.eventually("it is probed no more", func() bool { return w.health.Len() == 0 }) // the end is told to others a moment later
 	all := told()
 	text := strings.Join(all, "\n")
 	for _, want := range []string{"exec_create: /bin/sh -c echo $FROM; test -e /ok\nexec_start: /bin/sh -c echo $FROM; test -e /ok\nexec_die", "exec_die\nhealth_status: unhealthy", "health_status: healthy", "pause\nunpause"} {
@@ -164,7 +162,13 @@ func TestHealthOutcomes(t *testing.T) {
 			if c.name == "timeout" {
 				time.Sleep(50 * time.Millisecond)
 				top, err := w.Top(t.Context(), id, "-ef")
-				if err != nil || strings.Count(fmt.Sprint(top.Processes), "sleep 777") > 3 { // of the one that runs now
+				n := 0
+				for _, p := range top.Processes {
+					if strings.Contains(fmt.Sprint(p), "sleep 777") { // also a shell on its way to be one, whose line has it twice
+						n++
+					}
+				}
+				if err != nil || n > 3 { // of the one that runs now
 					t.Errorf("probes pile up: %v %v", top.Processes, err)
 				}
 			}
