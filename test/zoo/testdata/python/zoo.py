@@ -78,7 +78,7 @@ def life():
     code, out = c.exec_run(["sh", "-c", "hostname; pwd; echo $A; ulimit -n; touch /x"])
     assert code != 0 and out.startswith(b"py\n/tmp\nb\n100\n"), (code, out)
     code, (out, err) = c.exec_run(["sh", "-c", "echo o; echo e >&2"], demux=True)
-    assert (code, out, err) == (0, b"o\n", b"e\n")
+    assert (code, out, err) == (0, b"o\n", b"e\n"), (code, out, err)
     assert b"".join(c.exec_run(["sh", "-c", "echo 1; echo 2"], stream=True).output) == b"1\n2\n"
     stats = c.stats(stream=False)
     assert stats["memory_stats"]["limit"] == 64 << 20 and stats["cpu_stats"]["cpu_usage"]["total_usage"] > 0 and stats["precpu_stats"]["system_cpu_usage"] > 0, stats
