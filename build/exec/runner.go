@@ -101,16 +101,17 @@ func (r *Runner) Close() error {
 	}
 	down := make(chan struct{})
 	go func() { r.boxes.Wait(); close(down) }()
+	r.launching.Do(func() { r.startErr = errClosed })
 	select {
 	case <-down:
-	case <-time.After(closePatience):
-		r.cfg.Log.Error("steps of builds are not taken down; the next start does it")
-	}
-	r.launching.Do(func() { r.startErr = errClosed })
-	if r.starter != nil {
+		if r.starter == nil {
+			break
+		}
 		if err := r.starter.Close(); err != nil {
 			r.cfg.Log.Error("what was around the steps of builds does not end", "error", err)
 		}
+	case <-time.After(closePatience): // a step that sleeps in the kernel; the launcher would wait for it, and its enclosure ends with this process
+		r.cfg.Log.Error("steps of builds are not taken down; the next start does it")
 	}
 	return r.caches.close()
 }
