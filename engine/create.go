@@ -76,7 +76,7 @@ func (e *Engine) build(ctx context.Context, r *container.Record, img Image) erro
 	return step.Run(wait.With(ctx, w), "create",
 		step.Step{Name: "directory", Do: func(context.Context) error { return e.store.MakeDir(r.ID) }, Undo: func() error { return e.store.Abandon(r.ID) }},
 		step.Step{Name: "layer", Do: func(ctx context.Context) error { return e.makeLayer(ctx, r, img) }, Undo: func() error { return e.removeLayer(r) }},
-		step.Step{Name: "working directory", Do: func(context.Context) error { return e.makeWorkingDir(r) }},
+		step.Step{Name: "workdir", Do: func(context.Context) error { return e.makeWorkingDir(r) }},
 		step.Step{Name: "volumes", Do: func(ctx context.Context) (err error) {
 			made, err = e.resolveMounts(ctx, r)
 			if err == nil {

@@ -19,7 +19,7 @@ import (
 
 // Step is one part of an operation.
 type Step struct {
-	Name string
+	Name string // one word: it is part of a failpoint's name
 	Do   func(context.Context) error
 	Undo func() error // nil: nothing to undo
 }
