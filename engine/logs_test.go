@@ -232,7 +232,16 @@ func TestHungCollector(t *testing.T) {
 	}
 	written := strings.Count(w.logged(id), "\n")
 	c.hang(false)
-	w.eventually("all is there", func() bool { return len(c.got()) >= written })
+	w.eventually("all is there", func() bool {
+		st, err := w.LogStatus(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Ships.Behind == 0 && len(c.got()) >= int(st.Ships.Sent)
+	})
+	if n := len(c.got()); n < written {
+		t.Errorf("%d lines came of more than %d", n, written)
+	}
 
 	c.hang(true)
 	s.Log = c.options("cache-max-size=1m", "cache-max-file=3", "mode=non-blocking", "max-buffer-size=100k")
