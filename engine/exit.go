@@ -80,13 +80,13 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	var next restart.Decision
 	err := c.change(func(at *store.Standing) (err error) {
 		next = restart.Decide(policy, restart.Ended{
-			Code: x.Code, Manually: at.State.ManuallyStopped, Ran: x.At.Sub(at.State.StartedAt), Restarts: at.RestartCount, LastWait: at.RestartWait,
+			Code: x.Code, Manually: at.State.ManuallyStopped || e.stopping.Load(), Ran: x.At.Sub(at.State.StartedAt), Restarts: at.RestartCount, LastWait: at.RestartWait,
 			Unhealthy: at.Unwell, Relapses: at.Relapses,
 		})
 		if at.State, err = at.State.Ended(end, next.Restart); err != nil {
 			return err
 		}
-		at.Figures, at.Unwell = figures, false
+		at.Figures, at.Unwell, at.Reboot = figures, false, e.goingDown.Load()
 		if next.Restart {
 			at.RestartCount++
 			at.Relapses++
@@ -94,8 +94,8 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 		}
 		return nil
 	})
-	if figures != nil {
-		e.tellOOM(c, figures.OOMKills)
+	if figures != nil && c.newKills(figures.OOMKills) {
+		e.tell(c, "oom", nil)
 	}
 	e.tell(c, "die", map[string]string{
 		"exitCode": strconv.Itoa(x.Code), "execDuration": strconv.Itoa(int(x.At.Sub(s.State.StartedAt) / time.Second)),

@@ -100,21 +100,20 @@ func (e *Engine) onOOM(c *entry) {
 		return
 	}
 	defer end()
-	if cg := c.cgroup(); cg != nil && e.tellOOM(c, cg.OOMKills()) {
+	if cg := c.cgroup(); cg != nil && c.newKills(cg.OOMKills()) {
+		// Noted first: who hears the event finds the state as it says.
 		if err := c.change(func(at *store.Standing) error { at.State.OOMKilled = true; return nil }); err != nil {
 			e.log.Error("cannot note an OOM kill", "container", c.id, "error", err)
 		}
+		e.tell(c, "oom", nil)
 	}
 }
 
-// tellOOM tells of kills that were not told yet, and whether there were any. c's op is held.
-func (e *Engine) tellOOM(c *entry, kills uint64) bool {
+// newKills reports whether some of that many kills were not told yet, and takes them for told. c's op is held.
+func (c *entry) newKills(kills uint64) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	news := kills > c.run.oomTold
 	c.run.oomTold = max(kills, c.run.oomTold)
-	c.mu.Unlock()
-	if news {
-		e.tell(c, "oom", nil)
-	}
 	return news
 }
