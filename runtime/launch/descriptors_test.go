@@ -54,3 +54,21 @@ func TestHighDescriptorsStay(t *testing.T) {
 		}
 	}
 }
+
+// TestFewOpenFiles: a program may have fewer descriptors than its launcher has open, of which the child begins with a copy.
+func TestFewOpenFiles(t *testing.T) {
+	root := busyboxRoot(t)
+	for range 40 {
+		null, err := os.Open("/dev/null")
+		must(t, err)
+		defer null.Close()
+	}
+	launchers(t, func(t *testing.T, l *Launcher, o Options) {
+		for _, n := range []uint64{3, 20} {
+			s := plainSpec(root)
+			s.Process.Cwd = "/made/for/it"
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: n, Hard: n}}
+			expectOutput(t, l, s, o, "ulimit -n; pwd", strconv.FormatUint(n, 10), "/made/for/it")
+		}
+	})
+}

@@ -17,9 +17,9 @@ var rlimits = map[string]int{
 	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
 }
 
-// limits sets resource limits. Raising a hard limit takes CAP_SYS_RESOURCE on the host.
+// limits sets resource limits. Raising a hard limit takes CAP_SYS_RESOURCE on the host. That of open files waits for
+// limitFiles: the child begins with the launcher's descriptors, and what it opens itself has numbers above theirs.
 func (c *compiler) limits(p *specs.Process) error {
-	k := &c.kid
 	seen := map[string]bool{}
 	for _, l := range p.Rlimits {
 		n, ok := rlimits[l.Type]
@@ -30,18 +30,36 @@ func (c *compiler) limits(p *specs.Process) error {
 			return fault.New(fault.Invalid, "process.rlimits: %s is listed twice", l.Type)
 		}
 		seen[l.Type] = true
-		b := make([]byte, 16)
-		binary.LittleEndian.PutUint64(b, l.Soft)
-		binary.LittleEndian.PutUint64(b[8:], l.Hard)
-		k.call("set "+l.Type+" (raising a hard limit takes CAP_SYS_RESOURCE)", unix.SYS_PRLIMIT64, Int(0), Int(n), Bytes(b), Int(0))
-	}
-	if f := c.o.OpenFiles; f != nil && !seen["RLIMIT_NOFILE"] {
-		b := make([]byte, 16)
-		binary.LittleEndian.PutUint64(b, f.Cur)
-		binary.LittleEndian.PutUint64(b[8:], f.Max)
-		k.call("restore the limit of open files", unix.SYS_PRLIMIT64, Int(0), Int(unix.RLIMIT_NOFILE), Bytes(b), Int(0))
+		if n != unix.RLIMIT_NOFILE {
+			c.limit(l, n)
+		}
 	}
 	return nil
+}
+
+// limitFiles sets the limit of open files once the child opens nothing any more.
+func (c *compiler) limitFiles(p *specs.Process) {
+	for _, l := range p.Rlimits {
+		if l.Type == "RLIMIT_NOFILE" {
+			c.limit(l, unix.RLIMIT_NOFILE)
+			return
+		}
+	}
+	if f := c.o.OpenFiles; f != nil {
+		c.kid.call("restore the limit of open files", unix.SYS_PRLIMIT64, Int(0), Int(unix.RLIMIT_NOFILE), rlimit64(f.Cur, f.Max), Int(0))
+	}
+}
+
+func (c *compiler) limit(l specs.POSIXRlimit, n int) {
+	c.kid.call("set "+l.Type+" (raising a hard limit takes CAP_SYS_RESOURCE)", unix.SYS_PRLIMIT64, Int(0), Int(n), rlimit64(l.Soft, l.Hard), Int(0))
+}
+
+// rlimit64 is struct rlimit64 of prlimit(2).
+func rlimit64(soft, hard uint64) Arg {
+	b := make([]byte, 16)
+	binary.LittleEndian.PutUint64(b, soft)
+	binary.LittleEndian.PutUint64(b[8:], hard)
+	return Bytes(b)
 }
 
 // writeOwn writes a file of the child's own in the host's /proc: it is real whatever the container's is.

@@ -58,6 +58,7 @@ func (c *compiler) become() error {
 	if err != nil {
 		return err
 	}
+	c.limitFiles(p)
 	if !p.NoNewPrivileges {
 		// Without no_new_privs only CAP_SYS_ADMIN may install a filter, so before it is lost.
 		c.install(filter)
