@@ -55,12 +55,13 @@ func (f *Firewall) watch() error {
 			}
 		}
 	})
-	f.wait.Go(func() { f.mend(ctx, events) })
+	f.wait.Go(func() { f.mend(ctx, events, f.check) })
 	return nil
 }
 
-// mend looks at the rules after changes of others, until events ends, and again where somebody could not be asked.
-func (f *Firewall) mend(ctx context.Context, events <-chan struct{}) {
+// mend looks at the rules after changes of others, until events ends, and again where somebody could not be asked or the look itself failed.
+// look is check.
+func (f *Firewall) mend(ctx context.Context, events <-chan struct{}, look func(context.Context) (asked bool, err error)) {
 	var next time.Time // when a look is due by the long run's measure; it may come up to inARow pauses earlier
 	var retry <-chan time.Time
 	pause := firstRetry
@@ -84,15 +85,19 @@ func (f *Firewall) mend(ctx context.Context, events <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		}
-		asked, err := f.check(ctx)
+		asked, err := look(ctx)
 		if err != nil && ctx.Err() == nil {
 			f.config.Log.Warn("firewall rules could not be mended", "error", err)
 		}
 		if asked {
 			next = next.Add(askAgain)
 		}
-		if len(f.unheard) == 0 {
+		switch {
+		case len(f.unheard) > 0: // the next turn takes it
+		case err == nil:
 			retry, pause = nil, firstRetry
+		case retry == nil: // who was to be asked has not been
+			retry, pause = time.After(pause), min(2*pause, lastRetry)
 		}
 	}
 }
