@@ -166,6 +166,7 @@ type Engine struct {
 	keeperPID   atomic.Int64 // 0: not known
 	asked       asked
 	stopping    atomic.Bool // Shutdown has begun
+	goingDown   atomic.Bool // and it is the machine that goes down
 	cdi         *cdi.Devices
 	quotas      layerQuotas
 	ooms        *cgroup.OOMWatcher // nil: none could be made

@@ -162,7 +162,7 @@ func (e *Engine) noteHealth(c *entry, i *container.Info, r container.HealthResul
 		switch {
 		case is.Status == container.Healthy && at.Relapses > 0:
 			at.Relapses, at.RestartWait = 0, 0
-		case !unable && health.Failing(is, i.Spec.Healthcheck) && !at.Unwell && !at.State.ManuallyStopped && restart.Unhealthy(c.rec.Spec.Restart, at.Relapses):
+		case !unable && health.Failing(is, i.Spec.Healthcheck) && !at.Unwell && !at.State.ManuallyStopped && !e.stopping.Load() && restart.Unhealthy(c.rec.Spec.Restart, at.Relapses):
 			at.Unwell, ends = true, c.ended
 		}
 		return nil

@@ -282,7 +282,7 @@ func (e *Engine) recoverStopped(c *entry, l store.Loaded) func() {
 	switch {
 	case state.Status == container.Restarting:
 		return func() { e.restartLater(c, l.Standing.RestartWait) }
-	case state.Status == container.Exited && restart.AtOpen(policy, state.ExitCode, state.ManuallyStopped, false, restartsOf(l)):
+	case state.Status == container.Exited && restart.AtOpen(policy, state.ExitCode, state.ManuallyStopped, l.Standing.Reboot, restartsOf(l)):
 		return func() { e.endRun(c); e.startAtOpen(c) }
 	case state.Status == container.Exited && l.Record.Spec.AutoRemove:
 		return func() { e.afterExit(context.Background(), c, restart.Decision{}) }

@@ -40,8 +40,10 @@ func (e *Engine) stop(ctx context.Context, c *entry, o StopOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := c.setManuallyStopped(); err != nil {
-		return err
+	if !e.stopping.Load() { // nobody asked for this container to end, and its policy holds: it comes back, also when what follows is cut off
+		if err := c.setManuallyStopped(); err != nil {
+			return err
+		}
 	}
 	if e.abortRestart(ctx, c) {
 		e.tell(c, "stop", nil)
@@ -174,7 +176,7 @@ func (e *Engine) signal(ctx context.Context, c *entry, sig unix.Signal) error {
 		return err
 	}
 	e.tell(c, "kill", map[string]string{"signal": strconv.Itoa(int(sig))})
-	if c.snapshot().State.Paused && c.snapshot().State.ManuallyStopped {
+	if s := c.snapshot().State; s.Paused && (s.ManuallyStopped || e.stopping.Load()) {
 		return e.Unpause(ctx, c.id)
 	}
 	return nil
@@ -254,11 +256,14 @@ func (e *Engine) freezeOrThaw(ctx context.Context, ref, verb string, do func(*en
 	return nil
 }
 
-// Shutdown stops every container, for `berth system shutdown`. It goes on after failures and gives them all.
-func (e *Engine) Shutdown(ctx context.Context) error {
+// Shutdown stops every container, each by its own signal and in its own time, for `berth system shutdown` and, with machine, because the
+// machine goes down. It goes on after failures and gives them all. Nothing is started or restarted any more. What had a restart policy
+// comes back with the next engine, after the machine went down also by on-failure, unless it ended well.
+func (e *Engine) Shutdown(ctx context.Context, machine bool) error {
 	var mu sync.Mutex
 	var errs []error
 	var wg sync.WaitGroup
+	e.goingDown.Store(machine)
 	e.stopping.Store(true) // what is being started now is waited for; nothing is started after it
 	e.index.each(func(c *entry) {
 		if !c.snapshot().State.Running && len(c.op) == 0 {
@@ -268,8 +273,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 			if !e.settled(ctx, c) {
 				return
 			}
-			// Not a manual stop: what had a restart policy comes back with the next engine.
-			if err := e.stopForShutdown(ctx, c); err != nil {
+			if err := e.stop(ctx, c, StopOptions{}); err != nil {
 				mu.Lock()
 				errs = append(errs, err)
 				mu.Unlock()
@@ -280,23 +284,18 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// settled waits, for a while, until nobody works on a container that does not run, and reports whether it runs then.
+// settled waits, for a while, until nobody works on a container that has no process, and reports whether it is to be stopped then. One
+// that waits for its restart when the machine goes down goes on waiting in the next engine.
 func (e *Engine) settled(ctx context.Context, c *entry) bool {
-	if !c.snapshot().State.Running {
+	if s := c.snapshot().State; !s.Running || s.Restarting {
 		ctx, cancel := context.WithTimeout(ctx, startPatience/2)
 		defer cancel()
 		if end, err := c.begin(ctx, "shutdown"); err == nil {
 			end()
 		}
 	}
-	return c.snapshot().State.Running
-}
-
-func (e *Engine) stopForShutdown(ctx context.Context, c *entry) error {
-	manually := c.standing().State.ManuallyStopped
-	err := e.stop(ctx, c, StopOptions{})
-	cerr := c.change(func(at *store.Standing) error { at.State.ManuallyStopped = manually; return nil })
-	return errors.Join(err, cerr)
+	s := c.snapshot().State
+	return s.Running && !(s.Restarting && e.goingDown.Load())
 }
 
 func (c *entry) become(s container.Status) error {

@@ -195,8 +195,11 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 	if err := s.Shutdown(ctx); err != nil {
 		log.Warn("requests were cut off", "error", err)
 	}
-	if stopAll {
+	switch {
+	case stopAll:
 		rooms.stopContainers(cfg, log)
+	case machineGoesDown(log):
+		rooms.stopForMachine(log)
 	}
 	return nil
 }
@@ -401,14 +404,9 @@ func (r *rooms) close() {
 
 // stopContainers is the end of `berth system shutdown`: containers, then the keeper.
 func (r *rooms) stopContainers(cfg config, log *slog.Logger) {
-	ctx := context.Background()
-	if seconds := r.patience.Load(); seconds >= 0 {
-		// Each container has its own time until SIGKILL; this bounds them all.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second+time.Minute)
-		defer cancel()
-	}
-	if err := r.engine.Shutdown(ctx); err != nil {
+	ctx, cancel := r.stopPatience()
+	defer cancel()
+	if err := r.engine.Shutdown(ctx, false); err != nil {
 		log.Error("not every container was stopped", "error", err)
 		return
 	}

@@ -141,6 +141,15 @@ func (m *Manager) stringProperty(ctx context.Context, o dbus.BusObject, iface, n
 	return s, nil
 }
 
+// GoingDown reports whether this systemd is ending everything that it runs: the machine shuts down, or the user's manager ends.
+func (m *Manager) GoingDown(ctx context.Context) (bool, error) {
+	state, err := m.managerProperty(ctx, "SystemState")
+	if err != nil {
+		return false, fault.Wrap(fault.Unavailable, err, "asking systemd for its state")
+	}
+	return state == "stopping", nil
+}
+
 // Close ends the connection.
 func (m *Manager) Close() error { return m.conn.Close() }
 
