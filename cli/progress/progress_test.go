@@ -1,6 +1,7 @@
 package progress
 
 import (
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -30,13 +31,14 @@ func (s *screen) text() string {
 func TestLine(t *testing.T) {
 	out := &screen{terminal: true}
 	l := start(out, "verifying", time.Millisecond)
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(out.text(), "verifying … 0s"); time.Sleep(time.Millisecond) {
+	shown := regexp.MustCompile(`verifying … \d+s`)
+	for deadline := time.Now().Add(time.Minute); !shown.MatchString(out.text()); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing is shown")
 		}
 	}
 	l.Say("repairing")
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(out.text(), "repairing"); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(out.text(), "repairing"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the text stays")
 		}
