@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -189,6 +190,11 @@ func (cfg Config) make(ctx context.Context) (h holder, err error) {
 		return h, err
 	}
 	if _, err = write.Write([]byte{'k'}); err != nil {
+		return h, fault.Wrap(fault.Internal, err, "rootless")
+	}
+	// The holder's descriptor closes as it becomes sleep(1). While it does, another thread than the first may be taking the first one's place
+	// (execve(2)), and for a moment /proc has no namespaces of the process: nobody could join them.
+	if _, err = io.Copy(io.Discard, ready); err != nil {
 		return h, fault.Wrap(fault.Internal, err, "rootless")
 	}
 	return h, cmd.Process.Release()

@@ -186,6 +186,7 @@ func (s *sailor) starts(args ...string) *exec.Cmd {
 	s.t.Helper()
 	cmd := s.command(append([]string{"berthd", "--debug"}, args...)...)
 	cmd.Stdout, cmd.Stderr = writer{s}, writer{s}
+	cmd.WaitDelay = time.Second // the holder has its output, too
 	if err := s.world.Start(cmd); err != nil {
 		s.t.Fatal(err)
 	}
