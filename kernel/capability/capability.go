@@ -46,14 +46,6 @@ func Number(name string) (bit int, ok bool) {
 	return bit, ok && bit <= Last()
 }
 
-// Name gives the capability's full name, "CAP_CHOWN" for 0; "" for a bit that has none.
-func Name(bit int) string {
-	if bit < 0 || bit >= len(names) {
-		return ""
-	}
-	return names[bit]
-}
-
 // Mask gives the set of the named capabilities, and the names that this kernel does not know.
 func Mask(list []string) (set uint64, unknown []string) {
 	for _, name := range list {

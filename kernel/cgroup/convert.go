@@ -30,22 +30,6 @@ func WeightFromShares(shares uint64) uint64 {
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34) - 1e-9))
 }
 
-// SharesFromWeight is WeightFromShares' inverse, as near as whole numbers allow; for showing limits that
-// were set elsewhere.
-func SharesFromWeight(weight uint64) uint64 {
-	switch {
-	case weight == 0:
-		return 0
-	case weight <= 1:
-		return 2
-	case weight >= 10000:
-		return 262144
-	}
-	// l² + 125·l − 612·(log10(weight) + 7/34) = 0
-	c := 612 * (math.Log10(float64(weight)) + 7.0/34)
-	return uint64(math.Round(math.Exp2((math.Sqrt(125*125+4*c) - 125) / 2)))
-}
-
 // IOWeight converts v1's blkio.weight (10 to 1000) linearly to v2's io.weight (1 to 10000). 0 stays 0.
 func IOWeight(blkio uint16) uint64 {
 	if blkio == 0 {

@@ -251,10 +251,9 @@ func TestConvert(t *testing.T) {
 			t.Errorf("shares %d: weight %d, want %d", shares, got, weight)
 		}
 	}
-	for w := uint64(1); w <= 10000; w++ {
-		back := WeightFromShares(SharesFromWeight(w))
-		if back+1 < w || back > w+1 {
-			t.Errorf("weight %d is shares %d is weight %d", w, SharesFromWeight(w), back)
+	for shares := uint64(2); shares < 262144; shares++ {
+		if less, more := WeightFromShares(shares), WeightFromShares(shares+1); less < 1 || more < less || more > 10000 {
+			t.Fatalf("shares %d and one more: weights %d and %d", shares, less, more)
 		}
 	}
 	for blkio, weight := range map[uint16]uint64{0: 0, 10: 1, 500: 4950, 1000: 10000} {

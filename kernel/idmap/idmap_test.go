@@ -2,12 +2,9 @@ package idmap
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -52,8 +49,10 @@ func TestParse(t *testing.T) {
 		if again, err := ParseProc(m.Proc()); err != nil || !slices.Equal(again, m) {
 			t.Errorf("%q through the kernel's form: %v %v", c.in, again, err)
 		}
-		if again := FromSpec(m.Spec()); !slices.Equal(again, m) {
-			t.Errorf("%q through OCI's form: %v", c.in, again)
+		for i, r := range m.Spec() {
+			if m[i] != (Range{r.ContainerID, r.HostID, r.Size}) {
+				t.Errorf("%q: range %d in OCI's form: %v", c.in, i, r)
+			}
 		}
 	}
 }
@@ -118,29 +117,6 @@ func root(t *testing.T) {
 	f := probe.Host()
 	if !f.Has(probe.CapSysAdmin) || !f.Has(probe.UserNamespace) {
 		t.Skip("needs root and user namespaces: " + f.Why(probe.UserNamespace))
-	}
-}
-
-func TestWrite(t *testing.T) {
-	root(t)
-	cmd := exec.Command("sleep", "100")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
-	if err := cmd.Start(); err != nil {
-		t.Skip("needs user namespaces: " + err.Error())
-	}
-	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	p := Pair{Map{{0, 100000, 1000}}, Map{{0, 200000, 1000}, {1000, 5, 1}}}
-	if err := Write(cmd.Process.Pid, p); err != nil {
-		t.Fatal(err)
-	}
-	for file, want := range map[string]Map{"uid_map": p.Users, "gid_map": p.Groups} {
-		b, _ := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/" + file)
-		if got, err := ParseProc(string(b)); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: %v %v, want %v", file, got, err, want)
-		}
-	}
-	if err := Write(cmd.Process.Pid, p); !fault.Is(err, fault.Forbidden) {
-		t.Errorf("a second time: %v", err)
 	}
 }
 

@@ -25,19 +25,7 @@ const Overflow = 65534
 // maxRanges is the kernel's limit on lines (Linux 4.15).
 const maxRanges = 340
 
-// FromSpec takes over an OCI specification's mappings. It does not check them.
-func FromSpec(list []specs.LinuxIDMapping) Map {
-	if len(list) == 0 {
-		return nil
-	}
-	m := make(Map, len(list))
-	for i, r := range list {
-		m[i] = Range{r.ContainerID, r.HostID, r.Size}
-	}
-	return m
-}
-
-// Spec is FromSpec's inverse.
+// Spec gives an OCI specification's mappings.
 func (m Map) Spec() []specs.LinuxIDMapping {
 	list := make([]specs.LinuxIDMapping, len(m))
 	for i, r := range m {

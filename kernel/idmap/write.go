@@ -12,53 +12,8 @@ import (
 	"berth/base/fault"
 )
 
-// Write gives a process that was just born into a new user namespace its mapping, by /proc/PID/uid_map
-// and gid_map. Each can be written once. A writer without CAP_SETGID in the parent namespace may map one
-// group only, its own, and only after setgroups is denied; that is done for it.
-func Write(pid int, p Pair) error {
-	if err := p.Check(); err != nil {
-		return err
-	}
-	dir := "/proc/" + strconv.Itoa(pid)
-	if err := put(dir+"/uid_map", p.Users.Proc()); err != nil {
-		return writeError(err, "user ids", p.Users)
-	}
-	err := put(dir+"/gid_map", p.Groups.Proc())
-	if err == unix.EPERM {
-		if err = put(dir+"/setgroups", "deny"); err == nil {
-			err = put(dir+"/gid_map", p.Groups.Proc())
-		}
-	}
-	if err != nil {
-		return writeError(err, "group ids", p.Groups)
-	}
-	return nil
-}
-
-func put(file, text string) error {
-	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	_, err = unix.Write(fd, []byte(text))
-	return err
-}
-
-func writeError(err error, what string, m Map) error {
-	switch err {
-	case unix.EPERM:
-		return fault.Wrap(fault.Forbidden, err, "map %s %v: this user may map only its own id: use newuidmap and newgidmap with ranges in /etc/subuid and /etc/subgid", what, m)
-	case unix.EINVAL:
-		return fault.Wrap(fault.Invalid, err, "map %s %v: the host ids must be mapped in this process's own user namespace", what, m)
-	case unix.ENOENT, unix.ESRCH:
-		return fault.Wrap(fault.NotFound, err, "map %s: the process has ended", what)
-	}
-	return fault.Wrap(fault.Internal, err, "map %s %v", what, m)
-}
-
-// WriteByHelpers is Write through the set-uid programs newuidmap and newgidmap, which let an ordinary user
-// map the subordinate ids that it owns.
+// WriteByHelpers gives a process that was just born into a new user namespace its mapping, which can be written once,
+// through the set-uid programs newuidmap and newgidmap: they let an ordinary user map the subordinate ids that it owns.
 func WriteByHelpers(pid int, p Pair) error {
 	if err := p.Check(); err != nil {
 		return err
@@ -108,7 +63,7 @@ func run(name string, args []string) error {
 }
 
 // Namespace gives a descriptor of a new user namespace that has the mapping and no process in it, for
-// mount.IDMap. The kernel makes a namespace only around a process, so one is made and ended before it
+// mount.IDMap; tests of file systems ask for it. The kernel makes a namespace only around a process, so one is made and ended before it
 // runs anything.
 func Namespace(p Pair) (int, error) { return namespace(p, 0, "user") }
 

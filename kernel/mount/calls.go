@@ -49,11 +49,6 @@ func SetAttributes(dirfd int, path string, set, clear uint64, recursive bool) er
 	return setattr(dirfd, path, &unix.MountAttr{Attr_set: set, Attr_clr: clear}, recursive)
 }
 
-// SetPropagation sets MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE by descriptor. Linux 5.12.
-func SetPropagation(dirfd int, path string, propagation uint64, recursive bool) error {
-	return setattr(dirfd, path, &unix.MountAttr{Propagation: propagation}, recursive)
-}
-
 // IDMap gives a detached mount (from OpenTree with clone) the id mapping of a user namespace, which
 // kernel/idmap makes. Errors: EINVAL (already mapped, not detached, or the file system cannot: Linux 5.12
 // ext4, 5.19 as overlay layer, 6.3 tmpfs), EPERM (the initial user namespace, or a foreign file system).

@@ -21,21 +21,6 @@ type Info struct {
 	Super        string // options of the file system: "rw,size=65536k"
 }
 
-// Shared gives the mount's peer group, and false when it is in none.
-func (i *Info) Shared() (group int, ok bool) { return i.tag("shared:") }
-
-// Master gives the peer group it receives mounts from, and false when it receives none.
-func (i *Info) Master() (group int, ok bool) { return i.tag("master:") }
-
-func (i *Info) tag(prefix string) (int, bool) {
-	for _, f := range i.Fields {
-		if rest, ok := strings.CutPrefix(f, prefix); ok {
-			return number(rest)
-		}
-	}
-	return 0, false
-}
-
 // Self lists this process's mounts, in the kernel's order: a mount comes after the one it covers. keep
 // chooses which are kept (nil keeps all); it must not hold on to its argument.
 func Self(keep func(*Info) bool) ([]Info, error) { return ReadFile("/proc/self/mountinfo", keep) }
@@ -115,30 +100,6 @@ func (i *Info) parse(line string) bool {
 	}
 	i.Source, i.Super = unescape(source), super
 	return i.Root != "" && i.Point != "" && i.Type != ""
-}
-
-// At gives the topmost mount exactly at the path, or nil.
-func At(list []Info, path string) *Info {
-	for n := len(list) - 1; n >= 0; n-- {
-		if list[n].Point == path {
-			return &list[n]
-		}
-	}
-	return nil
-}
-
-// Holding gives the mount that an absolute clean path is on, or nil.
-func Holding(list []Info, path string) *Info {
-	var best *Info
-	for n := range list {
-		p := list[n].Point
-		if p == path || p == "/" || strings.HasPrefix(path, p) && path[len(p)] == '/' {
-			if best == nil || len(p) >= len(best.Point) {
-				best = &list[n]
-			}
-		}
-	}
-	return best
 }
 
 // Below lists the mounts at the path and under it, the deepest first: the order to unmount them in.

@@ -1,12 +1,10 @@
 package mount
 
 import (
-	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"berth/base/fault"
 	"berth/kernel/probe"
 )
 
@@ -159,43 +157,4 @@ func followable(fd int) (string, error) {
 		return "", unix.ENOENT
 	}
 	return string(buf[:n]), nil
-}
-
-// MkdirInRoot makes the directory and its missing parents inside root, following the links that are
-// there as OpenInRoot does, and gives an O_PATH descriptor of it.
-func MkdirInRoot(have probe.Features, root int, p string, mode uint32) (int, error) {
-	const flags = unix.O_PATH | unix.O_DIRECTORY
-	p = path.Clean("/" + p)
-	// The deepest part that exists; what follows it has no links.
-	at := p
-	for {
-		dir, err := openInRoot(have, root, at, flags, 0)
-		if err == nil {
-			return mkdirs(dir, strings.Trim(strings.TrimPrefix(p, at), "/"), p, mode)
-		}
-		if err != unix.ENOENT || at == "/" {
-			return -1, failed(err, "make directory", p)
-		}
-		// A dangling link is "not there", too; making a directory in its place is refused by mkdirat.
-		at = path.Dir(at)
-	}
-}
-
-func mkdirs(dir int, rest, whole string, mode uint32) (int, error) {
-	for rest != "" {
-		var part string
-		part, rest, _ = strings.Cut(rest, "/")
-		err := unix.Mkdirat(dir, part, mode)
-		if err != nil && err != unix.EEXIST {
-			unix.Close(dir)
-			return -1, fault.Wrap(kindOf(err), err, "make directory %s", whole)
-		}
-		next, err := unix.Openat(dir, part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		unix.Close(dir)
-		if err != nil {
-			return -1, fault.Wrap(kindOf(err), err, "make directory %s", whole)
-		}
-		dir = next
-	}
-	return dir, nil
 }

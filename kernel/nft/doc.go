@@ -9,8 +9,8 @@
 //
 // Life of a batch: NewBatch, some changes, then Load, which either makes all of them at one instant or none. String gives
 // the text that `nft -f -` would take for the same changes; what `nft list table` answers afterwards is Table.String, up to
-// the order of elements. Changing elements costs the same in a set of ten and of ten thousand. A small table for a container's
-// own namespace, as its resolver needs it:
+// the order of elements. Changing elements costs the same in a set of ten and of ten thousand. A small table for a
+// namespace whose resolver listens at another port than 53:
 //
 //	t := nft.Table{Family: nft.IPv4, Name: "berth-dns", Chains: []nft.Chain{
 //		{Name: "output", Hook: nft.Hook{Type: nft.NAT, Point: nft.Output, Priority: -100}, Rules: []nft.Rule{

@@ -75,26 +75,19 @@ func (h has) encode(p *program) {
 type in struct {
 	set    string
 	fields []Field
-	not    bool
 	vmap   bool
 }
 
 // In is true of packets whose fields, in this order, are an element of the set.
 func In(set string, fields ...Field) Expr { return in{set: set, fields: fields} }
 
-// NotIn is true of packets whose fields are no element of the set.
-func NotIn(set string, fields ...Field) Expr { return in{set: set, fields: fields, not: true} }
-
 // Via does what the verdict map says for the packet's fields, and nothing where it has no such element.
 func Via(verdicts string, fields ...Field) Expr { return in{set: verdicts, fields: fields, vmap: true} }
 
 func (i in) text(Family) string {
 	fields := join(i.fields, Field.String, " . ")
-	switch {
-	case i.vmap:
+	if i.vmap {
 		return fields + " vmap @" + i.set
-	case i.not:
-		return fields + " != @" + i.set
 	}
 	return fields + " @" + i.set
 }
@@ -107,41 +100,26 @@ func (i in) encode(p *program) {
 	if i.vmap {
 		p.u32(unix.NFTA_LOOKUP_DREG, unix.NFT_REG_VERDICT)
 	}
-	if i.not {
-		p.u32(unix.NFTA_LOOKUP_FLAGS, unix.NFT_LOOKUP_F_INV)
-	}
 	p.close(e)
 }
 
 type add struct {
 	set    string
 	fields []Field
-	renew  bool
 }
 
 // AddTo makes the packet's fields an element of a Dynamic set.
 func AddTo(set string, fields ...Field) Expr { return add{set: set, fields: fields} }
 
-// Renew is AddTo that lets the element's timeout begin anew where it is in the set already.
-func Renew(set string, fields ...Field) Expr { return add{set: set, fields: fields, renew: true} }
-
 func (a add) text(Family) string {
-	verb := "add @"
-	if a.renew {
-		verb = "update @"
-	}
-	return verb + a.set + " { " + join(a.fields, Field.String, " . ") + " }"
+	return "add @" + a.set + " { " + join(a.fields, Field.String, " . ") + " }"
 }
 
 func (a add) encode(p *program) {
 	p.loadAll(a.fields)
-	op := uint32(unix.NFT_DYNSET_OP_ADD)
-	if a.renew {
-		op = unix.NFT_DYNSET_OP_UPDATE
-	}
 	e := p.expr("dynset")
 	p.str(unix.NFTA_DYNSET_SET_NAME, a.set)
-	p.u32(unix.NFTA_DYNSET_OP, op)
+	p.u32(unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_ADD)
 	p.u32(unix.NFTA_DYNSET_SREG_KEY, reg(0))
 	p.close(e)
 }
@@ -282,31 +260,6 @@ func (n natMap) encode(p *program) {
 	p.close(e)
 	p.nat(true, n.v4, true)
 }
-
-type setMark struct {
-	mark uint32
-}
-
-// SetMark puts a mark on the packet.
-func SetMark(mark uint32) Expr { return setMark{mark} }
-
-func (s setMark) text(Family) string { return "meta mark set 0x" + hex8(s.mark) }
-
-func (s setMark) encode(p *program) {
-	p.immediate(0, string(binary.NativeEndian.AppendUint32(nil, s.mark)))
-	e := p.expr("meta")
-	p.u32(unix.NFTA_META_KEY, unix.NFT_META_MARK)
-	p.u32(unix.NFTA_META_SREG, reg(0))
-	p.close(e)
-}
-
-type counter struct{}
-
-// Counter counts the packets and bytes that come to it.
-func Counter() Expr { return counter{} }
-
-func (counter) text(Family) string { return "counter" }
-func (counter) encode(p *program)  { p.close(p.expr("counter")) }
 
 func layerOf(v4 bool) byte {
 	if v4 {

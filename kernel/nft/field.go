@@ -16,29 +16,21 @@ type Field struct {
 // String gives nft's name of the field.
 func (f Field) String() string { return f.name }
 
-// The fields. THSport and THDport are the ports of whichever transport protocol the packet has: a rule that uses them tells the
+// The fields. THDport is the port of whichever transport protocol the packet has: a rule that uses it tells the
 // protocol too, or finds garbage.
 var (
 	IIfName      = Field{name: "iifname", size: unix.IFNAMSIZ, load: meta(unix.NFT_META_IIFNAME)}
 	OIfName      = Field{name: "oifname", size: unix.IFNAMSIZ, load: meta(unix.NFT_META_OIFNAME)}
-	IBrName      = Field{name: "meta ibrname", size: unix.IFNAMSIZ, load: meta(unix.NFT_META_BRI_IIFNAME)}
-	OBrName      = Field{name: "meta obrname", size: unix.IFNAMSIZ, load: meta(unix.NFT_META_BRI_OIFNAME)}
-	MetaMark     = Field{name: "meta mark", size: 4, load: meta(unix.NFT_META_MARK)}
-	EtherType    = Field{name: "ether type", size: 2, load: payload(unix.NFT_PAYLOAD_LL_HEADER, 12, 2)}
 	NFProto      = Field{name: "meta nfproto", size: 1, load: meta(unix.NFT_META_NFPROTO)}
 	L4Proto      = Field{name: "meta l4proto", size: 1, load: meta(unix.NFT_META_L4PROTO)}
 	CTState      = Field{name: "ct state", size: 4, load: ct(unix.NFT_CT_STATE)}
 	CTStatus     = Field{name: "ct status", size: 4, load: ct(unix.NFT_CT_STATUS)}
-	CTMark       = Field{name: "ct mark", size: 4, load: ct(unix.NFT_CT_MARK)}
 	IPSaddr      = Field{name: "ip saddr", size: 4, load: payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 12, 4), layer: unix.NFPROTO_IPV4}
 	IPDaddr      = Field{name: "ip daddr", size: 4, load: payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4), layer: unix.NFPROTO_IPV4}
 	IP6Saddr     = Field{name: "ip6 saddr", size: 16, load: payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 8, 16), layer: unix.NFPROTO_IPV6}
 	IP6Daddr     = Field{name: "ip6 daddr", size: 16, load: payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16), layer: unix.NFPROTO_IPV6}
-	THSport      = Field{name: "th sport", size: 2, load: payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2)}
 	THDport      = Field{name: "th dport", size: 2, load: payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)}
-	TCPSport     = Field{name: "tcp sport", size: 2, load: payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2), proto: unix.IPPROTO_TCP}
 	TCPDport     = Field{name: "tcp dport", size: 2, load: payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2), proto: unix.IPPROTO_TCP}
-	UDPSport     = Field{name: "udp sport", size: 2, load: payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2), proto: unix.IPPROTO_UDP}
 	UDPDport     = Field{name: "udp dport", size: 2, load: payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2), proto: unix.IPPROTO_UDP}
 	FibDaddrType = Field{name: "fib daddr type", size: 4, load: fibDaddrType}
 )

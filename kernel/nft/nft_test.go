@@ -38,7 +38,7 @@ func full(f Family) Table {
 				{Key: []Value{Prefix(netip.MustParsePrefix("192.168.1.0/24"))}, Verdict: Accept()}}},
 			{Name: "nets6", Key: []Type{IPv6Addr}, Interval: true, Elements: []Element{{Key: []Value{Prefix(netip.MustParsePrefix("ff00::/8"))}}}},
 			{Name: "trusted", Key: []Type{IPv4Addr, InetProto, InetService}, Interval: true, Elements: []Element{
-				{Key: []Value{Prefix(netip.MustParsePrefix("10.0.0.0/8")), Proto(6), PortRange(8000, 8999)}}}},
+				{Key: []Value{Prefix(netip.MustParsePrefix("10.0.0.0/8")), Proto(6), Port(8000)}}}},
 			{Name: "seen", Key: []Type{IPv4Addr, InetProto, InetService}, Dynamic: true, Timeout: 90 * time.Second, Size: 65535},
 		},
 		Chains: []Chain{
@@ -47,20 +47,19 @@ func full(f Family) Table {
 				NewRule(Is(FibDaddrType, Local), DNATBy("ports4", true, L4Proto, THDport)).Commented("published ports"),
 				NewRule(DNATBy("ports6", false, L4Proto, THDport)),
 				NewRule(Is(IPDaddr, Addr(addr("127.0.0.11"))), Is(UDPDport, Port(53)), DNAT(netip.MustParseAddrPort("127.0.0.11:4000"))),
-				NewRule(Is(TCPDport, PortRange(53, 54)), Is(IP6Daddr, Addr(addr("fd00::1"))), DNAT(netip.MustParseAddrPort("[fd00::2]:4000"))),
+				NewRule(Is(TCPDport, Port(53)), Is(IP6Daddr, Addr(addr("fd00::1"))), DNAT(netip.MustParseAddrPort("[fd00::2]:4000"))),
 			}},
 			{Name: "early", Hook: Hook{Type: Filter, Point: Prerouting, Priority: -300}, Rules: []Rule{
-				NewRule(In("bridges", IIfName), IsNot(IPSaddr, Prefix(netip.MustParsePrefix("172.16.0.0/12"))), Counter(), Drop()),
+				NewRule(In("bridges", IIfName), IsNot(IPSaddr, Prefix(netip.MustParsePrefix("172.16.0.0/12"))), Drop()),
 				NewRule(In("nets6", IP6Daddr), Accept()),
 				NewRule(In("trusted", IPSaddr, L4Proto, THDport), Accept()),
 				NewRule(AddTo("seen", IPSaddr, L4Proto, THDport)),
-				NewRule(Renew("seen", IPSaddr, L4Proto, THDport), SetMark(0x80000)),
 			}},
 			{Name: "forward", Hook: Hook{Type: Filter, Point: Forward, Priority: -1, Drop: true}, Rules: []Rule{
 				NewRule(Has(CTState, Established, Related), Accept()),
 				NewRule(Via("from", IIfName)),
-				NewRule(Is(MetaMark, MarkOf(0x80000)), Has(CTStatus, DNATed), Accept()),
-				NewRule(NotIn("bridges", OIfName), Is(NFProto, ProtoIPv6), Is(L4Proto, Proto(17)), Drop()),
+				NewRule(Has(CTStatus, DNATed), Accept()),
+				NewRule(In("bridges", OIfName), Is(NFProto, ProtoIPv6), Is(L4Proto, Proto(17)), Drop()),
 			}},
 			{Name: "postrouting", Hook: Hook{Type: NAT, Point: Postrouting, Priority: 100}, Rules: []Rule{
 				NewRule(Via("subnets", IPSaddr)),

@@ -23,7 +23,6 @@ var (
 	IPv6Addr    = Type{name: "ipv6_addr", id: 8, size: 16}
 	InetProto   = Type{name: "inet_proto", id: 12, size: 1}
 	InetService = Type{name: "inet_service", id: 13, size: 2}
-	Mark        = Type{name: "mark", id: 19, size: 4, host: true}
 	IfName      = Type{name: "ifname", id: 41, size: unix.IFNAMSIZ, host: true}
 	// Verdict is the data of a verdict map; it is no type of keys.
 	Verdict = Type{name: "verdict", id: 0xffffff00, size: 16}
@@ -58,16 +57,6 @@ func Port(p uint16) Value {
 	return Value{lo: string(binary.BigEndian.AppendUint16(nil, p)), text: strconv.Itoa(int(p))}
 }
 
-// PortRange is all ports from first to last, both included.
-func PortRange(first, last uint16) Value {
-	if first == last {
-		return Port(first)
-	}
-	v := Value{lo: Port(first).lo, hi: Port(last).lo}
-	v.text = Port(first).text + "-" + Port(last).text
-	return v
-}
-
 // Proto is a transport protocol by its number, IPPROTO_TCP and so on.
 func Proto(number uint8) Value {
 	v := Value{lo: string([]byte{number}), text: strconv.Itoa(int(number))}
@@ -93,14 +82,8 @@ func Name(name string) Value {
 	return Value{lo: string(b), text: quote(name)}
 }
 
-// MarkOf is a packet's or connection's mark.
-func MarkOf(m uint32) Value {
-	return Value{lo: string(binary.NativeEndian.AppendUint32(nil, m)), text: "0x" + hex8(m)}
-}
-
-// The values of EtherType, NFProto and FibDaddrType that are needed.
+// The values of NFProto and FibDaddrType that are needed.
 var (
-	ARP       = Value{lo: "\x08\x06", text: "arp"}
 	ProtoIPv4 = Value{lo: string([]byte{unix.NFPROTO_IPV4}), text: "ipv4"}
 	ProtoIPv6 = Value{lo: string([]byte{unix.NFPROTO_IPV6}), text: "ipv6"}
 	Local     = Value{lo: string(binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)), text: "local"}
@@ -114,11 +97,8 @@ type Flag struct {
 
 // The flags of CTState and CTStatus that are needed.
 var (
-	Invalid     = Flag{1, "invalid"}
 	Established = Flag{2, "established"}
 	Related     = Flag{4, "related"}
-	New         = Flag{8, "new"}
-	SNATed      = Flag{0x10, "snat"}
 	DNATed      = Flag{0x20, "dnat"}
 )
 
@@ -140,11 +120,6 @@ func next(b string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-func hex8(v uint32) string {
-	s := strconv.FormatUint(uint64(v), 16)
-	return strings.Repeat("0", max(0, 8-len(s))) + s
 }
 
 // quote puts a string between nft's quotes, which know no escape: a quote or control character inside becomes '_'.

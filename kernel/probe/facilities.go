@@ -116,16 +116,6 @@ func (f Facility) Since() Version {
 	return table[f].since
 }
 
-// Lookup finds a facility by its name.
-func Lookup(name string) (Facility, bool) {
-	for f := range facilityCount {
-		if table[f].name == name {
-			return f, true
-		}
-	}
-	return none, false
-}
-
 // Facilities lists all of them, in the table's order.
 func Facilities() []Facility {
 	fs := make([]Facility, facilityCount)

@@ -5,7 +5,7 @@
 // and start time cannot. A pidfd here is a plain descriptor (int) that the caller closes. Exit is how a
 // process ended.
 //
-// The life of a pidfd: Open (or made by clone3) → poll for readability, which is the end → Wait, when it
-// is our child, or GetInfo, when it is not → close. The package starts no process and keeps no table.
+// The life of a pidfd: Open (or made by clone3) → Ended (readable is the end) → WaitBlocking, when it is our
+// child → close. The package starts no process and keeps no table.
 // Aside is for threads that are changed for good.
 package process

@@ -4,9 +4,9 @@ import (
 	"strconv"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
-
 	"berth/base/fault"
+
+	"golang.org/x/sys/unix"
 )
 
 // Exit is how a process ended: with a code of its own, or by a signal.
@@ -53,57 +53,28 @@ type siginfoChild struct {
 	rest                    [128 - 28]byte
 }
 
-// waitid's codes.
+// What waitid says of a child that has ended; every other code of WEXITED is a signal without a dump.
 const (
 	cldExited = 1
-	cldKilled = 2
 	cldDumped = 3
 )
 
-// Wait reaps the child of a pidfd once it has ended. done is false while it still runs (it does not
-// block). errors.Is(err, unix.ECHILD): it is not our child, or was reaped already.
-func Wait(pidfd int) (e Exit, done bool, err error) {
-	return waitid(unix.P_PIDFD, pidfd, unix.WEXITED|unix.WNOHANG)
-}
-
-// Peek is Wait without reaping: the child stays a zombie and can be waited for again.
-func Peek(pidfd int) (e Exit, done bool, err error) {
-	return waitid(unix.P_PIDFD, pidfd, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
-}
-
-// WaitBlocking reaps the child of a pidfd and blocks until it has ended.
+// WaitBlocking reaps the child of a pidfd and blocks until it has ended. NotFound: it is not our child, or was reaped already.
 func WaitBlocking(pidfd int) (Exit, error) {
-	e, _, err := waitid(unix.P_PIDFD, pidfd, unix.WEXITED)
-	return e, err
-}
-
-func waitid(kind, id, options int) (e Exit, done bool, err error) {
 	var info siginfoChild
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_WAITID, uintptr(kind), uintptr(id), uintptr(unsafe.Pointer(&info)), uintptr(options), 0, 0)
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(pidfd), uintptr(unsafe.Pointer(&info)), unix.WEXITED, 0, 0)
 		switch errno {
 		case 0:
+			if info.code == cldExited {
+				return Exit{Code: int(info.status)}, nil
+			}
+			return Exit{Signal: int(info.status), Core: info.code == cldDumped}, nil
 		case unix.EINTR:
-			continue
 		case unix.ECHILD:
-			return Exit{}, false, fault.Wrap(fault.NotFound, errno, "wait for a process that is not our child")
+			return Exit{}, fault.Wrap(fault.NotFound, errno, "wait for a process that is not our child")
 		default:
-			return Exit{}, false, fault.Wrap(fault.Internal, errno, "waitid")
+			return Exit{}, fault.Wrap(fault.Internal, errno, "waitid")
 		}
-		break
 	}
-	return info.exit()
-}
-
-func (i *siginfoChild) exit() (e Exit, done bool, err error) {
-	if i.pid == 0 { // WNOHANG and nothing to tell
-		return Exit{}, false, nil
-	}
-	switch i.code {
-	case cldExited:
-		return Exit{Code: int(i.status)}, true, nil
-	case cldKilled, cldDumped:
-		return Exit{Signal: int(i.status), Core: i.code == cldDumped}, true, nil
-	}
-	return Exit{}, false, nil // stopped, continued or trapped: not asked for
 }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/base/fault"
-	"berth/kernel/probe"
 )
 
 func TestSignals(t *testing.T) {
@@ -34,10 +33,13 @@ func TestSignals(t *testing.T) {
 			t.Errorf("%q: %d %v, want %d %s", c.in, got, err, c.want, c.err)
 		}
 	}
-	for _, name := range SignalNames() {
-		n, ok := SignalNumber(name)
-		if !ok || SignalName(n) != name {
-			t.Errorf("%s is %d, which is %s", name, n, SignalName(n))
+	for n := 1; n <= SIGRTMAX; n++ {
+		if n >= len(signals) && n < SIGRTMIN {
+			continue // the C library's own, which have no name
+		}
+		name := SignalName(n)
+		if back, ok := SignalNumber(name); back != n || !ok {
+			t.Errorf("%d is %s, which is %d", n, name, back)
 		}
 	}
 	// The kernel's and Go's own numbering.
@@ -76,9 +78,6 @@ func TestOwnStat(t *testing.T) {
 	s, err := ReadStat(os.Getpid())
 	if err != nil || s.PPID != os.Getppid() {
 		t.Fatalf("%+v %v", s, err)
-	}
-	if age := time.Since(s.Started()); age < 0 || age > time.Hour {
-		t.Errorf("this process is %v old", age)
 	}
 	if !Same(os.Getpid(), s.StartTicks) || Same(os.Getpid(), s.StartTicks+1) {
 		t.Error("Same does not know this process")
@@ -125,95 +124,29 @@ func TestWait(t *testing.T) {
 		if ended, err := Ended(fd, 10*time.Second); !ended || err != nil {
 			t.Fatalf("%s: %v %v", c.script, ended, err)
 		}
-		if e, done, err := Peek(fd); !done || err != nil || e != c.want {
-			t.Errorf("peek %s: %v %v %v", c.script, e, done, err)
+		e, err := WaitBlocking(fd)
+		if err != nil || e != c.want || e.Status() != c.status || e.String() != c.text {
+			t.Errorf("%s: %v %v, want %v", c.script, e, err, c.want)
 		}
-		e, done, err := Wait(fd)
-		if !done || err != nil || e != c.want || e.Status() != c.status || e.String() != c.text {
-			t.Errorf("%s: %v %v %v, want %v", c.script, e, done, err, c.want)
-		}
-		if _, _, err := Wait(fd); !errors.Is(err, unix.ECHILD) {
+		if _, err := WaitBlocking(fd); !errors.Is(err, unix.ECHILD) || !fault.Is(err, fault.NotFound) {
 			t.Errorf("second wait: %v", err)
 		}
 		if err := Signal(fd, 15); !errors.Is(err, unix.ESRCH) {
 			t.Errorf("signal to an ended process: %v", err)
-		}
-		if probe.Host().Has(probe.PidfdExit) {
-			if i, err := GetInfo(fd); err != nil || !i.Exited || i.Exit != c.want {
-				t.Errorf("GetInfo of an ended process: %+v %v", i, err)
-			}
 		}
 	}
 }
 
 func TestRunning(t *testing.T) {
 	fd := spawn(t, "exec sleep 100")
-	if _, done, err := Wait(fd); done || err != nil {
-		t.Errorf("wait for a running process: %v %v", done, err)
-	}
 	if ended, err := Ended(fd, time.Millisecond); ended || err != nil {
 		t.Errorf("ended: %v %v", ended, err)
-	}
-	if probe.Host().Has(probe.PidfdInfo) {
-		i, err := GetInfo(fd)
-		if err != nil || i.PPID != os.Getpid() || i.Exited || i.UID != os.Getuid() {
-			t.Errorf("%+v %v", i, err)
-		}
 	}
 	if err := Signal(fd, 0); err != nil {
 		t.Error(err)
 	}
 	if _, err := Open(1 << 30); err == nil {
 		t.Error("a pidfd of nobody")
-	}
-}
-
-func TestGetFD(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer w.Close()
-	self, err := Open(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(self)
-	fd, err := GetFD(self, int(w.Fd()))
-	if errors.Is(err, unix.EPERM) {
-		t.Skip("needs ptrace rights over itself")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Write(fd, []byte("x"))
-	unix.Close(fd)
-	b := make([]byte, 2)
-	if n, _ := r.Read(b); n != 1 || b[0] != 'x' {
-		t.Errorf("read %q", b[:n])
-	}
-}
-
-func TestOOMScore(t *testing.T) {
-	cmd := exec.Command("sleep", "100")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	now, err := OOMScoreAdj(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := SetOOMScoreAdj(cmd.Process.Pid, min(now+10, 1000)); err != nil {
-		t.Error(err)
-	}
-	if err := SetOOMScoreAdj(cmd.Process.Pid, 1001); !fault.Is(err, fault.Invalid) {
-		t.Errorf("1001: %v", err)
-	}
-	err = SetOOMScoreAdj(cmd.Process.Pid, -1000)
-	if probe.Host().Has(probe.CapSysResource) != (err == nil) || err != nil && !strings.Contains(err.Error(), "CAP_SYS_RESOURCE") {
-		t.Errorf("-1000: %v", err)
 	}
 }
 

@@ -94,14 +94,3 @@ func ParseSignal(s string) (int, error) {
 	}
 	return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
 }
-
-// SignalNames lists every name with its number, real-time signals included, in the order of numbers.
-func SignalNames() []string {
-	names := make([]string, 0, 64)
-	for n := 1; n <= SIGRTMAX; n++ {
-		if n < len(signals) || n >= SIGRTMIN {
-			names = append(names, SignalName(n))
-		}
-	}
-	return names
-}

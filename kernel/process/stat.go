@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"os"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -68,24 +67,6 @@ func ParseStat(text []byte) (Stat, error) {
 
 // Zombie reports whether the process has ended and waits to be reaped.
 func (s Stat) Zombie() bool { return s.State == 'Z' || s.State == 'X' }
-
-// Started turns the start ticks into wall clock time, as far as clock ticks are exact.
-func (s Stat) Started() time.Time { return TicksTime(s.StartTicks) }
-
-// TicksTime turns clock ticks since boot into wall clock time.
-func TicksTime(ticks uint64) time.Time {
-	return bootTime().Add(time.Duration(ticks) * (time.Second / 100))
-}
-
-// bootTime is now less the time since boot, which counts sleep as start times do. It moves when the wall
-// clock is set, as it should.
-func bootTime() time.Time {
-	var boot, wall unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil {
-		return time.Time{}
-	}
-	return time.Unix(0, wall.Nano()-boot.Nano())
-}
 
 // StartTicks gives the start time that, with the number, names a process for good.
 func StartTicks(pid int) (uint64, error) {

@@ -131,16 +131,6 @@ func nameIndex(name string) int {
 	return -1
 }
 
-// Number gives a system call's number on an architecture as the kernel passes it to a filter (x32's
-// with its bit set); false when there is no such call or architecture.
-func Number(arch specs.Arch, name string) (uint32, bool) {
-	a, i := abiOf(arch), nameIndex(name)
-	if a == nil || i < 0 {
-		return 0, false
-	}
-	return a.number(i)
-}
-
 // Name gives the name of a system call from its number on an architecture, or "".
 func Name(arch specs.Arch, nr uint32) string {
 	a := abiOf(arch)

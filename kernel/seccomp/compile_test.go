@@ -341,7 +341,7 @@ func TestNumbers(t *testing.T) {
 		{specs.ArchARM, "set_tls", armPrivate + 5}, {specs.ArchAARCH64, "clone3", 435}, {specs.ArchMIPS64N32, "read", 6000},
 		{specs.ArchRISCV64, "riscv_flush_icache", 259}, {specs.ArchX86_64, "rseq_slice_yield", 471},
 	} {
-		nr, ok := Number(c.arch, c.name)
+		nr, ok := callNumber(c.arch, c.name)
 		if !ok || nr != c.want {
 			t.Errorf("%s on %s: %d %v, want %d", c.name, c.arch, nr, ok, c.want)
 		}
@@ -349,7 +349,7 @@ func TestNumbers(t *testing.T) {
 			t.Errorf("%d on %s: %q, want %q", nr, c.arch, back, c.name)
 		}
 	}
-	if _, ok := Number(specs.ArchX86_64, "socketcall"); ok {
+	if _, ok := callNumber(specs.ArchX86_64, "socketcall"); ok {
 		t.Error("x86_64 has no socketcall")
 	}
 	for _, row := range numbers {

@@ -25,7 +25,7 @@ func newReference(p *specs.LinuxSeccomp, native specs.Arch) reference {
 		entries := map[uint32][]int{}
 		for i, s := range p.Syscalls {
 			for _, name := range s.Names {
-				nr, ok := Number(b.name, name)
+				nr, ok := callNumber(b.name, name)
 				if !ok {
 					continue
 				}
@@ -61,16 +61,16 @@ func (r reference) action(name specs.LinuxSeccompAction, errno *uint) uint32 {
 // verdict gives what the kernel must answer to a call.
 func (r reference) verdict(d Data) uint32 {
 	arches := append([]specs.Arch{r.native}, r.p.Architectures...)
-	isX32 := d.Arch == AuditArch(specs.ArchX86_64) && d.Number >= x32Bit
+	isX32 := d.Arch == auditArch(specs.ArchX86_64) && d.Number >= x32Bit
 	var arch specs.Arch
 	for _, a := range arches {
-		if AuditArch(a) == d.Arch && (a == specs.ArchX32) == isX32 {
+		if auditArch(a) == d.Arch && (a == specs.ArchX32) == isX32 {
 			arch = a
 		}
 	}
 	deflt := r.action(r.p.DefaultAction, r.p.DefaultErrnoRet)
 	if arch == "" {
-		if isX32 && d.Number == 0xffffffff && slices.ContainsFunc(arches, func(a specs.Arch) bool { return AuditArch(a) == d.Arch }) {
+		if isX32 && d.Number == 0xffffffff && slices.ContainsFunc(arches, func(a specs.Arch) bool { return auditArch(a) == d.Arch }) {
 			return deflt
 		}
 		return RetKillThread
@@ -115,7 +115,7 @@ func (r reference) rules(arch specs.Arch, wide bool, d Data, deflt uint32) (uint
 		if through == "ipc" {
 			members = ipcCalls[:]
 		}
-		if nr, ok := Number(arch, through); !ok || nr != d.Number {
+		if nr, ok := callNumber(arch, through); !ok || nr != d.Number {
 			continue
 		}
 		for _, m := range members {
@@ -275,7 +275,7 @@ func probes(b *abi) []uint32 {
 func conditional(p *specs.LinuxSeccomp, b *abi) []uint32 {
 	var out []uint32
 	add := func(name string) {
-		if nr, ok := Number(b.name, name); ok && !slices.Contains(out, nr) {
+		if nr, ok := callNumber(b.name, name); ok && !slices.Contains(out, nr) {
 			out = append(out, nr)
 		}
 	}
@@ -314,4 +314,22 @@ func describe(p *specs.LinuxSeccomp) string {
 		s += fmt.Sprintf("\n  %v %s %v", c.Names, c.Action, c.Args)
 	}
 	return s
+}
+
+// auditArch gives the AUDIT_ARCH_* number by which the kernel tells a filter the architecture, 0 for an unknown one.
+func auditArch(arch specs.Arch) uint32 {
+	if b := abiOf(arch); b != nil {
+		return b.audit
+	}
+	return 0
+}
+
+// callNumber gives a system call's number on an architecture as the kernel passes it to a filter (x32's with its bit set);
+// false when there is no such call or architecture.
+func callNumber(arch specs.Arch, name string) (uint32, bool) {
+	a, i := abiOf(arch), nameIndex(name)
+	if a == nil || i < 0 {
+		return 0, false
+	}
+	return a.number(i)
 }

@@ -3,8 +3,6 @@ package seccomp
 import (
 	"fmt"
 	"strings"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // String prints the filter, one instruction a line, with jump targets as line numbers and the names of
@@ -140,13 +138,4 @@ func place(off, audit uint32) string {
 		return fmt.Sprintf("args[%d].%s", (off-offArgs)/8, half)
 	}
 	return fmt.Sprintf("[%d]", off)
-}
-
-// AuditArch gives the AUDIT_ARCH_* number by which the kernel tells a filter the architecture, 0 for an
-// unknown one.
-func AuditArch(arch specs.Arch) uint32 {
-	if b := abiOf(arch); b != nil {
-		return b.audit
-	}
-	return 0
 }

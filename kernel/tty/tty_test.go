@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,64 +12,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func pair(t *testing.T) Pair {
+// open makes a pair in this mount namespace's devpts.
+func open(t *testing.T) (master, terminal int) {
 	t.Helper()
-	p, err := Open()
+	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Skip("needs devpts: " + err.Error())
 	}
-	t.Cleanup(func() { p.Close() })
-	return p
-}
-
-func TestPair(t *testing.T) {
-	p := pair(t)
-	if !IsTerminal(p.Master) || !IsTerminal(p.Terminal) || !strings.HasPrefix(p.Name, "/dev/pts/") {
-		t.Errorf("%+v is no terminal", p)
-	}
-	want := Size{40, 132}
-	if err := SetSize(p.Master, want); err != nil {
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := GetSize(p.Terminal); got != want || err != nil {
-		t.Errorf("size %v %v, want %v", got, err, want)
+	fd, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if e != 0 {
+		t.Fatal(e)
+	}
+	return master, int(fd)
+}
+
+func TestSetSize(t *testing.T) {
+	master, terminal := open(t)
+	defer unix.Close(master)
+	defer unix.Close(terminal)
+	if err := SetSize(master, Size{40, 132}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := unix.IoctlGetWinsize(terminal, unix.TIOCGWINSZ); err != nil || got.Row != 40 || got.Col != 132 {
+		t.Errorf("size %+v %v", got, err)
 	}
 	r, w, _ := os.Pipe()
 	defer r.Close()
 	defer w.Close()
-	if IsTerminal(int(r.Fd())) {
-		t.Error("a pipe is a terminal")
-	}
-	if _, err := GetSize(int(r.Fd())); !errors.Is(err, unix.ENOTTY) {
+	if err := SetSize(int(r.Fd()), Size{1, 1}); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("size of a pipe: %v", err)
-	}
-}
-
-func TestRaw(t *testing.T) {
-	p := pair(t)
-	old, err := MakeRaw(p.Terminal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Write(p.Master, []byte("a\rb"))
-	b := make([]byte, 10)
-	if n, err := unix.Read(p.Terminal, b); err != nil || string(b[:n]) != "a\rb" {
-		t.Errorf("raw read %q %v", b[:max(n, 0)], err)
-	}
-	if err := Restore(p.Terminal, old); err != nil {
-		t.Fatal(err)
-	}
-	unix.Write(p.Master, []byte("c\r"))
-	if n, err := unix.Read(p.Terminal, b); err != nil || string(b[:n]) != "c\n" {
-		t.Errorf("cooked read %q %v", b[:max(n, 0)], err)
 	}
 }
 
 // A program has the terminal as its own, learns its size, and its output's end is EIO on the master.
 func TestProgram(t *testing.T) {
-	p := pair(t)
-	SetSize(p.Master, Size{24, 81})
-	slave := os.NewFile(uintptr(p.Terminal), "terminal")
+	master, terminal := open(t)
+	SetSize(master, Size{24, 81})
+	slave := os.NewFile(uintptr(terminal), "terminal")
 	cmd := exec.Command("/bin/sh", "-c", "stty size; exec </dev/tty; tty >/dev/null && echo controlling")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -78,12 +59,10 @@ func TestProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	slave.Close()
-	p.Terminal = -1
-	f, err := ConsoleFile(p.Master)
+	f, err := ConsoleFile(master)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Master = -1
 	defer f.Close()
 	f.SetReadDeadline(time.Now().Add(10 * time.Second))
 	var out strings.Builder
@@ -101,35 +80,5 @@ func TestProgram(t *testing.T) {
 	cmd.Wait()
 	if got := out.String(); got != "24 81\r\ncontrolling\r\n" {
 		t.Errorf("output %q", got)
-	}
-}
-
-func TestSendMaster(t *testing.T) {
-	p := pair(t)
-	s, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(s[0])
-	defer unix.Close(s[1])
-	if err := SendMaster(s[0], p.Master, ""); err != nil {
-		t.Fatal(err)
-	}
-	name, oob := make([]byte, 100), make([]byte, unix.CmsgSpace(4))
-	n, m, _, _, err := unix.Recvmsg(s[1], name, oob, unix.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	msgs, err := unix.ParseSocketControlMessage(oob[:m])
-	if err != nil || len(msgs) != 1 {
-		t.Fatalf("%v %v", msgs, err)
-	}
-	fds, err := unix.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) != 1 {
-		t.Fatalf("%v %v", fds, err)
-	}
-	defer unix.Close(fds[0])
-	if got, _ := Number(fds[0]); string(name[:n]) != "/dev/ptmx" || "/dev/pts/"+strconv.Itoa(got) != p.Name {
-		t.Errorf("received %q, terminal %d, want %s", name[:n], got, p.Name)
 	}
 }

@@ -11,10 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"berth/kernel/tty"
 )
 
 func TestExec(t *testing.T) {
@@ -124,11 +123,9 @@ func TestAKilledContainerEndsAsShellsCount(t *testing.T) {
 // In the foreground the caller's terminal and the container's are one.
 func TestTerminalInTheForeground(t *testing.T) {
 	r := newRuntime(t)
-	pair, err := tty.Open()
+	master, slave, err := pty.Open()
 	must(t, err)
-	must(t, tty.SetSize(pair.Master, tty.Size{Rows: 33, Cols: 77}))
-	slave := os.NewFile(uintptr(pair.Terminal), "slave")
-	master := os.NewFile(uintptr(pair.Master), "master")
+	must(t, pty.Setsize(master, &pty.Winsize{Rows: 33, Cols: 77}))
 	defer slave.Close()
 	defer master.Close()
 	id := r.id()

@@ -36,10 +36,8 @@ func (h host) enabled() bool {
 	return err == nil && len(b) > 0 && b[0] == 'Y'
 }
 
-// Loaded gives the mode of a loaded profile: "enforce", "complain", "kill" or "unconfined"; "" if no such
+// loaded gives the mode of a loaded profile: "enforce", "complain", "kill" or "unconfined"; "" if no such
 // profile is loaded. Only root may ask.
-func Loaded(name string) (mode string, err error) { return here().loaded(name) }
-
 func (h host) loaded(name string) (string, error) {
 	f, err := os.Open(filepath.Join(h.root, "sys/kernel/security/apparmor/profiles"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -165,7 +165,7 @@ func TestLoadForReal(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if mode, err := Loaded(name); mode != "enforce" || err != nil {
+	if mode, err := here().loaded(name); mode != "enforce" || err != nil {
 		t.Error(mode, err)
 	}
 }
