@@ -61,19 +61,6 @@ func LoadKeys(path string) (*Keys, error) {
 	return k, nil
 }
 
-// Rotate puts a new key before those of the file. Tokens of the old ones stay good.
-func Rotate(path string) error {
-	old, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	text, _, err := newKey()
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(path, append(text, old...), 0o600)
-}
-
 func makeKey(path string) (*Keys, error) {
 	text, key, err := newKey()
 	if err == nil {

@@ -115,20 +115,6 @@ func (m *meter) Read(p []byte) (int, error) {
 // Close gives the room on the disk back.
 func (c *Context) Close() error { return c.file.Close() }
 
-// Only gives the content of a context that is one file alone, without a tar around it: a Dockerfile that a client sent as it is.
-func Only(name string, content []byte, dir string) (*Context, error) {
-	r, w := io.Pipe()
-	go func() {
-		t := tar.NewWriter(w)
-		err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))})
-		if err == nil {
-			_, err = t.Write(content)
-		}
-		w.CloseWithError(errors.Join(err, t.Close()))
-	}()
-	return Read(context.Background(), r, dir)
-}
-
 // spool is a reader that keeps what is read, and knows where it is.
 type spool struct {
 	ctx  context.Context

@@ -189,14 +189,6 @@ func TestRefused(t *testing.T) {
 		t.Fatalf("nothing at all: %v", err)
 	}
 	c.Close()
-	only, err := Only("Dockerfile", []byte("FROM x\n"), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer only.Close()
-	if got := list(t, only.FS(), ""); got != "Dockerfile -rw-r--r-- 0 \"FROM x\\n\"\n" {
-		t.Error(got)
-	}
 }
 
 // FuzzRead feeds streams; whatever is accepted must walk, in order, and stay inside.

@@ -146,19 +146,3 @@ func (p Probe) addresses() []netip.AddrPort {
 		netip.AddrPortFrom(netip.IPv6Loopback(), p.Port),
 	}
 }
-
-// String gives the probe as a test would name it; for a command, its words.
-func (p Probe) String() string {
-	if p.Kind == Command {
-		return strings.Join(p.Args, " ")
-	}
-	where := strconv.Itoa(int(p.Port))
-	if p.Host.IsValid() {
-		where = "//" + netip.AddrPortFrom(p.Host, p.Port).String()
-	}
-	path := p.Path
-	if p.Name != "" {
-		path = "/" + p.Name
-	}
-	return string(p.Kind) + ":" + where + path
-}

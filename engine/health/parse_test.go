@@ -1,7 +1,9 @@
 package health
 
 import (
+	"net/netip"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -79,4 +81,20 @@ func FuzzParse(f *testing.F) {
 func FuzzServingStatus(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 2, 8, 1})
 	f.Fuzz(func(t *testing.T, b []byte) { servingStatus(b) })
+}
+
+// String gives the probe as a health check would name it; for a command, its words.
+func (p Probe) String() string {
+	if p.Kind == Command {
+		return strings.Join(p.Args, " ")
+	}
+	where := strconv.Itoa(int(p.Port))
+	if p.Host.IsValid() {
+		where = "//" + netip.AddrPortFrom(p.Host, p.Port).String()
+	}
+	path := p.Path
+	if p.Name != "" {
+		path = "/" + p.Name
+	}
+	return string(p.Kind) + ":" + where + path
 }

@@ -10,5 +10,5 @@
 // connection: questions are changed before the tracking and answers after it. Kernels without rules for what a link receives
 // (CONFIG_NETFILTER_INGRESS) get both changed where packets are sent, untracked.
 //
-// The rules are tables of nf_tables in the namespace, which go with it. Redirect.String shows them in the syntax of nft(8).
+// The rules are tables of nf_tables in the namespace, which go with it.
 package redirect

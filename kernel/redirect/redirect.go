@@ -3,9 +3,7 @@ package redirect
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -31,9 +29,6 @@ func (r Redirect) Load() error {
 	}
 	return fault.Wrap(fault.Internal, err, "redirect port %d of %v", r.Port, r.Addr)
 }
-
-// String gives the rules as `nft list ruleset` shows them.
-func (r Redirect) String() string { return text(r.tables(true)) }
 
 // A table has one chain, on one hook, with steps.
 type table struct {
@@ -183,32 +178,4 @@ func (m *batch) step(t table, s step) {
 		m.expr("notrack", nil)
 	}
 	m.store(s.to, port, sum)
-}
-
-func text(tables []table) string {
-	var b strings.Builder
-	for _, t := range tables {
-		notrack := ""
-		switch t.hook {
-		case receiving:
-			fmt.Fprintf(&b, "table netdev %s {\n\tchain input {\n\t\ttype filter hook ingress device \"lo\" priority filter; policy accept;\n", t.name)
-		case untracked:
-			notrack = "notrack "
-			fallthrough
-		default:
-			fmt.Fprintf(&b, "table ip %s {\n\tchain output {\n\t\ttype filter hook output priority raw; policy accept;\n\t\toif != \"lo\" accept\n", t.name)
-		}
-		for _, s := range t.steps {
-			proto, addr, port := "udp", "daddr", "dport"
-			if s.tcp {
-				proto = "tcp"
-			}
-			if s.source {
-				addr, port = "saddr", "sport"
-			}
-			fmt.Fprintf(&b, "\t\tip %s %s %s %s %d %s%s %s set %d\n", addr, t.addr, proto, port, s.from, notrack, proto, port, s.to)
-		}
-		b.WriteString("\t}\n}\n")
-	}
-	return b.String()
 }

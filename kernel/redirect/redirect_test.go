@@ -186,3 +186,32 @@ func FuzzAnswered(f *testing.F) {
 	f.Add([]byte("\x24\x00\x00\x00\x02\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) { answered(b, 7) })
 }
+
+// text gives the rules as `nft list ruleset` shows them.
+func text(tables []table) string {
+	var b strings.Builder
+	for _, t := range tables {
+		notrack := ""
+		switch t.hook {
+		case receiving:
+			fmt.Fprintf(&b, "table netdev %s {\n\tchain input {\n\t\ttype filter hook ingress device \"lo\" priority filter; policy accept;\n", t.name)
+		case untracked:
+			notrack = "notrack "
+			fallthrough
+		default:
+			fmt.Fprintf(&b, "table ip %s {\n\tchain output {\n\t\ttype filter hook output priority raw; policy accept;\n\t\toif != \"lo\" accept\n", t.name)
+		}
+		for _, s := range t.steps {
+			proto, addr, port := "udp", "daddr", "dport"
+			if s.tcp {
+				proto = "tcp"
+			}
+			if s.source {
+				addr, port = "saddr", "sport"
+			}
+			fmt.Fprintf(&b, "\t\tip %s %s %s %s %d %s%s %s set %d\n", addr, t.addr, proto, port, s.from, notrack, proto, port, s.to)
+		}
+		b.WriteString("\t}\n}\n")
+	}
+	return b.String()
+}

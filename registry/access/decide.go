@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"berth/base/fault"
 )
 
 // Verdict is a decision and why it was made.
@@ -148,15 +146,6 @@ func (r Rules) Manages(s Subject, org string) bool {
 func (r Rules) Visible(s Subject, repository string) bool {
 	s.Limit = nil
 	return r.Decide(s, repository, Pull).Allowed
-}
-
-// Refusal is the error for a client that is not allowed something, in Docker's words: it is Unauthorized to whoever could
-// come again signed in, and Forbidden to whoever has.
-func Refusal(s Subject) error {
-	if s.Anonymous() {
-		return fault.New(fault.Unauthorized, "authentication required")
-	}
-	return fault.New(fault.Forbidden, "requested access to the resource is denied")
 }
 
 func sortedPrincipals(g Grants) []Principal {

@@ -18,7 +18,10 @@ var errShort = errors.New("the program ends in the middle")
 // The Program lies in b, which is its own from now on: Prepare writes addresses into its structures.
 func Decode(b []byte) (*Program, error) { return new(Decoder).Decode(b) }
 
-// Decoder decodes programs one after the other into the same memory: a program has a thousand parts. The
+// Decoder reads what Encode wrote. Every slot, skip and offset is checked, so that a decoded Program
+// cannot make the launcher or the child's loop reach outside its table.
+//
+// It decodes programs one after the other into the same memory: a program has a thousand parts. The
 // zero value is ready.
 type Decoder struct {
 	slots      chunk[string]
@@ -30,7 +33,8 @@ type Decoder struct {
 	data       []*Data
 }
 
-// Decode is Decode, and ends the Program that it gave the time before.
+// Decode reads a program, and ends the one that it gave the time before. The Program lies in b, which is its own from now on:
+// Prepare writes addresses into its structures.
 func (m *Decoder) Decode(b []byte) (*Program, error) {
 	m.slots.reset()
 	m.steps.reset()

@@ -21,7 +21,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{formatVersion})
 	var reused Decoder
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := Decode(b)
+		p, err := decode(b)
 		if q, err2 := reused.Decode(b); (err == nil) != (err2 == nil) {
 			t.Fatalf("in used memory: %v, in fresh: %v", err2, err)
 		} else if err == nil && q.String() != p.String() {
@@ -30,7 +30,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := Decode(p.Encode())
+		again, err := decode(p.Encode())
 		must(t, err)
 		if again.String() != p.String() || !bytes.Equal(again.Encode(), p.Encode()) {
 			t.Fatal("encoding does not round-trip")
@@ -48,7 +48,7 @@ func TestDecodeAllocates(t *testing.T) {
 	if n := testing.AllocsPerRun(10, func() { _, err = d.Decode(b) }); n > 4 || err != nil {
 		t.Errorf("%v allocations for %d steps, want 4 at most: %v", n, len(p.Prepare)+len(p.Child), err)
 	}
-	if n := testing.AllocsPerRun(10, func() { _, err = Decode(b) }); n > 40 || err != nil {
+	if n := testing.AllocsPerRun(10, func() { _, err = decode(b) }); n > 40 || err != nil {
 		t.Errorf("%v allocations in fresh memory, want 40 at most: %v", n, err)
 	}
 }
@@ -58,15 +58,15 @@ func TestDecodeRefuses(t *testing.T) {
 	must(t, err)
 	good := p.Encode()
 	for cut := 0; cut < len(good); cut += 7 {
-		if _, err := Decode(good[:cut]); err == nil {
+		if _, err := decode(good[:cut]); err == nil {
 			t.Fatalf("a program cut at byte %d of %d is accepted", cut, len(good))
 		}
 	}
-	if _, err := Decode(append(bytes.Clone(good), 0)); err == nil {
+	if _, err := decode(append(bytes.Clone(good), 0)); err == nil {
 		t.Error("a trailing byte is accepted")
 	}
 	good[0]++
-	if _, err := Decode(good); err == nil {
+	if _, err := decode(good); err == nil {
 		t.Error("an unknown format is accepted")
 	}
 }

@@ -92,7 +92,7 @@ func run(t testing.TB, l *Launcher, s *specs.Spec, o Options) (result, error) {
 		return result{}, err
 	}
 	// Every test run also proves that the encoded form says the same.
-	p2, err := Decode(p.Encode())
+	p2, err := decode(p.Encode())
 	must(t, err)
 	if p2.String() != p.String() {
 		t.Fatalf("decoded program differs:\n%s\nwant\n%s", p2, p)
@@ -188,3 +188,6 @@ func quiet(t testing.TB) Stdio {
 	fd := int(null.Fd())
 	return Stdio{In: fd, Out: fd, Err: fd}
 }
+
+// decode reads one program.
+func decode(b []byte) (*Program, error) { return new(Decoder).Decode(b) }

@@ -210,7 +210,7 @@ func TestGateAndExec(t *testing.T) {
 			ex.Args, ex.Terminal, ex.Cwd = []string{"sh", "-c", "hostname; pwd; cat /proc/1/comm; ls /proc | grep -c '^[0-9]'; tty"}, terminal, "/tmp"
 			ep, err := CompileExec(&ex, s, Target{PID: proc.PID}, o)
 			must(t, err)
-			ep, err = Decode(ep.Encode())
+			ep, err = decode(ep.Encode())
 			must(t, err)
 			res, err := runProgram(t, l, ep)
 			must(t, err)

@@ -3,7 +3,6 @@ package rootless
 import (
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 )
 
@@ -55,14 +54,4 @@ func WriteDifferences(w io.Writer) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", d.What, d.Verdict, d.How)
 	}
 	return t.Flush()
-}
-
-// markdown is the table for docs/rootless.md.
-func markdown() string {
-	var b strings.Builder
-	b.WriteString("| without root | | how |\n|---|---|---|\n")
-	for _, d := range Differences() {
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", d.What, d.Verdict, d.How)
-	}
-	return b.String()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -69,4 +70,14 @@ func TestNeeds(t *testing.T) {
 			t.Errorf("%+v: %v, %v:\n%s", c.need, can, err, b.String())
 		}
 	}
+}
+
+// markdown is the table for docs/rootless.md.
+func markdown() string {
+	var b strings.Builder
+	b.WriteString("| without root | | how |\n|---|---|---|\n")
+	for _, d := range Differences() {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", d.What, d.Verdict, d.How)
+	}
+	return b.String()
 }

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"berth/base/fault"
+	"berth/runtime/oci/config"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -168,20 +168,28 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestLoad(t *testing.T) {
-	dir := t.TempDir()
-	write := func(text string) string {
-		p := filepath.Join(dir, "config.json")
-		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return p
+// parse reads a configuration as berth-oci does, its filter included, and checks it.
+func parse(text []byte) (*specs.Spec, error) {
+	c, err := config.Parse(text)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "")
 	}
+	filter, err := c.Seccomp()
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "linux.seccomp")
+	}
+	if filter != nil {
+		c.Spec.Linux.Seccomp = filter
+	}
+	return c.Spec, Validate(c.Spec)
+}
+
+func TestParsed(t *testing.T) {
 	good, err := json.Marshal(Default(DefaultOptions{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Load(write(string(good)))
+	s, err := parse(good)
 	if err != nil || s.Linux.Seccomp == nil || len(s.Linux.Seccomp.Syscalls) < 10 || s.Process.Args[0] != "sh" {
 		t.Fatal(err)
 	}
@@ -193,13 +201,10 @@ func TestLoad(t *testing.T) {
 		strings.Replace(string(good), `"cwd":"/"`, `"cwd":"."`, 1):       "Cwd must be an absolute path",
 		strings.Replace(string(good), `"type":"pid"`, `"type":"uts"`, 1): "duplicated ns",
 	} {
-		_, err := Load(write(text))
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "config.json") || !fault.Is(err, fault.Invalid) {
+		_, err := parse([]byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) || !fault.Is(err, fault.Invalid) {
 			t.Errorf("%.40s: %v, want %q", text, err, want)
 		}
-	}
-	if _, err := Load(filepath.Join(dir, "none")); !fault.Is(err, fault.NotFound) {
-		t.Error(err)
 	}
 }
 
@@ -212,7 +217,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"ociVersion":"1.3.0","process":{"cwd":"/","args":["a"]},"root":{"path":"r"},"linux":{"namespaces":[{"type":"user"}],"uidMappings":[{"size":4294967295}]}}`))
 	f.Add([]byte(`{"ociVersion":"1.0.0","linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW"},"sysctl":{"net//x":"1"}}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		s, err := Parse(text)
+		s, err := parse(text)
 		if err != nil {
 			if !fault.Is(err, fault.Invalid) {
 				t.Errorf("%v is no fault of the input's", err)
@@ -224,7 +229,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Parse(again); err != nil {
+		if _, err := parse(again); err != nil {
 			t.Errorf("accepted once, then %v\n%s", err, again)
 		}
 	})

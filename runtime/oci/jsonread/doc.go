@@ -3,7 +3,7 @@
 // the millisecond that encoding/json needs in a process that has just been started, which is most of
 // what a command of berth-oci does.
 //
-// A Reader's life: New → Object, Array, Text, … in the order of the text → Err. The first mistake
+// A Reader's life: New → Object, Array, Text, … in the order of the text → End. The first mistake
 // sticks: everything after it yields zero values, so that callers check once, at the end.
 //
 // It is strict as RFC 8259 is, except that a byte order mark is no error and bytes that are no UTF-8

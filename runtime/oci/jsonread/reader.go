@@ -27,10 +27,7 @@ func New(data []byte) *Reader {
 	return &Reader{data: bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))}
 }
 
-// Err gives the first mistake, with its place in the text, or nil.
-func (r *Reader) Err() error { return r.err }
-
-// End checks that nothing but blanks follows, and gives the first mistake or nil.
+// End checks that nothing but blanks follows, and gives the first mistake, with its place in the text, or nil.
 func (r *Reader) End() error {
 	if r.next() != 0 || r.err == nil && r.pos < len(r.data) {
 		r.fail("text after the end")

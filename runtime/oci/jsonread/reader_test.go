@@ -79,16 +79,16 @@ func TestMistakesSayWhere(t *testing.T) {
 			r.Object(func(string) { r.Int() })
 		})
 	})
-	if want := "line 1, column 18: xs[1].y: expected a whole number of 64 bits, found 2.5"; r.Err() == nil || r.Err().Error() != want {
-		t.Errorf("got %v, want %s", r.Err(), want)
+	if want := "line 1, column 18: xs[1].y: expected a whole number of 64 bits, found 2.5"; r.err == nil || r.err.Error() != want {
+		t.Errorf("got %v, want %s", r.err, want)
 	}
 }
 
 func TestDepthHasALimit(t *testing.T) {
 	r := New([]byte(strings.Repeat("[", 100000)))
 	r.Skip()
-	if r.Err() == nil || !strings.Contains(r.Err().Error(), "nested too deeply") {
-		t.Errorf("got %v", r.Err())
+	if r.err == nil || !strings.Contains(r.err.Error(), "nested too deeply") {
+		t.Errorf("got %v", r.err)
 	}
 }
 
