@@ -155,8 +155,10 @@ func TestKillInMidBuild(t *testing.T) {
 	whole := time.Since(begin)
 	e.builtSays(want)
 	r := rand.New(rand.NewPCG(seed, 2000))
-	hit := 0
-	for k := 1; k <= kills && !t.Failed(); k++ {
+	hit, tried := 0, 0
+	// How long a build takes changes with what else the machine does: where too few kills have hit one, some more are tried.
+	for k := 1; (k <= kills || hit < kills/4 && k <= 10*kills) && !t.Failed(); k++ {
+		tried = k
 		context, want := contextOf(k)
 		ended := make(chan error, 1)
 		go func() { ended <- e.build(k, context) }()
@@ -186,9 +188,9 @@ func TestKillInMidBuild(t *testing.T) {
 		}
 		e.builtSays(want)
 	}
-	t.Logf("%d of %d kills hit a build; a whole one takes %v", hit, kills, whole)
+	t.Logf("%d of %d kills hit a build; a whole one takes %v", hit, tried, whole)
 	if hit < kills/4 {
-		t.Errorf("only %d of %d kills hit a build", hit, kills)
+		t.Errorf("only %d of %d kills hit a build", hit, tried)
 	}
 	e.nothingBuilt()
 }
@@ -267,11 +269,8 @@ func (e *engine) nothingBuilt() {
 		return all
 	}
 	var found []string
-	for range 500 {
-		if found = left(); len(found) == 0 {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	if eventually(func() bool { found = left(); return len(found) == 0 }) {
+		return
 	}
 	e.t.Errorf("builds have left: %v", found)
 	for _, f := range found {

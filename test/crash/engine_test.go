@@ -330,6 +330,16 @@ func (e *engine) berth(method, path string) (int, []byte) {
 	return resp.StatusCode, b
 }
 
+// eventually asks until it is so, for a minute: what goes on behind takes its time on a machine that is busy with other tests.
+func eventually(so func() bool) bool {
+	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
 // insist asks until the engine answers.
 func (e *engine) insist(method, path string, body any) (int, []byte) {
 	for range 6000 {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestEveryWriteFails lets the n-th passing of every failpoint fail, as a disk with errors does. A verb that fails says so and leaves
@@ -86,7 +85,7 @@ func (o *trial) mayBe(v verb, why error) {
 	o.t.Helper()
 	next := o.model.after(v)
 	var wrong []string
-	for range 400 {
+	settled := eventually(func() bool {
 		got, err := o.e.observe()
 		if err == nil {
 			wrong = nil
@@ -95,13 +94,12 @@ func (o *trial) mayBe(v verb, why error) {
 					wrong = append(wrong, fmt.Sprintf("%s: is %q, was %q, would be %q", k, got[k], o.model[k], next[k]))
 				}
 			}
-			if wrong == nil {
-				return
-			}
 		}
-		time.Sleep(5 * time.Millisecond)
+		return err == nil && wrong == nil
+	})
+	if !settled {
+		o.t.Errorf("%s failed (%v) and left something half made:\n%s", v.name, why, strings.Join(wrong, "\n"))
 	}
-	o.t.Errorf("%s failed (%v) and left something half made:\n%s", v.name, why, strings.Join(wrong, "\n"))
 }
 
 func (v verb) onTheWay(key, value string) bool {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -160,11 +159,8 @@ func asAck(v *verb) *ack {
 func (rec *recording) leaveHard() {
 	rec.o.e.killAll()
 	os.RemoveAll(rec.o.e.dir + "/exec")
-	for range 500 {
-		if unix.Unmount(rec.mounted, 0) == nil {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	if eventually(func() bool { return unix.Unmount(rec.mounted, 0) == nil }) {
+		return
 	}
 	rec.t.Fatalf("the disk stays mounted: %s", readMounts(rec.mounted))
 }

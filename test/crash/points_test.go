@@ -76,7 +76,7 @@ func TestKeeperDiesPacking(t *testing.T) {
 		t.Fatalf("load: %d %s", code, b)
 	}
 	const lines = 6000
-	l := &life{e: e, name: "chatty", script: fmt.Sprintf("for i in $(seq %d); do echo $i; done; sleep 1", lines)}
+	l := &life{e: e, name: "chatty", script: fmt.Sprintf("while [ ! -e /go ]; do sleep 0.02; done; for i in $(seq %d); do echo $i; done; sleep 1", lines)}
 	body := map[string]any{"Image": "busybox", "Cmd": []string{"sh", "-c", l.script}, "HostConfig": map[string]any{
 		"NetworkMode": "none", "LogConfig": map[string]any{"Type": "json-file", "Config": map[string]string{"max-size": "100k", "max-file": "20", "compress": "true"}},
 	}}
@@ -85,6 +85,10 @@ func TestKeeperDiesPacking(t *testing.T) {
 	}
 	first := e.keeperPID()
 	l.start()
+	// Not before the start is acknowledged: the keeper's death would be its failure.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/go", l.inspect().State.Pid), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	died := func() bool {
 		_, err := os.Stat(fmt.Sprintf("/proc/%d", first))
 		return err != nil

@@ -127,11 +127,8 @@ func (rec *recording) mount(device, options string) {
 func (rec *recording) leave(string) {
 	rec.o.e.end()
 	os.RemoveAll(rec.o.e.dir + "/exec")
-	for range 300 {
-		if unix.Unmount(rec.mounted, 0) == nil {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	if eventually(func() bool { return unix.Unmount(rec.mounted, 0) == nil }) {
+		return
 	}
 	rec.t.Errorf("the disk stays mounted: %s", readMounts(rec.mounted))
 	unix.Unmount(rec.mounted, unix.MNT_DETACH)
@@ -198,7 +195,7 @@ func (o *trial) await(before facts, under *ack) (wrong []string) {
 		v = under.verb
 		next = before.after(v).lasting()
 	}
-	for range 1000 {
+	eventually(func() bool {
 		got, err := o.e.observe()
 		if err != nil {
 			o.t.Fatalf("the engine died\n%s", o.e.tail())
@@ -210,11 +207,8 @@ func (o *trial) await(before facts, under *ack) (wrong []string) {
 				wrong = append(wrong, fmt.Sprintf("%s: is %q, was %q, would be %q", k, lasting[k], want[k], next[k]))
 			}
 		}
-		if wrong == nil {
-			return nil
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return wrong == nil
+	})
 	return wrong
 }
 

@@ -144,12 +144,15 @@ func (h *harbourServer) start() {
 	h.mu.Lock()
 	h.cmd = cmd
 	h.mu.Unlock()
-	for range 2000 {
-		if r, err := h.client.Get("http://" + harbour + "/v2/"); err == nil {
+	answers := func() bool {
+		r, err := h.client.Get("http://" + harbour + "/v2/")
+		if err == nil {
 			r.Body.Close()
-			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		return err == nil
+	}
+	if eventually(answers) {
+		return
 	}
 	h.t.Fatalf("the registry does not answer:\n%s", h.tail())
 }
@@ -394,12 +397,8 @@ func (s *transit) registryIsEmpty() {
 func awaitEmpty(t *testing.T, dir string) {
 	t.Helper()
 	var names []os.DirEntry
-	for range 400 {
-		names, _ = os.ReadDir(dir)
-		if len(names) == 0 {
-			return
-		}
-		time.Sleep(25 * time.Millisecond)
+	if eventually(func() bool { names, _ = os.ReadDir(dir); return len(names) == 0 }) {
+		return
 	}
 	t.Errorf("%d things are left in %s, such as %s", len(names), dir, names[0].Name())
 }
