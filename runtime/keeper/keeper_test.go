@@ -309,13 +309,17 @@ func TestAttachRaw(t *testing.T) {
 // deframe takes Docker's frames apart.
 func deframe(t *testing.T, b []byte) (out [3]string) {
 	t.Helper()
+	var texts [3]strings.Builder
 	for len(b) > 0 {
 		if len(b) < 8 || b[0] < 1 || b[0] > 2 || b[1]|b[2]|b[3] != 0 {
 			t.Fatalf("bad frame %x", b[:min(8, len(b))])
 		}
 		n := binary.BigEndian.Uint32(b[4:])
-		out[b[0]] += string(b[8 : 8+n])
+		texts[b[0]].Write(b[8 : 8+n])
 		b = b[8+n:]
+	}
+	for i := range texts {
+		out[i] = texts[i].String()
 	}
 	return out
 }
