@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,6 +85,10 @@ func TestAMissingInterpreterIsNotAMissingProgram(t *testing.T) {
 
 func TestSignalsAreForwarded(t *testing.T) {
 	r := newRuntime(t)
+	// What this process was told to ignore (nohup) the runtime would have to leave ignored; what is caught starts anew in it.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGHUP)
+	defer signal.Stop(signals)
 	bundle := r.bundle(shell("trap 'echo hup' HUP; trap 'echo term; exit 3' TERM; echo ready; while :; do sleep 0.01; done"))
 	cmd := r.command("run", "--bundle", bundle, r.id())
 	out, err := cmd.StdoutPipe()
