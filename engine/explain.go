@@ -29,7 +29,7 @@ func (e *Engine) Explain(ctx context.Context, ref string) (Explanation, error) {
 	default:
 		x.Limits = limitLines(p.cgroup)
 		// Compiled again rather than kept: it is a hundred times the size of everything else about a container.
-		program, err := p.compile(plannedAttach(p.cgroup))
+		program, err := p.program(plannedAttach(p.cgroup))
 		if err != nil {
 			x.Details = append(x.Details, "its launch program cannot be compiled: "+err.Error())
 			break

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -271,8 +272,37 @@ func (p *startPlan) undoFiles() error {
 	return p.e.unmountShm(p.rec)
 }
 
-// compile gives the launch program, or the commands of another runtime. attach is known only once the cgroup exists.
-func (p *startPlan) compile(attach cgroup.Attach) (encoder, error) {
+// compileAside compiles for a cgroup that is being made meanwhile: the kernel takes as long for that as we for this. The function that it gives
+// waits for the program, and has it compiled again where the cgroup is in another place than was planned.
+func (p *startPlan) compileAside(planned cgroup.Attach) func(cgroup.Attach) ([]byte, error) {
+	type result struct {
+		program []byte
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		program, err := p.compile(planned)
+		done <- result{program, err}
+	}()
+	return func(attach cgroup.Attach) ([]byte, error) {
+		r := <-done
+		if attach.V2Dir != planned.V2Dir || !slices.Equal(attach.V1Procs, planned.V1Procs) {
+			return p.compile(attach)
+		}
+		return r.program, r.err
+	}
+}
+
+// compile gives the launch program, or the commands of another runtime, encoded.
+func (p *startPlan) compile(attach cgroup.Attach) ([]byte, error) {
+	program, err := p.program(attach)
+	if err != nil {
+		return nil, err
+	}
+	return program.Encode(), nil
+}
+
+func (p *startPlan) program(attach cgroup.Attach) (encoder, error) {
 	if rt, err := p.e.foreign(p.rec); err != nil {
 		return nil, err
 	} else if rt != nil {

@@ -90,7 +90,8 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 	var paths sources
 	var cg *cgroup.Cgroup
 	joined := func() {} // to be called when the process is in the cgroup
-	var why error       // why the keeper did not launch
+	var compiled func(cgroup.Attach) ([]byte, error)
+	var why error // why the keeper did not launch
 	var attached []keeper.AttachRequest
 	if err := e.keeperReady(); err != nil {
 		return started, err
@@ -110,6 +111,7 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 		}},
 		step.Step{Name: "files", Do: func(ctx context.Context) error { return p.prepareFiles(ctx) }, Undo: func() error { return p.undoFiles() }},
 		step.Step{Name: "cgroup", Do: func(ctx context.Context) error {
+			compiled = p.compileAside(p.cgroup.Attach())
 			made, in, err := e.groups.make(ctx, p.cgroup, p.Spec.Linux.Resources)
 			if err == nil {
 				cg, joined = made, in
@@ -123,17 +125,16 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			return e.groups.remove(ctx, p.rec.Cgroup, cg)
 		}},
 		step.Step{Name: "launch", Do: func(ctx context.Context) error {
-			program, err := p.compile(cg.Attach())
+			program, err := compiled(cg.Attach())
 			if err != nil {
 				joined()
 				return err
 			}
 			attached = c.takePending()
-			p.launch.Program, p.launch.Attach = program.Encode(), attached
+			p.launch.Program, p.launch.Attach = program, attached
 			started, err = e.launchOrFind(ctx, p.launch)
 			if dangles(err) && p.followLinks() {
-				if program, err = p.compile(cg.Attach()); err == nil {
-					p.launch.Program = program.Encode()
+				if p.launch.Program, err = p.compile(cg.Attach()); err == nil {
 					started, err = e.launchOrFind(ctx, p.launch)
 				}
 			}
