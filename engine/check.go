@@ -299,10 +299,10 @@ func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string,
 	case r.CgroupParent != "" && strings.Contains(r.CgroupParent, ".."):
 		return nil, bad("cgroup-parent %q: the path may not leave its hierarchy", r.CgroupParent)
 	}
-	if err := checkSet("CPUs", "cpus", r.CpusetCpus, cpuList()); err != nil {
+	if err := checkSet("CPUs", "cpus", r.CpusetCpus, cpuList); err != nil {
 		return nil, err
 	}
-	if err := checkSet("memory nodes", "mems", r.CpusetMems, nodeList()); err != nil {
+	if err := checkSet("memory nodes", "mems", r.CpusetMems, nodeList); err != nil {
 		return nil, err
 	}
 	for _, w := range r.BlkioWeightDevice {
@@ -338,11 +338,15 @@ func CheckResources(r *container.Resources, l cgroup.Layout) (warnings []string,
 var ulimitNames = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
 
 // checkSet refuses a cpuset that is no list, or asks for what is not there.
-func checkSet(what, file, asked, available string) error {
+func checkSet(what, file, asked string, online func() string) error {
+	if asked == "" {
+		return nil
+	}
 	want, ok := parseSet(asked)
 	if !ok {
 		return fault.New(fault.Invalid, "Invalid value %s for cpuset %s: invalid format: %s", asked, file, asked)
 	}
+	available := online()
 	have, ok := parseSet(available)
 	if !ok || available == "" {
 		return nil // the machine does not say; the kernel will
