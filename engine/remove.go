@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"syscall"
 	"time"
 
 	"berth/base/fault"
@@ -131,6 +133,9 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, o removing) error {
 		}},
 	)
 	if err != nil {
+		if window > 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+			err = fault.In(err, "there is no room for its note in the trash: free some (berth trash empty deletes what is in there), then remove it again; trash-min-free keeps some free")
+		}
 		cerr := c.change(func(at *store.Standing) (e error) {
 			at.State.Error = err.Error()
 			at.State, e = at.State.Become(container.Dead)

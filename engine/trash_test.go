@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -86,6 +88,32 @@ func TestTrash(t *testing.T) {
 	}
 	if len(w.Trashed()) != 0 {
 		t.Errorf("%+v", w.Trashed())
+	}
+}
+
+// A removal that finds no room for the note of the trash says what helps, and works when there is some.
+func TestTrashWithoutRoom(t *testing.T) {
+	w := withTrash(t)
+	id := w.create("web", spec("true"))
+	dir := filepath.Join(w.cfg.DataRoot, "containers", id)
+	if err := syscall.Mount("berth-test", dir, "tmpfs", 0, "nr_inodes=1,mode=700"); err != nil {
+		t.Skipf("needs a tmpfs of its own: %v", err)
+	}
+	err := w.Remove(t.Context(), id, RemoveOptions{})
+	if uerr := syscall.Unmount(dir, 0); uerr != nil {
+		t.Fatal(uerr)
+	}
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "berth trash empty") {
+		t.Errorf("without room: %v", err)
+	}
+	if i, err := w.Inspect(t.Context(), id); err != nil || i.State.Status != container.Dead || !strings.Contains(i.State.Error, "berth trash empty") {
+		t.Errorf("%+v %v", i, err)
+	}
+	if err := w.Remove(t.Context(), id, RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+	if list := w.Trashed(); len(list) != 1 || list[0].ID != id {
+		t.Errorf("%+v", list)
 	}
 }
 
