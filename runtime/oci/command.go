@@ -12,7 +12,7 @@ import (
 // command is one verb of the command line.
 type command struct {
 	name     string
-	words    string // what follows the flags, for help
+	words    string // what follows the flags, for help; each way to say it in a line
 	usage    string
 	flags    []flagDef
 	min, max int // how many words; max -1: no limit
@@ -76,7 +76,7 @@ func commands() []command {
 		{name: "events", words: idWords, min: 1, max: 1, run: (*tool).events, usage: "show out-of-memory events and usage statistics", flags: []flagDef{
 			{name: "interval", value: "5s", usage: "time between statistics"},
 			{name: "stats", kind: boolFlag, usage: "show the statistics once"}}},
-		{name: "exec", words: idWords + " <command> [arguments...], or -p process.json " + idWords, min: 1, max: -1, firstWordEnds: true,
+		{name: "exec", words: idWords + " <command> [arguments...]\n-p process.json " + idWords, min: 1, max: -1, firstWordEnds: true,
 			run: (*tool).exec, usage: "run another process in a container", flags: []flagDef{
 				consoleSocketFlag, pidfdSocketFlag, {name: "cwd", usage: "working directory in the container"},
 				{name: "env", short: "e", kind: listFlag, usage: "set an environment variable"},
@@ -139,11 +139,14 @@ func (t *tool) help(w io.Writer) {
 
 // commandHelp prints what one verb takes.
 func (t *tool) commandHelp(w io.Writer, c *command) {
-	fmt.Fprintf(w, "NAME:\n   %s %s - %s\n\nUSAGE:\n   %s %s", t.name, c.name, c.usage, t.name, c.name)
+	fmt.Fprintf(w, "NAME:\n   %s %s - %s\n\nUSAGE:\n", t.name, c.name, c.usage)
+	options := ""
 	if len(c.flags) > 0 {
-		fmt.Fprint(w, " [command options]")
+		options = " [command options]"
 	}
-	fmt.Fprintf(w, " %s\n", c.words)
+	for words := range strings.SplitSeq(c.words, "\n") {
+		fmt.Fprintf(w, "   %s\n", strings.TrimSpace(t.name+" "+c.name+options+" "+words))
+	}
 	if len(c.flags) > 0 {
 		fmt.Fprint(w, "\nOPTIONS:\n")
 		printFlags(w, c.flags)
@@ -166,8 +169,33 @@ func printFlags(w io.Writer, defs []flagDef) {
 		if d.value != "" && !strings.Contains(usage, "default") {
 			usage += " (default: " + d.value + ")"
 		}
-		fmt.Fprintf(w, "   %-28s %s\n", names, usage)
+		fmt.Fprintf(w, "   %-28s %s\n", names, wrap(usage, helpWidth-helpIndent, "\n"+strings.Repeat(" ", helpIndent)))
 	}
+}
+
+// Help fits a terminal of 80 columns; what a flag does begins at the same column in all its lines.
+const (
+	helpWidth  = 80
+	helpIndent = 32
+)
+
+// wrap breaks a text between words so that no line is longer than width, unless one word is.
+func wrap(text string, width int, newline string) string {
+	var b strings.Builder
+	length := 0
+	for i, word := range strings.Fields(text) {
+		switch {
+		case i > 0 && length+1+len(word) > width:
+			b.WriteString(newline)
+			length = 0
+		case i > 0:
+			b.WriteByte(' ')
+			length++
+		}
+		b.WriteString(word)
+		length += len(word)
+	}
+	return b.String()
 }
 
 // version prints what docker, containerd and podman read to show the runtime's version.

@@ -4,7 +4,23 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
+
+// Help fits a terminal of 80 columns.
+func TestHelpFits(t *testing.T) {
+	var b strings.Builder
+	tool := &tool{name: "berth-oci"}
+	tool.help(&b)
+	for _, c := range commands() {
+		tool.commandHelp(&b, &c)
+	}
+	for line := range strings.Lines(b.String()) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > helpWidth || strings.HasSuffix(line, " \n") {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}
 
 func TestParseFlags(t *testing.T) {
 	defs := []flagDef{
