@@ -24,7 +24,8 @@ const opPatience = 2 * time.Minute
 //
 // Locks, in this order: op, order, mu. op is held by a verb for as long as it works on the container and may be held over I/O;
 // whoever waits for the process to end does not hold it. order makes the journal's lines come in the order of the changes. mu guards
-// memory only. Readers use snapshot and take no lock.
+// memory only. Readers use snapshot and take no lock. signals is read-locked while a signal is sent and told, with none of the others taken
+// meanwhile: the end of a run is told after the signal that brought it about.
 type entry struct {
 	id     string
 	hidden bool // it runs a managed plugin: no list shows it, only its full id finds it
@@ -35,7 +36,8 @@ type entry struct {
 
 	snap atomic.Pointer[container.Info]
 
-	order sync.Mutex
+	order   sync.Mutex
+	signals sync.RWMutex
 
 	oomBusy atomic.Bool // somebody looks whether the kernel has killed
 

@@ -97,9 +97,11 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	if figures != nil && c.newKills(figures.OOMKills) {
 		e.tell(c, "oom", nil)
 	}
+	c.signals.Lock() // a signal that ended it is told before
 	e.tell(c, "die", map[string]string{
 		"exitCode": strconv.Itoa(x.Code), "execDuration": strconv.Itoa(int(x.At.Sub(s.State.StartedAt) / time.Second)),
 	})
+	c.signals.Unlock()
 	c.wake(container.ExitStatus{Code: x.Code}, false)
 	e.endRun(c)
 	return next, err

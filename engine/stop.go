@@ -172,10 +172,15 @@ func (e *Engine) signal(ctx context.Context, c *entry, sig unix.Signal) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keeperPatience)
 	defer cancel()
-	if err := e.sendSignal(ctx, c, sig); err != nil {
+	c.signals.RLock()
+	err := e.sendSignal(ctx, c, sig)
+	if err == nil {
+		e.tell(c, "kill", map[string]string{"signal": strconv.Itoa(int(sig))})
+	}
+	c.signals.RUnlock()
+	if err != nil {
 		return err
 	}
-	e.tell(c, "kill", map[string]string{"signal": strconv.Itoa(int(sig))})
 	if s := c.snapshot().State; s.Paused && (s.ManuallyStopped || e.stopping.Load()) {
 		return e.Unpause(ctx, c.id)
 	}
