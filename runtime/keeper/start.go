@@ -159,15 +159,22 @@ func (cfg *StartConfig) throughSystemd(ctx context.Context, args []string) error
 		if err == nil {
 			return nil
 		}
-		if !strings.Contains(string(out), "not found") {
-			return fault.New(fault.Unavailable, "start the keeper's unit %s: %s", cfg.Unit, strings.TrimSpace(string(out)))
+		if ctx.Err() != nil || !strings.Contains(string(out), "not found") {
+			return cfg.notStarted(ctx, "the keeper's unit "+cfg.Unit, err, out)
 		}
 	}
 	out, err := exec.CommandContext(ctx, "systemd-run", systemdRunArgs(cfg, args)...).CombinedOutput()
 	if err != nil {
-		return fault.New(fault.Unavailable, "start the keeper through systemd-run: %v: %s", err, strings.TrimSpace(string(out)))
+		return cfg.notStarted(ctx, "the keeper through systemd-run", err, out)
 	}
 	return nil
+}
+
+func (cfg *StartConfig) notStarted(ctx context.Context, what string, err error, out []byte) error {
+	if ctx.Err() != nil { // the command was killed by us, which says nothing
+		return fault.New(fault.Unavailable, "start %s: systemd has not done it within %v; is the machine overloaded?", what, cfg.Timeout)
+	}
+	return fault.New(fault.Unavailable, "start %s: %v: %s", what, err, strings.TrimSpace(string(out)))
 }
 
 // systemdRunArgs is the command line of a transient unit. Containers are in other cgroups than its own;
