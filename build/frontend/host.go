@@ -76,7 +76,7 @@ type Call struct {
 	solved []*Reference // from definitions
 	calls  []*Call      // of other frontends
 	// What the translation of a Dockerfile works with.
-	around *surroundings // nil: nothing has been read
+	around *surroundings // nil: nothing has been read; see the method
 	texts  [][]byte
 }
 
@@ -96,31 +96,33 @@ func (c *Call) reads(name string, data []byte) error {
 func (c *Call) wrote(data []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.around == nil {
-		s := surroundingsOf(c.Options)
-		c.around = &s
-	}
 	c.texts = append(c.texts, data)
-	return checkGrowth(data, *c.around)
+	return checkGrowth(data, *c.surroundings())
 }
 
 // met notes an image that it may begin with, which may make it grow.
 func (c *Call) met(config []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.around == nil {
-		s := surroundingsOf(c.Options)
-		c.around = &s
-	}
-	if !c.around.meet(configOf(config)) {
+	around := c.surroundings()
+	if !around.meet(configOf(config)) {
 		return nil
 	}
 	for _, data := range c.texts {
-		if err := checkGrowth(data, *c.around); err != nil {
+		if err := checkGrowth(data, *around); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// surroundings are what the texts of the call meet so far; c.mu is held.
+func (c *Call) surroundings() *surroundings {
+	if c.around == nil {
+		s := surroundingsOf(c.Options)
+		c.around = &s
+	}
+	return c.around
 }
 
 // under gives the policies of a request that the call makes: its own, and those of the request.
