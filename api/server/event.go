@@ -107,9 +107,9 @@ func matchEvent(e event.Event, filters map[string][]string) bool {
 			fits = hasAll(e.Attributes, values)
 		case "image":
 			fits = slices.ContainsFunc(values, func(v string) bool { return matchImageEvent(e, v) })
-		default: // container, network, volume, …: by id, its beginning, or name
-			fits = e.Type == name && slices.ContainsFunc(values, func(v string) bool {
-				return v != "" && strings.HasPrefix(e.ID, v) || e.Attributes["name"] == strings.TrimPrefix(v, "/")
+		default: // container, network, volume, …: by what an id or name begins with, whatever it is the id or name of, as in Docker
+			fits = slices.ContainsFunc(values, func(v string) bool {
+				return strings.HasPrefix(e.ID, v) || strings.HasPrefix(e.Attributes["name"], strings.TrimPrefix(v, "/"))
 			})
 		}
 		if !fits {

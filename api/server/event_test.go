@@ -77,8 +77,12 @@ func TestEventFilters(t *testing.T) {
 		{eventOf("container", "exec_create: sh -c true"), `{"event":["exec_create"]}`, true},
 		{eventOf("container", "start"), `{"type":["container"],"container":["web"]}`, true},
 		{eventOf("container", "start"), `{"container":["91eb2d"]}`, true},
-		{eventOf("container", "start"), `{"container":["other",""]}`, false},
-		{eventOf("image", "tag"), `{"container":["web"]}`, false},
+		{eventOf("container", "start"), `{"container":["/web"]}`, true},
+		{eventOf("container", "start"), `{"container":["we"]}`, true},
+		{eventOf("container", "start"), `{"container":["other","eb"]}`, false},
+		{eventOf("container", "start"), `{"container":["other",""]}`, true}, // a shell's variable that is empty
+		{eventOf("container", "start"), `{"volume":["web"]}`, true},         // Docker asks for no type
+		{eventOf("image", "tag"), `{"container":["busybox"]}`, false},
 		{eventOf("container", "start"), `{"image":["busybox"]}`, true},
 		{eventOf("container", "start"), `{"image":["busybox:1.36"]}`, true},
 		{eventOf("container", "start"), `{"image":["busy"]}`, false},
