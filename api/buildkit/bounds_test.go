@@ -1,11 +1,14 @@
 package buildkit_test
 
 import (
+	"net"
 	"strings"
 	"testing"
 
 	"github.com/moby/buildkit/client"
+	"golang.org/x/net/http2"
 
+	"berth/api/buildkit"
 	"berth/build"
 )
 
@@ -47,5 +50,32 @@ func TestGrowingDockerfile(t *testing.T) {
 	o := b.build(dir, nil)
 	if o.err == nil || !strings.Contains(o.err.Error(), "grows to more than 64 MiB") {
 		t.Errorf("%v", o.err)
+	}
+}
+
+// A client is told how many calls it may have under way on one connection.
+func TestStreamsAreBounded(t *testing.T) {
+	s := buildkit.New(buildkit.Config{})
+	ours, theirs := net.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- s.ServeConn(t.Context(), ours) }()
+	go theirs.Write([]byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")) // no settings of its own
+	frame, err := http2.NewFramer(nil, theirs).ReadFrame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, ok := frame.(*http2.SettingsFrame)
+	if !ok {
+		t.Fatalf("%v", frame)
+	}
+	if n, _ := settings.Value(http2.SettingMaxConcurrentStreams); n != 10_000 {
+		t.Errorf("%d calls at once", n)
+	}
+	theirs.Close()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -95,7 +95,7 @@ func (s *Server) open() (*grpc.Server, error) {
 		return s.grpc, nil
 	}
 	g := grpc.NewServer(grpc.ChainUnaryInterceptor(unaryErrors, session.SurviveUnary), grpc.ChainStreamInterceptor(streamErrors, session.SurviveStream),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams))
 	controlapi.RegisterControlServer(g, &control{builder: s.cfg.Builder})
 	gwpb.RegisterLLBBridgeServer(g, &bridge{builder: s.cfg.Builder})
 	contentapi.RegisterContentServer(g, &content{builder: s.cfg.Builder})
@@ -108,6 +108,10 @@ func (s *Server) open() (*grpc.Server, error) {
 
 // maxMessage bounds a message of gRPC: definitions of big builds, files that frontends read.
 const maxMessage = 16 << 20
+
+// maxStreams bounds the calls under way on one connection; a client's next waits until one has ended. Builds take three or more for as long as they
+// last and ask further things meanwhile, so this is well above what all builds that there may be at once have.
+const maxStreams = 10_000
 
 // traces takes the spans that clients export and drops them: the engine's own tracing is configured elsewhere.
 type traces struct {

@@ -18,6 +18,7 @@ const (
 	maxContainers = 100       // of a frontend at once
 	maxProcesses  = 10_000    // that one stream has started
 	maxHeld       = 20_000    // file trees of failed steps that have ids
+	maxStreams    = 10_000    // calls under way of a frontend in another process, those included that wait for others of them
 )
 
 // admit counts a call that says so many bytes.

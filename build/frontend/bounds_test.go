@@ -3,6 +3,7 @@ package frontend
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -120,5 +122,25 @@ func TestTreesOfFailedStepsAreBounded(t *testing.T) {
 	}
 	if first == "" || h.keep(held{mount: 0}) != first || h.keep(held{mount: maxHeld}) != "" || len(h.held) != maxHeld {
 		t.Errorf("%d trees", len(h.held))
+	}
+}
+
+// A frontend in another process is told how many calls it may have under way.
+func TestStreamsAreBounded(t *testing.T) {
+	ours, theirs := net.Pipe()
+	stop := (&Bridge{}).serve(ours)
+	defer stop()
+	defer theirs.Close()
+	go theirs.Write([]byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")) // no settings of its own
+	frame, err := http2.NewFramer(nil, theirs).ReadFrame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, ok := frame.(*http2.SettingsFrame)
+	if !ok {
+		t.Fatalf("%v", frame)
+	}
+	if n, _ := settings.Value(http2.SettingMaxConcurrentStreams); n != maxStreams {
+		t.Errorf("%d calls at once, want %d", n, maxStreams)
 	}
 }

@@ -252,7 +252,7 @@ func capNames(list string) map[string]bool {
 func (b *Bridge) serve(conn net.Conn) (stop func()) {
 	g := grpc.NewServer(grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, session.SurviveUnary),
 		grpc.ChainStreamInterceptor(grpcerrors.StreamServerInterceptor, session.SurviveStream),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams))
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 	gwpb.RegisterLLBBridgeServer(g, b)
 	l := &oneListener{conn: make(chan net.Conn, 1), done: make(chan struct{})}
