@@ -263,7 +263,7 @@ func (r *Replicator) Set(rule Rule) error {
 		if i < 0 {
 			return append(list, rule), nil
 		}
-		if rule.Password == "" && rule.Username == list[i].Username && rule.Registry == list[i].Registry && (list[i].Insecure || !rule.Insecure) { // it goes to no other host, nor in the clear
+		if rule.Password == "" && list[i].account().Keeps(rule.account()) {
 			rule.Password = list[i].Password
 		}
 		list[i] = rule

@@ -1,8 +1,6 @@
 package replicate
 
 import (
-	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
@@ -11,6 +9,7 @@ import (
 	"berth/image/remote"
 	"berth/registry/door"
 	"berth/registry/pattern"
+	"berth/registry/peer"
 	"berth/registry/storage"
 )
 
@@ -31,20 +30,16 @@ type Rule struct {
 
 const leastEvery = time.Minute
 
-var ruleName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-
 // check refuses a rule that cannot be; it gives it in its plain form.
 func (r Rule) check() (Rule, error) {
-	if !ruleName.MatchString(r.Name) {
-		return r, fault.New(fault.Invalid, "%q is no name of a replication: small letters, digits, - . _", r.Name)
+	if err := peer.CheckName(r.Name, "a replication"); err != nil {
+		return r, err
 	}
-	if host, ok := strings.CutPrefix(r.Registry, "http://"); ok {
-		r.Registry, r.Insecure = host, true
+	host, insecure, err := peer.Address(r.Registry)
+	if err != nil {
+		return r, err
 	}
-	r.Registry = strings.TrimSuffix(strings.TrimPrefix(r.Registry, "https://"), "/")
-	if u, err := url.Parse("https://" + r.Registry); err != nil || r.Registry == "" || u.Host != r.Registry || u.Hostname() == "" {
-		return r, fault.New(fault.Invalid, "%q is no registry: it is HOST[:PORT], or http://HOST:PORT for one without TLS", r.Registry)
-	}
+	r.Registry, r.Insecure = host, r.Insecure || insecure
 	if len(r.Repositories) == 0 {
 		return r, fault.New(fault.Invalid, "a replication names repositories: ** is all")
 	}
@@ -74,6 +69,10 @@ func (r Rule) target(repository string) ref.Ref {
 		path = r.Prefix + "/" + repository
 	}
 	return ref.Ref{Domain: r.Registry, Path: path}
+}
+
+func (r Rule) account() peer.Account {
+	return peer.Account{Registry: r.Registry, Username: r.Username, Insecure: r.Insecure}
 }
 
 func (r Rule) credentials() remote.Credentials {

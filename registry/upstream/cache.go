@@ -235,7 +235,7 @@ func (c *Cache) Set(s Source) error {
 		if i < 0 {
 			return append(list, s), nil
 		}
-		if s.Password == "" && s.Username == list[i].Username && s.Registry == list[i].Registry && (list[i].Insecure || !s.Insecure) { // it goes to no other host, nor in the clear
+		if s.Password == "" && list[i].account().Keeps(s.account()) {
 			s.Password = list[i].Password
 		}
 		list[i] = s

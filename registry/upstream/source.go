@@ -2,8 +2,6 @@ package upstream
 
 import (
 	"cmp"
-	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +11,7 @@ import (
 	"berth/image/remote"
 	"berth/registry/door"
 	"berth/registry/pattern"
+	"berth/registry/peer"
 	"berth/registry/storage"
 )
 
@@ -30,23 +29,20 @@ type Source struct {
 
 const defaultFresh = time.Minute
 
-var sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-
 // check refuses a source that cannot be; it gives it in its plain form.
 func (s Source) check() (Source, error) {
-	if !sourceName.MatchString(s.Name) {
-		return s, fault.New(fault.Invalid, "%q is no name of a mirror: small letters, digits, - . _", s.Name)
+	if err := peer.CheckName(s.Name, "a mirror"); err != nil {
+		return s, err
 	}
-	if host, ok := strings.CutPrefix(s.Registry, "http://"); ok {
-		s.Registry, s.Insecure = host, true
+	// Docker Hub is also known by an address with a path.
+	host, insecure, err := peer.Address(strings.Replace(s.Registry, "index.docker.io/v1", "index.docker.io", 1))
+	if err != nil {
+		return s, err
 	}
-	s.Registry = strings.TrimSuffix(strings.TrimPrefix(s.Registry, "https://"), "/")
-	switch s.Registry {
-	case "index.docker.io", "registry-1.docker.io", "index.docker.io/v1":
+	s.Registry, s.Insecure = host, s.Insecure || insecure
+	switch host {
+	case "index.docker.io", "registry-1.docker.io":
 		s.Registry = ref.DefaultDomain
-	}
-	if u, err := url.Parse("https://" + s.Registry); err != nil || s.Registry == "" || u.Host != s.Registry || u.Hostname() == "" {
-		return s, fault.New(fault.Invalid, "%q is no registry: it is HOST[:PORT], or http://HOST:PORT for one without TLS", s.Registry)
 	}
 	s.Prefix = strings.Trim(s.Prefix, "/")
 	if s.Prefix != "" && storage.CheckName(s.Prefix) != nil {
@@ -77,6 +73,10 @@ func (s Source) remote(repository string) (ref.Ref, bool) {
 		return ref.Ref{}, false
 	}
 	return ref.Ref{Domain: s.Registry, Path: path}, true
+}
+
+func (s Source) account() peer.Account {
+	return peer.Account{Registry: s.Registry, Username: s.Username, Insecure: s.Insecure}
 }
 
 func (s Source) credentials() remote.Credentials {
