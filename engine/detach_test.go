@@ -27,7 +27,7 @@ func TestDetach(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	e, ok := sub.Next(ctx)
 	if !ok || e.ID != id || e.Attributes["name"] != "tty" {

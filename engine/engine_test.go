@@ -300,13 +300,11 @@ func TestStopAndKill(t *testing.T) {
 
 func (w *world) await(id, text string) {
 	w.t.Helper()
-	for range 1000 {
-		if strings.Contains(w.logged(id), text) {
-			return
+	for end := time.Now().Add(time.Minute); !strings.Contains(w.logged(id), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("container %s never says %q: %q", id, text, w.logged(id))
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
-	w.t.Fatalf("container %s never says %q: %q", id, text, w.logged(id))
 }
 
 func TestRestartPolicies(t *testing.T) {
@@ -323,10 +321,12 @@ func TestRestartPolicies(t *testing.T) {
 	s = spec("exit 0")
 	s.Restart.Name = "always"
 	id = w.run("", s)
-	time.Sleep(400 * time.Millisecond)
-	if st := w.state(id); !st.Running {
-		t.Errorf("%+v", st)
-	}
+	w.until(id, "restarted", func(st container.State) bool {
+		if !st.Running {
+			t.Errorf("%+v", st)
+		}
+		return w.snapshotOf(id).RestartCount >= 2
+	})
 	if err := w.Stop(t.Context(), id, StopOptions{}); err != nil && !fault.Is(err, fault.NotModified) {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestWaitAndAutoRemove(t *testing.T) {
 			if s.Code != 6 {
 				t.Errorf("%s: %+v", what, s)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s: no answer", what)
 		}
 	}
@@ -392,7 +392,7 @@ func TestWaitOfAFailedStart(t *testing.T) {
 		if got.Code != 127 || !strings.Contains(got.Err, "no such file or directory") {
 			t.Errorf("next exit: %+v", got)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("next exit: no answer")
 	}
 	select {
@@ -454,12 +454,26 @@ func TestEvents(t *testing.T) {
 	if _, err := w.ExecStart(t.Context(), x, ExecStartOptions{Detach: true}); err != nil {
 		t.Fatal(err)
 	}
-	for {
-		if i, _ := w.ExecInspect(t.Context(), x); i.ExitCode != nil {
-			break
+	var got []string
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	upTo := func(action string) {
+		t.Helper()
+		for {
+			e, ok := sub.Next(ctx)
+			if !ok {
+				t.Fatalf("only %v", got)
+			}
+			if e.ID != id || e.Type != "container" || e.Attributes["k"] != "v" || e.Attributes["image"] != "busybox" || e.Attributes["name"] == "" {
+				t.Errorf("%+v", e)
+			}
+			got = append(got, e.Action+extra(e))
+			if e.Action == action {
+				return
+			}
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
+	upTo("exec_die") // who asks for the exit code may know it before
 	w.Pause(t.Context(), id)
 	w.Unpause(t.Context(), id)
 	w.Rename(t.Context(), id, "ev2")
@@ -468,22 +482,7 @@ func TestEvents(t *testing.T) {
 	if err == nil {
 		<-removed
 	}
-	var got []string
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	for {
-		e, ok := sub.Next(ctx)
-		if !ok {
-			t.Fatalf("only %v", got)
-		}
-		if e.ID != id || e.Type != "container" || e.Attributes["k"] != "v" || e.Attributes["image"] != "busybox" || e.Attributes["name"] == "" {
-			t.Errorf("%+v", e)
-		}
-		got = append(got, e.Action+extra(e))
-		if e.Action == "destroy" {
-			break
-		}
-	}
+	upTo("destroy")
 	want := "create start exec_create: sh -c exit 2 exec_start: sh -c exit 2 exec_die(2) pause unpause rename(/ev) kill(9) die(137) destroy"
 	if s := strings.Join(got, " "); s != want {
 		t.Errorf("got  %s\nwant %s", s, want)
@@ -530,10 +529,13 @@ func TestList(t *testing.T) {
 			t.Errorf("%+v: %s, want %s", tt.o, got, tt.want)
 		}
 	}
-	top, err := w.Top(t.Context(), b, "")
-	if err != nil || len(top.Processes) != 1 || top.Processes[0][7] != "sh -c sleep 100" && top.Processes[0][7] != "sleep 100" {
-		t.Errorf("%+v, %v", top, err)
-	}
+	w.eventually("its one process", func() bool { // which in the middle of execve has no command line yet
+		top, err := w.Top(t.Context(), b, "")
+		if err != nil || len(top.Processes) != 1 {
+			t.Fatalf("%+v, %v", top, err)
+		}
+		return top.Processes[0][7] == "sh -c sleep 100" || top.Processes[0][7] == "sleep 100"
+	})
 	st, err := w.Stats(t.Context(), b)
 	if err != nil || !st.Running || st.Cgroup.Pids.Current == 0 || !strings.Contains(string(st.NetDev), "lo:") {
 		t.Errorf("%+v, %v", st, err)
@@ -759,14 +761,9 @@ func TestExec(t *testing.T) {
 		}
 		out, _ := io.ReadAll(a.Conn)
 		a.Conn.Close()
-		for range 1000 {
-			if i, _ := w.ExecInspect(t.Context(), eid); !i.Running {
-				return string(out), i, nil
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
-		t.Fatal("does not end")
-		return "", ExecInfo{}, nil
+		var i ExecInfo
+		w.eventually("its end", func() bool { i, _ = w.ExecInspect(t.Context(), eid); return !i.Running })
+		return string(out), i, nil
 	}
 	out, i, err := run(container.ExecSpec{Cmd: []string{"sh", "-c", "hostname; echo $OUTER $INNER $HOME; id -u; pwd; grep CapEff /proc/self/status; exit 3"}, Env: []string{"INNER=2"}, User: "app", WorkingDir: "/etc"})
 	if err != nil || *i.ExitCode != 3 || !strings.Contains(out, "box\n") || !strings.Contains(out, "1 2 /tmp\n") || !strings.Contains(out, "/etc\n") {
@@ -784,9 +781,7 @@ func TestExec(t *testing.T) {
 	if err == nil || err.Error() != `OCI runtime exec failed: exec failed: unable to start container process: exec: "nothing": executable file not found in $PATH: unknown` || *i.ExitCode != 127 {
 		t.Errorf("%+v %v", i, err)
 	}
-	if info, _ := w.Inspect(t.Context(), id); len(info.ExecIDs) != 0 {
-		t.Errorf("execs left in inspect: %v", info.ExecIDs)
-	}
+	w.eventually("no exec in inspect", func() bool { info, _ := w.Inspect(t.Context(), id); return len(info.ExecIDs) == 0 })
 	if _, err := w.ExecStart(t.Context(), i.ID, ExecStartOptions{}); !fault.Is(err, fault.Conflict) {
 		t.Error(err)
 	}

@@ -51,7 +51,7 @@ func TestExplain(t *testing.T) {
 		{run(func(s *container.Spec) {
 			s.Security.SecurityOpt = []string{`seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["sethostname"],"action":"SCMP_ACT_KILL_PROCESS"}]}`}
 		}, "hostname", "x"), "a system call that its seccomp filter forbids killed it", "SIGSYS"},
-		{run(func(s *container.Spec) { n := int64(2); s.Resources.PidsLimit = &n }, "sh", "-c", "sleep 0.2 & sleep 0.2 & wait; exit 1"), "its first process exited with code", "the limit of 2 processes refused"},
+		{run(func(s *container.Spec) { n := int64(2); s.Resources.PidsLimit = &n }, "sh", "-c", "sleep 1000 & sleep 1000 & exit 1"), "its first process exited with code", "the limit of 2 processes refused"},
 		{alive, "", ""},
 	} {
 		x, err := w.Explain(t.Context(), c.id)

@@ -308,8 +308,9 @@ func TestPolicyChangedWhileWaiting(t *testing.T) {
 	s := spec("exit 3")
 	s.Restart = container.Restart{Name: "always"}
 	id := w.run("", s)
-	waiting := func() bool {
-		return w.state(id).Status == container.Restarting && w.index.get(id).standing().RestartCount >= 3 // waits half a second by then
+	waiting := func() bool { // for seconds to come: waits double
+		at := w.index.get(id).standing()
+		return at.State.Status == container.Restarting && time.Until(at.State.FinishedAt.Add(at.RestartWait)) > 2*time.Second
 	}
 	w.eventually("a wait", waiting)
 	if err := w.Rename(t.Context(), id, "another"); err != nil {

@@ -211,7 +211,7 @@ func (l logTo) Write(b []byte) (int, error) {
 
 func (w *world) open() {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	client, err := keeper.Open(ctx, keeper.StartConfig{ExecRoot: w.cfg.ExecRoot, Binary: binary(w.t, "berth-keeper"), NoSystemd: true})
 	if err != nil {
@@ -235,7 +235,7 @@ func (w *world) reopen() {
 
 // close removes everything and complains about what is left.
 func (w *world) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	list, _ := w.List(ctx, ListOptions{All: true})
 	for _, i := range list {
@@ -299,7 +299,7 @@ func (w *world) wait(id string) int {
 	select {
 	case s := <-c:
 		return s.Code
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		w.t.Fatalf("container %s does not end", id)
 		return -1
 	}

@@ -252,11 +252,19 @@ func (e *Engine) dialerOf(c *entry, i *container.Info) health.Dial {
 func (e *Engine) probeByCommand(ctx context.Context, c *entry, args []string, patience time.Duration) (r container.HealthResult, unable bool) {
 	start := time.Now()
 	if last := c.lastProbe(); last != nil && !closed(last.probed) {
-		if !e.killProbe(c, last.id, last.processID()) {
+		if err := e.keeperReady(); err != nil {
+			return health.Failed(start, err), true
+		}
+		pid := last.processID()
+		if !e.killProbe(c, last.id, pid) {
 			e.forgetProbe(last)
 		}
-		if !waitFor(ctx, last.probed, probeKillPatience) {
-			return health.Failed(start, fault.New(fault.Unavailable, "the last health check does not end: %s", cmp.Or(stuck(last.processID()), fmt.Sprintf("process %d was killed and is still there", last.processID())))), false
+		switch {
+		case waitFor(ctx, last.probed, probeKillPatience):
+		case pid == 0:
+			return health.Failed(start, fault.New(fault.Unavailable, "the keeper has not yet answered to the launch of the last health check")), true
+		default:
+			return health.Failed(start, fault.New(fault.Unavailable, "the last health check does not end: %s", cmp.Or(stuck(pid), fmt.Sprintf("process %d was killed and is still there", pid)))), false
 		}
 	}
 	x, conn, err := e.launchProbe(ctx, c, args)

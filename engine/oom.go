@@ -43,8 +43,8 @@ func (e *Engine) openOOM() {
 				return
 			}
 			for _, cid := range ids {
-				if c := e.index.get(cid); c != nil && c.oomBusy.CompareAndSwap(false, true) {
-					e.work.Go(func() { e.onOOM(c) })
+				if c := e.index.get(cid); c != nil {
+					e.lookForOOM(c)
 				}
 			}
 		}
@@ -72,12 +72,21 @@ func (e *Engine) watchOOM(c *entry) {
 	}
 	if err := e.ooms.Add(c.id, cg); err != nil && !fault.Is(err, fault.NotImplemented) {
 		e.log.Warn("the event oom of a container is told at its end only", "container", c.id, "error", err)
+	} else if err == nil && r.Memory != 0 && cg.OOMKills() > c.currentRun().oomTold { // before anybody listened
+		e.lookForOOM(c)
 	}
 }
 
 func (e *Engine) unwatchOOM(c *entry) {
 	if e.ooms != nil {
 		e.ooms.Remove(c.id)
+	}
+}
+
+// lookForOOM has somebody look whether the kernel has killed, unless somebody does.
+func (e *Engine) lookForOOM(c *entry) {
+	if c.oomBusy.CompareAndSwap(false, true) {
+		e.work.Go(func() { e.onOOM(c) })
 	}
 }
 
