@@ -10,6 +10,7 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/cpu"
 
 	"berth/build/cache"
 	"berth/build/exec"
@@ -74,6 +75,9 @@ func workerPlatforms() []ocispec.Platform {
 	own := platforms.Normalize(platforms.DefaultSpec())
 	list := []ocispec.Platform{own}
 	if own.Architecture == "amd64" {
+		for _, v := range amd64Variants() {
+			list = append(list, ocispec.Platform{OS: "linux", Architecture: "amd64", Variant: v})
+		}
 		list = append(list, ocispec.Platform{OS: "linux", Architecture: "386"})
 	}
 	for _, e := range emulated {
@@ -83,6 +87,27 @@ func workerPlatforms() []ocispec.Platform {
 		}
 	}
 	return dedup(list)
+}
+
+// amd64Variants lists the levels of x86-64 above the first that the processor and the kernel offer: they are variants of the platform.
+// LAHF, F16C, LZCNT and MOVBE, which belong to them, are not looked at: no processor has the rest without them.
+func amd64Variants() []string {
+	x := &cpu.X86
+	var list []string
+	for _, level := range []struct {
+		variant string
+		has     bool
+	}{
+		{"v2", x.HasCX16 && x.HasPOPCNT && x.HasSSE3 && x.HasSSSE3 && x.HasSSE41 && x.HasSSE42},
+		{"v3", x.HasOSXSAVE && x.HasAVX && x.HasAVX2 && x.HasBMI1 && x.HasBMI2 && x.HasFMA},
+		{"v4", x.HasAVX512F && x.HasAVX512BW && x.HasAVX512CD && x.HasAVX512DQ && x.HasAVX512VL},
+	} {
+		if !level.has {
+			break
+		}
+		list = append(list, level.variant)
+	}
+	return list
 }
 
 // interpreted reports whether an interpreter is registered and enabled.

@@ -16,6 +16,7 @@ import (
 
 	"berth/build/solver"
 	"berth/kernel/cgroup"
+	"berth/kernel/tree"
 )
 
 // removeGroups takes away what a test's cgroups leave: their parents, which a Runner does not own.
@@ -47,6 +48,24 @@ func TestRun(t *testing.T) {
 	if got := r.paths(o.outputs[0]); len(got) != 0 {
 		t.Errorf("a step that changes nothing left %q", got)
 	}
+}
+
+// A time that a step sets on a directory of its base stays, whatever is mounted in it; what comes and goes there leaves no time.
+func TestTimesOfDirectories(t *testing.T) {
+	r := newRoom(t)
+	base := r.run(shell("mkdir -p /data/d /opt")).ok(t).outputs[0]
+	mounted := &pb.Mount{Input: int64(pb.Empty), Dest: "/data/sub/x", MountType: pb.MountType_TMPFS, Output: int64(pb.SkipOutput)}
+	out := r.run(shell("touch -d @1234567890 /data; echo x >/opt/x; rm /opt/x", mounted), base).ok(t).outputs[0]
+	if got := r.paths(out); !slices.Equal(got, []string{"/data"}) {
+		t.Errorf("the layer has %q", got)
+	}
+	must(t, out.View(t.Context(), func(root *tree.Dir) error {
+		st, err := root.Stat("data")
+		if err == nil && st.Mtime.Sec != 1234567890 {
+			t.Errorf("/data is of %d", st.Mtime.Sec)
+		}
+		return err
+	}))
 }
 
 func TestFailure(t *testing.T) {

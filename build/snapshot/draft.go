@@ -40,7 +40,7 @@ func (s *Store) Draft(ctx context.Context, base *Snapshot) (*Draft, error) {
 func (d *Draft) Base() *Snapshot { return d.base }
 
 // Mount is what a launcher mounts as the root. Mount points that the tree has not are shown by a lower directory of their own, so that
-// nothing is left of them in what is sealed.
+// nothing is left of them in what is sealed. What runs there may set times of directories, which stay.
 func (d *Draft) Mount(ctx context.Context, points ...Point) (layer.Mount, error) {
 	top, err := d.stubs(ctx, points)
 	if err != nil {
@@ -50,6 +50,7 @@ func (d *Draft) Mount(ctx context.Context, points ...Point) (layer.Mount, error)
 	if top != "" {
 		lower = append([]string{top}, lower...)
 	}
+	d.ld.KeepTimes()
 	return d.ld.Mount(lower), nil
 }
 

@@ -19,6 +19,8 @@ type SealOptions struct {
 	Record    Recorder  // keeps what rebuilds the archive
 	// Root is what the root directory looked like before: an entry for it is written where it has changed.
 	RootMode, RootUID, RootGID uint32
+	// Began is when writing began; zero: no time of a directory counts that has changed in nothing else.
+	Began time.Time
 }
 
 // Sealed tells what Seal made.
@@ -36,7 +38,8 @@ type Sealed struct {
 // What goes from the disk, because it says nothing or no archive can say it: directories and files that are as they are below
 // (overlayfs copies a file up for a chown that changes nothing), deletions of what is not below, sockets, overlayfs's own
 // attributes, fractions of seconds, names that an archive takes for whiteouts. Times of directories that have changed in
-// nothing else are those of below. A directory that replaces the one below becomes one that deletes each of its names,
+// nothing else are those of below, unless somebody set them: such a time is from before
+// writing began, or from the future. A directory that replaces the one below becomes one that deletes each of its names,
 // so that the layer means the same on top of anything: opaque directories would also hide what others lay below it.
 //
 // So the archive depends on the difference alone: equal steps give equal layers but for the times of the files that they write.
@@ -247,7 +250,7 @@ func (s *sealer) dir(parent, belowParent *tree.Dir, base, name string, st, was *
 	h := s.base(name+"/", st)
 	h.Typeflag, h.PAXRecords = tar.TypeDir, x.pax
 	same := false
-	if below != nil && sameLooks(st, was) {
+	if below != nil && sameLooks(st, was) && !s.timeSet(st, was) {
 		if same, err = sameXattrs(x.pax, below); err != nil {
 			return err
 		}
@@ -278,6 +281,16 @@ func (s *sealer) dir(parent, belowParent *tree.Dir, base, name string, st, was *
 		return err
 	}
 	return s.upper.Leave(d)
+}
+
+// timeSet tells whether somebody gave a directory the time that it has. The kernel gives it the present one with each name that comes
+// or goes in it, which says nothing.
+func (s *sealer) timeSet(st, was *tree.Stat) bool {
+	if s.o.Began.IsZero() || st.Mtime.Sec == was.Mtime.Sec {
+		return false
+	}
+	const slack = 2 // seconds: the kernel's clock for files is behind by a tick, and times are kept in whole seconds
+	return st.Mtime.Sec < s.o.Began.Unix()-slack || st.Mtime.Sec > time.Now().Unix()+slack
 }
 
 func (s *sealer) regular(upper, below *tree.Dir, base, name string, was *tree.Stat) error {

@@ -3,6 +3,7 @@ package layer
 import (
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -19,6 +20,7 @@ type Draft struct {
 	dir   string // "": ended
 	root  Attributes
 	since mark
+	began time.Time // see KeepTimes
 }
 
 // Draft makes a draft whose root looks as given: as that of the tree that it will lie on.
@@ -57,6 +59,10 @@ func (d *Draft) Work() string { return filepath.Join(d.dir, "work") }
 
 // Stubs is a place for a lower directory that belongs to the draft's mount alone: it does not exist yet, and goes with the draft.
 func (d *Draft) Stubs() string { return filepath.Join(d.dir, "stubs") }
+
+// KeepTimes says, before anything is written, that times which are set on directories of the base are part of what changes, as those of
+// files are; see archive.SealOptions.
+func (d *Draft) KeepTimes() { d.began = time.Now() }
 
 // Drop deletes the draft. Nothing may be mounted on it any more. After Seal, and a second time, it does nothing.
 func (d *Draft) Drop() {

@@ -93,7 +93,7 @@ func (s *Store) record(ctx context.Context, d *Draft, below *tree.Dir) (Info, er
 	v := compress.NewDigester(digest.SHA256)
 	defer v.Close()
 	done, err := archive.Seal(ctx, upper, below, v, archive.SealOptions{
-		Whiteouts: s.whiteouts(), Record: rec, RootMode: d.root.Mode, RootUID: d.root.UID, RootGID: d.root.GID,
+		Whiteouts: s.whiteouts(), Record: rec, RootMode: d.root.Mode, RootUID: d.root.UID, RootGID: d.root.GID, Began: d.began,
 	})
 	if cerr := rec.Close(); err == nil {
 		err = cerr

@@ -24,17 +24,17 @@ import (
 	"berth/kernel/tree"
 )
 
-// step seals what a script changes on top of a chain.
-func step(t testing.TB, s *layer.Store, chain []digest.Digest, script string) layer.Info {
+// step seals what a script changes on top of a chain, in a draft that was made ready.
+func step(t testing.TB, s *layer.Store, chain []digest.Digest, script string, ready ...func(*layer.Draft)) layer.Info {
 	t.Helper()
-	info, err := tryStep(t, s, chain, script)
+	info, err := tryStep(t, s, chain, script, ready...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return info
 }
 
-func tryStep(t testing.TB, s *layer.Store, chain []digest.Digest, script string) (layer.Info, error) {
+func tryStep(t testing.TB, s *layer.Store, chain []digest.Digest, script string, ready ...func(*layer.Draft)) (layer.Info, error) {
 	t.Helper()
 	ctx := context.Background()
 	st, err := s.Stack(chain)
@@ -46,6 +46,9 @@ func tryStep(t testing.TB, s *layer.Store, chain []digest.Digest, script string)
 		t.Fatal(err)
 	}
 	defer d.Drop()
+	for _, f := range ready {
+		f(d)
+	}
 	lower := st.Lower
 	var below *tree.Dir
 	switch len(lower) {
@@ -157,6 +160,45 @@ func TestSeal(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// Of a directory that has changed in nothing else the time counts that somebody set, not the one that the kernel gave it; and only where
+// the draft's owner wants so.
+func TestSealKeepsTimes(t *testing.T) {
+	needRoot(t)
+	s := openStore(t, layer.Config{Root: t.TempDir()})
+	defer s.Close()
+	base := []digest.Digest{step(t, s, nil, "mkdir -p etc/sub var/d tmp; echo 1 >etc/a; touch -d @1500000000 etc/sub etc var/d var tmp").DiffID}
+	const script = "touch -d @1234567890 etc; echo 2 >var/d/new; echo 3 >tmp/x; rm tmp/x"
+	const made = "var/ 1500000000, var/d/ 1500000000"
+	if got := dirTimes(t, s, step(t, s, base, script).DiffID); got != made {
+		t.Errorf("not kept: %s, want %s", got, made)
+	}
+	if got := dirTimes(t, s, step(t, s, base, script, (*layer.Draft).KeepTimes).DiffID); got != "etc/ 1234567890, "+made {
+		t.Errorf("kept: %s, want %s", got, "etc/ 1234567890, "+made)
+	}
+}
+
+// dirTimes lists the times of a layer's directories.
+func dirTimes(t *testing.T, s *layer.Store, d digest.Digest) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := s.Tar(context.Background(), d, &b); err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for r := tar.NewReader(&b); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return strings.Join(list, ", ")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeDir {
+			list = append(list, fmt.Sprintf("%s %d", h.Name, h.ModTime.Unix()))
+		}
 	}
 }
 
