@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -30,10 +32,15 @@ type s3Place struct {
 	manifests string
 	blobs     string
 	names     []string
+	most      int64 // what the bucket takes in one request, in bytes: putMax but in tests
+	part      int64 // the parts of what is larger: partSize but in tests
 }
 
-// putMax is the largest object that S3 takes in one request.
-const putMax = 5 << 30
+// What S3 takes: one request has 5 GiB at most, an object of parts 10,000 of them and 5 TiB.
+const (
+	putMax   = 5 << 30
+	partSize = 1 << 30
+)
 
 // openS3 reads the attributes. The keys are the client's: buildx takes them from its own environment. The engine's are nobody's business
 // who may build.
@@ -51,6 +58,7 @@ func (c *Caches) openS3(attrs map[string]string) (place, error) {
 	}
 	p := &s3Place{
 		bucket: first("bucket", "AWS_BUCKET"), prefix: attrs["prefix"], manifests: "manifests/", blobs: "blobs/", names: strings.Split(first("name"), ";"),
+		most: putMax, part: partSize,
 	}
 	if v, ok := attrs["manifests_prefix"]; ok {
 		p.manifests = v
@@ -132,9 +140,6 @@ func (p *s3Place) publish(ctx context.Context, doc *document) (map[string]string
 }
 
 func (p *s3Place) write(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
-	if size > putMax {
-		return fault.New(fault.Invalid, "%s has %d bytes, more than the %d that the store takes at once", key, size, int64(putMax))
-	}
 	_, err := p.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &p.bucket, Key: &key, Body: r, ContentLength: &size})
 	return s3Error(key, err)
 }
@@ -149,7 +154,53 @@ func (p *s3Place) has(ctx context.Context, d ocispec.Descriptor) (bool, error) {
 }
 
 func (p *s3Place) put(ctx context.Context, d ocispec.Descriptor, open func(offset int64) (io.ReadCloser, error)) error {
-	return p.write(ctx, p.blobKey(d.Digest), &seeking{open: open, size: d.Size}, d.Size)
+	key := p.blobKey(d.Digest)
+	if d.Size > p.most {
+		return p.putParts(ctx, key, d.Size, open)
+	}
+	body := &seeking{open: open, size: d.Size}
+	defer body.close()
+	return p.write(ctx, key, body, d.Size)
+}
+
+// putParts writes what is too large for one request. The object is there when all of it is; of one that failed nothing is left to be paid for.
+func (p *s3Place) putParts(ctx context.Context, key string, size int64, open func(offset int64) (io.ReadCloser, error)) error {
+	begun, err := p.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &p.bucket, Key: &key})
+	if err != nil {
+		return s3Error(key, err)
+	}
+	parts, err := p.eachPart(ctx, key, begun.UploadId, size, open)
+	if err == nil {
+		_, err = p.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: &p.bucket, Key: &key, UploadId: begun.UploadId,
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: parts}})
+	}
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortPatience)
+	defer cancel()
+	if _, aerr := p.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &p.bucket, Key: &key, UploadId: begun.UploadId}); aerr != nil {
+		err = errors.Join(err, aerr)
+	}
+	return s3Error(key, err)
+}
+
+// abortPatience is how long the store is asked to forget an upload that failed.
+const abortPatience = 30 * time.Second
+
+func (p *s3Place) eachPart(ctx context.Context, key string, upload *string, size int64, open func(offset int64) (io.ReadCloser, error)) ([]types.CompletedPart, error) {
+	var parts []types.CompletedPart
+	for from := int64(0); from < size; from += p.part {
+		n, length := int32(len(parts)+1), min(p.part, size-from)
+		body := &seeking{open: func(offset int64) (io.ReadCloser, error) { return open(from + offset) }, size: length}
+		done, err := p.client.UploadPart(ctx, &s3.UploadPartInput{Bucket: &p.bucket, Key: &key, UploadId: upload, PartNumber: &n, Body: body, ContentLength: &length})
+		body.close()
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, types.CompletedPart{PartNumber: &n, ETag: done.ETag})
+	}
+	return parts, nil
 }
 
 func (p *s3Place) get(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
@@ -178,9 +229,16 @@ func (s *seeking) Read(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := s.r.Read(b)
+	n, err := s.r.Read(b[:min(int64(len(b)), s.size-s.at)])
 	s.at += int64(n)
 	return n, err
+}
+
+func (s *seeking) close() {
+	if s.r != nil {
+		s.r.Close()
+		s.r = nil
+	}
 }
 
 func (s *seeking) Seek(offset int64, whence int) (int64, error) {
@@ -193,9 +251,8 @@ func (s *seeking) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, fault.New(fault.Invalid, "a place before the beginning")
 	}
-	if offset != s.at && s.r != nil {
-		s.r.Close()
-		s.r = nil
+	if offset != s.at {
+		s.close()
 	}
 	s.at = offset
 	return offset, nil
