@@ -88,11 +88,11 @@ func (e *Engine) packLog(ctx context.Context, c *entry) error {
 		return err
 	}
 	path := e.logPath(r)
-	keep := func(uint64) bool { return false }
+	keep := func(int, uint64) bool { return false }
 	if cfg.Ships { // what was not shipped is read again from where it is, and must be found by its inode
-		keep = func(inode uint64) bool {
+		keep = func(n int, _ uint64) bool {
 			at, _, _, ok := ship.ReadMark(path)
-			return !ok || at == inode || !logs.Has(path, at)
+			return !ok || !logs.Newer(path, at, n)
 		}
 	}
 	return logs.Pack(ctx, path, cfg.Local, keep, func(inode uint64, copy string) error {

@@ -18,13 +18,13 @@ import (
 // packing is the suffix of a copy that is being made.
 const packing = ".packing"
 
-// Pack compresses the rotated files of a log, oldest first. keep says which inodes are to stay plain (and all newer ones); put names a copy
-// that is safe on disk: it takes the place of the plain file of that inode, wherever that has been rotated to by then. A copy that was
-// not finished has a name that no reader opens.
-func Pack(ctx context.Context, path string, local bool, keep func(inode uint64) bool, put func(inode uint64, copy string) error) error {
+// Pack compresses the rotated files of a log, oldest first. keep says which file, that was seen as number n, is to stay plain (and all newer
+// ones); put names a copy that is safe on disk: it takes the place of the plain file of that inode, wherever that has been rotated to by
+// then. A copy that was not finished has a name that no reader opens.
+func Pack(ctx context.Context, path string, local bool, keep func(n int, inode uint64) bool, put func(inode uint64, copy string) error) error {
 	for {
 		n, inode, err := oldestPlain(path)
-		if err != nil || n == 0 || keep(inode) {
+		if err != nil || n == 0 || keep(n, inode) {
 			return err
 		}
 		err = packOne(ctx, path, n, inode, local, put)
@@ -40,7 +40,7 @@ func Pack(ctx context.Context, path string, local bool, keep func(inode uint64) 
 // errRotated: the number is another file's by now.
 var errRotated = errors.New("rotated meanwhile")
 
-// oldestPlain finds the oldest rotated file that is not compressed; 0 where there is none.
+// oldestPlain finds the oldest rotated file that is not compressed; 0 where there is none. While the log is rotated it may be one that is newer.
 func oldestPlain(path string) (n int, inode uint64, err error) {
 	missing := 0
 	for i := 1; missing < 2; i++ {

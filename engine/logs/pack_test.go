@@ -74,7 +74,7 @@ func (w *writer) put(inode uint64, copy string) error {
 	return fault.New(fault.NotFound, "rotated away")
 }
 
-func never(uint64) bool { return false }
+func never(int, uint64) bool { return false }
 
 func TestReadPacked(t *testing.T) {
 	for _, local := range []bool{false, true} {
@@ -85,7 +85,7 @@ func TestReadPacked(t *testing.T) {
 		if _, err := os.Stat(path + packing); err == nil || !Unpacked(path) {
 			t.Error("nothing to compress")
 		}
-		if err := Pack(context.Background(), path, local, func(i uint64) bool { st, _ := os.Stat(numbered(path, 1)); return i == inodeOf(st) }, w.put); err != nil {
+		if err := Pack(context.Background(), path, local, func(n int, _ uint64) bool { return n == 1 }, w.put); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{".1", ".2.gz", ".3.gz"} {
@@ -195,6 +195,53 @@ func TestFollowPacked(t *testing.T) {
 	}
 }
 
+// TestPackKeepsWhatIsNewer: while a log is rotated without pause, what is newer than one file stays plain, that file too.
+func TestPackKeepsWhatIsNewer(t *testing.T) {
+	path := log(t, some(true, 40, 50), some(true, 20, 40), some(true, 10, 20), some(true, 0, 10))
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(numbered(path, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := inodeOf(st)
+	w := &writer{path: path, files: 150, f: f}
+	defer func() { w.f.Close() }()
+	ctx, stop := context.WithCancel(context.Background())
+	var packing sync.WaitGroup
+	packing.Go(func() {
+		for ctx.Err() == nil {
+			err := Pack(ctx, path, true, func(n int, _ uint64) bool { return !Newer(path, at, n) }, w.put)
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+	})
+	for range w.files - 10 {
+		w.rotate(t)
+		io.WriteString(w.f, some(true, 50, 60))
+	}
+	stop()
+	packing.Wait()
+	n := 1
+	for st, err = os.Stat(numbered(path, n)); err != nil || inodeOf(st) != at; st, err = os.Stat(numbered(path, n)) {
+		if err != nil {
+			t.Fatalf("what is being shipped, or what is newer, was compressed: %v", err)
+		}
+		n++
+	}
+	if err := Pack(t.Context(), path, true, func(n int, _ uint64) bool { return !Newer(path, at, n) }, w.put); err != nil {
+		t.Fatal(err)
+	}
+	for _, older := range []int{n + 1, n + 2} {
+		if _, err := os.Stat(numbered(path, older) + packedSuffix); err != nil {
+			t.Errorf("what is older stays plain: %v", err)
+		}
+	}
+}
+
 func TestOpenAt(t *testing.T) {
 	path := log(t, some(true, 40, 50), some(true, 20, 40), some(true, 0, 20))
 	w := &writer{path: path, files: 10}
@@ -219,7 +266,7 @@ func TestOpenAt(t *testing.T) {
 	}
 	r.Close()
 	st, _ := os.Stat(path + ".1")
-	if err := Pack(context.Background(), path, true, func(i uint64) bool { return i == inodeOf(st) }, w.put); err != nil {
+	if err := Pack(context.Background(), path, true, func(_ int, i uint64) bool { return i == inodeOf(st) }, w.put); err != nil {
 		t.Fatal(err)
 	}
 	r, missed = open(pos)

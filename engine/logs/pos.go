@@ -128,17 +128,11 @@ func (r *Reader) Waiting() bool {
 	return n > 0
 }
 
-// Has reports whether a log has a plain file of that inode.
-func Has(path string, inode uint64) bool {
-	missing := 0
-	for n := 0; missing < 2; n++ {
-		st, err := os.Lstat(numbered(path, n))
-		if err != nil {
-			missing++
-			continue
-		}
-		missing = 0
-		if inodeOf(st) == inode {
+// Newer reports whether the plain file of an inode is newer than the one that was seen as number n. Rotations may go on meanwhile: they only
+// raise numbers, so that what has a lower one by now always had. False where it is not known.
+func Newer(path string, inode uint64, n int) bool {
+	for i := range n {
+		if st, err := os.Lstat(numbered(path, i)); err == nil && inodeOf(st) == inode {
 			return true
 		}
 	}
