@@ -1,17 +1,12 @@
 package event
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sort"
 	"strconv"
@@ -81,20 +76,6 @@ type Journal struct {
 type numbered struct {
 	n uint64
 	e Event
-}
-
-type segment struct {
-	first  uint64 // in its name
-	size   int64  // bytes up to the end of a whole line
-	newest time.Time
-}
-
-// record is an event as a line has it.
-type record struct {
-	Type       string            `json:"type"`
-	Action     string            `json:"action"`
-	ID         string            `json:"id,omitempty"`
-	Attributes map[string]string `json:"attributes,omitempty"`
 }
 
 // OpenJournal opens or makes the journal in dir. Damage is no error: what can be read is kept. It fails where the directory cannot be
@@ -224,104 +205,6 @@ func (j *Journal) resume() {
 		return
 	}
 	j.file = f
-}
-
-func (j *Journal) path(first uint64) string {
-	return filepath.Join(j.dir, fmt.Sprintf("%020d%s", first, segmentSuffix))
-}
-
-// scanSegment finds out where the whole lines of a segment end and what is the last of them.
-func (j *Journal) scanSegment(s *segment) error {
-	j.next = max(j.next, s.first)
-	f, err := os.Open(j.path(s.first))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	r := bufio.NewReaderSize(f, 64<<10)
-	header := make([]byte, len(segmentHeader))
-	if _, err := io.ReadFull(r, header); err != nil || string(header) != segmentHeader {
-		return errors.New("it is no segment of this format")
-	}
-	s.size = int64(len(header))
-	bad := 0
-	for at := s.size; ; {
-		line, err := readLine(r)
-		if err != nil {
-			break
-		}
-		at += int64(len(line))
-		n, t, _, ok := parseHead(line)
-		if !ok {
-			bad++
-			continue // s.size stays before it: if nothing good follows, it was torn
-		}
-		s.size = at
-		s.newest, j.last = t, t
-		j.next = max(j.next, n+1)
-	}
-	if bad > 0 {
-		j.log.Warn("the journal of events has damaged lines", "path", f.Name(), "lines", bad)
-	}
-	return nil
-}
-
-// readLine gives a line with its line feed. The text is valid until the next call. io.EOF: there is no whole line any more. A line may be
-// as long as a segment: events name commands and labels, which nobody bounds but the size of a request.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	line, err := r.ReadSlice('\n')
-	if err == nil || !errors.Is(err, bufio.ErrBufferFull) {
-		return line, err
-	}
-	long := bytes.Clone(line)
-	for errors.Is(err, bufio.ErrBufferFull) {
-		line, err = r.ReadSlice('\n')
-		long = append(long, line...)
-	}
-	return long, err
-}
-
-func encodeLine(n uint64, e Event) []byte {
-	text, err := json.Marshal(record{e.Type, e.Action, e.ID, e.Attributes})
-	if err != nil {
-		text = []byte("{}") // cannot be: strings only
-	}
-	rest := fmt.Appendf(make([]byte, 0, len(text)+50), "%08x %d %d %s\n", 0, n, e.Time.UnixNano(), text)
-	sum := fmt.Sprintf("%08x", crc32.Checksum(rest[9:len(rest)-1], castagnoli))
-	copy(rest, sum)
-	return rest
-}
-
-// parseHead checks a line and reads its number and time; text is its JSON.
-func parseHead(line []byte) (n uint64, t time.Time, text []byte, ok bool) {
-	line, ok = bytes.CutSuffix(line, []byte("\n"))
-	if !ok || len(line) < 12 || line[8] != ' ' {
-		return 0, t, nil, false
-	}
-	sum, err := strconv.ParseUint(string(line[:8]), 16, 32)
-	if err != nil || uint32(sum) != crc32.Checksum(line[9:], castagnoli) {
-		return 0, t, nil, false
-	}
-	number, rest, _ := bytes.Cut(line[9:], []byte(" "))
-	nanos, text, _ := bytes.Cut(rest, []byte(" "))
-	n, err = strconv.ParseUint(string(number), 10, 62)
-	if err != nil {
-		return 0, t, nil, false
-	}
-	ns, err := strconv.ParseInt(string(nanos), 10, 64)
-	return n, time.Unix(0, ns), text, err == nil
-}
-
-func parseLine(line []byte) (n uint64, e Event, ok bool) {
-	n, t, text, ok := parseHead(line)
-	if !ok {
-		return 0, e, false
-	}
-	var r record
-	if json.Unmarshal(text, &r) != nil {
-		return 0, e, false
-	}
-	return n, Event{Type: r.Type, Action: r.Action, ID: r.ID, Attributes: r.Attributes, Time: t}, true
 }
 
 // syncAfter is how long an event may be in the kernel's hands alone; retryAfter is the pause after a write that failed.
@@ -495,141 +378,4 @@ func (j *Journal) sync() {
 		j.log.Warn("the journal of events may not survive a power cut", "error", err)
 	}
 	j.dirty = false
-}
-
-// cursor is a place in the journal. It belongs to one goroutine.
-type cursor struct {
-	j     *Journal
-	file  *os.File
-	first uint64 // of the segment that is open
-	at    int64  // bytes of it that were read
-	tried int64  // at, when what follows was last looked for
-	r     *bufio.Reader
-	held  *numbered // read already, and to be given next
-	since time.Time // what is older is passed over; zero: nothing
-}
-
-func (j *Journal) cursor() *cursor { return &cursor{j: j} }
-
-func (c *cursor) close() {
-	if c != nil && c.file != nil {
-		c.file.Close()
-		c.file = nil
-	}
-}
-
-// seek gives the number of the first event on disk that is not older than t.
-func (c *cursor) seek(t time.Time) (n uint64, found bool) {
-	c.j.mu.Lock()
-	i := slices.IndexFunc(c.j.segments, func(s segment) bool { return !s.newest.Before(t) })
-	from := uint64(0)
-	if i >= 0 {
-		from = c.j.segments[i].first
-	}
-	c.j.mu.Unlock()
-	if i < 0 {
-		return 0, false
-	}
-	c.since = t
-	n, e, found := c.read(from, 1<<63)
-	c.since = time.Time{}
-	if found {
-		c.held = &numbered{n, e}
-	}
-	return n, found
-}
-
-// read gives the first event on disk from number from on and before limit.
-func (c *cursor) read(from, limit uint64) (uint64, Event, bool) {
-	if h := c.held; h != nil && h.n >= from {
-		if h.n >= limit {
-			return 0, Event{}, false
-		}
-		c.held = nil
-		return h.n, h.e, true
-	}
-	c.held = nil
-	for {
-		if c.file == nil && !c.open(from) {
-			return 0, Event{}, false
-		}
-		line, err := readLine(c.r)
-		if err != nil {
-			if !c.further(from) {
-				return 0, Event{}, false
-			}
-			continue
-		}
-		c.at += int64(len(line))
-		n, t, _, ok := parseHead(line)
-		if !ok || n < from || t.Before(c.since) {
-			continue
-		}
-		_, e, ok := parseLine(line)
-		if !ok {
-			continue
-		}
-		if n >= limit {
-			c.held = &numbered{n, e}
-			return 0, Event{}, false
-		}
-		return n, e, true
-	}
-}
-
-// giveBack puts an event back that was read, to be given next.
-func (c *cursor) giveBack(n uint64, e Event, ok bool) {
-	if ok {
-		c.held = &numbered{n, e}
-	}
-}
-
-// open opens the segment in which number n is, or the next one there is.
-func (c *cursor) open(n uint64) bool {
-	c.j.mu.Lock()
-	var s segment
-	found := false
-	for _, x := range c.j.segments {
-		if x.first <= n || !found {
-			s, found = x, true
-		}
-	}
-	c.j.mu.Unlock()
-	return found && c.use(s)
-}
-
-func (c *cursor) use(s segment) bool {
-	f, err := os.Open(c.j.path(s.first))
-	if err != nil {
-		return false // deleted meanwhile
-	}
-	c.close()
-	c.file, c.first, c.at, c.tried = f, s.first, int64(len(segmentHeader)), 0
-	c.r = bufio.NewReaderSize(io.NewSectionReader(f, c.at, s.size-c.at), 32<<10)
-	return true
-}
-
-// further goes on where the segment was written on, or with the next one. It reports false at the journal's end.
-func (c *cursor) further(from uint64) bool {
-	c.j.mu.Lock()
-	var next *segment
-	size := c.at
-	for _, s := range c.j.segments {
-		if s.first == c.first {
-			size = s.size
-		}
-		if s.first > c.first && next == nil {
-			next = &segment{first: s.first, size: s.size}
-		}
-	}
-	c.j.mu.Unlock()
-	switch {
-	case size > c.at && c.tried != c.at: // a file that is shorter than it should be has nothing there, also the second time
-		c.tried = c.at
-		c.r.Reset(io.NewSectionReader(c.file, c.at, size-c.at))
-		return true
-	case next != nil:
-		return c.use(*next)
-	}
-	return false
 }
