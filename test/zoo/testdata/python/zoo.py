@@ -174,7 +174,7 @@ def files():
         entry.size, entry.uid = 5, 1000
         t.addfile(entry, io.BytesIO(b"hello"))
     assert c.put_archive("/tmp", data.getvalue())
-    assert c.exec_run("cat /tmp/note").output == b"hello"
+    told(lambda r: (r.exit_code, r.output) == (0, b"hello"), lambda: c.exec_run("cat /tmp/note"))
     bits, stat = c.get_archive("/tmp/note")
     assert stat["name"] == "note" and stat["size"] == 5
     with tarfile.open(fileobj=io.BytesIO(b"".join(bits))) as t:
