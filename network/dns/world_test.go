@@ -255,7 +255,7 @@ func says(addr string, ttl uint32, code int) dns.HandlerFunc {
 
 func newServer(t testing.TB, p Parker) *Server {
 	t.Helper()
-	s, err := New(Config{Names: people, Parker: p, Timeout: 500 * time.Millisecond,
+	s, err := New(Config{Names: people, Parker: p, Timeout: 5 * time.Second,
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)

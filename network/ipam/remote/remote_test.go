@@ -81,7 +81,7 @@ func start(t *testing.T) (*lender, *IPAM) {
 	server := &http.Server{Handler: l}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
-	plugins := plugin.New(plugin.Config{Sockets: dir, Specs: []string{}, Wait: 200 * time.Millisecond, Timeout: time.Second})
+	plugins := plugin.New(plugin.Config{Sockets: dir, Specs: []string{}, Wait: time.Minute, Timeout: time.Minute})
 	t.Cleanup(plugins.Close)
 	return l, New(plugins, "lend")
 }
