@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"time"
 )
@@ -24,6 +25,8 @@ func collectMain() {
 	if err := os.WriteFile(socket+".up", nil, 0o600); err != nil {
 		fail("collect: %v", err)
 	}
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, os.Interrupt) // by which a script that fails ends it, also where whoever runs the tests ignores it
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -46,6 +49,10 @@ func collectMain() {
 		if _, err := os.Stat(socket + ".down"); err == nil {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-ended:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
