@@ -80,6 +80,8 @@ func (e *Engine) fillDefaults(s *container.Spec) {
 
 func (e *Engine) defaultCgroupNS(privileged bool) string {
 	switch {
+	case privileged && e.layout.Mode != cgroup.V2: // whatever the setting says, as in Docker
+		return "host"
 	case e.cfg.DefaultCgroupNS != "":
 		return e.cfg.DefaultCgroupNS
 	case e.layout.Mode == cgroup.V2 && !privileged:

@@ -84,6 +84,8 @@ type Config struct {
 type Images interface {
 	// Resolve finds an image by any reference; fault.NotFound in Docker's words where there is none.
 	Resolve(ref string) (Image, error)
+	// Descendants gives the ids of the images that were made from one.
+	Descendants(image string) []string
 	// CreateLayer makes the container's writable layer on top of the image.
 	CreateLayer(ctx context.Context, containerID string, img Image) error
 	// Layer gives the directories of a container's file system.

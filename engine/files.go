@@ -93,7 +93,9 @@ func holds(path string, text []byte) (bool, error) {
 }
 
 const localHosts = `127.0.0.1	localhost
-::1	localhost ip6-localhost ip6-loopback
+` + localHosts6
+
+const localHosts6 = `::1	localhost ip6-localhost ip6-loopback
 fe00::	ip6-localnet
 ff00::	ip6-mcastprefix
 ff02::1	ip6-allnodes
@@ -104,6 +106,9 @@ ff02::2	ip6-allrouters
 // own addresses, in Docker's order.
 func hostsFile(s *container.Spec, host []byte, n network.Sandbox, linked []string) []byte {
 	text := []byte(localHosts)
+	if s.Security.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1" {
+		text = []byte(strings.TrimSuffix(localHosts, localHosts6))
+	}
 	if s.Network.Name() == "host" && len(host) > 0 {
 		text = bytes.TrimRight(bytes.Clone(host), "\n")
 		text = append(text, '\n')

@@ -40,6 +40,14 @@ func (i storeImages) Resolve(ref string) (Image, error) {
 	return Image{ID: img.ID, Defaults: d, OS: img.Config.OS, Architecture: img.Config.Architecture, Size: img.Size}, nil
 }
 
+// Descendants gives the ids of the images that were made from one.
+func (i storeImages) Descendants(image string) (ids []string) {
+	for _, d := range i.s.Descendants(digest.Digest(image)) {
+		ids = append(ids, string(d))
+	}
+	return ids
+}
+
 // CreateLayer makes the container's writable layer.
 func (i storeImages) CreateLayer(ctx context.Context, containerID string, img Image) error {
 	full, err := i.s.Get(digest.Digest(img.ID))

@@ -63,9 +63,12 @@ func (e *Engine) List(ctx context.Context, o ListOptions) ([]container.Info, err
 			}
 			return c.snapshot(), nil
 		},
-		Image: func(ref string) (string, error) {
+		Images: func(ref string) ([]string, error) {
 			img, err := e.images.Resolve(ref)
-			return img.ID, err
+			if err != nil {
+				return nil, err
+			}
+			return append(e.images.Descendants(img.ID), img.ID), nil
 		},
 	})
 	if err != nil {

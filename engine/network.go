@@ -237,6 +237,9 @@ func (e *Engine) joinNetworks(ctx context.Context, r *container.Record) (network
 	if fault.Is(err, fault.Conflict) { // a port or an address that somebody has: Docker calls that an error of the server
 		err = fault.Wrap(fault.Internal, err, "")
 	}
+	if err != nil {
+		err = fault.In(err, "failed to set up container networking")
+	}
 	return s, err
 }
 

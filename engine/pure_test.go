@@ -85,6 +85,10 @@ func TestParseDetachKeys(t *testing.T) {
 
 func TestEtcFiles(t *testing.T) {
 	s := &container.Spec{Hostname: "box", Domainname: "example.org", Network: container.Network{Mode: "none", ExtraHosts: []string{"db:10.0.0.1", "six:[::2]", "gw:host-gateway"}}}
+	without := &container.Spec{Security: container.Security{Sysctls: map[string]string{"net.ipv6.conf.all.disable_ipv6": "1"}}}
+	if got := string(hostsFile(without, nil, network.Sandbox{}, nil)); got != "127.0.0.1\tlocalhost\n" {
+		t.Errorf("%q", got)
+	}
 	if got := string(hostsFile(s, []byte("1.1.1.1 host"), network.Sandbox{}, nil)); got != localHosts+"10.0.0.1\tdb\n::2\tsix\n127.0.0.1\tgw\n" {
 		t.Errorf("%q", got)
 	}
@@ -167,6 +171,28 @@ func BenchmarkList(b *testing.B) {
 	for b.Loop() {
 		if l, err := w.List(b.Context(), ListOptions{All: true}); err != nil || len(l) != 1000 {
 			b.Fatal(len(l), err)
+		}
+	}
+}
+
+// Descendants gives what a test has said.
+func (d *dirImages) Descendants(image string) []string { return nil }
+
+// On cgroup v1 a privileged container is in the host's namespace of cgroups, whatever the setting is for others.
+func TestDefaultCgroupNamespace(t *testing.T) {
+	for _, c := range []struct {
+		setting    string
+		mode       cgroup.Mode
+		privileged bool
+		want       string
+	}{
+		{"", cgroup.V1, false, "host"}, {"private", cgroup.V1, false, "private"}, {"private", cgroup.V1, true, "host"},
+		{"", cgroup.V2, false, "private"}, {"host", cgroup.V2, false, "host"}, {"private", cgroup.V2, true, "private"},
+	} {
+		e := &Engine{layout: cgroup.Layout{Mode: c.mode}}
+		e.cfg.DefaultCgroupNS = c.setting
+		if got := e.defaultCgroupNS(c.privileged); got != c.want {
+			t.Errorf("%+v: %s", c, got)
 		}
 	}
 }

@@ -396,8 +396,11 @@ func TestBorrowedVolumeStays(t *testing.T) {
 		if _, err := os.Stat(v.path(i.Mounts[0].Name)); err != nil {
 			t.Errorf("cut off: %v: the borrowed volume is gone: %v", cut, err)
 		}
-		if err := w.Remove(ctx, second, RemoveOptions{}); err != nil {
+		if err := w.Remove(ctx, second, RemoveOptions{Volumes: true}); err != nil {
 			t.Error(err)
+		}
+		if _, err := os.Stat(v.path(i.Mounts[0].Name)); err == nil {
+			t.Errorf("cut off: %v: the volume stays after the last container that had it", cut)
 		}
 	}
 }

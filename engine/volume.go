@@ -157,7 +157,7 @@ func (e *Engine) borrowed(refs []string) (all []container.Mount, err error) {
 			if m.Type != "bind" && m.Type != "volume" {
 				continue
 			}
-			m.FromContainer, m.Anonymous, m.FromImage, m.NoCopy = from.id, false, false, true
+			m.FromContainer, m.FromImage, m.NoCopy = from.id, false, true
 			m.ReadOnly = m.ReadOnly || slices.Contains(words, "ro")
 			all = slices.DeleteFunc(all, func(o container.Mount) bool { return path.Clean(o.Target) == path.Clean(m.Target) })
 			all = append(all, m)
@@ -215,7 +215,8 @@ func (e *Engine) removeNoted(ctx context.Context, cid string) error {
 	return e.removeVolumes(ctx, e.store.NotedVolumes(cid))
 }
 
-// ownVolumes gives the names of the volumes that were made for the container alone.
+// ownVolumes gives the names of the volumes that have no name but one made up, for the container or for one whose volumes it has: they go
+// with the last container that has them.
 func ownVolumes(r *container.Record) (names []string) {
 	for _, m := range r.AllMounts() {
 		if m.Anonymous {
@@ -393,9 +394,12 @@ func (e *Engine) mountImageAt(r *container.Record, m container.Mount) (string, e
 		return "", fault.Wrap(fault.Internal, err, "opening image %s", m.Source)
 	}
 	defer unix.Close(root)
+	if err := mount.CheckBeneath(e.facts, root, m.Subpath); err != nil {
+		return "", fault.Wrap(fault.Invalid, err, "path %q of image %s", m.Subpath, m.Source)
+	}
 	fd, err := mount.OpenInRoot(e.facts, root, m.Subpath, unix.O_PATH, 0)
 	if err != nil {
-		return "", fault.Wrap(fault.Invalid, err, "image %s has no %s", m.Source, m.Subpath)
+		return "", fault.Wrap(fault.Invalid, err, "cannot access path %s of image %s", m.Subpath, m.Source)
 	}
 	defer unix.Close(fd)
 	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))

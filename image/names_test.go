@@ -377,16 +377,36 @@ func TestPrune(t *testing.T) {
 }
 
 // An image that a container uses keeps all its names.
-func TestPruneLeavesNames(t *testing.T) {
+// An image that is used loses all tags but the last, and stays; nothing else about it goes.
+func TestPruneLeavesAName(t *testing.T) {
 	h := open(t)
 	s := small(t, "a", nil)
-	h.load(s.dockerArchive(t, "a:1", "b:1"))
+	h.load(s.dockerArchive(t, "b:2", "a:1", "b:1"))
 	h.uses[s.id()] = []Use{{"c", false}}
-	if _, err := h.Prune(ctx, Filters{"dangling": {"false"}}); err != nil {
-		t.Fatal(err)
+	if report, err := h.Prune(ctx, nil); err != nil || len(report.Deleted) != 0 {
+		t.Errorf("a prune of what is dangling: %+v %v", report, err)
 	}
-	if img, err := h.Resolve("a:1"); err != nil || len(img.RepoTags) != 2 {
+	plan, err := h.PlanPrune(Filters{"dangling": {"false"}})
+	if err != nil || plan.Reclaimable != 0 || len(plan.Spare) != 1 || plan.Spare[0].Name != "b:2" || len(plan.Remove) != 2 {
+		t.Errorf("plan %+v %v", plan, err)
+	}
+	for _, i := range plan.Remove {
+		if len(i.Drops) != 0 || i.Why != "the image is used and keeps another name" {
+			t.Errorf("plan %+v", i)
+		}
+	}
+	report, err := h.ApplyPrune(ctx, plan)
+	if err != nil || len(report.Skipped) != 0 || report.Reclaimed != 0 {
+		t.Errorf("%+v %v", report, err)
+	}
+	if !slices.Equal(report.Deleted, []Removed{{Untagged: "a:1"}, {Untagged: "b:1"}}) {
+		t.Errorf("gone: %+v", report.Deleted)
+	}
+	if img, err := h.Resolve("b:2"); err != nil || len(img.RepoTags) != 1 {
 		t.Errorf("%+v %v", img, err)
+	}
+	if report, err := h.Prune(ctx, Filters{"dangling": {"false"}}); err != nil || len(report.Deleted) != 0 {
+		t.Errorf("the last tag: %+v %v", report, err)
 	}
 }
 

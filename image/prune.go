@@ -25,7 +25,7 @@ type PruneReport struct {
 }
 
 // PlanPrune tells what Prune would do with these filters: those images go that nothing uses and that have no tag, or with the filter
-// dangling=false all that no container uses. Further filters: until, label, label!. It changes nothing. Each item is one reference, and
+// dangling=false all that no container uses; of the tags of one that is used the last stays, as in Docker. Further filters: until, label, label!. It changes nothing. Each item is one reference, and
 // with an image's last one the image; Look is the image's id and names.
 func (s *Store) PlanPrune(f Filters) (*words.Plan, error) {
 	return s.PlanPruneWithout(f, nil)
@@ -40,6 +40,11 @@ func (s *Store) PlanPruneWithout(f Filters, gone func(containerID string) bool) 
 	}
 	names, spared := s.unusedOf(s.prunable(sel, f), gone)
 	plan := s.planOf(names, now)
+	for i, item := range plan.Remove {
+		if slices.ContainsFunc(spared, func(stays words.Item) bool { return stays.ID == item.ID }) {
+			plan.Remove[i].Why = "the image is used and keeps another name"
+		}
+	}
 	s.planParents(plan, gone)
 	plan.Spare = append(plan.Spare, spared...)
 	words.Sort(plan.Spare)
@@ -177,11 +182,13 @@ func (s *Store) freedBy(gone map[digest.Digest]bool) (size int64) {
 	return size
 }
 
-// unusedOf leaves out the references whose images containers use, on any platform, and says who does. They would be refused one by
-// one, but for those that have several names: these would lose all but one.
+// unusedOf leaves out the references whose images containers use, on any platform, and says who does. Of several tags that lead to the same
+// only the last, in the order of their texts, is left out.
 func (s *Store) unusedOf(names []string, gone func(string) bool) (unused []string, spared []words.Item) {
 	groups := make([][]string, len(names))
 	items := make([]words.Item, len(names))
+	tagOf := make([]target, len(names))
+	last := map[target]int{} // the tag of each image that stays where it is used
 	s.mu.RLock()
 	for i, name := range names {
 		if h, err := s.resolve(name); err == nil {
@@ -189,6 +196,10 @@ func (s *Store) unusedOf(names []string, gone func(string) bool) (unused []strin
 			items[i] = words.Item{Kind: words.Image, ID: string(h.r.id), Name: name, Size: h.r.size, LastUsed: s.used.at(h.r.id)}
 			if n, err := ref.Parse(name); err == nil && s.names[lookupForm(n)].ID != "" {
 				items[i].Name = n.Familiar()
+				if n.Digest == "" {
+					tagOf[i] = s.names[lookupForm(n)]
+					last[tagOf[i]] = i
+				}
 			}
 		}
 	}
@@ -207,7 +218,7 @@ func (s *Store) unusedOf(names []string, gone func(string) bool) (unused []strin
 				users = append(users, who)
 			}
 		}
-		if len(users) == 0 {
+		if len(users) == 0 || tagOf[i].ID != "" && last[tagOf[i]] != i {
 			unused = append(unused, name)
 			continue
 		}
@@ -300,6 +311,7 @@ func (s *Store) removeItems(ctx context.Context, plan *words.Plan, what string, 
 func (s *Store) changedSince(plan *words.Plan) map[string]string {
 	why := map[string]string{}
 	looked := map[string]bool{}
+	gone := dropped(plan)
 	for _, item := range words.Of(plan.Remove, words.Image) {
 		if looked[item.ID] {
 			continue
@@ -321,7 +333,7 @@ func (s *Store) changedSince(plan *words.Plan) map[string]string {
 			why[item.ID] = "its names have changed"
 		}
 		for _, id := range group {
-			if u := s.usedBy(id); len(u) > 0 && why[item.ID] == "" {
+			if u := s.usedBy(id); gone[id] && len(u) > 0 && why[item.ID] == "" {
 				why[item.ID] = "a container uses it now"
 			}
 		}

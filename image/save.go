@@ -51,7 +51,7 @@ func (s *Store) SaveWith(ctx context.Context, w io.Writer, refs []string, o Save
 			}
 		}
 	}
-	sv := &saver{s: s, tw: tar.NewWriter(w), written: map[digest.Digest]bool{}}
+	sv := &saver{s: s, tw: tar.NewWriter(w), written: map[digest.Digest]bool{}, times: map[string]time.Time{}}
 	if err := sv.archive(ctx, items); err != nil {
 		return err
 	}
@@ -202,7 +202,8 @@ type saver struct {
 	s       *Store
 	tw      *tar.Writer
 	written map[digest.Digest]bool
-	docs    []Attached // documents to write, each once
+	docs    []Attached           // documents to write, each once
+	times   map[string]time.Time // of configurations and layers, by path: when their image was made; others have the epoch
 }
 
 // archive writes the documents first and the layers behind them, so that a reader knows what a layer is for when
@@ -294,7 +295,25 @@ func (v *saver) prepare(i *saveImage) (err error) {
 		return err
 	}
 	v.docs = append(v.docs, Attached{Descriptor: Descriptor{Digest: digest.Digest(i.img.ID)}, Content: i.config}, *i.manifest)
+	v.date(i)
 	return nil
+}
+
+// date gives an image's configuration and layers its time in the archive, as in Docker. A layer of several has that of the first.
+func (v *saver) date(i *saveImage) {
+	made := i.img.Config.Created
+	if made == nil || made.Unix() < 0 || made.Year() > 9999 {
+		return
+	}
+	paths := []string{blobPath(digest.Digest(i.img.ID))}
+	for _, l := range i.layers {
+		paths = append(paths, blobPath(l.Digest))
+	}
+	for _, p := range paths {
+		if _, ok := v.times[p]; !ok {
+			v.times[p] = made.Truncate(time.Second).UTC()
+		}
+	}
 }
 
 // root gives the document that stands for an item in index.json: its own index where all manifests are, the only manifest, or an
@@ -432,7 +451,11 @@ func (v *saver) directories(items []*saveItem) error {
 }
 
 func (v *saver) header(name string, size int64) error {
-	return v.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size, ModTime: time.Unix(0, 0)})
+	at, dated := v.times[name]
+	if !dated {
+		at = time.Unix(0, 0)
+	}
+	return v.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size, ModTime: at})
 }
 
 func (v *saver) file(name string, raw []byte) error {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -222,4 +223,42 @@ func TestCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, "files", h.files("orphan:1"), []string{"bin/sh=shell", "new=n"})
+}
+
+// Configurations and layers have their image's time in an archive, what is made for the archive none.
+func TestSaveTimes(t *testing.T) {
+	h := open(t)
+	made := time.Date(2021, 2, 3, 4, 5, 6, 789, time.UTC)
+	bottom := tarOf(t, "bottom", "1")
+	dated := makeSample(t, func(d *Document) { d.Created = &made }, bottom)
+	timeless := makeSample(t, func(d *Document) { d.Created = nil }, tarOf(t, "other", "1"))
+	h.load(dated.dockerArchive(t, "dated:1"))
+	h.load(timeless.dockerArchive(t, "timeless:1"))
+	var out bytes.Buffer
+	if err := h.Save(ctx, &out, []string{"dated:1", "timeless:1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	first := bytes.Clone(out.Bytes())
+	got := map[string]time.Time{}
+	for r := tar.NewReader(&out); ; {
+		e, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[e.Name] = e.ModTime
+	}
+	for path, want := range map[string]time.Time{
+		blobPath(digest.Digest(dated.id())): made.Truncate(time.Second), blobPath(digest.FromBytes(bottom)): made.Truncate(time.Second),
+		blobPath(digest.Digest(timeless.id())): time.Unix(0, 0), "manifest.json": time.Unix(0, 0),
+	} {
+		if at, ok := got[path]; !ok || !at.Equal(want) {
+			t.Errorf("%s is of %v, want %v", path, at, want)
+		}
+	}
+	if err := h.Save(ctx, &out, []string{"dated:1", "timeless:1"}, nil); err != nil || !bytes.Equal(out.Bytes(), first) {
+		t.Errorf("saved again it is another archive: %v", err)
+	}
 }

@@ -236,7 +236,7 @@ func TestEndpointOptions(t *testing.T) {
 	h := newRoom(t, nil)
 	h.create(CreateRequest{Name: "own", Options: map[string]string{"com.docker.network.container_iface_prefix": "lan", "com.docker.network.driver.mtu": "1280"}})
 	w := want("a", "own", "bridge")
-	w.Endpoints[0].Options = map[string]string{"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.IFNAME.base_reachable_time_ms=20000"}
+	w.Endpoints[0].Options = map[string]string{"com.docker.network.endpoint.sysctls": "net.ipv4.conf.ifname.log_martians=1,net.ipv4.neigh.IFNAME.base_reachable_time_ms=20000"}
 	s := h.join(w)
 	var martians, six, mtu string
 	err := h.in(s, func() (err error) {

@@ -190,7 +190,7 @@ func (n *Networks) draft(ctx context.Context, r CreateRequest) (*entry, string, 
 	if r.ConfigOnly {
 		x.Driver = "null"
 	}
-	n.defaults(x)
+	n.defaults(x, &r)
 	if err := families(x, r); err != nil {
 		return nil, "", err
 	}
@@ -236,8 +236,11 @@ func (n *Networks) inherit(x *entry, r *CreateRequest) error {
 }
 
 // defaults adds what the daemon's configuration says of all networks of a driver.
-func (n *Networks) defaults(x *entry) {
+func (n *Networks) defaults(x *entry, r *CreateRequest) {
 	for k, v := range n.cfg.DefaultNetworkOpts[x.Driver] {
+		if k == driver.OptEnableIPv4 && r.IPv4 != nil || k == driver.OptEnableIPv6 && r.IPv6 != nil {
+			continue // it would be shown although it does not count
+		}
 		if _, ok := x.Options[k]; !ok {
 			if x.Options == nil {
 				x.Options = map[string]string{}

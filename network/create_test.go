@@ -188,7 +188,7 @@ func TestDaemonSettings(t *testing.T) {
 	h := newRoom(t, func(c *Config) {
 		c.BIP, c.FixedCIDR, c.MTU, c.ICC = prefix("10.5.0.9/16"), prefix("10.5.3.0/24"), 1200, &no
 		c.DefaultPools = []ipam.PoolSpec{{Base: prefix("10.6.0.0/16"), Size: 26}}
-		c.DefaultNetworkOpts = map[string]map[string]string{"bridge": {"com.docker.network.driver.mtu": "1250"}}
+		c.DefaultNetworkOpts = map[string]map[string]string{"bridge": {"com.docker.network.driver.mtu": "1250", "com.docker.network.enable_ipv6": "false"}}
 		c.EngineID = "abcdef"
 	})
 	n, _ := h.Get("bridge")
@@ -201,6 +201,13 @@ func TestDaemonSettings(t *testing.T) {
 	own := h.create(CreateRequest{Name: "own"})
 	if own.IPAM.Pools[0].Subnet != prefix("10.6.0.0/26") || own.Options["com.docker.network.driver.mtu"] != "1250" {
 		t.Error(show(own))
+	}
+	if own.Options["com.docker.network.enable_ipv6"] != "false" {
+		t.Error(show(own))
+	}
+	yes := true
+	if both := h.create(CreateRequest{Name: "both", IPv6: &yes, Options: map[string]string{"com.docker.network.driver.mtu": "1300"}}); !both.IPv6 || both.Options["com.docker.network.enable_ipv6"] != "" {
+		t.Errorf("a default that does not count is shown: %s", show(both))
 	}
 	if s := h.join(want("a", "bridge")); s.Endpoints[0].IPv4 != prefix("10.5.3.0/16") && s.Endpoints[0].IPv4 != prefix("10.5.3.1/16") {
 		t.Error(show(s))

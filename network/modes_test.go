@@ -78,6 +78,34 @@ func TestIsolated(t *testing.T) {
 	}
 }
 
+// TestAllAddressesAreContainers makes internal networks where the host has no address: none is set aside for a gateway.
+func TestAllAddressesAreContainers(t *testing.T) {
+	h := newRoom(t, nil)
+	for _, options := range []map[string]string{{"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}, {"com.docker.network.bridge.inhibit_ipv4": "true"}} {
+		n := h.create(CreateRequest{Name: "two", Internal: true, IPAM: subnet("10.1.1.0/31"), Options: options})
+		if n.IPAM.Pools[0].Gateway.IsValid() {
+			t.Error(show(n))
+		}
+		first, second := want("a", "two"), want("b", "two")
+		sa, sb := h.join(first), h.join(second)
+		if a, b := sa.Endpoints[0].IPv4, sb.Endpoints[0].IPv4; a != prefix("10.1.1.0/31") || b != prefix("10.1.1.1/31") {
+			t.Error(a, b)
+		}
+		h.serve(sa, ":80", "a")
+		if got, err := h.askFrom(sb, "10.1.1.0:80"); !strings.HasPrefix(got, "a ") {
+			t.Errorf("%v: %q %v", options, got, err)
+		}
+		for _, w := range []Want{first, second} {
+			if err := h.Leave(ctx, w.ContainerID); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := h.Remove(ctx, "two"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestAddressesOfTheHost publishes on single addresses of the host, of either family, for a container without IPv6.
 func TestAddressesOfTheHost(t *testing.T) {
 	h := newRoom(t, nil)

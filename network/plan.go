@@ -29,7 +29,7 @@ func (x wish) settle(w Want, ifname string) (*place, error) {
 		Names: namesOf(w, x.spec),
 	}
 	if x.net.traits.Addresses && x.net.IPAM.Driver != "null" {
-		if err := p.address(); err != nil {
+		if err := p.address(!w.withoutIPv6() || !x.net.IPv4); err != nil {
 			x.net.give(p.Endpoint)
 			return nil, err
 		}
@@ -44,14 +44,14 @@ func (x wish) settle(w Want, ifname string) (*place, error) {
 	return p, nil
 }
 
-// address takes the addresses: those asked for, else the lowest that are free.
-func (p *place) address() (err error) {
+// address takes the addresses: those asked for, else the lowest that are free. six is whether the container can have one of IPv6.
+func (p *place) address(six bool) (err error) {
 	for _, f := range []struct {
 		on   bool
 		want netip.Addr
 		got  *netip.Prefix
 		v4   bool
-	}{{p.net.IPv4, p.spec.IPv4, &p.IPv4, true}, {p.net.IPv6, p.spec.IPv6, &p.IPv6, false}} {
+	}{{p.net.IPv4, p.spec.IPv4, &p.IPv4, true}, {p.net.IPv6 && six, p.spec.IPv6, &p.IPv6, false}} {
 		switch {
 		case f.want.IsValid() && f.on:
 			i := p.net.poolOf(f.want)
@@ -124,7 +124,7 @@ func ifnames(wishes []wish, used []string) ([]string, error) {
 	}
 	for _, x := range wishes {
 		if x.ifname != "" && taken[x.ifname] {
-			return nil, fault.New(fault.Conflict, "interface name %s is in use in the container", x.ifname)
+			return nil, fault.New(fault.Conflict, "error renaming interface to %q: file exists", x.ifname)
 		}
 		taken[x.ifname] = x.ifname != ""
 	}

@@ -70,7 +70,7 @@ func (n *Networks) predefineBridge(ctx context.Context) error {
 		bridge.OptDefault: "true", bridge.OptICC: strconv.FormatBool(yes(n.cfg.ICC)), bridge.OptMasquerade: strconv.FormatBool(yes(n.cfg.Masquerade)),
 		bridge.OptBinding: bind.String(), bridge.OptName: name, driver.OptMTU: strconv.Itoa(cmp.Or(n.mtu(), 1500)),
 	}
-	n.defaults(x)
+	n.defaults(x, &CreateRequest{})
 	if x.IPAM.Pools, err = n.bridgePools(name); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"berth/base/fault"
+	"berth/network/driver/bridge"
 	"berth/network/ipam"
 )
 
@@ -156,7 +157,7 @@ func (n *Networks) fillPools(x *entry) error {
 			if err := pool.Take(p.Gateway); err != nil && !slices.Contains(slices.Collect(maps.Values(p.Aux)), p.Gateway) {
 				return fault.In(err, "gateway %s", p.Gateway)
 			}
-		case x.traits.Gateway && !(x.Internal && !x.traits.HostSide):
+		case x.traits.Gateway && !(x.Internal && (!x.traits.HostSide || hostless(x, p.Subnet.Addr()))):
 			g, err := pool.Next()
 			if err != nil {
 				return err
@@ -167,6 +168,15 @@ func (n *Networks) fillPools(x *entry) error {
 		x.pools = append(x.pools, pool)
 	}
 	return nil
+}
+
+// hostless reports whether the options of an internal network keep the host without an address of a family in it: then there is nobody whom
+// a gateway's address would be, and it is a container's, as in Docker.
+func hostless(x *entry, family netip.Addr) bool {
+	if family.Is6() {
+		return x.Options[bridge.OptMode6] == "isolated"
+	}
+	return x.Options[bridge.OptMode4] == "isolated" || x.Options[bridge.OptInhibit4] == "true"
 }
 
 func (x *entry) setGateway(s netip.Prefix, g netip.Addr) {

@@ -209,13 +209,16 @@ func checkIfname(name string) error {
 	return nil
 }
 
+// withoutIPv6 reports whether the container turns IPv6 off for itself: an address would only be found by others, in vain.
+func (w *Want) withoutIPv6() bool { return w.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1" }
+
 // readSettings reads "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2", as Docker wants it: IFNAME
 // stands for the link, whatever its name will be.
 func readSettings(text string) (list []setting, err error) {
 	for one := range strings.SplitSeq(text, ",") {
 		key, value, ok := strings.Cut(one, "=")
 		parts := strings.SplitN(strings.TrimSpace(key), ".", 5)
-		if !ok || len(parts) != 5 || parts[0] != "net" || parts[3] != "IFNAME" || strings.ContainsAny(one, "/\n") || parts[4] == "" || strings.Contains(parts[4], ".") {
+		if !ok || len(parts) != 5 || parts[0] != "net" || !strings.EqualFold(parts[3], "IFNAME") || strings.ContainsAny(one, "/\n") || parts[4] == "" || strings.Contains(parts[4], ".") {
 			return nil, fault.New(fault.Invalid, "invalid endpoint settings:\nunrecognised network interface sysctl '%s'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'", one)
 		}
 		if !slices.Contains([]string{"ipv4", "ipv6", "mpls"}, parts[1]) || !slices.Contains([]string{"conf", "neigh"}, parts[2]) {

@@ -162,6 +162,9 @@ func (v *Volumes) part(rec *Volume, at, subpath string) (part, error) {
 		return part{}, fault.Wrap(fault.Internal, err, "open volume %s", rec.Name)
 	}
 	defer root.Close()
+	if err := mount.CheckBeneath(v.cfg.Facts, root.FD(), subpath); err != nil {
+		return part{}, fault.Wrap(fault.Invalid, err, "subpath %q of volume %s", subpath, rec.Name)
+	}
 	fd, dir, err := mount.PinInRoot(v.cfg.Facts, root.FD(), subpath)
 	if err != nil {
 		return part{}, cannotAccess(err, filepath.Join(at, subpath))

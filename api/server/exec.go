@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net/http"
@@ -40,7 +41,7 @@ func execCreate(s *Server, c *call) error {
 
 // execStart runs a created exec. Attached, the answer's head goes out before the exec begins, as in Docker: some clients lose what
 // arrives together with the head. What goes wrong from then on is said in the stream, where Docker's client shows it; the exit code is
-// asked of execInspect.
+// asked of execInspect. Whether the output is in frames is for the start to say, also where the exec has a terminal.
 func execStart(s *Server, c *call) error {
 	var r wire.ExecStartRequest
 	if _, _, err := c.decode(&r); err != nil {
@@ -63,19 +64,53 @@ func execStart(s *Server, c *call) error {
 		return c.done(http.StatusOK)
 	}
 	h := c.w.Header()
-	client, err := c.hijack(!info.Spec.TTY, "Api-Version: "+h.Get("Api-Version"), "Docker-Experimental: "+h.Get("Docker-Experimental"), "Ostype: "+h.Get("Ostype"), "Server: "+h.Get("Server"))
+	frames := !info.Spec.TTY || !r.Tty
+	client, err := c.hijack(frames, "Api-Version: "+h.Get("Api-Version"), "Docker-Experimental: "+h.Get("Docker-Experimental"), "Ostype: "+h.Get("Ostype"), "Server: "+h.Get("Server"))
 	if err != nil {
 		return err
 	}
 	attached, err := s.cfg.Containers.ExecStart(ctx, c.name, o)
 	if err != nil {
 		s.log.Debug("exec failed", "exec", c.name, "error", err)
-		client.complain(err, !info.Spec.TTY)
+		client.complain(err, frames)
 		return nil
+	}
+	if frames && attached.TTY {
+		attached.Conn = &framed{Conn: attached.Conn}
 	}
 	process := settled{attached.Conn, func() { s.awaitExecEnd(ctx, c.name) }}
 	s.pump(client, process, pumpOptions{stdin: info.Spec.AttachStdin, closeStdin: !attached.TTY})
 	return nil
+}
+
+// framed puts what a terminal says into frames of the output stream, see the format of attach in Docker's API.
+type framed struct {
+	engine.Conn
+	buf  []byte
+	left []byte // of buf: a frame, or its end, that nobody has read yet
+	err  error  // of the terminal, told after what is left
+}
+
+func (f *framed) Read(p []byte) (int, error) {
+	const head = 8
+	if len(f.left) == 0 && f.err == nil {
+		if f.buf == nil {
+			f.buf = make([]byte, 32<<10)
+		}
+		n, err := f.Conn.Read(f.buf[head:])
+		f.err = err
+		if n > 0 {
+			f.left = f.buf[:head+n]
+			copy(f.left, []byte{1, 0, 0, 0})
+			binary.BigEndian.PutUint32(f.left[4:head], uint32(n))
+		}
+	}
+	n := copy(p, f.left)
+	f.left = f.left[n:]
+	if len(f.left) == 0 && f.err != nil {
+		return n, f.err
+	}
+	return n, nil
 }
 
 // settled holds the end of an exec's output back until the engine knows its exit code: Docker's client asks for the code as soon as

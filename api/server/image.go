@@ -195,7 +195,7 @@ func (c *call) platforms(key string, since wire.Version) ([]image.Platform, erro
 		return nil, nil
 	}
 	if c.v < 52 && len(c.q[key]) > 1 {
-		return nil, fault.New(fault.Invalid, "multiple platform parameters are not supported in this API version; use API version 1.52 or later")
+		return nil, fault.New(fault.Invalid, "multiple platform parameters not supported")
 	}
 	return decodePlatforms(c.q[key])
 }

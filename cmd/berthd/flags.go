@@ -133,7 +133,7 @@ func parseFlags(args []string) (config, error) {
 		return c, nil
 	}
 	if err := mergeFile(&c, options, set); err != nil {
-		return c, fmt.Errorf("unable to configure the engine with file %s: %w", c.ConfigFile, err)
+		return c, fmt.Errorf("unable to configure the Docker daemon with file %s: %w", c.ConfigFile, err)
 	}
 	return c, c.complete(set, options)
 }

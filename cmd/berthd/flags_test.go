@@ -103,6 +103,8 @@ func TestFileAndFlags(t *testing.T) {
 		{name: "mirror with a secret", args: []string{"--registry-mirror", "https://u:secret@m"}, err: "username/password not allowed in URI \"https://u:xxxxx@m\""},
 		{name: "insecure URL", args: []string{"--insecure-registry", "http://r"}, err: "write HOST, HOST:PORT or a CIDR"},
 		{name: "no downloads", args: []string{"--max-concurrent-downloads", "0"}, err: "less than 1"},
+		{name: "proxies twice", args: []string{"--http-proxy", "http://me:secret@p", "--no-proxy", "x"}, file: `{"proxies": {"no-proxy": "y", "http-proxy": "http://me:other@q"}}`,
+			err: "the following directives are specified both as a flag and in the configuration file: http-proxy: (from flag: http://xxxxx:xxxxx@p, from file: http://xxxxx:xxxxx@q), no-proxy: (from flag: x, from file: y)"},
 		{name: "unknown proxy", file: `{"proxies": {"ftp-proxy": "x"}}`, err: "proxies: ftp-proxy is unknown"},
 		{name: "only in the file", file: `{"min-api-version": "1.40"}`, err: "min-api-version: the oldest API version"},
 		{name: "live-restore off", args: []string{"--live-restore=false"}, err: "containers always outlive the engine"},
@@ -211,4 +213,18 @@ func emptyFile(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// What the environment names as proxies is used, and told by info.
+func TestProxiesOfTheEnvironment(t *testing.T) {
+	for name, value := range map[string]string{"HTTP_PROXY": "http://env:1", "HTTPS_PROXY": "http://env:2", "NO_PROXY": "inside", "http_proxy": "", "https_proxy": "", "no_proxy": ""} {
+		t.Setenv(name, value)
+	}
+	c, err := load(t, "", "--https-proxy", "http://flag:3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := about(c).Registries; r.HTTPProxy != "http://env:1" || r.HTTPSProxy != "http://flag:3" || r.NoProxy != "inside" {
+		t.Errorf("%+v", r)
+	}
 }

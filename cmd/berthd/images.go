@@ -61,15 +61,20 @@ func transferOptions(o *imageOptions) []option {
 	}
 }
 
-// proxy finds the proxy of a request: what was configured, else what the environment says.
-func (o imageOptions) proxy() func(*http.Request) (*url.URL, error) {
+// proxies are those that were configured, else those that the environment names.
+func (o imageOptions) proxies() *httpproxy.Config {
 	c := httpproxy.FromEnvironment()
 	for to, v := range map[*string]string{&c.HTTPProxy: o.HTTPProxy, &c.HTTPSProxy: o.HTTPSProxy, &c.NoProxy: o.NoProxy} {
 		if v != "" {
 			*to = v
 		}
 	}
-	f := c.ProxyFunc()
+	return c
+}
+
+// proxy finds the proxy of a request.
+func (o imageOptions) proxy() func(*http.Request) (*url.URL, error) {
+	f := o.proxies().ProxyFunc()
 	return func(r *http.Request) (*url.URL, error) { return f(r.URL) }
 }
 
@@ -149,20 +154,39 @@ func (p *proxies) setJSON(raw json.RawMessage) error {
 		return err
 	}
 	places := map[string]*string{"http-proxy": &p.to.HTTPProxy, "https-proxy": &p.to.HTTPSProxy, "no-proxy": &p.to.NoProxy}
+	var conflicts []string
 	for _, f := range fields {
 		to, ok := places[f.name]
 		if !ok {
 			return fmt.Errorf("%s is unknown; there are http-proxy, https-proxy and no-proxy", f.name)
 		}
-		if *to != "" {
-			return fmt.Errorf("%s was given as a flag too", f.name)
-		}
+		flag := *to
 		if err := json.Unmarshal(f.value, to); err != nil {
 			return err
 		}
+		if flag != "" {
+			conflicts = append(conflicts, fmt.Sprintf("%s: (from flag: %s, from file: %s)", f.name, withoutPassword(flag), withoutPassword(*to)))
+		}
+	}
+	if len(conflicts) > 0 {
+		slices.Sort(conflicts)
+		return fmt.Errorf("the following directives are specified both as a flag and in the configuration file: %s", strings.Join(conflicts, ", "))
 	}
 	p.set = true
 	return nil
+}
+
+// withoutPassword masks who signs in with a proxy, as dockerd does.
+func withoutPassword(proxy string) string {
+	u, err := url.Parse(proxy)
+	switch {
+	case err != nil && strings.Contains(proxy, "@"):
+		return "xxxxx"
+	case err != nil || u.User == nil:
+		return proxy
+	}
+	u.User = url.UserPassword("xxxxx", "xxxxx")
+	return u.String()
 }
 
 // mirrors gives the Hub's mirrors as dockerd shows them: with a slash at the end.

@@ -551,10 +551,11 @@ func about(cfg config) server.About {
 	if profile == "" {
 		profile = spec.Builtin
 	}
+	proxies := cfg.Image.proxies()
 	return server.About{
 		Version: version, Commit: commit, BuildTime: built, Experimental: cfg.Experimental, Debug: cfg.Debug, Labels: slices.Concat(cfg.Labels, cfg.Logs.labels(), cfg.Removal.labels()), Hosts: cfg.Hosts,
 		TLS: cfg.TLS, TLSVerify: cfg.TLSVerify, Seccomp: profile, NoNewPrivs: cfg.NoNewPrivileges, Authorizers: cfg.AuthZ, Rootless: cfg.Rootless,
-		Registries: wire.Registries{Mirrors: cfg.Image.mirrors(), Insecure: cfg.Image.Insecure, HTTPProxy: cfg.Image.HTTPProxy, HTTPSProxy: cfg.Image.HTTPSProxy, NoProxy: cfg.Image.NoProxy},
+		Registries: wire.Registries{Mirrors: cfg.Image.mirrors(), Insecure: cfg.Image.Insecure, HTTPProxy: proxies.HTTPProxy, HTTPSProxy: proxies.HTTPSProxy, NoProxy: proxies.NoProxy},
 	}
 }
 

@@ -162,11 +162,11 @@ func TestFilters(t *testing.T) {
 			}
 			return nil, fault.New(fault.NotFound, "No such container: %s", ref)
 		},
-		Image: func(ref string) (string, error) {
+		Images: func(ref string) ([]string, error) {
 			if ref == "busybox" {
-				return "sha256:1", nil
+				return []string{"sha256:0", "sha256:1"}, nil
 			}
-			return "", errors.New("no")
+			return nil, errors.New("no")
 		}}
 	for _, c := range []struct {
 		filter string

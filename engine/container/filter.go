@@ -15,7 +15,7 @@ import (
 // Lookup resolves the references that filters may hold.
 type Lookup struct {
 	Container func(ref string) (*Info, error)
-	Image     func(ref string) (id string, err error)
+	Images    func(ref string) (ids []string, err error) // an image and those that were made from it
 	Now       time.Time
 }
 
@@ -225,8 +225,8 @@ func orderedTo(name string, values []string, l Lookup) (Matcher, error) {
 func hasAncestor(values []string, l Lookup) Matcher {
 	var ids []string
 	for _, v := range values {
-		if id, err := l.Image(v); err == nil { // an unknown image has no containers
-			ids = append(ids, id)
+		if family, err := l.Images(v); err == nil { // an unknown image has no containers
+			ids = append(ids, family...)
 		}
 	}
 	return func(i *Info) bool { return slices.Contains(ids, i.ImageID) }

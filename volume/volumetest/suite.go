@@ -220,7 +220,9 @@ func testSubpath(t *testing.T, p *place) {
 	must(t, os.MkdirAll(filepath.Join(at, "a/b"), 0o755))
 	must(t, os.WriteFile(filepath.Join(at, "a/b/f"), []byte("inside"), 0o600))
 	must(t, os.WriteFile(filepath.Join(at, "file"), []byte("file"), 0o600))
-	must(t, os.Symlink("/a/b", filepath.Join(at, "link")))
+	must(t, os.Symlink("a/b", filepath.Join(at, "link")))
+	must(t, os.Symlink("/a/b", filepath.Join(at, "absolute")))
+	must(t, os.Symlink("absolute", filepath.Join(at, "far")))
 	must(t, os.Symlink("../../../../../../../../etc", filepath.Join(at, "out")))
 	for _, c := range []struct{ subpath, file, text string }{
 		{"a/b", "f", "inside"}, {"a/./b/", "f", "inside"}, {"link", "f", "inside"}, {"a/../a/b", "f", "inside"}, {"file", "", "file"},
@@ -236,8 +238,10 @@ func testSubpath(t *testing.T, p *place) {
 	}
 	_, err := p.Mount(ctx, "data", "nothing", "c1")
 	want(t, err, fault.NotFound, "cannot access path")
-	_, err = p.Mount(ctx, "data", "out", "c1")
-	want(t, err, fault.NotFound, "cannot access path") // the volume has no /etc
+	for _, bad := range []string{"out", "absolute", "far"} { // as in Docker, for which an absolute link is one of the host's
+		_, err = p.Mount(ctx, "data", bad, "c1")
+		want(t, err, fault.Invalid, "path concatenation escapes the base directory")
+	}
 
 	// Whoever writes into the volume cannot swap what is pinned, and a subpath that fails takes no other away.
 	pinned := p.mount("data", "a/b", "c1")

@@ -99,7 +99,11 @@ func LivePorts(i *container.Info) networktypes.PortMap {
 	}
 	for _, s := range i.Sandbox.Ports {
 		if p, ok := networktypes.PortFrom(s.Port, networktypes.IPProtocol(s.Proto)); ok {
-			out[p] = append(out[p], networktypes.PortBinding{HostIP: s.HostIP, HostPort: strconv.Itoa(int(s.HostPort))})
+			b := networktypes.PortBinding{HostIP: s.HostIP}
+			if s.HostPort != 0 { // a routed one takes none
+				b.HostPort = strconv.Itoa(int(s.HostPort))
+			}
+			out[p] = append(out[p], b)
 		}
 	}
 	return out
