@@ -241,47 +241,7 @@ func (s *Store) apply(c *change) error {
 		}
 	}
 	stale := s.staleSources
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		if err := failpoint.Hit("image/before-write"); err != nil {
-			return err
-		}
-		for _, r := range c.put {
-			if err := putImage(tx, r); err != nil {
-				return err
-			}
-		}
-		for id := range c.gone {
-			if err := deleteImage(tx, id); err != nil {
-				return err
-			}
-			if t := c.trash[id]; t != nil {
-				if err := putTrashed(tx, id, t); err != nil {
-					return err
-				}
-			}
-		}
-		for _, n := range c.drop {
-			if err := deleteName(tx, n); err != nil {
-				return err
-			}
-		}
-		for n, t := range c.set {
-			if err := putName(tx, n, t); err != nil {
-				return err
-			}
-		}
-		for _, d := range stale {
-			if err := deleteSources(tx, d); err != nil {
-				return err
-			}
-		}
-		for d, list := range sources {
-			if err := putSources(tx, d, list); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := s.db.Update(func(tx *bolt.Tx) error { return c.write(tx, stale, sources) })
 	if err != nil {
 		for _, r := range again {
 			s.releaseDocuments(r.held)
@@ -290,8 +250,71 @@ func (s *Store) apply(c *change) error {
 	}
 	_ = failpoint.Hit("image/after-commit") // it is done: only dying here makes sense
 	s.staleSources = nil
-	var before []*record
-	var mended []*brokenImage // that came anew
+	before, mended := s.show(c, sources)
+	s.settle() // before anything is given back: a root may have been held by its image alone
+	for _, old := range before {
+		s.releaseDocuments(old.held)
+	}
+	for _, b := range mended {
+		s.releaseBroken(b)
+	}
+	for id, r := range c.gone {
+		if t := c.trash[id]; t != nil { // its holds are the trash's now
+			s.throwAway(id)
+			t.record = r
+			s.trashed[id] = t
+			continue
+		}
+		s.forgetSources(s.release(r))
+	}
+	return nil
+}
+
+// write puts the change into the database. stale are origins that go, sources those that come or change.
+func (c *change) write(tx *bolt.Tx, stale []digest.Digest, sources map[digest.Digest][]Source) error {
+	if err := failpoint.Hit("image/before-write"); err != nil {
+		return err
+	}
+	for _, r := range c.put {
+		if err := putImage(tx, r); err != nil {
+			return err
+		}
+	}
+	for id := range c.gone {
+		if err := deleteImage(tx, id); err != nil {
+			return err
+		}
+		if t := c.trash[id]; t != nil {
+			if err := putTrashed(tx, id, t); err != nil {
+				return err
+			}
+		}
+	}
+	for _, n := range c.drop {
+		if err := deleteName(tx, n); err != nil {
+			return err
+		}
+	}
+	for n, t := range c.set {
+		if err := putName(tx, n, t); err != nil {
+			return err
+		}
+	}
+	for _, d := range stale {
+		if err := deleteSources(tx, d); err != nil {
+			return err
+		}
+	}
+	for d, list := range sources {
+		if err := putSources(tx, d, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// show makes the change visible. It gives the records that others took the place of, and the damaged images that came anew.
+func (s *Store) show(c *change, sources map[digest.Digest][]Source) (before []*record, mended []*brokenImage) {
 	s.mu.Lock()
 	s.changed()
 	if c.index != nil {
@@ -321,23 +344,7 @@ func (s *Store) apply(c *change) error {
 	if len(mended) > 0 {
 		s.namesAgain()
 	}
-	s.settle() // before anything is given back: a root may have been held by its image alone
-	for _, old := range before {
-		s.releaseDocuments(old.held)
-	}
-	for _, b := range mended {
-		s.releaseBroken(b)
-	}
-	for id, r := range c.gone {
-		if t := c.trash[id]; t != nil { // its holds are the trash's now
-			s.throwAway(id)
-			t.record = r
-			s.trashed[id] = t
-			continue
-		}
-		s.forgetSources(s.release(r))
-	}
-	return nil
+	return before, mended
 }
 
 // trim adds to a change that origins which no name stands for any more are forgotten: all but the newest of an image
