@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/creack/pty"
@@ -47,11 +48,16 @@ func ptyMain() {
 	}
 	screen := newScreen(master)
 	wantCode := 0
+	resized := false // and nothing was seen since
 	for _, line := range lines {
 		verb, rest, _ := strings.Cut(line, " ")
 		switch verb {
 		case "expect":
-			if err := screen.expect(rest); err != nil {
+			told := tellAgain(cmd.Process, resized)
+			err := screen.expect(rest)
+			told()
+			resized = false
+			if err != nil {
 				_ = cmd.Process.Kill()
 				fail("pty: %v", err)
 			}
@@ -68,6 +74,7 @@ func ptyMain() {
 			if err := pty.Setsize(master, &pty.Winsize{Rows: r, Cols: c}); err != nil {
 				fail("pty: %s: %v", line, err)
 			}
+			resized = true
 		case "code":
 			if wantCode, err = strconv.Atoi(rest); err != nil {
 				fail("pty: %s: %v", line, err)
@@ -89,6 +96,30 @@ func ptyMain() {
 	}
 	if got := cmd.ProcessState.ExitCode(); got != wantCode {
 		fail("pty: exit code %d, want %d", got, wantCode)
+	}
+}
+
+// tellAgain tells a program every second that its terminal was resized, if it was, until the function that it gives is called. Docker's command line
+// reads the size at its start and listens for changes a moment later; one that comes in between it does not notice.
+func tellAgain(p *os.Process, resized bool) (enough func()) {
+	if !resized {
+		return func() {}
+	}
+	t := time.NewTicker(time.Second)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-t.C:
+				_ = p.Signal(syscall.SIGWINCH) // it may have ended
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		t.Stop()
+		close(done)
 	}
 }
 
