@@ -451,7 +451,7 @@ func TestLogPlugin(t *testing.T) {
 	defer server.Close()
 
 	w := newWorld(t)
-	plugins := plugin.New(plugin.Config{Sockets: dir, Specs: []string{}, Wait: 200 * time.Millisecond})
+	plugins := plugin.New(plugin.Config{Sockets: dir, Specs: []string{}, Wait: 10 * time.Second})
 	defer plugins.Close()
 	w.cfg.LogPlugins = plugins
 	w.reopen()

@@ -14,6 +14,28 @@ import (
 // namespace of their sandbox; a nil one is the host's.
 func flood(h *harness, from, to *Sandbox, at string, lasts time.Duration) float64 {
 	h.t.Helper()
+	return floodBeside(h, from, to, at, lasts, of(1))
+}
+
+// together is what floods that run at once have in common: each measures while all of them send.
+type together struct{ flowing, measured sync.WaitGroup }
+
+// of gives what n floods have in common.
+func of(n int) *together {
+	var c together
+	c.flowing.Add(n)
+	c.measured.Add(n)
+	return &c
+}
+
+// settling is how long a flood is read before it is measured: what has come until then fills buffers.
+const settling = 500 * time.Millisecond
+
+// floodPatience is how much longer than it lasts a flood may take.
+const floodPatience = time.Minute
+
+func floodBeside(h *harness, from, to *Sandbox, at string, lasts time.Duration, others *together) float64 {
+	h.t.Helper()
 	within := func(s *Sandbox, f func() error) error {
 		if s == nil {
 			return f()
@@ -23,6 +45,8 @@ func flood(h *harness, from, to *Sandbox, at string, lasts time.Duration) float6
 	var l net.Listener
 	if err := within(to, func() (err error) { l, err = net.Listen("tcp", ":0"); return err }); err != nil {
 		h.t.Error(err)
+		others.flowing.Done()
+		others.measured.Done()
 		return 0
 	}
 	defer l.Close()
@@ -31,37 +55,54 @@ func flood(h *harness, from, to *Sandbox, at string, lasts time.Duration) float6
 	go func() {
 		c, err := l.Accept()
 		if err != nil {
+			others.flowing.Done()
+			others.measured.Done()
 			got <- 0
 			return
 		}
 		defer c.Close()
+		c.SetDeadline(time.Now().Add(lasts + floodPatience))
 		buf := make([]byte, 256<<10)
-		var bytes int
-		var first time.Time
-		for {
-			n, err := c.Read(buf)
-			if first.IsZero() { // what is under way at first fills buffers
-				first = time.Now()
-				n = 0
-			}
+		n, err := c.Read(buf)
+		others.flowing.Done()
+		others.flowing.Wait()
+		// The clock starts with empty buffers: this may not have been looked at for a while.
+		for begin := time.Now(); err == nil && (time.Since(begin) < settling || n == len(buf)); {
+			n, err = c.Read(buf)
+		}
+		bytes, begin := 0, time.Now()
+		for err == nil && time.Since(begin) < lasts {
+			n, err = c.Read(buf)
 			bytes += n
-			if err != nil || time.Since(first) > lasts {
-				got <- float64(bytes) * 8 / time.Since(first).Seconds()
+		}
+		rate := float64(bytes) * 8 / time.Since(begin).Seconds()
+		over := make(chan struct{})
+		others.measured.Done()
+		go func() { others.measured.Wait(); close(over) }()
+		for { // the others' share stays what it is
+			select {
+			case <-over:
+				got <- rate
 				return
+			default:
+			}
+			if _, err := c.Read(buf); err != nil {
+				<-over
 			}
 		}
 	}()
 	var c net.Conn
 	err := within(from, func() (err error) {
-		c, err = net.DialTimeout("tcp", net.JoinHostPort(at, port), 3*time.Second)
+		c, err = net.DialTimeout("tcp", net.JoinHostPort(at, port), floodPatience)
 		return err
 	})
 	if err != nil {
 		h.t.Error(err)
-		return 0
+		l.Close()
+		return <-got
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(lasts + 3*time.Second))
+	c.SetDeadline(time.Now().Add(lasts + floodPatience))
 	buf := make([]byte, 64<<10)
 	for {
 		if _, err := c.Write(buf); err != nil {
@@ -71,10 +112,14 @@ func flood(h *harness, from, to *Sandbox, at string, lasts time.Duration) float6
 	return <-got
 }
 
-// near wants a rate that is kept and used: no more than 15 % over it, however busy the machine is; and, where nothing else is short, not
-// much less. What a machine with other things to do lets through is its own affair, unless it is next to nothing.
-func near(t *testing.T, what string, got, want float64) {
+// near wants a rate that is kept and used: never more than 15 % over it, however busy the machine is; and, once nothing else is short, not
+// much less. What a machine with other things to do lets through is its own affair, unless it is next to nothing again and again.
+func near(t *testing.T, what string, want float64, measure func() float64) {
 	t.Helper()
+	got := measure()
+	for tries := 1; tries < 10 && got < want*0.4; tries++ {
+		got = max(got, measure())
+	}
 	t.Logf("%s: %.2f Mbit/s, want %.2f", what, got/1e6, want/1e6)
 	if got < want*0.4 || got > want*1.15 {
 		t.Errorf("%s: %.2f Mbit/s, want %.2f", what, got/1e6, want/1e6)
@@ -91,16 +136,16 @@ func TestRate(t *testing.T) {
 	a.Rate = 10_000_000
 	sa, sb := h.join(a), h.join(b)
 	links := len(h.links())
-	near(t, "out", flood(h, &sa, nil, "172.17.0.1", 3*time.Second), 10e6)
-	near(t, "in", flood(h, nil, &sa, "172.17.0.2", 3*time.Second), 10e6)
-	near(t, "to a container", flood(h, &sa, &sb, "172.17.0.3", 3*time.Second), 10e6)
+	near(t, "out", 10e6, func() float64 { return flood(h, &sa, nil, "172.17.0.1", 3*time.Second) })
+	near(t, "in", 10e6, func() float64 { return flood(h, nil, &sa, "172.17.0.2", 3*time.Second) })
+	near(t, "to a container", 10e6, func() float64 { return flood(h, &sa, &sb, "172.17.0.3", 3*time.Second) })
 	h.reopen(a.ContainerID, b.ContainerID)
-	near(t, "out, after a restart", flood(h, &sa, nil, "172.17.0.1", 2*time.Second), 10e6)
+	near(t, "out, after a restart", 10e6, func() float64 { return flood(h, &sa, nil, "172.17.0.1", 2*time.Second) })
 	c := want("c", "bridge")
 	c.Endpoints[0].Options = map[string]string{driver.OptRate: "300mbit"}
 	sc := h.join(c)
-	near(t, "out", flood(h, &sc, nil, "172.17.0.1", 2*time.Second), 300e6)
-	near(t, "in", flood(h, nil, &sc, "172.17.0.4", 2*time.Second), 300e6)
+	near(t, "out", 300e6, func() float64 { return flood(h, &sc, nil, "172.17.0.1", 2*time.Second) })
+	near(t, "in", 300e6, func() float64 { return flood(h, nil, &sc, "172.17.0.4", 2*time.Second) })
 	h.Leave(ctx, c.ContainerID)
 	soon(t, "the limit's link is gone", func() bool { return len(h.links()) == links })
 }
@@ -115,19 +160,24 @@ func TestWeight(t *testing.T) {
 	a, b := want("a", "own"), want("b", "own")
 	a.Weight, b.Weight = 300, 100
 	sa, sb := h.join(a), h.join(b)
-	near(t, "alone", flood(h, &sb, nil, "10.1.1.1", 2*time.Second), 40e6)
+	near(t, "alone", 40e6, func() float64 { return flood(h, &sb, nil, "10.1.1.1", 2*time.Second) })
 	h.reopen(a.ContainerID, b.ContainerID)
 	for _, dir := range []struct {
 		name string
-		run  func(s *Sandbox, ip string) float64
+		run  func(s *Sandbox, ip string, beside *together) float64
 	}{
-		{"out", func(s *Sandbox, _ string) float64 { return flood(h, s, nil, "10.1.1.1", 4*time.Second) }},
-		{"in", func(s *Sandbox, ip string) float64 { return flood(h, nil, s, ip, 4*time.Second) }},
+		{"out", func(s *Sandbox, _ string, beside *together) float64 {
+			return floodBeside(h, s, nil, "10.1.1.1", 4*time.Second, beside)
+		}},
+		{"in", func(s *Sandbox, ip string, beside *together) float64 {
+			return floodBeside(h, nil, s, ip, 4*time.Second, beside)
+		}},
 	} {
 		var wg sync.WaitGroup
 		var x, y float64
-		wg.Go(func() { x = dir.run(&sa, "10.1.1.2") })
-		wg.Go(func() { y = dir.run(&sb, "10.1.1.3") })
+		both := of(2)
+		wg.Go(func() { x = dir.run(&sa, "10.1.1.2", both) })
+		wg.Go(func() { y = dir.run(&sb, "10.1.1.3", both) })
 		wg.Wait()
 		t.Logf("%s: %.2f and %.2f Mbit/s", dir.name, x/1e6, y/1e6)
 		if r := x / y; r < 2.4 || r > 3.6 {
@@ -135,7 +185,7 @@ func TestWeight(t *testing.T) {
 		}
 	}
 	h.Leave(ctx, a.ContainerID)
-	near(t, "the other has left", flood(h, nil, &sb, "10.1.1.3", 2*time.Second), 40e6)
+	near(t, "the other has left", 40e6, func() float64 { return flood(h, nil, &sb, "10.1.1.3", 2*time.Second) })
 	c, err := link.Dial()
 	if err != nil {
 		t.Fatal(err)
@@ -154,8 +204,8 @@ func TestRateOnParent(t *testing.T) {
 	a := want("a", "lan")
 	a.Rate = 20_000_000
 	s := h.join(a)
-	near(t, "out", flood(h, &s, &far, "10.3.0.200", 3*time.Second), 20e6)
-	near(t, "in", flood(h, &far, &s, s.Endpoints[0].IPv4.Addr().String(), 3*time.Second), 20e6)
+	near(t, "out", 20e6, func() float64 { return flood(h, &s, &far, "10.3.0.200", 3*time.Second) })
+	near(t, "in", 20e6, func() float64 { return flood(h, &far, &s, s.Endpoints[0].IPv4.Addr().String(), 3*time.Second) })
 	if err := h.Disconnect(ctx, a.ContainerID, "lan", false); err != nil {
 		t.Fatal(err)
 	}
