@@ -77,6 +77,7 @@ func newRuntime(t *testing.T) *runtime {
 		t.Skip("needs root: containers with namespaces and cgroups of their own")
 	}
 	r := &runtime{t: t, bin: binary(t), root: filepath.Join(t.TempDir(), "state")}
+	t.Cleanup(func() { removeParents("/berth-test-" + fmt.Sprint(os.Getpid())) }) // when what is in it has been deleted
 	t.Cleanup(func() {
 		entries, _ := os.ReadDir(r.root)
 		for _, e := range entries {
