@@ -361,7 +361,7 @@ func TestPruneOfNetworksIsTold(t *testing.T) {
 	sub := bus.Subscribe(context.Background(), time.Time{}, time.Time{}, nil)
 	defer sub.Close()
 	ask(t, web, "POST", "/networks/prune", "")
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if e, ok := sub.Next(ctx); !ok || e.Type != "network" || e.Action != "prune" || e.Attributes["reclaimed"] != "0" {
 		t.Errorf("%+v", e)

