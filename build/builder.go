@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -72,6 +73,7 @@ type Builder struct {
 	sessions  *session.Manager
 	history   *history.Store
 	producers frontend.Producers
+	patience  time.Duration // closePatience, but in tests
 
 	opening sync.Mutex // held while the parts are opened or closed; taken before mu
 	opened  *parts     // nil before the first use; guarded by opening
@@ -102,11 +104,15 @@ func Open(cfg Config) (*Builder, error) {
 	return &Builder{
 		cfg: cfg, log: log, sessions: session.NewManager(log),
 		history: history.Open(history.Config{Root: filepath.Join(cfg.DataRoot, "build", "history"), Max: max(0, cfg.MaxRecords), MaxAge: cfg.MaxAge, Log: log}),
-		builds:  map[string]*running{}, came: make(chan struct{}),
+		builds:  map[string]*running{}, came: make(chan struct{}), patience: closePatience,
 	}, nil
 }
 
-// Close cancels the builds under way, waits for them and closes the parts.
+// closePatience bounds how long an engine's end waits for its builds, whose processes are killed.
+const closePatience = 20 * time.Second
+
+// Close cancels the builds under way, waits for them and closes the parts. One whose process sleeps in the kernel (a network file system that does not
+// answer) is not waited for to its end: it is left as it is, with the parts open, for the process to end and the next start to sweep.
 func (b *Builder) Close() error {
 	b.mu.Lock()
 	b.leaving = true
@@ -119,7 +125,13 @@ func (b *Builder) Close() error {
 	b.mu.Unlock()
 	b.history.Close()
 	err := b.sessions.Close()
-	b.working.Wait()
+	over := make(chan struct{})
+	go func() { b.working.Wait(); close(over) }()
+	select {
+	case <-over:
+	case <-time.After(b.patience):
+		return errors.Join(err, fault.New(fault.Deadline, "builds have not ended %v after they were cancelled", b.patience))
+	}
 	b.opening.Lock()
 	defer b.opening.Unlock()
 	b.shut = true

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,8 @@ type Config struct {
 type Runner struct {
 	cfg       Config
 	profiles  spec.Profiles
-	limitless sync.Once // says that there are no limits
+	limitless sync.Once     // says that there are no limits
+	patience  time.Duration // closePatience, but in tests
 
 	launching sync.Once // makes starter
 	starter   *launch.Launcher
@@ -52,10 +54,14 @@ func New(cfg Config) *Runner {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Runner{cfg: cfg, closing: make(chan struct{})}
+	return &Runner{cfg: cfg, closing: make(chan struct{}), patience: closePatience}
 }
 
-// Close ends what still runs, and the runner's threads. Nothing can be run any more.
+// closePatience bounds how long an engine's end waits for programs, which are killed.
+const closePatience = 20 * time.Second
+
+// Close ends what still runs, and the runner's threads. Nothing can be run any more. A program that sleeps in the kernel is not waited for to its end:
+// it ends with this process.
 func (r *Runner) Close() error {
 	r.mu.Lock()
 	again := r.closed
@@ -65,7 +71,13 @@ func (r *Runner) Close() error {
 		return nil
 	}
 	close(r.closing)
-	r.running.Wait()
+	over := make(chan struct{})
+	go func() { r.running.Wait(); close(over) }()
+	select {
+	case <-over:
+	case <-time.After(r.patience): // the launcher would wait for it
+		return fault.New(fault.Deadline, "programs that fetch sources have not ended %v after they were killed", r.patience)
+	}
 	r.launching.Do(func() { r.startErr = errClosed })
 	if r.starter != nil {
 		return r.starter.Close()

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"berth/base/fault"
 )
 
 // bench is a runner with a directory that commands may write into.
@@ -176,5 +178,25 @@ func TestSweep(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(b.cfg.Root, "box-1")); !os.IsNotExist(err) {
 		t.Error("a box is left")
+	}
+}
+
+// A program that does not end, as it sleeps in the kernel, does not keep the engine from its end.
+func TestCloseWithoutEnd(t *testing.T) {
+	r := New(Config{Root: t.TempDir()})
+	r.patience = 10 * time.Millisecond
+	if err := r.begin(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.running.Done()
+	closed := make(chan error, 1)
+	go func() { closed <- r.Close() }()
+	select {
+	case err := <-closed:
+		if !fault.Is(err, fault.Deadline) {
+			t.Errorf("closed: %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the runner waits for ever")
 	}
 }
