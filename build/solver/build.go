@@ -93,6 +93,7 @@ func (s *Solver) Begin(cfg BuildConfig) *Build {
 func (b *Build) Close() {
 	b.nodes.close()
 	b.fetches.close()
+	b.s.fresh.forget(b)
 	b.mu.Lock()
 	owned, failed, scratch := b.owned, b.failed, b.scratch
 	b.owned, b.failed, b.scratch = nil, nil, nil

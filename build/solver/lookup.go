@@ -13,14 +13,15 @@ import (
 // lookup looks for a record under the newest of the keys, here and then in what the build imports. What is found under
 // one key is remembered under all.
 func (n *node) lookup(ctx context.Context, keys []digest.Digest, solid bool) (*outcome, error) {
-	if n.ignoresCache() {
+	asks := !n.ignoresCache()
+	if !asks && !n.isFresh(keys) {
 		return nil, nil
 	}
 	out, err := n.lookupHere(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
-	if out == nil || out.Ghost {
+	if asks && (out == nil || out.Ghost) {
 		there, err := n.lookupThere(ctx, keys)
 		if err != nil {
 			return nil, err
@@ -33,11 +34,19 @@ func (n *node) lookup(ctx context.Context, keys []digest.Digest, solid bool) (*o
 		return nil, nil
 	}
 	out.Keys = union(keys, out.Keys)
+	if !asks {
+		n.b.s.fresh.add(n.b, n.v.Digest, keys)
+	}
 	n.fan.found()
 	return out, nil
 }
 
 func (n *node) ignoresCache() bool { return n.b.cfg.NoCache || n.v.IgnoreCache }
+
+// isFresh tells of a step that ignores the cache whether a build that is still open has run it.
+func (n *node) isFresh(keys []digest.Digest) bool {
+	return !n.b.cfg.NoCache && n.b.s.fresh.has(n.v.Digest, keys[len(keys)-1])
+}
 
 func (n *node) lookupHere(ctx context.Context, keys []digest.Digest) (*outcome, error) {
 	rec := n.b.s.cfg.Cache.Lookup(keys[len(keys)-1])

@@ -29,7 +29,10 @@ func (n *node) run(ctx context.Context, op Op, ins *inputs, keys []digest.Digest
 	}
 	key := flightKey{key: keys[len(keys)-1]} // by what it reads, where that is less than all
 	if n.ignoresCache() {
-		key.build, key.vertex = n.b, n.v.Digest
+		key.vertex = n.v.Digest
+	}
+	if n.b.cfg.NoCache {
+		key.build = n.b
 	}
 	me := &listener{sink: n.b.sink, vertex: n.v, sessions: n.b.cfg.Sessions}
 	join := func(f *fan) func() { return f.join(me) }
@@ -56,6 +59,9 @@ func (n *node) run(ctx context.Context, op Op, ins *inputs, keys []digest.Digest
 		release(r.snaps)
 		return nil, err
 	}
+	if n.ignoresCache() {
+		n.b.s.fresh.add(n.b, n.v.Digest, r.keys) // of who joined, too: its build may be open for longer
+	}
 	if r.keys[0] != keys[0] {
 		n.alias(r.keys[0], keys)
 	}
@@ -73,7 +79,7 @@ func (n *node) alias(known digest.Digest, keys []digest.Digest) {
 
 // fly is one run of a step.
 func (n *node) fly(ctx context.Context, op Op, in []*snapshot.Snapshot, keys []digest.Digest, f *fan) (r *ran, err error) {
-	if !n.ignoresCache() {
+	if !n.ignoresCache() || n.isFresh(keys) {
 		// Another build may have ended it between the lookup and now.
 		if out, err := n.lookupHere(ctx, keys); err == nil && out != nil && !out.Ghost {
 			f.found()
@@ -101,6 +107,9 @@ func (n *node) fly(ctx context.Context, op Op, in []*snapshot.Snapshot, keys []d
 		return nil, err
 	}
 	n.remember(r)
+	if n.ignoresCache() {
+		n.b.s.fresh.add(n.b, n.v.Digest, keys)
+	}
 	return r, nil
 }
 

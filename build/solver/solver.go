@@ -41,10 +41,12 @@ type Solver struct {
 	cfg     Config
 	log     *slog.Logger
 	flights tasks[flightKey, *fan, *ran] // steps that run
-	slots   chan struct{}                // of exec steps; nil: not bounded
+	fresh   fresh
+	slots   chan struct{} // of exec steps; nil: not bounded
 }
 
-// flightKey names a running step. One that ignores the cache is shared with nobody.
+// flightKey names a running step. One that ignores the cache is shared with those only who have the same vertex and ignore it too; of a build
+// that looks up nothing, with nobody.
 type flightKey struct {
 	key    digest.Digest
 	build  *Build

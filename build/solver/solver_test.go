@@ -393,6 +393,71 @@ func TestIgnoredCache(t *testing.T) {
 	}
 }
 
+// A step that ignores the cache runs once for all builds that have it, from when the first begins it until the last of them is closed.
+func TestIgnoredCacheOfOpenBuilds(t *testing.T) {
+	w := newStores(t).open()
+	defer w.shut()
+	w.sources["base"] = &fakeSource{chain: w.pool[:1]}
+	def := script(t, "base = source\na! = step base\nb! = step a")
+	more := script(t, "base = source\na! = step base\nb! = step a\nc! = step b")
+	open := func(def *pb.Definition) (*Build, []digest.Digest) {
+		t.Helper()
+		b := w.Begin(BuildConfig{})
+		r, err := b.Ref(def)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := r.Result(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b, s.Chain()
+	}
+	one, first := open(def)
+	two, second := open(more)
+	if w.runs("a") != 1 || w.runs("b") != 1 || w.runs("c") != 1 || !slices.Equal(first, second[:len(first)]) {
+		t.Errorf("%v ran, %v and %v", w.order, first, second)
+	}
+	one.Close()
+	three, _ := open(script(t, "base = source\na! = step base\nb! = step a\nd = step b"))
+	if w.runs("a") != 1 || w.runs("b") != 1 {
+		t.Errorf("%v ran, although a build that took them is open", w.order)
+	}
+	two.Close()
+	three.Close()
+	w.mustSolve(def)
+	if w.runs("a") != 2 || w.runs("b") != 2 {
+		t.Errorf("%v ran, although every build was closed", w.order)
+	}
+	if len(w.fresh.by) != 0 {
+		t.Errorf("%d steps of closed builds are known", len(w.fresh.by))
+	}
+}
+
+// Two builds that want a step at the same time share it also where both ignore the cache; one that does not ignore it is another step.
+func TestIgnoredCacheShared(t *testing.T) {
+	w := newStores(t)
+	synctest.Test(t, func(t *testing.T) {
+		w.open()
+		defer w.shut()
+		w.sources["base"] = &fakeSource{chain: w.pool[:1]}
+		w.steps["a"] = func(*step) { time.Sleep(time.Second) }
+		var g sync.WaitGroup
+		for _, lines := range []string{"base = source\na! = step base", "base = source\na! = step base", "base = source\na = step base"} {
+			def := script(t, lines)
+			g.Go(func() {
+				if _, err := w.solve(context.Background(), def, BuildConfig{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		g.Wait()
+		if w.runs("a") != 2 {
+			t.Errorf("%v ran", w.order)
+		}
+	})
+}
+
 // The data of a step may be gone while it is still known what it gave.
 func TestGhosts(t *testing.T) {
 	w := newStores(t).open()
