@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"berth/base/failpoint"
@@ -53,9 +54,10 @@ func Create(path string, perm fs.FileMode) (*File, error) {
 	return a, nil
 }
 
-// Commit makes the content durable, gives the file its name and makes the name durable.
-// After an error the old file is still in place, unless only the last step (fsync of the directory) failed.
-func (a *File) Commit() error {
+// Commit makes the content durable, gives the file its name and makes the name durable. also are further directories whose names become
+// durable at the same time: such as the one in which the file's own directory was made.
+// After an error the old file is still in place, unless only the last step (fsync of the directories) failed.
+func (a *File) Commit(also ...string) error {
 	if err := failpoint.Hit("atomicfile/before-sync"); err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func (a *File) Commit() error {
 	}
 	a.done = true
 	_ = failpoint.Hit("atomicfile/renamed") // done for whoever reads: only dying makes sense
-	return SyncDir(filepath.Dir(a.path))
+	return syncDirs(filepath.Dir(a.path), also)
 }
 
 // Abort removes the temporary file. After a Commit that succeeded it does nothing.
@@ -134,6 +136,18 @@ func SyncDir(dir string) error {
 	}
 	defer f.Close()
 	return Sync(f)
+}
+
+// syncDirs is SyncDir of several directories at once: a disk takes less time for them together than one after the other.
+func syncDirs(dir string, also []string) error {
+	errs := make([]error, len(also))
+	var others sync.WaitGroup
+	for i, d := range also {
+		others.Go(func() { errs[i] = SyncDir(d) })
+	}
+	err := SyncDir(dir)
+	others.Wait()
+	return errors.Join(append(errs, err)...)
 }
 
 // Sweep removes what writers that died left in dir. Only the directory's one owner may call it, before it writes.

@@ -33,7 +33,7 @@ func (s *Store) Look() (found []Found, strays []string, err error) {
 		case name == ".trash": // which has a check of its own
 			continue
 		case strings.HasPrefix(name, gonePrefix):
-			if _, removing := s.gone.Load(strings.TrimPrefix(name, gonePrefix)); !removing {
+			if _, removing := s.gone.Load(strings.TrimPrefix(name, gonePrefix)); !removing && !s.sweep.has(filepath.Join(s.dir, name)) {
 				strays = append(strays, name)
 			}
 			continue

@@ -2,7 +2,7 @@
 //
 //	DATA-ROOT/containers/ID/container.json   the record: what the container is asked to be; atomic, durable
 //	DATA-ROOT/containers/ID/…                files of that container (hosts, hostname, resolv.conf, log), owned by the engine
-//	DATA-ROOT/containers/.gone-ID            a removed container's directory on its way out
+//	DATA-ROOT/containers/.gone-ID            a removed container's directory on its way out: nobody waits for its deletion
 //	DATA-ROOT/states.journal                 where each container stands; fdatasynced within a second
 //	EXEC-ROOT/states.journal                 the same, written at once: survives the death of the engine
 //

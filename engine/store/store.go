@@ -35,6 +35,8 @@ type Store struct {
 	gone sync.Map // ids of containers removed since the last compaction
 	log  *slog.Logger
 
+	sweep sweeper
+
 	left  map[string]bool // containers that could not be loaded and are left as they are; not changed after Open
 	stamp stamps
 }
@@ -76,7 +78,7 @@ type Loaded struct {
 // and so is one that is missing although a journal tells where its container stood: only damage does that, and what the container wrote
 // may be all that is left of it.
 func Open(dataRoot, execRoot, boot string, log *slog.Logger) (s *Store, all []Loaded, half []string, err error) {
-	s = &Store{dir: filepath.Join(dataRoot, "containers"), boot: boot, log: log, left: map[string]bool{}}
+	s = &Store{dir: filepath.Join(dataRoot, "containers"), boot: boot, log: log, sweep: sweeper{log: log}, left: map[string]bool{}}
 	if err := os.MkdirAll(s.dir, 0o710); err != nil {
 		return nil, nil, nil, fault.Wrap(fault.Internal, err, "making the containers' directory")
 	}
@@ -124,6 +126,7 @@ func Open(dataRoot, execRoot, boot string, log *slog.Logger) (s *Store, all []Lo
 
 // Close brings everything to disk.
 func (s *Store) Close() error {
+	s.sweep.close()
 	return errors.Join(s.late.close(), s.now.close(), s.disk.close())
 }
 
@@ -136,13 +139,7 @@ func (s *Store) MakeDir(cid string) error {
 }
 
 // Create writes the first record of a container durably.
-func (s *Store) Create(r *container.Record) error {
-	if err := s.Write(r); err != nil {
-		return err
-	}
-	_ = failpoint.Hit("store/recorded-unsynced")
-	return fault.Wrap(fault.Internal, atomicfile.SyncDir(s.dir), "recording container %s", r.ID)
-}
+func (s *Store) Create(r *container.Record) error { return s.write(r, s.dir) }
 
 // NoteVolumes notes, before they are made, the volumes of a container that is being created: if a crash cuts the creation off, they are
 // known. The note is for who comes after a kill; after a power cut a volume may stay, unused.
@@ -164,15 +161,26 @@ func (s *Store) NotedVolumes(cid string) []string {
 }
 
 // Write replaces the record durably.
-func (s *Store) Write(r *container.Record) error {
+func (s *Store) Write(r *container.Record) error { return s.write(r) }
+
+// write is Write. also are directories whose names become durable with it.
+func (s *Store) write(r *container.Record, also ...string) error {
 	b, err := r.Encode()
 	if err != nil {
 		return err
 	}
-	return fault.Wrap(fault.Internal, atomicfile.Write(filepath.Join(s.Dir(r.ID), recordFile), b, 0o600), "recording container %s", r.ID)
+	f, err := atomicfile.Create(filepath.Join(s.Dir(r.ID), recordFile), 0o600)
+	if err == nil {
+		defer f.Abort()
+		_, err = f.Write(b)
+	}
+	if err == nil {
+		err = f.Commit(also...)
+	}
+	return fault.Wrap(fault.Internal, err, "recording container %s", r.ID)
 }
 
-// Remove makes the container not exist, durably, and then deletes its files. Removing twice is no error.
+// Remove makes the container not exist, durably; its files are deleted soon after. Removing twice is no error.
 func (s *Store) Remove(cid string) error {
 	if err := failpoint.Hit("store/before-gone"); err != nil {
 		return fault.In(err, "removing container %s", cid)
@@ -188,9 +196,7 @@ func (s *Store) Remove(cid string) error {
 	_ = failpoint.Hit("store/gone")
 	s.late.drop(cid)
 	s.gone.Store(cid, struct{}{})
-	if err := os.RemoveAll(gone); err != nil {
-		s.log.Warn("files of a removed container stay until the next start", "container", cid, "error", err)
-	}
+	s.sweep.take(gone)
 	return nil
 }
 

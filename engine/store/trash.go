@@ -167,8 +167,6 @@ func (s *Store) Discard(cid string) error {
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "deleting container %s from the trash", cid)
 	}
-	if err := os.RemoveAll(gone); err != nil {
-		s.log.Warn("files of a removed container stay until the next start", "container", cid, "error", err)
-	}
+	s.sweep.take(gone)
 	return nil
 }

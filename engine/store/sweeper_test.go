@@ -1,0 +1,32 @@
+package store
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+)
+
+func TestSweeperDeletesAll(t *testing.T) {
+	root := t.TempDir()
+	w := sweeper{log: slog.New(slog.DiscardHandler)}
+	for i := range 3 * sweepBacklog {
+		dir := filepath.Join(root, strconv.Itoa(i))
+		if err := os.MkdirAll(filepath.Join(dir, "below"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		w.take(dir)
+		if _, err := os.Lstat(dir); err == nil && !w.has(dir) {
+			if _, err := os.Lstat(dir); err == nil { // it may have gone in between
+				t.Fatalf("%s is there and is not known to wait", dir)
+			}
+		}
+	}
+	w.close()
+	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+		t.Errorf("%d are left, %v", len(left), err)
+	}
+	w.take(filepath.Join(root, "none")) // one that is not there, after a rest
+	w.close()
+}
