@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strconv"
+	"sync"
 	"time"
 
 	"berth/base/fault"
@@ -55,18 +56,11 @@ func (e *Engine) onExit(x keeper.Exit) {
 			return
 		}
 	}
-	next, err := e.noteExit(c, x)
-	if err != nil {
-		// Not acknowledged: if this engine dies, the keeper tells the next one.
-		e.log.Error("the end of a container does not reach the journal", "container", c.id, "error", err)
-	} else {
-		e.ack(ctx, x)
-	}
-	e.afterExit(ctx, c, next)
+	e.afterExit(ctx, c, e.noteExit(ctx, c, x))
 }
 
-// noteExit puts the end into memory and journal, answers waiters, and takes the cgroup away. c's op is held.
-func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
+// noteExit puts the end into memory and journal, lets the keeper forget it, answers waiters, and takes the cgroup away. c's op is held.
+func (e *Engine) noteExit(ctx context.Context, c *entry, x keeper.Exit) restart.Decision {
 	s := c.standing()
 	e.execs.dropUnbegun(c.id)
 	end := container.End{Code: x.Code, Signal: x.Signal, Unknown: x.Unknown, At: x.At}
@@ -94,6 +88,13 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 		}
 		return nil
 	})
+	var acked sync.WaitGroup
+	if err != nil {
+		// Not acknowledged: if this engine dies, the keeper tells the next one.
+		e.log.Error("the end of a container does not reach the journal", "container", c.id, "error", err)
+	} else {
+		acked.Go(func() { e.ack(ctx, x) })
+	}
 	if figures != nil && c.newKills(figures.OOMKills) {
 		e.tell(c, "oom", nil)
 	}
@@ -104,7 +105,8 @@ func (e *Engine) noteExit(c *entry, x keeper.Exit) (restart.Decision, error) {
 	c.signals.Unlock()
 	c.wake(container.ExitStatus{Code: x.Code}, false)
 	e.endRun(c)
-	return next, err
+	acked.Wait() // a new run is refused for as long as the keeper has this one
+	return next
 }
 
 // figuresAtEnd reads what explains an end, before the cgroup goes. A process that ended well needs no explanation, unless it had a memory
