@@ -152,12 +152,12 @@ func TestEstablishedStay(t *testing.T) {
 	l.serve("a2", 80)
 	first, second := port("8080", "172.30.1.2:80"), port("8080", "172.30.1.3:80")
 	l.change([]Port{first}, nil)
-	outside, err := l.dial("client", "tcp", "198.51.100.2:8080", time.Second)
+	outside, err := l.dial("client", "tcp", "198.51.100.2:8080", 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer outside.Close()
-	local, err := l.dial("host", "tcp", "127.0.0.1:8080", time.Second)
+	local, err := l.dial("host", "tcp", "127.0.0.1:8080", 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestEstablishedStay(t *testing.T) {
 	still := func(when string) {
 		t.Helper()
 		for _, c := range []net.Conn{outside, local} {
-			if got, err := ask(c, time.Second); err != nil || got[:2] != "a1" {
+			if got, err := ask(c, 20*time.Second); err != nil || got[:2] != "a1" {
 				t.Errorf("after %s: %q, %v", when, got, err)
 			}
 		}
