@@ -9,6 +9,7 @@ import (
 
 	bksession "github.com/moby/buildkit/session"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
 	grpchealth "google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/test/bufconn"
@@ -28,7 +29,7 @@ const insideBuffer = 1 << 20
 func (m *Manager) Local(ctx context.Context, sharedKey string, attach ...Attachable) (id string, end func(), err error) {
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
-		grpc.UnaryInterceptor(SurviveUnary), grpc.StreamInterceptor(SurviveStream))
+		grpc.ForceServerCodecV2(insideCodec{encoding.GetCodecV2("proto")}), grpc.UnaryInterceptor(SurviveUnary), grpc.StreamInterceptor(SurviveStream))
 	grpc_health_v1.RegisterHealthServer(server, grpchealth.NewServer())
 	for _, a := range attach {
 		a.Register(server)

@@ -447,3 +447,32 @@ func TestMetadataOnly(t *testing.T) {
 		t.Errorf("%d files", tr.Index().Len())
 	}
 }
+
+// Names of files are any bytes; what this process serves itself (builds of the classic API) has such names too.
+func TestNamesOfAnyBytes(t *testing.T) {
+	s, m := newStore(t)
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"caf\xe9": "latin", "d\xff/f": "deep"})
+	if err := os.Symlink("caf\xe9", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	from, err := fsutil.NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, end, err := m.Local(t.Context(), session.Once+"x", filesync.NewFSSyncProvider(filesync.StaticDirSource{"context": from}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	c, err := m.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := s.Sync(t.Context(), id, c, Request{Name: "context"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	mustEqual(t, tr, dir)
+}
