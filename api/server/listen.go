@@ -212,11 +212,12 @@ func inherited(which string) ([]net.Listener, error) {
 	return all, nil
 }
 
-// TLS reads what a tcp socket needs. With verify, only clients with a certificate signed by ca get in.
+// TLS reads the certificates that a tcp socket needs; errors have the words of dockerd. With verify, only clients with a certificate
+// signed by ca get in.
 func TLS(ca, cert, key string, verify bool) (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "could not read the TLS certificate %s and key %s", cert, key)
+		return nil, fault.Wrap(fault.Invalid, err, "Could not load X509 key pair (cert: %q, key: %q)", cert, key)
 	}
 	// HTTP/2 is left out: connections are taken over for attach.
 	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
@@ -225,11 +226,11 @@ func TLS(ca, cert, key string, verify bool) (*tls.Config, error) {
 	}
 	pem, err := os.ReadFile(ca)
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "could not read the CA certificate")
+		return nil, fault.Wrap(fault.Invalid, err, "could not read CA certificate")
 	}
 	cfg.ClientCAs, cfg.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
 	if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fault.New(fault.Invalid, "%s holds no certificate", ca)
+		return nil, fault.New(fault.Invalid, "failed to append certificates from PEM file: %q", ca)
 	}
 	return cfg, nil
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -571,24 +570,7 @@ func loadTLS(cfg config) (*tls.Config, error) {
 	if !cfg.TLS {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "Could not load X509 key pair (cert: %q, key: %q)", cfg.TLSCert, cfg.TLSKey)
-	}
-	c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-	if !cfg.TLSVerify {
-		return c, nil
-	}
-	ca, err := os.ReadFile(cfg.TLSCACert)
-	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "could not read CA certificate")
-	}
-	c.ClientCAs = x509.NewCertPool()
-	if !c.ClientCAs.AppendCertsFromPEM(ca) {
-		return nil, fault.New(fault.Invalid, "failed to append certificates from PEM file: %q", cfg.TLSCACert)
-	}
-	c.ClientAuth = tls.RequireAndVerifyClientCert
-	return c, nil
+	return server.TLS(cfg.TLSCACert, cfg.TLSCert, cfg.TLSKey, cfg.TLSVerify)
 }
 
 // notifySystemd tells who started us how we are, see sd_notify(3). Without NOTIFY_SOCKET nobody asked.
