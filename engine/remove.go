@@ -111,10 +111,11 @@ func (e *Engine) removeHeld(ctx context.Context, c *entry, o removing) error {
 			if !o.volumes {
 				return nil
 			}
+			names := e.unmissed(c.record(), ownVolumes(c.record()))
 			if o.good {
-				return e.removeVolumes(ctx, ownVolumes(c.record()))
+				return e.removeVolumes(ctx, names)
 			}
-			return e.removeVolumesWith(ctx, c.id, ownVolumes(c.record()))
+			return e.removeVolumesWith(ctx, c.id, names)
 		}},
 		step.Step{Name: "record", Do: func(context.Context) error {
 			e.leaveLog(c)

@@ -405,6 +405,42 @@ func TestBorrowedVolumeStays(t *testing.T) {
 	}
 }
 
+// What a container has borrowed from one that is in the trash stays for that one's return.
+func TestBorrowedVolumeOfATrashedContainerStays(t *testing.T) {
+	w, _, v := newWorldWithRooms(t)
+	ctx := t.Context()
+	window := time.Hour
+	w.cfg.TrashWindow = func() time.Duration { return window }
+	w.reopen()
+	t.Cleanup(func() {
+		window = 0
+		os.Remove(filepath.Join(w.cfg.DataRoot, "containers/.trash"))
+	})
+	owner := spec("true")
+	owner.Volumes = map[string]struct{}{"/data": {}}
+	first := w.create("", owner)
+	i, err := w.Inspect(ctx, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	borrower := spec("true")
+	borrower.VolumesFrom, borrower.AutoRemove = []string{first}, true
+	second := w.create("", borrower)
+	if err := w.Remove(ctx, first, RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Start(ctx, second); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("it removes itself", func() bool { _, err := w.Inspect(ctx, second); return fault.Is(err, fault.NotFound) })
+	if _, err := os.Stat(v.path(i.Mounts[0].Name)); err != nil {
+		t.Errorf("the volume of a container in the trash is gone: %v", err)
+	}
+	if _, err := w.RestoreTrashed(ctx, first); err != nil {
+		t.Error(err)
+	}
+}
+
 // A network whose plugin hangs does not keep a container from ending.
 func TestEndWithAHungNetwork(t *testing.T) {
 	w, n, _ := newWorldWithRooms(t)

@@ -115,6 +115,8 @@ func (e *Engine) launch(ctx context.Context, c *entry) (started keeper.Started, 
 			made, in, err := e.groups.make(ctx, p.cgroup, p.Spec.Linux.Resources)
 			if err == nil {
 				cg, joined = made, in
+			} else {
+				_, _ = compiled(p.cgroup.Attach()) // nothing that it reads is undone under it
 			}
 			return late(err)
 		}, Undo: func() error {

@@ -265,13 +265,20 @@ func (e *Engine) freezeOrThaw(ctx context.Context, ref, verb string, do func(*en
 // machine goes down. It goes on after failures and gives them all. Nothing is started or restarted any more. What had a restart policy
 // comes back with the next engine, after the machine went down also by on-failure, unless it ended well.
 func (e *Engine) Shutdown(ctx context.Context, machine bool) error {
+	e.goingDown.Store(machine)
+	e.stopping.Store(true) // what is being started now is waited for; nothing is started after it
+	err := e.stopEach(ctx, func(c *entry) bool { return !c.hidden })
+	// Plugins last: until their end containers write through them, and their mounts are taken away by them.
+	return errors.Join(err, e.stopEach(ctx, func(c *entry) bool { return c.hidden }))
+}
+
+// stopEach stops containers side by side, and waits until what their runs had is taken away.
+func (e *Engine) stopEach(ctx context.Context, which func(*entry) bool) error {
 	var mu sync.Mutex
 	var errs []error
 	var wg sync.WaitGroup
-	e.goingDown.Store(machine)
-	e.stopping.Store(true) // what is being started now is waited for; nothing is started after it
 	e.index.each(func(c *entry) {
-		if !c.snapshot().State.Running && len(c.op) == 0 {
+		if !which(c) || !c.snapshot().State.Running && len(c.op) == 0 {
 			return
 		}
 		wg.Go(func() {
@@ -282,22 +289,29 @@ func (e *Engine) Shutdown(ctx context.Context, machine bool) error {
 				mu.Lock()
 				errs = append(errs, err)
 				mu.Unlock()
+				return
 			}
+			c.rest(ctx)
 		})
 	})
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
+// rest waits, for a while, until nobody works on a container.
+func (c *entry) rest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience/2)
+	defer cancel()
+	if end, err := c.begin(ctx, "shutdown"); err == nil {
+		end()
+	}
+}
+
 // settled waits, for a while, until nobody works on a container that has no process, and reports whether it is to be stopped then. One
 // that waits for its restart when the machine goes down goes on waiting in the next engine.
 func (e *Engine) settled(ctx context.Context, c *entry) bool {
 	if s := c.snapshot().State; !s.Running || s.Restarting {
-		ctx, cancel := context.WithTimeout(ctx, startPatience/2)
-		defer cancel()
-		if end, err := c.begin(ctx, "shutdown"); err == nil {
-			end()
-		}
+		c.rest(ctx)
 	}
 	s := c.snapshot().State
 	return s.Running && !(s.Restarting && e.goingDown.Load())

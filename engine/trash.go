@@ -47,6 +47,9 @@ func (e *Engine) Trashed() []removal.Trashed {
 	return list
 }
 
+// Settle waits until what was deleted from the trash is off the disk.
+func (e *Engine) Settle(ctx context.Context) error { return e.store.Settle(ctx) }
+
 func describeTrashed(t store.Trashed) removal.Trashed {
 	return removal.Trashed{ID: t.Record.ID, Kind: removal.Container, Name: t.Record.Name, Of: t.Record.ID, Removed: t.Removed, Expires: t.Expires, Size: -1}
 }

@@ -226,6 +226,18 @@ func ownVolumes(r *container.Record) (names []string) {
 	return names
 }
 
+// unmissed leaves out of a container's volumes what it has borrowed from one that is in the trash now: that would come back without them.
+func (e *Engine) unmissed(r *container.Record, names []string) []string {
+	if !slices.ContainsFunc(r.AllMounts(), func(m container.Mount) bool { return m.Anonymous && m.FromContainer != "" }) {
+		return names
+	}
+	for _, t := range e.store.ReadTrash() {
+		has := ownVolumes(t.Record)
+		names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(has, name) })
+	}
+	return names
+}
+
 // fillVolumes copies what the image has at a volume's place into a volume that is empty.
 func (e *Engine) fillVolumes(ctx context.Context, r *container.Record) error {
 	if !slices.ContainsFunc(r.Mounts, fillable) {

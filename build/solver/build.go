@@ -41,6 +41,8 @@ type Build struct {
 	nodes   tasks[*node, struct{}, struct{}] // vertices being evaluated
 	fetches tasks[fetch, struct{}, struct{}] // data being brought
 
+	forgotten bool // of fresh
+
 	mu      sync.Mutex // guards what follows
 	remotes []cache.Remote
 	byKey   map[nodeKey]*node

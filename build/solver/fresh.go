@@ -10,17 +10,20 @@ import (
 // what it gave: targets of one bake that are made of each other are builds of their own, and a step of one is to run once for them all,
 // with the secrets of the target that it belongs to. The zero value knows none.
 type fresh struct {
-	mu sync.Mutex
+	mu sync.Mutex // guards Build.forgotten, too
 	by map[freshKey]map[*Build]bool
 }
 
 // freshKey names a step by its vertex, which is what a client calls the same, and one of the keys that it ran under.
 type freshKey struct{ vertex, key digest.Digest }
 
-// add notes that a step has run for a build.
+// add notes that a step has run for a build. One that is closed has no say any more: a step that it began may go on for others.
 func (f *fresh) add(b *Build, vertex digest.Digest, keys []digest.Digest) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if b.forgotten {
+		return
+	}
 	if f.by == nil {
 		f.by = map[freshKey]map[*Build]bool{}
 	}
@@ -44,6 +47,7 @@ func (f *fresh) has(vertex, key digest.Digest) bool {
 func (f *fresh) forget(b *Build) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	b.forgotten = true
 	for k, builds := range f.by {
 		if delete(builds, b); len(builds) == 0 {
 			delete(f.by, k)

@@ -434,6 +434,18 @@ func TestIgnoredCacheOfOpenBuilds(t *testing.T) {
 	}
 }
 
+// A step that a closed build began may go on for others; what it gives is not kept for a build that nobody closes again.
+func TestNothingIsFreshForAClosedBuild(t *testing.T) {
+	w := newStores(t).open()
+	defer w.shut()
+	b := w.Begin(BuildConfig{})
+	b.Close()
+	w.fresh.add(b, "sha256:v", []digest.Digest{"sha256:k"})
+	if w.fresh.has("sha256:v", "sha256:k") || len(w.fresh.by) != 0 {
+		t.Error("a closed build has a step")
+	}
+}
+
 // Two builds that want a step at the same time share it also where both ignore the cache; one that does not ignore it is another step.
 func TestIgnoredCacheShared(t *testing.T) {
 	w := newStores(t)

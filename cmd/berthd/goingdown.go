@@ -54,6 +54,7 @@ func (r *rooms) stopForMachine(log *slog.Logger) {
 	if err := r.engine.Shutdown(ctx, true); err != nil {
 		log.Error("not every container was stopped", "error", err)
 	}
+	r.close() // within the time that is asked for
 }
 
 // askForTime keeps systemd from killing us at the end of TimeoutStopSec= (90 s) while a container has a longer stop timeout.

@@ -184,9 +184,12 @@ func serve(cfg config, log *slog.Logger, level *slog.LevelVar) error {
 
 	stopAll := waitForEnd(signals, shutdown, again.onSignal)
 	notifySystemd(log, "STOPPING=1")
-	go func() { // a second signal does not wait
-		<-signals
-		os.Exit(1)
+	go func() { // a second signal does not wait, but one to read the configuration again
+		for s := range signals {
+			if s != unix.SIGHUP {
+				os.Exit(1)
+			}
+		}
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
 	defer cancel()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -86,7 +87,7 @@ func (r *rooms) openRemoval(cfg config) {
 			return err == nil && o.TrashMinFree.given() && o.TrashMinFree.short(s)
 		},
 		Settle: func(ctx context.Context) {
-			if err := r.images.Settle(ctx); err != nil {
+			if err := errors.Join(r.engine.Settle(ctx), r.images.Settle(ctx)); err != nil {
 				r.log.Debug("what was in the trash is still being deleted", "error", err)
 			}
 		},

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -129,6 +130,9 @@ func (s *Store) Close() error {
 	s.sweep.close()
 	return errors.Join(s.late.close(), s.now.close(), s.disk.close())
 }
+
+// Settle waits until the files of removed containers are off the disk: a removal is answered before.
+func (s *Store) Settle(ctx context.Context) error { return s.sweep.settle(ctx) }
 
 // Dir is the container's directory.
 func (s *Store) Dir(cid string) string { return filepath.Join(s.dir, cid) }

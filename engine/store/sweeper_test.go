@@ -23,10 +23,20 @@ func TestSweeperDeletesAll(t *testing.T) {
 			}
 		}
 	}
-	w.close()
+	if err := w.settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
 		t.Errorf("%d are left, %v", len(left), err)
 	}
 	w.take(filepath.Join(root, "none")) // one that is not there, after a rest
 	w.close()
+	late := filepath.Join(root, "late")
+	if err := os.Mkdir(late, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.take(late)
+	if _, err := os.Lstat(late); err != nil || !w.has(late) {
+		t.Errorf("what is taken after the end is for the next start: %v", err)
+	}
 }

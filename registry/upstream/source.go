@@ -35,7 +35,11 @@ func (s Source) check() (Source, error) {
 		return s, err
 	}
 	// Docker Hub is also known by an address with a path.
-	host, insecure, err := peer.Address(strings.Replace(s.Registry, "index.docker.io/v1", "index.docker.io", 1))
+	address := strings.TrimSuffix(s.Registry, "/")
+	if strings.TrimPrefix(address, "https://") == "index.docker.io/v1" {
+		address = ref.DefaultDomain
+	}
+	host, insecure, err := peer.Address(address)
 	if err != nil {
 		return s, err
 	}

@@ -171,7 +171,7 @@ func (cfg *StartConfig) throughSystemd(ctx context.Context, args []string) error
 }
 
 func (cfg *StartConfig) notStarted(ctx context.Context, what string, err error, out []byte) error {
-	if ctx.Err() != nil { // the command was killed by us, which says nothing
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) { // the command was killed by us, which says nothing
 		return fault.New(fault.Unavailable, "start %s: systemd has not done it within %v; is the machine overloaded?", what, cfg.Timeout)
 	}
 	return fault.New(fault.Unavailable, "start %s: %v: %s", what, err, strings.TrimSpace(string(out)))

@@ -197,6 +197,9 @@ func (cfg Config) make(ctx context.Context) (h holder, err error) {
 	if _, err = io.Copy(io.Discard, ready); err != nil {
 		return h, fault.Wrap(fault.Internal, err, "rootless")
 	}
+	if _, err = os.Stat("/proc/" + strconv.Itoa(pid) + "/ns/net"); err != nil { // it has ended instead, and said why
+		return h, fault.Wrap(fault.Internal, err, "what keeps the namespaces has ended")
+	}
 	return h, cmd.Process.Release()
 }
 

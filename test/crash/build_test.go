@@ -148,8 +148,8 @@ func TestKillInMidBuild(t *testing.T) {
 	}
 	e.builtSays(want)
 	begin := time.Now() // the first one also opened the builder
-	other, want := contextOf(9000)
-	if err := e.build(9000, other); err != nil {
+	other, want := contextOf(900_000)
+	if err := e.build(900_000, other); err != nil {
 		t.Fatal(err)
 	}
 	whole := time.Since(begin)
@@ -157,7 +157,7 @@ func TestKillInMidBuild(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 2000))
 	hit, tried := 0, 0
 	// How long a build takes changes with what else the machine does: where too few kills have hit one, some more are tried.
-	for k := 1; (k <= kills || hit < kills/4 && k <= 10*kills) && !t.Failed(); k++ {
+	for k := 1; (k <= kills || hit < kills/4 && k <= 3*kills) && !t.Failed(); k++ {
 		tried = k
 		context, want := contextOf(k)
 		ended := make(chan error, 1)
@@ -174,9 +174,9 @@ func TestKillInMidBuild(t *testing.T) {
 		}
 		e.start()
 		if k%4 == 0 { // sometimes it is another build that comes next
-			context, want = contextOf(k + 1000)
+			context, want = contextOf(k + 1_000_000)
 			begin = time.Now()
-			if err := e.build(k+1000, context); err != nil {
+			if err := e.build(k+1_000_000, context); err != nil {
 				t.Fatalf("kill %d: another build after it: %v", k, err)
 			}
 			whole = time.Since(begin) // as busy as the machine is by now
