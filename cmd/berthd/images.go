@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"berth/api/server"
+	"berth/api/server/wire"
 	"berth/base/event"
 	"berth/base/fault"
 	pluginclient "berth/base/plugin"
@@ -165,7 +166,7 @@ func (p *proxies) setJSON(raw json.RawMessage) error {
 			return err
 		}
 		if flag != "" {
-			conflicts = append(conflicts, fmt.Sprintf("%s: (from flag: %s, from file: %s)", f.name, withoutPassword(flag), withoutPassword(*to)))
+			conflicts = append(conflicts, fmt.Sprintf("%s: (from flag: %s, from file: %s)", f.name, wire.Masked(flag), wire.Masked(*to)))
 		}
 	}
 	if len(conflicts) > 0 {
@@ -174,19 +175,6 @@ func (p *proxies) setJSON(raw json.RawMessage) error {
 	}
 	p.set = true
 	return nil
-}
-
-// withoutPassword masks who signs in with a proxy, as dockerd does.
-func withoutPassword(proxy string) string {
-	u, err := url.Parse(proxy)
-	switch {
-	case err != nil && strings.Contains(proxy, "@"):
-		return "xxxxx"
-	case err != nil || u.User == nil:
-		return proxy
-	}
-	u.User = url.UserPassword("xxxxx", "xxxxx")
-	return u.String()
 }
 
 // mirrors gives the Hub's mirrors as dockerd shows them: with a slash at the end.

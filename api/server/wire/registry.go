@@ -59,8 +59,8 @@ func (r *Registries) config() *registry.ServiceConfig {
 	return c
 }
 
-// masked takes user and password out of a proxy's URL.
-func masked(proxy string) string {
+// Masked takes user and password out of a proxy's URL, as dockerd shows it: "xxxxx" in their place, and in that of a URL that cannot be read.
+func Masked(proxy string) string {
 	u, err := url.Parse(proxy)
 	switch {
 	case err != nil && strings.Contains(proxy, "@"):

@@ -97,7 +97,7 @@ func Info(f *Facts, v Version) any {
 	if v < 50 {
 		i.DiscoveredDevices = nil
 	}
-	i.HTTPProxy, i.HTTPSProxy, i.NoProxy = masked(f.Registries.HTTPProxy), masked(f.Registries.HTTPSProxy), f.Registries.NoProxy
+	i.HTTPProxy, i.HTTPSProxy, i.NoProxy = Masked(f.Registries.HTTPProxy), Masked(f.Registries.HTTPSProxy), f.Registries.NoProxy
 	for _, p := range f.Network.Pools {
 		i.DefaultAddressPools = append(i.DefaultAddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})
 	}
